@@ -1,0 +1,220 @@
+"""The catalog on disk: every model's proposal, facts and evidence, and the files they share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from kaito_catalog import source
+from kaito_catalog.diagnostics import Diagnostic, Place, Severity
+from kaito_catalog.errors import CatalogError
+from kaito_catalog.files import NAME
+from kaito_catalog.formats.base import Model
+from kaito_catalog.formats.evidence import DryRun, ExactPlan
+from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.formats.hardware import Gpu, Gpus, InstanceType, InstanceTypes
+from kaito_catalog.formats.policy import Policy
+from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.loading import load
+from kaito_catalog.source import Document
+
+M = TypeVar("M", bound=Model)
+
+PROPOSAL, FACTS, EVIDENCE = "proposal.yaml", "facts.yaml", "evidence"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One evidence file."""
+
+    document: Document
+    record: ExactPlan | DryRun
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model's folder. `proposal` and `facts` are None when absent or not valid; `problems` says which."""
+
+    name: str
+    folder: Path
+    proposal_document: Document
+    proposal: Proposal | None
+    facts_document: Document | None
+    facts: ModelFacts | None
+    evidence: tuple[Evidence, ...]
+    problems: tuple[Diagnostic, ...]
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether every file of the entry is valid, so that checks can look at it."""
+        return self.proposal is not None and not any(p.severity is Severity.ERROR for p in self.problems)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The files that all models share."""
+
+    policy: Policy
+    gpus: tuple[Gpu, ...]
+    instance_types: tuple[InstanceType, ...]
+
+    @cached_property
+    def gpu_by_name(self) -> dict[str, Gpu]:
+        """Each GPU by its name and by its aliases."""
+        return {name: gpu for gpu in self.gpus for name in (*(gpu.aliases or ()), gpu.name)}
+
+    def gpu(self, name: str) -> Gpu | None:
+        """The GPU of that name or alias, in any case."""
+        exact = self.gpu_by_name.get(name)
+        return exact or next((g for n, g in self.gpu_by_name.items() if n.lower() == name.lower()), None)
+
+    def instance_type(self, name: str) -> InstanceType | None:
+        """The instance type of that name, in any case."""
+        return next((t for t in self.instance_types if t.name.lower() == name.lower()), None)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All entries, sorted by name."""
+
+    root: Path
+    shared: Shared
+    entries: tuple[Entry, ...]
+
+    def entry(self, name: str) -> Entry | None:
+        """The entry whose folder or repository has that name, in any case."""
+        wanted = name.lower()
+        for entry in self.entries:
+            repo_id = entry.proposal.repo_id if entry.proposal else None
+            if wanted in (entry.name, (repo_id or "").lower()):
+                return entry
+        return None
+
+
+def find_root(start: Path) -> Path:
+    """The catalog folder at or above `start`: the one with policy.yaml.
+
+    Raises:
+        CatalogError: there is none.
+    """
+    start = start.resolve()
+    for folder in (start, *start.parents):
+        for candidate in (folder, folder / "catalog"):
+            if (candidate / "policy.yaml").is_file() and (candidate / "gpus.yaml").is_file():
+                return candidate
+    raise CatalogError(
+        f"no catalog at or above {start}",
+        hint="run inside a clone of kaito-catalog, or name its catalog folder with --catalog DIR",
+    )
+
+
+def shown(path: Path) -> str:
+    """`path` as messages show it: relative to the current folder when it lies below."""
+    absolute = os.path.abspath(path)
+    relative = os.path.relpath(absolute)
+    return absolute if relative.startswith("..") else Path(relative).as_posix()
+
+
+def read_shared(root: Path) -> Shared:
+    """Read policy.yaml, gpus.yaml and instance-types.yaml.
+
+    Raises:
+        CatalogError: one of them is missing or not valid: nothing can be checked without them.
+    """
+    gpus = _require(root / "gpus.yaml", Gpus)
+    instance_types = _require(root / "instance-types.yaml", InstanceTypes)
+    shared = Shared(_require(root / "policy.yaml", Policy), gpus.gpus, instance_types.instance_types)
+    for instance_type in shared.instance_types:
+        if instance_type.gpu not in shared.gpu_by_name:
+            raise CatalogError(
+                f"{shown(root / 'instance-types.yaml')}: {instance_type.name} has the GPU "
+                f"'{instance_type.gpu}', which gpus.yaml does not list"
+            )
+    return shared
+
+
+def _require(path: Path, model: type[M]) -> M:
+    document = source.read(path, shown_as=shown(path))
+    loaded, problems = load(document, model)
+    if loaded is None:
+        first = problems[0]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise CatalogError(f"{first.place}: {first.code}: {first.message}{more}", hint=first.hint)
+    return loaded
+
+
+def read_entry(folder: Path) -> Entry:
+    """Read a model's folder; what is wrong with its files is in `problems`."""
+    problems: list[Diagnostic] = []
+    path = folder / PROPOSAL
+    if not NAME.match(folder.name):
+        problems.append(
+            Diagnostic(
+                "DOC002",
+                Severity.ERROR,
+                f"'{folder.name[:60]}' cannot be a model's folder",
+                Place(shown(path)),
+                "use the repository's name in lower case",
+            )
+        )
+    proposal: Proposal | None = None
+    if path.is_file() and not _escapes(path, folder):
+        document = source.read(path, shown_as=shown(path))
+        proposal, found = load(document, Proposal)
+        problems.extend(found)
+    else:
+        document = source.parse("{}", path=shown(path))
+        message = "proposal.yaml leads outside the folder" if path.exists() else "there is no proposal.yaml"
+        problems.append(
+            Diagnostic(
+                "YML012", Severity.ERROR, message, Place(shown(path)), "see CONTRIBUTING.md for a template"
+            )
+        )
+    facts: ModelFacts | None = None
+    facts_document: Document | None = None
+    facts_path = folder / FACTS
+    if facts_path.is_file():
+        facts_document = source.read(facts_path, shown_as=shown(facts_path))
+        facts, found = load(facts_document, ModelFacts)
+        problems.extend(found)
+    evidence: list[Evidence] = []
+    for evidence_path in sorted((folder / EVIDENCE).glob("*.yaml")):
+        evidence_document = source.read(evidence_path, shown_as=shown(evidence_path))
+        kind = evidence_document.value.get("kind") if isinstance(evidence_document.value, dict) else None
+        record: ExactPlan | DryRun | None
+        if kind == "ExactPlan":
+            record, found = load(evidence_document, ExactPlan)
+        else:
+            record, found = load(evidence_document, DryRun)
+        problems.extend(found)
+        if record is not None:
+            evidence.append(Evidence(evidence_document, record))
+    return Entry(
+        folder.name, folder, document, proposal, facts_document, facts, tuple(evidence), tuple(problems)
+    )
+
+
+def _escapes(path: Path, folder: Path) -> bool:
+    return not path.resolve().is_relative_to(folder.resolve())
+
+
+def read_catalog(root: Path, folders: Sequence[Path] | None = None) -> Catalog:
+    """Read the shared files and the entries (all of `models/`, or just `folders`).
+
+    Raises:
+        CatalogError: a shared file is missing or not valid, or a folder cannot be read.
+    """
+    shared = read_shared(root)
+    if folders is None:
+        models = root / "models"
+        folders = (
+            [f for f in models.iterdir() if f.is_dir() and not f.name.startswith(".")]
+            if models.is_dir()
+            else []
+        )
+    entries = tuple(read_entry(folder) for folder in sorted(folders, key=lambda f: f.name))
+    return Catalog(root, shared, entries)

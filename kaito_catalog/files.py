@@ -1,0 +1,126 @@
+"""Writing files: atomic, never outside the folder that was asked for."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from kaito_catalog.errors import CatalogError
+
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,94}[a-z0-9])?\Z")
+
+
+def safe_name(name: str) -> str:
+    """`name` if it can be a folder of the catalog.
+
+    Raises:
+        CatalogError: it could lead elsewhere, or is no lower-case repository name.
+    """
+    if not NAME.match(name) or ".." in name:
+        raise CatalogError(
+            f"'{name[:96]}' cannot be the name of a model's folder",
+            hint="use the repository's name in lower case: letters, digits, '.', '_' and '-'",
+        )
+    return name
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` (UTF-8, LF) in one step: a reader sees the old file or the new one.
+
+    Raises:
+        CatalogError: the file cannot be written; the old one is untouched.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise CatalogError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def check_relative(name: str) -> PurePosixPath:
+    """`name` as a relative POSIX path without ``..``, for files that a generator writes.
+
+    Raises:
+        CatalogError: it would leave the output folder.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or not path.parts or any(part in ("..", "") for part in path.parts) or "\\" in name:
+        raise CatalogError(f"'{name}' would be written outside the output folder")
+    return path
+
+
+def differences(root: Path, files: Mapping[str, str]) -> list[tuple[str, str]]:
+    """How `root` differs from `files`: (path, "missing" | "changed" | "orphan"), sorted."""
+    found = (
+        {p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()} if root.is_dir() else set()
+    )
+    result = [(name, "orphan") for name in found - files.keys()]
+    for name, text in files.items():
+        if name not in found:
+            result.append((name, "missing"))
+        elif (root / name).read_bytes() != text.encode():
+            result.append((name, "changed"))
+    return sorted(result)
+
+
+def replace_tree(root: Path, files: Mapping[str, str]) -> None:
+    """Make `root` hold exactly `files`, in one step: the new tree is written beside it and swapped in.
+
+    Whatever `root` held before and `files` does not name is gone afterwards; an interruption
+    leaves the old tree whole.
+
+    Raises:
+        CatalogError: a name would leave `root`, or the disk refuses; the old tree is untouched.
+    """
+    for name in files:
+        check_relative(name)
+    root = Path(os.path.abspath(root))
+    old = root.with_name(f".{root.name}.old")
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        if old.exists():
+            # A run was killed between the two renames below: the old tree is the one that counts.
+            if root.exists():
+                shutil.rmtree(old)
+            else:
+                os.rename(old, root)
+        if root.is_dir() and not differences(root, files):
+            return
+        staging = Path(tempfile.mkdtemp(prefix=f".{root.name}.new.", dir=root.parent))
+        try:
+            os.chmod(staging, 0o777 & ~_umask())
+            for name in sorted(files):
+                path = staging / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(files[name], encoding="utf-8", newline="\n")
+            if root.exists():
+                os.rename(root, old)
+            os.rename(staging, root)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            if old.exists() and not root.exists():
+                os.rename(old, root)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise CatalogError(f"cannot write {root}: {error.strerror or error}") from error

@@ -1,0 +1,57 @@
+"""`gpus.yaml` and `instance-types.yaml`: what GPUs offer as the driver reports it, and what clouds rent."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kaito_catalog.formats.base import API_VERSION, Bytes, Count, Items, Model, Number, Size, Text, Url
+
+
+class Gpu(Model):
+    """One GPU model."""
+
+    name: Text
+    """As the driver calls it, without form factor: `NVIDIA H100 80GB`."""
+    aliases: Items[Text] | None = None
+    nominal_memory: Size
+    """The brochure's figure."""
+    memory_bytes: Bytes | None = None
+    """What the driver reports (`torch.cuda.mem_get_info` total); absent where nobody published it."""
+    memory_spread_bytes: Bytes | None = None
+    """How far published reports of `memoryBytes` lie from it."""
+    compute_capability: Number | None = None
+    vllm: bool = True
+    """Whether vLLM's CUDA build runs on it."""
+    source: Text
+    url: Url | None = None
+
+
+class Gpus(Model):
+    """The GPUs that plans know."""
+
+    api_version: API_VERSION
+    kind: Literal["Gpus"]
+    gpus: Annotated[Items[Gpu], Field(min_length=1)]
+
+
+class InstanceType(Model):
+    """A machine that a cloud rents."""
+
+    name: Text
+    cloud: Literal["azure", "aws", "gcp", "arc"]
+    gpu: Text
+    """A name from gpus.yaml."""
+    gpu_count: Count
+    nvme: bool | None = None
+    """Whether it has a local NVMe disk."""
+    source: Text
+
+
+class InstanceTypes(Model):
+    """The instance types that plans compare."""
+
+    api_version: API_VERSION
+    kind: Literal["InstanceTypes"]
+    instance_types: Annotated[Items[InstanceType], Field(min_length=1)]

@@ -1,0 +1,178 @@
+"""`proposal.yaml`: what a person claims about a model, field by field as in KAITO's template."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, JsonValue
+
+from kaito_catalog.formats.base import (
+    API_VERSION,
+    CatalogName,
+    ClaimedCount,
+    ClaimedSize,
+    IsoDate,
+    Items,
+    Model,
+    Text,
+    Url,
+    exactly,
+    is_missing,
+)
+from kaito_catalog.quantity import Quantity
+
+Status: TypeAlias = Literal["provisional", "implemented", "deferred", "rejected", "withdrawn"]
+RuntimeName: TypeAlias = Literal["vllm", "transformers", "onnx"]
+HUB_URL = re.compile(
+    r"https?://huggingface\.co/([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?:\.git)?(?:[/?#].*)?\Z", re.ASCII
+)
+
+
+class Metadata(Model):
+    """Who proposes what, and how far it is."""
+
+    name: CatalogName
+    """The repository's name in lower case; equals the folder's name."""
+    title: str | None = None
+    """The front matter's title in KAITO's template."""
+    heading: Text
+    """What the proposal adds, naming the model: `Add [org/model](https://…) to KAITO …`."""
+    authors: Annotated[Items[Text], Field(min_length=1)]
+    reviewers: Items[Text] | None = None
+    creation_date: IsoDate
+    last_updated: IsoDate | None = None
+    status: Status
+
+
+class Usage(Model):
+    """How widely the model is used, with the day and the source of the figure."""
+
+    statistics: str | None = None
+    as_of: IsoDate | None = None
+    source: Url | None = None
+
+
+class License(Model):
+    """The licence as the proposal claims it."""
+
+    id: str | None = None
+    """SPDX id, or the Hub's own id, or LicenseRef-…"""
+    url: Url | None = None
+    note: str | None = None
+
+
+class Summary(Model):
+    """What the model is, who uses it, under which licence."""
+
+    description: str | None = None
+    """What the model does, and where its official documentation is."""
+    usage: Usage | None = None
+    license: License | None = None
+
+
+class Figure(Model):
+    """A picture the proposal shows."""
+
+    alt: str
+    src: Text
+
+
+class Requirements(Model):
+    """What the model needs: the claims that the checks prove."""
+
+    family_name: Text
+    type: Text
+    """The Hub's pipeline tag, such as `text-generation`."""
+    download_site: Text
+    """The model's page on the Hub."""
+    version: str | None = None
+    """The commit (40 hex digits, quoted if all are digits); a branch is legal while provisional."""
+    storage_size: ClaimedSize = None
+    """Disk that holds all model files, such as 140GB or 140GiB: these are different sizes."""
+    gpu_count: ClaimedCount = None
+    """The least number of GPUs that runs the model."""
+    total_gpu_memory: ClaimedSize = None
+    """GPU memory of all GPUs together."""
+    per_gpu_memory: ClaimedSize = None
+    """GPU memory of each GPU, or N/A."""
+    context_length: ClaimedCount = None
+    """The tokens that the GPU claims are about."""
+    notes: dict[str, str] | None = None
+    """What was said around a figure: `gpuCount: minimum`."""
+    figures: Items[Figure] | None = None
+
+
+class Runtime(Model):
+    """One way to serve the model."""
+
+    name: RuntimeName
+    distributed_inference: bool | None = None
+    custom_configurations: str | None = None
+    """What the proposal says about defaults, in words."""
+    config: dict[Annotated[str, Field(pattern=exactly("[A-Za-z][A-Za-z0-9_.-]{0,99}"))], JsonValue] | None = (
+        None
+    )
+    """Options without the dashes: for vLLM, the `vllm:` block of KAITO's inference_config.yaml."""
+    trust_remote_code: bool | None = None
+    """Whether code of the repository may run; true needs its files and hashes in facts.yaml."""
+
+
+class Deployment(Model):
+    """The sample manifest of the proposal."""
+
+    instance_type: Text | None = None
+    model_access_secret: Text | None = None
+    config_map: Text | None = None
+
+
+class HistoryEvent(Model):
+    """A step of the proposal's life."""
+
+    event: Text
+    date: IsoDate | None = None
+    done: bool
+
+
+class Proposal(Model):
+    """A proposal to serve one model with KAITO."""
+
+    api_version: API_VERSION
+    kind: Literal["ModelProposal"]
+    metadata: Metadata
+    glossary: dict[str, str] | None = None
+    """Terms that need an explanation, and the explanation."""
+    summary: Summary | None = None
+    requirements: Requirements
+    runtimes: Items[Runtime] | None = None
+    deployment: Deployment | None = None
+    history: Items[HistoryEvent] | None = None
+    waivers: dict[Annotated[str, Field(pattern=exactly("[A-Z]{3}[0-9]{3}"))], Text] | None = None
+    """Findings that are accepted, each with its reason: `MEM003: measured on 2 × H100 NVL`."""
+
+    @property
+    def repo_id(self) -> str | None:
+        """`org/model` of the download site, when it is a page of the Hub."""
+        match = HUB_URL.match(self.requirements.download_site)
+        return match[1] if match else None
+
+    @property
+    def license_id(self) -> str | None:
+        """The claimed licence, when one is claimed."""
+        claimed = self.summary.license if self.summary else None
+        return claimed.id if claimed and not is_missing(claimed.id) else None
+
+    @property
+    def vllm(self) -> Runtime | None:
+        """The vLLM runtime, when the proposal has one."""
+        return next((runtime for runtime in self.runtimes or () if runtime.name == "vllm"), None)
+
+
+def known_size(claim: Quantity | str | None) -> Quantity | None:
+    """The size, unless it is missing (TBD, N/A, nothing)."""
+    return claim if isinstance(claim, Quantity) else None
+
+
+def known_count(claim: int | str | None) -> int | None:
+    """The count, unless it is missing (TBD, N/A, nothing)."""
+    return claim if isinstance(claim, int) else None
