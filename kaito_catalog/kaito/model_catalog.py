@@ -148,6 +148,11 @@ def row(facts: ModelFacts) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
     return {name: found[name] for name in FIELDS if found.get(name) is not None}, ()
 
 
+def model_token_limit(facts: ModelFacts) -> int | None:
+    """The longest context of the configuration, in tokens."""
+    return _integer(facts.config or {}, _DIMENSIONS["modelTokenLimit"])
+
+
 def _license(facts: ModelFacts) -> str | None:
     if facts.license is None:
         return None
