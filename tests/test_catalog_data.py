@@ -21,7 +21,7 @@ CATALOG: Catalog = read_catalog(ROOT)
 NAMES = [path.name for path in sorted((ROOT / "models").iterdir())]
 HALF_OF_A_HUNDREDTH_GIB = 5_368_709
 needs_shared = pytest.mark.skipif(
-    not SHARED.is_dir(), reason=f"the transcribed sources are not here: {SHARED.name} beside the checkout"
+    not SHARED.is_dir(), reason="../shared/data, where the figures were transcribed from, is not here"
 )
 every_entry = pytest.mark.parametrize("name", NAMES)
 
