@@ -20,6 +20,7 @@ from markupsafe import Markup
 from kaito_catalog import generate
 from kaito_catalog.catalog import Entry
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity, Skipped
+from kaito_catalog.formats.hardware import InstanceType
 from kaito_catalog.kaito import manifests
 from kaito_catalog.plan import Fit
 from kaito_catalog.site import api, chart, figures, pages, text
@@ -164,6 +165,74 @@ def test_a_blank_line_separates_paragraphs() -> None:
 
 def test_code_cannot_end_its_own_block() -> None:
     assert text.fenced("a\n````\nb") == "`````yaml\na\n````\nb\n`````"
+
+
+# Figures of the plan
+
+
+def test_the_smallest_instance_type_that_fits_comes_first() -> None:
+    made = figures.plan_figures(entry(proposal(), facts()), catalog().shared)
+    assert (made.max_model_len, made.is_claimed, made.unknown) == (16384, True, None)
+    assert made.smallest is not None
+    assert made.smallest.name == "Standard_NC96ads_A100_v4"
+    assert [row.fits for row in made.rows] == [Fit.YES, Fit.NO, Fit.NO, Fit.NO]
+
+
+def test_what_is_needed_is_within_the_budget_exactly_where_it_fits() -> None:
+    for row in figures.plan_figures(entry(proposal(), facts()), catalog().shared).rows:
+        assert row.needed_bytes is not None
+        assert row.budget_bytes is not None
+        assert (row.needed_bytes <= row.budget_bytes) == (row.fits is Fit.YES)
+
+
+def test_the_curve_of_full_attention_is_a_straight_line_to_the_models_limit() -> None:
+    drawn = figures.plan_figures(entry(proposal(), facts()), catalog().shared).chart
+    assert drawn is not None
+    assert drawn.points[-1] == ChartPoint(LIMIT, LIMIT * 2 * 8 * 128 * 80 * 2 // 4)
+    middle = drawn.points[len(drawn.points) // 2]
+    assert middle.kv_cache_bytes * 2 == drawn.points[-1].kv_cache_bytes
+
+
+def test_the_vllm_option_counts_more_than_the_claimed_context() -> None:
+    claims = proposal(runtimes=[{"name": "vllm", "config": {"max-model-len": 8192}}])
+    assert figures.plan_figures(entry(claims, facts()), catalog().shared).max_model_len == 8192
+
+
+def test_a_proposal_without_a_context_is_planned_at_ours() -> None:
+    made = figures.plan_figures(entry(small_proposal(), small_facts()), catalog().shared)
+    assert (made.max_model_len, made.is_claimed) == (8192, False)
+    assert "the proposal names no context" in render(page(entry(small_proposal(), small_facts()), made))
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (entry(small_proposal()), "nobody has recorded facts"),
+        (
+            entry(small_proposal(runtimes=[{"name": "transformers"}]), small_facts()),
+            "only vLLM is planned, and the proposal serves with transformers",
+        ),
+        (
+            entry(small_proposal(), small_facts(config={"architectures": ["StrangeForCausalLM"]})),
+            "StrangeForCausalLM",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_planned_says_why(made: Entry, reason: str) -> None:
+    assert reason in (figures.plan_figures(made, catalog().shared).unknown or "")
+
+
+def test_of_two_machines_with_the_same_gpus_the_smaller_one_comes_first() -> None:
+    types = [
+        InstanceType.model_validate(
+            {"name": name, "cloud": "aws", "gpu": "NVIDIA A100 80GB", "gpuCount": 1, "source": "a test"}
+        )
+        for name in ("g5.16xlarge", "g5.2xlarge", "g5.xlarge")
+    ]
+    made = figures.plan_figures(
+        entry(small_proposal(), small_facts()), replace(catalog().shared, instance_types=tuple(types))
+    )
+    assert [row.name for row in made.rows] == ["g5.xlarge", "g5.2xlarge", "g5.16xlarge"]
 
 
 # The chart

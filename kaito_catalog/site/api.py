@@ -86,6 +86,7 @@ def summary(page: ModelPage, catalog: Catalog) -> dict[str, Any]:
         "weightsBytes": pages.weights_bytes(page),
         "contextLimit": pages.context_limit(page),
         "smallestInstanceType": smallest.name if smallest else None,
+        "smallestInstanceTypes": {row.cloud: row.name for row in page.figures.smallest_by_cloud},
         "smallestInstanceTypeContext": page.figures.max_model_len if smallest else None,
     }
 

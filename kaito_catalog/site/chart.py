@@ -89,7 +89,7 @@ def description(chart: MemoryChart) -> str:
 
 
 def table(chart: MemoryChart) -> tuple[tuple[int, int, int, bool], ...]:
-    """The chart as rows: context length, KV cache and total (bytes per GPU), whether the total may be used."""
+    """The chart as rows: context length, KV cache and total in bytes per GPU, whether the total fits."""
     base = chart.weights_bytes + chart.overheads_bytes
     chosen = chart.points[:: max(1, len(chart.points) // 8)]
     if chart.points and chosen[-1] != chart.points[-1]:
@@ -121,5 +121,7 @@ def _nice_ceiling(size: float) -> float:
     """The next round number of GiB whose quarter is round as well."""
     value = size / GIB
     scale = 10.0 ** math.floor(math.log10(value)) if value > 0 else 1.0
-    factor = next((f for f in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10) if f * scale >= value), 10)
+    factor = next(
+        (f for f in (1, 1.2, 1.4, 1.6, 2, 2.4, 2.8, 3.2, 4, 4.8, 6, 8, 10) if f * scale >= value), 10
+    )
     return factor * scale * GIB

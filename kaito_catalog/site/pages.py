@@ -29,8 +29,16 @@ from kaito_catalog.site.text import escape, fenced, line, link, prose, words
 Finding = Diagnostic | Skipped
 
 VERDICTS = {Fit.YES: "fits", Fit.TIGHT: "tight", Fit.NO: "does not fit", Fit.UNKNOWN: "unknown"}
-LIMITS = {"weights": "weights", "kvCache": "KV cache", "overheads": "overheads", "parallelism": "parallelism"}
+LIMITS = {
+    "kvCache": "KV cache",
+    "maxModelLen": "the model's own limit",
+    "maxNumSeqs": "max_num_seqs",
+    "gpu": "GPU memory not published",
+}
+"""Words for the terms of a plan that are no words themselves."""
 CLOUDS = {"azure": "Azure", "aws": "AWS", "gcp": "Google Cloud", "arc": "Azure Arc"}
+_SHOWN = 6
+"""Rows of the instance-type table before it is folded."""
 GATED = {"no": "no", "auto": "yes, granted at once", "manual": "yes, granted by a person", "yes": "yes"}
 
 
@@ -246,7 +254,7 @@ def index_page(pages: Sequence[ModelPage], catalog: Catalog) -> str:
             "task": task(page, policy),
             "license": license_name(page, policy),
             "weights": weights_bytes(page),
-            "smallest": page.figures.smallest,
+            "smallest": sorted(page.figures.smallest_by_cloud, key=lambda r: list(CLOUDS).index(r.cloud)),
             "planned": bool(page.figures.rows) and page.figures.unknown is None,
             "max_model_len": page.figures.max_model_len,
             "context": context_limit(page),
@@ -262,7 +270,8 @@ def model_page(page: ModelPage, catalog: Catalog) -> str:
     """What one model is, where it fits, what to paste."""
     policy = catalog.shared.policy
     figures = page.figures
-    shown = [row for row in figures.rows if row.fits in (Fit.YES, Fit.TIGHT)]
+    fitting = [row for row in figures.rows if row.fits is Fit.YES]
+    tight = [row for row in figures.rows if row.fits is Fit.TIGHT]
     return _render(
         "model.md.j2",
         page=page,
@@ -270,8 +279,9 @@ def model_page(page: ModelPage, catalog: Catalog) -> str:
         proposal=page.proposal,
         facts=page.facts,
         figures=figures,
-        fitting=shown,
-        others=[row for row in figures.rows if row not in shown],
+        best=fitting[:_SHOWN] + tight[:_SHOWN],
+        more=fitting[_SHOWN:] + tight[_SHOWN:],
+        others=[row for row in figures.rows if row.fits in (Fit.NO, Fit.UNKNOWN)],
         chart=figures.chart,
         chart_svg=chart.svg(figures.chart) if figures.chart else None,
         chart_rows=chart.table(figures.chart) if figures.chart else (),
