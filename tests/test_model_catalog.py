@@ -148,6 +148,12 @@ def test_the_docs_table_names_the_license_in_words() -> None:
     )
 
 
+def test_a_license_of_any_name_stays_inside_its_cell() -> None:
+    strange = row(facts(license={"id": "a | [b](javascript:c)\n<d>"}))
+    written = model_catalog.write_presets([strange]).splitlines()[-1]
+    assert written.endswith(r"| a \| \[b\]\(javascript\:c\) \<d\> |")
+
+
 def test_the_file_reads_back_as_it_was() -> None:
     text = model_catalog.write_catalog([row(facts())])
     assert model_catalog.read(text, path="x") == {"meta-llama/Llama-3.3-70B-Instruct": row(facts())}

@@ -300,8 +300,8 @@ def test_a_page_without_a_plan_says_so_by_name() -> None:
 def test_claims_stand_beside_facts_with_their_source() -> None:
     rows = {c.field: c for c in pages.claims(page(), catalog().shared.policy)}
     assert rows["Storage"].claimed == "150GB"
-    assert rows["Weight files"].known == "131.4 GiB (141.1 GB)"
-    assert rows["Weight files"].source == "transcribed, 2026-11-01"
+    assert rows["Storage"].known == "weight files 131.4 GiB (141.1 GB)"
+    assert rows["Storage"].source == "transcribed, 2026-11-01"
     assert rows["GPUs"].source == "plan, vLLM 0.25.1"
 
 
