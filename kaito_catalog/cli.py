@@ -384,7 +384,9 @@ def build_parser() -> argparse.ArgumentParser:
         )
         sub.set_defaults(run=run)
         sub.add_argument(
-            "--catalog", metavar="DIR", help="the catalog folder (default: found from the current folder upwards)"
+            "--catalog",
+            metavar="DIR",
+            help="the catalog folder (default: found from the current folder upwards)",
         )
         return sub
 
@@ -397,12 +399,20 @@ def build_parser() -> argparse.ArgumentParser:
         "  kaito-catalog check /tmp/mine/llama-3.3-70b-instruct --format json\n"
         "  kaito-catalog check --select STO,MEM --require-all\n",
     )
-    check.add_argument("paths", nargs="*", metavar="PATH", help="model, folder or proposal.yaml (default: all)")
+    check.add_argument(
+        "paths", nargs="*", metavar="PATH", help="model, folder or proposal.yaml (default: all)"
+    )
     check.add_argument("--format", choices=sorted(RENDERERS), default="text", help="default: text")
-    check.add_argument("--select", action="append", default=[], metavar="CODES", help="only these codes or families")
-    check.add_argument("--ignore", action="append", default=[], metavar="CODES", help="not these codes or families")
+    check.add_argument(
+        "--select", action="append", default=[], metavar="CODES", help="only these codes or families"
+    )
+    check.add_argument(
+        "--ignore", action="append", default=[], metavar="CODES", help="not these codes or families"
+    )
     check.add_argument("--require-all", action="store_true", help="a check that cannot be made is an error")
-    check.add_argument("--profile", metavar="NAME", help="KAITO release of policy.yaml (default: its `profile`)")
+    check.add_argument(
+        "--profile", metavar="NAME", help="KAITO release of policy.yaml (default: its `profile`)"
+    )
     check.add_argument("--verbose", action="store_true", help="list every skipped check with its place")
 
     importer = command(
@@ -413,7 +423,9 @@ def build_parser() -> argparse.ArgumentParser:
         "  kaito-catalog import *.md --format json\n",
     )
     importer.add_argument("files", nargs="+", metavar="FILE.md")
-    importer.add_argument("--into", metavar="DIR", help="where the folders go (default: models/ of the catalog)")
+    importer.add_argument(
+        "--into", metavar="DIR", help="where the folders go (default: models/ of the catalog)"
+    )
     importer.add_argument("--force", action="store_true", help="replace proposals that differ")
     importer.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
 
@@ -441,7 +453,9 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("--pipeline-parallel-size", metavar="N", type=_positive, default=1)
     plan.add_argument("--data-parallel-size", metavar="N", type=_positive, default=1)
     plan.add_argument("--enable-expert-parallel", action="store_true")
-    plan.add_argument("--weights-bytes", metavar="N", type=_positive, help="stored size of the weights, when known")
+    plan.add_argument(
+        "--weights-bytes", metavar="N", type=_positive, help="stored size of the weights, when known"
+    )
     plan.add_argument("--vllm-version", metavar="V", help="default: the profile's")
     plan.add_argument("--profile", metavar="NAME", help="KAITO release of policy.yaml")
     plan.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
@@ -455,7 +469,9 @@ def build_parser() -> argparse.ArgumentParser:
         "  kaito-catalog generate --check          fails when build/ is not up to date\n",
     )
     generator.add_argument("--output", metavar="DIR", default="build", help="default: build")
-    generator.add_argument("--check", action="store_true", help="write nothing; fail when something would change")
+    generator.add_argument(
+        "--check", action="store_true", help="write nothing; fail when something would change"
+    )
 
     schemas = command(
         "schema",
@@ -464,7 +480,9 @@ def build_parser() -> argparse.ArgumentParser:
         "  kaito-catalog schema\n  kaito-catalog schema --check\n",
     )
     schemas.add_argument("--output", metavar="DIR", help="default: schema/ beside the catalog")
-    schemas.add_argument("--check", action="store_true", help="write nothing; fail when something would change")
+    schemas.add_argument(
+        "--check", action="store_true", help="write nothing; fail when something would change"
+    )
 
     explain = command(
         "explain",

@@ -22,7 +22,11 @@ from kaito_catalog.source import parse
 PATH = "catalog/models/phi-4/proposal.yaml"
 SOURCE = parse("requirements:\n  storageSize: 140GB\n  gpuCount: 1\n", path=PATH)
 FINDING = Diagnostic(
-    "STO001", Severity.ERROR, "140GB is less than 141.1 GB", Place(PATH, 2, 3, 14), "storageSize: 145GB or more"
+    "STO001",
+    Severity.ERROR,
+    "140GB is less than 141.1 GB",
+    Place(PATH, 2, 3, 14),
+    "storageSize: 145GB or more",
 )
 SKIP = Skipped("LIC001", "phi-4", "there is no facts.yaml", Place(PATH), "add it")
 

@@ -44,7 +44,9 @@ def list_text(
     for family, what in families.items():
         lines = [f"{paint(family, BOLD, color=color)}  {what}"]
         lines.extend(
-            f"  {rule.code}  {rule.severity.value:<7}  {rule.title}" for rule in rules if rule.family == family
+            f"  {rule.code}  {rule.severity.value:<7}  {rule.title}"
+            for rule in rules
+            if rule.family == family
         )
         blocks.append("\n".join(lines))
     lines = [f"{paint('IMP', BOLD, color=color)}  what `import` finds in a Markdown proposal"]
