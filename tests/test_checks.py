@@ -154,6 +154,24 @@ def test_a_claim_with_an_error_is_wrong_and_the_others_keep_their_state(context:
     assert claims["summary.license.id"] is ClaimState.PROVEN
 
 
+def test_a_warning_does_not_take_a_claim_back(context: Context) -> None:
+    found = report(context, "requirements: {type: conversational}")
+    assert codes(found) == ["ARC001"]
+    assert found.claims["requirements.type"] is ClaimState.PROVEN
+
+
+def test_a_plan_that_holds_by_less_than_its_error_proves_nothing(context: Context) -> None:
+    found = report(
+        context,
+        "requirements: {gpuCount: 1, totalGPUMemory: 24GB, perGPUMemory: 24GB, contextLength: 12288}\n"
+        "runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 12288}}]\n"
+        "deployment: {instanceType: Standard_NV36ads_A10_v5}",
+    )
+    assert codes(found) == ["MEM001"]
+    assert "is tight" in found.diagnostics[0].message
+    assert found.claims["requirements.gpuCount"] is ClaimState.UNKNOWN
+
+
 def test_a_check_that_was_not_run_proves_nothing(context: Context) -> None:
     claims = report(context, checks=selected([], ["STO"])).claims
     assert claims["requirements.storageSize"] is ClaimState.UNKNOWN
