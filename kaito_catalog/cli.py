@@ -7,11 +7,12 @@ import difflib
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from kaito_catalog import __version__, files, generate, yaml_writer
+from kaito_catalog import __version__, files, generate, planning, yaml_writer
 from kaito_catalog.catalog import (
     FACTS,
     PROPOSAL,
@@ -24,14 +25,14 @@ from kaito_catalog.catalog import (
 )
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import check_catalog
-from kaito_catalog.checks.registry import FAMILIES, RULES, rule, selected
+from kaito_catalog.checks.registry import CHECKS, FAMILIES, RULES, rule, selected
 from kaito_catalog.diagnostics import Severity, sort_key
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats import schema
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.kaito.markdown_reader import IMPORT_CODES, read_proposals
 from kaito_catalog.reports import RENDERERS
-from kaito_catalog.reports.explain import explain_text, import_code_text, list_text
+from kaito_catalog.reports.explain import explain_text, import_code_text, list_text, rule_markdown
 from kaito_catalog.reports.json import diagnostic_value
 from kaito_catalog.reports.plan import instance_types_text, plan_text
 from kaito_catalog.reports.style import wants_color
@@ -234,8 +235,6 @@ def _proposal_text(value: dict[str, Any], target: Path, into: Path) -> str:
 
 def run_plan(options: argparse.Namespace) -> int:
     """`plan`."""
-    from kaito_catalog import planning
-
     root = _root(options)
     request = planning.Request(
         model=options.model,
@@ -281,13 +280,33 @@ def run_plan(options: argparse.Namespace) -> int:
 def run_generate(options: argparse.Namespace) -> int:
     """`generate`."""
     root = _root(options)
-    return generate.run(
-        read_catalog(root),
-        Path(options.output),
-        check_only=options.check,
-        say=say,
-        emit=_emit,
+    catalog = read_catalog(root)
+    profile = _profile(catalog, None)
+    report = check_catalog(catalog, CHECKS, Context(catalog.shared, profile))
+    generated = generate.build(
+        catalog,
+        hand_written=generate.read_pages(root.parent / "docs"),
+        findings={entry.name: (*entry.diagnostics, *entry.skips) for entry in report.entries},
+        checks=[(found.code, found.title, rule_markdown(found)) for found in RULES],
     )
+    output = Path(options.output)
+    for gap in generated.left_out:
+        say(f"left out: {gap.what} of {gap.name}: {gap.reason}")
+    unreadable = [entry.name for entry in catalog.entries if not entry.is_readable]
+    if unreadable:
+        say(f"error: the files of {', '.join(unreadable)} have errors; see 'kaito-catalog check'")
+    if options.check:
+        changed = generate.differences(output, generated.files)
+        for name, how in changed:
+            _emit(f"{shown(output / name)}: {how}\n")
+        if changed:
+            say("hint: run 'kaito-catalog generate'")
+        return FAILED if changed or unreadable else OK
+    generate.write(output, generated.files)
+    counts = Counter(name.split("/")[0] for name in generated.files)
+    for tree, count in sorted(counts.items()):
+        _emit(f"{shown(output / tree)}: {plural(count, 'file')}\n")
+    return FAILED if unreadable else OK
 
 
 def run_schema(options: argparse.Namespace) -> int:
