@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -216,5 +216,23 @@ def read_catalog(root: Path, folders: Sequence[Path] | None = None) -> Catalog:
             if models.is_dir()
             else []
         )
-    entries = tuple(read_entry(folder) for folder in sorted(folders, key=lambda f: f.name))
+    entries = tuple(
+        _with_facts_of_the_catalog(read_entry(folder), root)
+        for folder in sorted(folders, key=lambda f: f.name)
+    )
     return Catalog(root, shared, entries)
+
+
+def _with_facts_of_the_catalog(entry: Entry, root: Path) -> Entry:
+    """A proposal that lies elsewhere without facts of its own is compared with the catalog's of that repository."""
+    repo_id = entry.proposal.repo_id if entry.proposal else None
+    if entry.facts_document is not None or repo_id is None:
+        return entry
+    path = root / "models" / repo_id.partition("/")[2].lower() / FACTS
+    if not path.is_file():
+        return entry
+    document = source.read(path, shown_as=shown(path))
+    facts, problems = load(document, ModelFacts)
+    if problems or facts is None or facts.repo_id.lower() != repo_id.lower():
+        return entry
+    return replace(entry, facts_document=document, facts=facts)

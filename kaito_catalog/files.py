@@ -83,11 +83,27 @@ def differences(root: Path, files: Mapping[str, str]) -> list[tuple[str, str]]:
     return sorted(result)
 
 
-def replace_tree(root: Path, files: Mapping[str, str]) -> None:
-    """Make `root` hold exactly `files`, in one step: the new tree is written beside it and swapped in.
+def recover_tree(root: Path) -> None:
+    """Undo what a killed `replace_tree` left beside `root`: an old tree that was moved away, unfinished new ones."""
+    old = _old_tree(root)
+    if old.exists() and not root.exists():
+        # Killed between the two renames: the old tree is the one that counts.
+        os.rename(old, root)
+    shutil.rmtree(old, ignore_errors=True)
+    for unfinished in root.parent.glob(f".{root.name}.new.*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
 
-    Whatever `root` held before and `files` does not name is gone afterwards; an interruption
-    leaves the old tree whole.
+
+def _old_tree(root: Path) -> Path:
+    return root.with_name(f".{root.name}.old")
+
+
+def replace_tree(root: Path, files: Mapping[str, str]) -> None:
+    """Make `root` hold exactly `files`: the new tree is written beside it and swapped in.
+
+    Whatever `root` held before and `files` does not name is gone afterwards. An interruption leaves
+    the old tree whole; after a kill in the moment of the swap, the next call (or `recover_tree`)
+    finds it beside `root` and puts it back.
 
     Raises:
         CatalogError: a name would leave `root`, or the disk refuses; the old tree is untouched.
@@ -95,15 +111,10 @@ def replace_tree(root: Path, files: Mapping[str, str]) -> None:
     for name in files:
         check_relative(name)
     root = Path(os.path.abspath(root))
-    old = root.with_name(f".{root.name}.old")
+    old = _old_tree(root)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        if old.exists():
-            # A run was killed between the two renames below: the old tree is the one that counts.
-            if root.exists():
-                shutil.rmtree(old)
-            else:
-                os.rename(old, root)
+        recover_tree(root)
         if root.is_dir() and not differences(root, files):
             return
         staging = Path(tempfile.mkdtemp(prefix=f".{root.name}.new.", dir=root.parent))
@@ -118,8 +129,7 @@ def replace_tree(root: Path, files: Mapping[str, str]) -> None:
             os.rename(staging, root)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
-            if old.exists() and not root.exists():
-                os.rename(old, root)
+            recover_tree(root)
             raise
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:

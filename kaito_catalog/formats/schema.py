@@ -50,6 +50,9 @@ def _draft7(node: Any) -> Any:
             continue
         else:
             result[key] = _draft7(value)
+    if "patternProperties" in result:
+        # pydantic refuses other keys; JSON Schema lets them pass unless told.
+        result.setdefault("additionalProperties", False)
     if "$ref" in result and len(result) > 1:
         # draft-07 ignores everything beside $ref.
         result = {"allOf": [{"$ref": result.pop("$ref")}], **result}

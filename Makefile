@@ -1,0 +1,59 @@
+# The two commands: `make catalog` does the main job, `make test` runs every test. Both set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup catalog site serve test lint format schema bench clean
+
+help: ## say what can be done here
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make the environment in .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kaito-catalog needs Python 3.11 or newer: make PYTHON=python3.11 …")'
+	@echo "setting up $(VENV) (a minute, once)" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,site]'
+	@touch $@
+
+catalog: $(STAMP) ## check the whole catalog, generate everything, build the site
+	@$(BIN)/kaito-catalog check
+	@$(BIN)/kaito-catalog generate
+	@$(MAKE) --no-print-directory site
+	@echo
+	@echo "look at:"
+	@echo "  build/site/index.html             the site (make serve shows it at http://127.0.0.1:8000)"
+	@echo "  build/kaito/model_catalog.yaml    what KAITO takes as it is"
+	@echo "  build/presets/                    the manifests of every model"
+	@echo "next: $(BIN)/kaito-catalog --help"
+
+site: $(STAMP)
+	@$(BIN)/python -m mkdocs build --strict --quiet
+
+serve: $(STAMP) ## show the built site on this machine
+	@cd build/site && ../../$(BIN)/python -m http.server --bind 127.0.0.1 8000
+
+test: $(STAMP) ## run every test
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+lint: $(STAMP) ## ruff and mypy over package, tests and tools
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/python -m mypy
+	@$(BIN)/kaito-catalog schema --check
+
+format: $(STAMP) ## lay out the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+schema: $(STAMP) ## write schema/*.json from the models
+	@$(BIN)/kaito-catalog schema
+
+bench: $(STAMP) ## accuracy and speed, side by side with others
+	@$(BIN)/python tools/bench_memory.py
+
+clean: ## remove what was built (not .venv)
+	rm -rf build

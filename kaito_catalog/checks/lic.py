@@ -1,0 +1,147 @@
+"""LIC: is the licence what the Hub says, is it one we know, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kaito_catalog import licenses
+from kaito_catalog.checks.base import (
+    ERROR,
+    NO_FACTS,
+    WARNING,
+    Context,
+    Finding,
+    Outcome,
+    Skip,
+    Subject,
+    check,
+)
+
+_ID = ("summary", "license", "id")
+
+
+@check("LIC001", proves=("summary.license.id",))
+def license_of_the_hub(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """The claimed licence is not the Hub's.
+
+    Who may use the model, and whether KAITO may host its image, follows from the licence at the pinned
+    revision, whatever the proposal says.
+
+    Fails::
+
+        summary: {license: {id: mit}}
+        facts: {license: {id: gemma}}
+
+    Passes::
+
+        summary: {license: {id: gemma}}
+        facts: {license: {id: gemma}}
+    """
+    claimed = subject.proposal.license_id
+    if claimed is None:
+        yield Skip("the proposal names no licence", "add summary.license.id")
+        return
+    if subject.facts is None or subject.facts.license is None:
+        yield (
+            NO_FACTS if subject.facts is None else Skip("facts.yaml has no licence", "record the facts anew")
+        )
+        return
+    facts = subject.facts.license
+    policy = context.shared.policy.licenses
+    found = licenses.hub_id(claimed, policy)
+    names = {name.lower() for name in (facts.name, facts.id) if name}
+    custom = claimed.removeprefix("LicenseRef-").lower() in names if licenses.is_reference(claimed) else False
+    if custom or found == facts.id.lower() or (found is None and claimed.lower() in names):
+        return
+    if found is None and not licenses.is_reference(claimed):
+        yield Skip(f"'{claimed[:60]}' is no licence id that is known", f"the Hub says {facts.id}")
+        return
+    yield Finding(
+        f"the licence is {facts.id} on the Hub, the proposal says {claimed}", _ID, f"id: {facts.id}"
+    )
+
+
+@check("LIC002", severity=WARNING)
+def known_license(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """The licence is not written as an id.
+
+    A licence is named by its SPDX id, by the Hub's own id, or by LicenseRef-… with the address of its text, so
+    that programs can compare it. Words that are understood are a warning, others an error.
+
+    Fails::
+
+        summary: {license: {id: Apache 2.0}}
+
+    Passes::
+
+        summary: {license: {id: apache-2.0}}
+    """
+    claimed = subject.proposal.license_id
+    if claimed is None or licenses.is_reference(claimed):
+        return
+    policy = context.shared.policy.licenses
+    found = licenses.hub_id(claimed, policy)
+    if found is None:
+        yield Finding(
+            f"'{claimed[:60]}' is neither an SPDX id nor one the Hub uses",
+            _ID,
+            "use the id on the model's page, or LicenseRef-NAME with summary.license.url",
+            severity=ERROR,
+        )
+    elif " ".join(claimed.lower().split()) in policy.aliases:
+        yield Finding(f"'{claimed}' is the licence {found}", _ID, f"id: {found}")
+
+
+@check("LIC003")
+def gated_needs_a_secret(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """The model is gated and no secret is named.
+
+    The files of a gated model are only served to who has agreed to its terms; KAITO needs the name of a
+    Kubernetes Secret with an HF_TOKEN in `deployment.modelAccessSecret`, or the download fails.
+
+    Fails::
+
+        facts: {gated: manual}
+        deployment: {modelAccessSecret: null}
+
+    Passes::
+
+        facts: {gated: manual}
+        deployment: {modelAccessSecret: hf-token}
+    """
+    if subject.facts is None or subject.facts.gated is None:
+        yield NO_FACTS if subject.facts is None else Skip("nobody has recorded whether the model is gated")
+        return
+    deployment = subject.proposal.deployment
+    secret = deployment.model_access_secret if deployment else None
+    if subject.facts.gated != "no" and not secret:
+        yield Finding(
+            f"the model is gated ({subject.facts.gated}), and deployment.modelAccessSecret is missing",
+            ("deployment", "modelAccessSecret") if deployment else ("requirements", "downloadSite"),
+            "deployment: {modelAccessSecret: hf-token}",
+        )
+
+
+@check("LIC004", severity=WARNING)
+def license_text(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """A licence outside SPDX's list has no address of its text.
+
+    What `other` or LicenseRef-… allows is only known from the text, so the proposal says where it is.
+
+    Fails::
+
+        summary: {license: {id: LicenseRef-example, url: null}}
+
+    Passes::
+
+        summary:
+          license:
+            id: LicenseRef-example
+            url: https://huggingface.co/example-org/Example-7B-Instruct/blob/main/LICENSE
+    """
+    claimed = subject.proposal.license_id
+    summary = subject.proposal.summary
+    if claimed is None or summary is None or summary.license is None:
+        return
+    if (licenses.is_reference(claimed) or claimed.lower() == "other") and not summary.license.url:
+        yield Finding(f"{claimed} has no summary.license.url", _ID, "add the address of the licence's text")

@@ -1,0 +1,446 @@
+"""MEM: does the model fit on the GPUs that the proposal asks for, and does it need them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from kaito_catalog.catalog import Shared
+from kaito_catalog.checks.base import NO_FACTS, WARNING, Context, Finding, Outcome, Skip, Subject, check
+from kaito_catalog.formats.facts import StoredSize
+from kaito_catalog.formats.hardware import Gpu
+from kaito_catalog.formats.proposal import Proposal, known_count, known_size
+from kaito_catalog.plan import (
+    Fit,
+    Parallelism,
+    Plan,
+    PlanGpu,
+    Settings,
+    facts_shape,
+    illegal_tensor_parallel,
+    make_plan,
+    smallest_gpu_count,
+)
+from kaito_catalog.quantity import GIB, Quantity, gb, gib
+from kaito_catalog.shape import Shape, Unsupported
+
+_COUNT = ("requirements", "gpuCount")
+_TOTAL = ("requirements", "totalGPUMemory")
+_CONTEXT = ("requirements", "contextLength")
+# The brochure's figure is met by 80GB as well as by 80GiB (7 % more): people write both for the same card.
+_SAME_CARD = 0.08
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The GPUs and the context that a proposal asks for, as far as a plan can be made of them."""
+
+    shape: Shape
+    stored: StoredSize | None
+    count: int
+    each: Quantity
+    gpus: tuple[PlanGpu, ...]
+    """The cards that the claim may mean, with what the driver reports."""
+    measured: bool
+    """False: nobody published that figure, and the memory of `gpus` is what the card cannot exceed."""
+    settings: Settings
+    own_utilization: bool
+    vllm_version: str
+
+    def plans(self, settings: Settings) -> list[Plan]:
+        return [
+            make_plan(
+                self.shape,
+                stored=self.stored,
+                gpu=gpu,
+                parallelism=Parallelism(tensor_parallel_size=self.count),
+                settings=settings,
+                vllm_version=self.vllm_version,
+            )
+            for gpu in self.gpus
+        ]
+
+    def at(self, utilization: float) -> Settings:
+        return replace(self.settings, gpu_memory_utilization=utilization)
+
+    def smallest(self, settings: Settings) -> int | None:
+        """The GPUs that are enough on every card the claim may mean; None where not even the claimed ones are."""
+        counts = [
+            smallest_gpu_count(
+                self.shape,
+                stored=self.stored,
+                gpu=gpu,
+                settings=settings,
+                vllm_version=self.vllm_version,
+                most=self.count,
+            )
+            for gpu in self.gpus
+        ]
+        return None if None in counts else max(count for count in counts if count is not None)
+
+
+def claimed_per_gpu(proposal: Proposal) -> Quantity | None:
+    """The memory of each GPU that a proposal claims, divided out of the total where only that is given."""
+    requirements = proposal.requirements
+    each = known_size(requirements.per_gpu_memory)
+    total = known_size(requirements.total_gpu_memory)
+    count = known_count(requirements.gpu_count)
+    if each is not None or total is None or count is None:
+        return each
+    return total if count == 1 else Quantity(gb(total.bytes // count), total.bytes // count)
+
+
+def cards_of(claimed: Quantity, instance_type: str | None, shared: Shared) -> tuple[Gpu, ...]:
+    """The GPUs that a claim such as 80GB speaks of: that of the instance type, else all with that much memory."""
+    machine = shared.instance_type(instance_type) if instance_type else None
+    gpus = [shared.gpu_by_name[machine.gpu]] if machine else list(shared.gpus)
+
+    def distance(gpu: Gpu) -> float:
+        return abs(gpu.nominal_memory.bytes - claimed.bytes) / claimed.bytes
+
+    near = [gpu for gpu in gpus if gpu.vllm and distance(gpu) <= _SAME_CARD]
+    if not near:
+        return () if machine is None else cards_of(claimed, None, shared)
+    closest = min(distance(gpu) for gpu in near)
+    return tuple(gpu for gpu in near if distance(gpu) == closest)
+
+
+def _context_length(proposal: Proposal) -> int | None:
+    config = (proposal.vllm.config if proposal.vllm else None) or {}
+    served = config.get("max-model-len")
+    if isinstance(served, int) and not isinstance(served, bool) and served > 0:
+        return served
+    return known_count(proposal.requirements.context_length)
+
+
+def _number(config: dict[str, object], key: str) -> float | None:
+    value = config.get(key)
+    return (
+        float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
+    )
+
+
+def _asked(subject: Subject, context: Context) -> _Asked | Skip:
+    proposal = subject.proposal
+    if proposal.vllm is None:
+        names = ", ".join(runtime.name for runtime in proposal.runtimes or ()) or "none"
+        return Skip(f"the memory plan is vLLM's; the proposal's runtimes are: {names}")
+    count = known_count(proposal.requirements.gpu_count)
+    each = claimed_per_gpu(proposal)
+    if count is None or each is None:
+        return Skip("the proposal does not say how many GPUs of which size", "add gpuCount and perGPUMemory")
+    max_model_len = _context_length(proposal)
+    if max_model_len is None:
+        return Skip("the proposal does not say for which context", "add requirements.contextLength")
+    if subject.facts is None:
+        return NO_FACTS
+    shape = facts_shape(subject.facts)
+    if isinstance(shape, Unsupported):
+        return Skip(shape.reason)
+    illegal = illegal_tensor_parallel(shape, count)
+    if illegal:
+        return Skip(f"{count} GPUs are no tensor_parallel_size of this model: {illegal}", "see RUN001")
+    cards = cards_of(each, proposal.deployment.instance_type if proposal.deployment else None, context.shared)
+    reported = [
+        PlanGpu(card.name, card.memory_bytes, card.compute_capability) for card in cards if card.memory_bytes
+    ]
+    # A card sold as 16GB never has more than 16 GiB: good enough to say that something does not fit.
+    at_most = [PlanGpu(card.name, card.nominal_memory.bytes * GIB // 10**9, None) for card in cards]
+    config: dict[str, object] = dict(proposal.vllm.config or {})
+    own = _number(config, "gpu-memory-utilization")
+    utilization = own if own is not None and own <= 1 else None
+    cache_dtype = config.get("kv-cache-dtype")
+    sequences = _number(config, "max-num-seqs")
+    tokens = _number(config, "max-num-batched-tokens")
+    return _Asked(
+        shape=shape,
+        stored=subject.facts.weights.total if subject.facts.weights else None,
+        count=count,
+        each=each,
+        gpus=tuple(reported or at_most) or (PlanGpu(None, each.bytes),),
+        measured=bool(reported) or not cards,
+        settings=Settings(
+            max_model_len=max_model_len,
+            gpu_memory_utilization=utilization
+            or context.profile.utilization(cards[0].name if cards else None),
+            kv_cache_dtype=cache_dtype if isinstance(cache_dtype, str) else "auto",
+            max_num_seqs=int(sequences) if sequences else None,
+            max_num_batched_tokens=int(tokens) if tokens else None,
+            enforce_eager="enforce-eager" in config,
+        ),
+        own_utilization=utilization is not None,
+        vllm_version=context.profile.vllm_version,
+    )
+
+
+def _needs(plan: Plan) -> str:
+    figures = plan.per_gpu
+    if figures is None:
+        return plan.reason or "does not fit"
+    needed = (
+        figures.weights_bytes
+        + figures.non_torch_bytes
+        + figures.activation_peak_bytes
+        + figures.cuda_graph_bytes
+        + figures.kv_cache_needed_bytes
+    )
+    return (
+        f"needs {gib(needed)} per GPU at {plan.settings.max_model_len:,} tokens "
+        f"(weights {gib(figures.weights_bytes)}, KV cache {gib(figures.kv_cache_needed_bytes)}); "
+        f"{plan.gpu.name or 'the GPU'} offers {gib(figures.budget_bytes)} "
+        f"at a gpu_memory_utilization of {plan.settings.gpu_memory_utilization:g}"
+    )
+
+
+def _unknown(asked: _Asked, plans: list[Plan]) -> Skip | None:
+    unknown = next((plan for plan in plans if plan.fits is Fit.UNKNOWN), None)
+    if unknown is not None:
+        return Skip(unknown.reason or "the plan is unknown")
+    if not asked.measured and any(plan.fits is not Fit.NO for plan in plans):
+        return Skip(f"nobody has published what the driver reports for {asked.gpus[0].name}")
+    return None
+
+
+@check(
+    "MEM001",
+    proves=(
+        "requirements.gpuCount",
+        "requirements.totalGPUMemory",
+        "requirements.perGPUMemory",
+        "requirements.contextLength",
+    ),
+)
+def fits(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """The model does not fit on the GPUs at that context.
+
+    The memory plan adds up what vLLM occupies on each GPU: weights, what CUDA and NCCL take, the peak of the
+    activations, CUDA graphs, and the KV cache of one request of the context's length. The sum has to stay
+    within gpu_memory_utilization of what the driver reports. The proposal's own utilization counts where it
+    sets one. A plan that holds by less than its own expected error is a warning.
+
+    Fails::
+
+        requirements: {gpuCount: 1, totalGPUMemory: 16GB, perGPUMemory: 16GB}
+        deployment: {instanceType: null}
+
+    Passes::
+
+        requirements: {gpuCount: 1, totalGPUMemory: 80GB, perGPUMemory: 80GB}
+    """
+    asked = _asked(subject, context)
+    if isinstance(asked, Skip):
+        yield asked
+        return
+    plans = asked.plans(asked.settings)
+    skip = _unknown(asked, plans)
+    if skip:
+        yield skip
+        return
+    bad = [plan for plan in plans if plan.fits is Fit.NO]
+    tight = [plan for plan in plans if plan.fits is Fit.TIGHT]
+    if bad:
+        route = (
+            _CONTEXT if bad[0].limited_by == "kvCache" and subject.document.spans.get(_CONTEXT) else _COUNT
+        )
+        longest = bad[0].kv_cache.longest_model_len if bad[0].kv_cache else 0
+        hint = (
+            f"the longest context that fits is {longest:,} tokens" if longest else "use more or larger GPUs"
+        )
+        yield Finding(f"{asked.count} × {asked.each} {_needs(bad[0])}", route, hint)
+    elif tight:
+        error = tight[0].expected_error_bytes or 0
+        yield Finding(
+            f"{asked.count} × {asked.each} is tight: {_needs(tight[0])}",
+            _COUNT,
+            f"the plan is sure to {gib(error)}; a dry run on that GPU would tell",
+            severity=WARNING,
+        )
+        yield Skip(f"the plan holds by less than its expected error of {gib(error)}", "add a dry run's evidence")
+
+
+@check("MEM002", severity=WARNING)
+def fits_at_kaitos_utilization(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """The model only fits because the proposal raises gpu_memory_utilization.
+
+    KAITO starts vLLM with the utilization of its release (policy.yaml). A user who does not copy the
+    proposal's ConfigMap gets that, and the model would not start.
+
+    Fails::
+
+        requirements: {gpuCount: 1, totalGPUMemory: 24GB, perGPUMemory: 24GB, contextLength: 24576}
+        deployment: {instanceType: Standard_NV36ads_A10_v5}
+        runtimes:
+          - name: vllm
+            distributedInference: false
+            config: {max-model-len: 24576, gpu-memory-utilization: 0.98}
+
+    Passes::
+
+        requirements: {gpuCount: 1, totalGPUMemory: 80GB, perGPUMemory: 80GB}
+    """
+    asked = _asked(subject, context)
+    if isinstance(asked, Skip):
+        yield asked
+        return
+    if not asked.own_utilization:
+        return
+    own = asked.plans(asked.settings)
+    skip = _unknown(asked, own)
+    if skip:
+        yield skip
+        return
+    usual = context.profile.utilization(asked.gpus[0].name)
+    theirs = asked.plans(asked.at(usual))
+    if all(plan.fits in (Fit.YES, Fit.TIGHT) for plan in own) and any(plan.fits is Fit.NO for plan in theirs):
+        worst = next(plan for plan in theirs if plan.fits is Fit.NO)
+        yield Finding(
+            f"fits at gpu-memory-utilization {asked.settings.gpu_memory_utilization:g}, not at {usual:g}, which "
+            f"{context.profile.name} uses: it {_needs(worst)}",
+            _COUNT,
+            "claim what KAITO's own setting needs, or say in a note that the ConfigMap is required",
+        )
+
+
+@check("MEM003", severity=WARNING)
+def no_more_gpus_than_needed(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """Fewer GPUs of that kind are enough.
+
+    The template asks for the *minimum* number of GPUs. The smallest tensor-parallel size that vLLM allows and
+    that fits is compared with the claim, at the proposal's own utilization and at KAITO's.
+
+    Fails::
+
+        requirements: {gpuCount: 4, totalGPUMemory: 320GB, perGPUMemory: 80GB}
+        runtimes: [{name: vllm, distributedInference: true, config: {max-model-len: 16384}}]
+
+    Passes::
+
+        requirements: {gpuCount: 1, totalGPUMemory: 80GB, perGPUMemory: 80GB}
+    """
+    asked = _asked(subject, context)
+    if isinstance(asked, Skip):
+        yield asked
+        return
+    if asked.count == 1:
+        return
+    skip = _unknown(asked, asked.plans(asked.settings))
+    if skip:
+        yield skip
+        return
+    own = asked.smallest(asked.settings)
+    if own is None or own >= asked.count:
+        return
+    usual = context.profile.utilization(asked.gpus[0].name)
+    at_usual = asked.smallest(asked.at(usual))
+    utilization = asked.settings.gpu_memory_utilization
+    message = (
+        f"{asked.count} × {asked.each} is more than {asked.settings.max_model_len:,} tokens need: "
+        f"{own} × {asked.each} {'is' if own == 1 else 'are'} enough at "
+        + (
+            "the proposal's own gpu-memory-utilization of "
+            if asked.own_utilization
+            else "gpu-memory-utilization "
+        )
+        + f"{utilization:g}"
+    )
+    if asked.own_utilization and usual != utilization:
+        if at_usual is None:
+            message += f"; at the {usual:g} of {context.profile.name} not even {asked.count} are"
+        elif at_usual == asked.count:
+            message += f"; at the {usual:g} of {context.profile.name} it does need {asked.count}"
+        else:
+            message += f"; at the {usual:g} of {context.profile.name} it needs {at_usual}"
+    hint = f"gpuCount: {own}"
+    if at_usual is not None and at_usual != own:
+        hint = f"gpuCount: {own}, or leave out gpu-memory-utilization and keep gpuCount: {at_usual}"
+    yield Finding(message, _COUNT, hint)
+
+
+@check("MEM004")
+def total_is_count_times_each(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """The total GPU memory is not the count times the memory of each.
+
+    Three figures that contradict each other cannot all be true, and nobody knows which one was meant.
+
+    Fails::
+
+        requirements: {gpuCount: 2, perGPUMemory: 80GB, totalGPUMemory: 80GB}
+
+    Passes::
+
+        requirements: {gpuCount: 1, perGPUMemory: 80GB, totalGPUMemory: 80GB}
+    """
+    requirements = subject.proposal.requirements
+    count = known_count(requirements.gpu_count)
+    each = known_size(requirements.per_gpu_memory)
+    total = known_size(requirements.total_gpu_memory)
+    if count is not None and each is not None and total is not None and count * each.bytes != total.bytes:
+        yield Finding(
+            f"{count} × {each} is {gb(count * each.bytes)}, totalGPUMemory is {total}",
+            _TOTAL,
+            f"totalGPUMemory: {_times(each, count)}",
+        )
+
+
+def _times(each: Quantity, count: int) -> str:
+    digits = each.text.rstrip("TGMiB ")
+    return f"{float(digits) * count:g}{each.text[len(digits) :].strip()}"
+
+
+@check("MEM005")
+def context_within_the_limit(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """The context is longer than the model's own limit.
+
+    vLLM refuses a max_model_len beyond what the configuration supports (max_position_embeddings, scaled by
+    the rope settings).
+
+    Fails::
+
+        requirements: {contextLength: 1000000}
+
+    Passes::
+
+        requirements: {contextLength: 16384}
+    """
+    claimed = known_count(subject.proposal.requirements.context_length)
+    if claimed is None:
+        yield Skip("the proposal does not say for which context", "add requirements.contextLength")
+        return
+    if subject.facts is None or subject.facts.config is None:
+        yield NO_FACTS if subject.facts is None else Skip("the configuration is not recorded")
+        return
+    shape = facts_shape(subject.facts)
+    if isinstance(shape, Unsupported):
+        yield Skip(shape.reason)
+    elif claimed > shape.max_model_len:
+        yield Finding(
+            f"{claimed:,} tokens are more than the model's limit of {shape.max_model_len:,}",
+            _CONTEXT,
+            f"contextLength: {shape.max_model_len}",
+        )
+
+
+@check("MEM006", severity=WARNING)
+def context_is_what_is_served(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """contextLength and max-model-len differ.
+
+    `contextLength` says which context the GPU claims are about, `max-model-len` which one is served. When they
+    differ, the claims are about something that nobody starts.
+
+    Fails::
+
+        requirements: {contextLength: 8192}
+        runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 16384}}]
+
+    Passes::
+
+        requirements: {contextLength: 16384}
+        runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 16384}}]
+    """
+    claimed = known_count(subject.proposal.requirements.context_length)
+    config = (subject.proposal.vllm.config if subject.proposal.vllm else None) or {}
+    served = config.get("max-model-len")
+    if claimed is not None and isinstance(served, int) and served != claimed:
+        yield Finding(
+            f"contextLength is {claimed:,}, max-model-len is {served:,}", _CONTEXT, f"contextLength: {served}"
+        )

@@ -1,0 +1,87 @@
+"""Every check and every code: reading `CHECKS` is knowing what is checked."""
+
+from __future__ import annotations
+
+from kaito_catalog.checks import arc, doc, lic, mem, rev, run, sto
+from kaito_catalog.checks.base import Check, Rule, read_rule
+from kaito_catalog.checks.syntax import SYNTAX_RULES
+from kaito_catalog.diagnostics import Severity
+
+CHECKS: tuple[Check, ...] = (
+    doc.calendar_dates,
+    doc.folder_name,
+    doc.download_site,
+    doc.order_of_dates,
+    doc.status_against_history,
+    doc.heading_names_the_model,
+    doc.one_model_each,
+    doc.missing_claims,
+    doc.words_against_configuration,
+    doc.distributed_against_gpus,
+    lic.license_of_the_hub,
+    lic.known_license,
+    lic.gated_needs_a_secret,
+    lic.license_text,
+    rev.full_commit,
+    rev.facts_at_the_revision,
+    rev.facts_of_the_repository,
+    sto.room_for_the_weights,
+    sto.room_for_all_files,
+    sto.not_far_too_much,
+    arc.type_of_the_hub,
+    run.legal_tensor_parallel_size,
+    mem.fits,
+    mem.fits_at_kaitos_utilization,
+    mem.no_more_gpus_than_needed,
+    mem.total_is_count_times_each,
+    mem.context_within_the_limit,
+    mem.context_is_what_is_served,
+)
+
+UNUSED_WAIVER: Rule = read_rule(
+    "DOC011",
+    Severity.WARNING,
+    """A waiver waives nothing.
+
+A waiver accepts a finding, with a reason. One that no finding needs would hide the next one, so it is removed.
+
+Fails::
+
+    waivers: {STO001: the disk is shared}
+
+Passes::
+
+    waivers: {}
+""",
+)
+
+RULES: tuple[Rule, ...] = (*SYNTAX_RULES, *(check.rule for check in CHECKS), UNUSED_WAIVER)
+"""The documentation of every code, for `explain`, the docs and SARIF."""
+
+ALL_CODES = frozenset(rule.code for rule in RULES)
+FAMILIES: dict[str, str] = {
+    "YML": "is the file YAML that everybody reads the same",
+    "SCH": "does it have the form of a proposal",
+    "DOC": "dates, names, status, one model, no gaps",
+    "LIC": "the licence against the Hub's, and what follows from it",
+    "REV": "a full commit, and facts about that commit",
+    "STO": "disk against the files",
+    "ARC": "the kind of model",
+    "RUN": "options that vLLM takes",
+    "MEM": "GPUs against the memory plan",
+}
+
+
+def rule(code: str) -> Rule | None:
+    """The rule of a code, in any case."""
+    return next((found for found in RULES if found.code == code.upper()), None)
+
+
+def selected(select: list[str], ignore: list[str]) -> tuple[Check, ...]:
+    """The checks whose code starts with one of `select` (all, when empty) and none of `ignore`."""
+    return tuple(
+        check
+        for check in CHECKS
+        if (not select or check.code.startswith(tuple(select)))
+        and not (ignore and check.code.startswith(tuple(ignore)))
+    )

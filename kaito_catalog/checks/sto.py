@@ -1,0 +1,128 @@
+"""STO: is the claimed disk size enough for the files, and not far too much."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kaito_catalog.checks.base import NO_FACTS, WARNING, Context, Finding, Outcome, Skip, Subject, check
+from kaito_catalog.formats.facts import StoredSize
+from kaito_catalog.formats.proposal import known_size
+from kaito_catalog.quantity import Quantity, gb, gib
+
+_STORAGE = ("requirements", "storageSize")
+_NO_CLAIM = Skip("the proposal claims no storage size", "add requirements.storageSize, such as 150GB")
+
+
+def _against(claim: Quantity, total: StoredSize, what: str, hint: str) -> Iterator[Outcome]:
+    if claim.bytes < total.low_bytes:
+        yield Finding(
+            f"{claim} is less than {gb(total.size_bytes)} ({gib(total.size_bytes)}) of {what}", _STORAGE, hint
+        )
+    elif claim.bytes < total.high_bytes:
+        yield Skip(
+            f"{claim} lies within the rounding of the published {gib(total.size_bytes)} of {what}",
+            "record the exact size of the files",
+        )
+
+
+def _round_up_gb(size_bytes: int) -> int:
+    return -(-size_bytes // (5 * 10**9)) * 5
+
+
+@check("STO001", proves=("requirements.storageSize",))
+def room_for_the_weights(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """The storage is less than the weights that vLLM downloads.
+
+    vLLM chooses one format and leaves copies such as `original/` alone; these bytes are the least a disk must
+    hold. GB are 10⁹ bytes and GiB 2³⁰: 131.4 GiB of weights do not fit on 140GB.
+
+    Fails::
+
+        requirements: {storageSize: 14GB}
+
+    Passes::
+
+        requirements: {storageSize: 20GB}
+    """
+    claim = known_size(subject.proposal.requirements.storage_size)
+    if claim is None:
+        yield _NO_CLAIM
+        return
+    if subject.facts is None:
+        yield NO_FACTS
+        return
+    total = subject.facts.weights.total if subject.facts.weights else None
+    if total is None:
+        yield Skip("nobody has recorded the size of the weights")
+        return
+    yield from _against(claim, total, "weights", f"storageSize: {_round_up_gb(total.high_bytes)}GB or more")
+
+
+@check("STO002", severity=WARNING)
+def room_for_all_files(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """The storage is less than all files of the repository.
+
+    KAITO's template asks for "the required disk size to contain all model files"; that includes tokenizers,
+    and second copies where the repository has them.
+
+    Fails::
+
+        requirements: {storageSize: 16GB}
+        facts: {repository: {sizeBytes: 17000000000}}
+
+    Passes::
+
+        requirements: {storageSize: 20GB}
+        facts: {repository: {sizeBytes: 17000000000}}
+    """
+    claim = known_size(subject.proposal.requirements.storage_size)
+    if claim is None:
+        yield _NO_CLAIM
+        return
+    if subject.facts is None or subject.facts.repository is None:
+        yield (
+            NO_FACTS
+            if subject.facts is None
+            else Skip("nobody has recorded the size of the whole repository")
+        )
+        return
+    total = subject.facts.repository
+    yield from _against(
+        claim, total, "files in the repository", f"storageSize: {_round_up_gb(total.high_bytes)}GB or more"
+    )
+
+
+@check("STO003", severity=WARNING)
+def not_far_too_much(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """The storage is far more than the files need.
+
+    Disk is paid for on every node. The claim is compared with all files of the repository where their size is
+    known, else with the weights; the factor is `tolerances.storageOver` in policy.yaml. KAITO sizes its own
+    disk: the weights and what the profile adds to them.
+
+    Fails::
+
+        requirements: {storageSize: 200GB}
+
+    Passes::
+
+        requirements: {storageSize: 20GB}
+    """
+    claim = known_size(subject.proposal.requirements.storage_size)
+    if claim is None or subject.facts is None:
+        yield _NO_CLAIM if claim is None else NO_FACTS
+        return
+    weights = subject.facts.weights.total if subject.facts.weights else None
+    total = subject.facts.repository or weights
+    if total is None:
+        yield Skip("nobody has recorded the size of the files")
+        return
+    factor = context.shared.policy.tolerances.storage_over
+    if claim.bytes > factor * total.high_bytes:
+        times = claim.bytes / total.size_bytes
+        disk = (weights or total).size_bytes + context.profile.disk_overhead_bytes
+        yield Finding(
+            f"{claim} is {times:.1f} times the {gb(total.size_bytes)} of files",
+            _STORAGE,
+            f"storageSize: {_round_up_gb(total.high_bytes)}GB; KAITO itself asks for a disk of {gib(disk)}",
+        )

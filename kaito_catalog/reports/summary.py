@@ -1,0 +1,40 @@
+"""The closing lines of `check`: what was checked, and how many claims are proven, wrong or unknown."""
+
+from __future__ import annotations
+
+from kaito_catalog.checks.engine import ClaimState, Report
+from kaito_catalog.diagnostics import Severity
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 error``, ``2 errors``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def findings_line(report: Report) -> str:
+    """How many models, errors and warnings, and how many checks could not be made."""
+    found = [d for d in report.diagnostics if d.waived is None]
+    errors = sum(d.severity is Severity.ERROR for d in found)
+    warnings = sum(d.severity is Severity.WARNING for d in found)
+    waived = len(report.diagnostics) - len(found)
+    parts = [plural(errors, "error"), plural(warnings, "warning")]
+    if waived:
+        parts.append(f"{waived} waived")
+    if report.skips:
+        parts.append(f"{plural(len(report.skips), 'check')} skipped")
+    return f"{plural(len(report.entries), 'model')}: {', '.join(parts)}"
+
+
+def claims_line(report: Report) -> str:
+    """One line over all claims, with what to do about those that are not proven."""
+    counts = {state: report.count(state) for state in ClaimState}
+    total = sum(counts.values())
+    line = f"{plural(total, 'claim')}: " + ", ".join(
+        f"{count} {state.value}" for state, count in counts.items()
+    )
+    advice = []
+    if counts[ClaimState.WRONG]:
+        advice.append("correct the wrong ones (see the errors)")
+    if counts[ClaimState.UNKNOWN]:
+        advice.append("fill in or record what is unknown (--format json names each)")
+    return line + (f" — {'; '.join(advice)}" if advice else "")

@@ -1,0 +1,227 @@
+"""The checks: each finds its bad example and passes its good one; the engine waives, skips and counts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from kaito_catalog.catalog import Entry
+from kaito_catalog.checks import example
+from kaito_catalog.checks.base import Check, Context, Finding, Rule, Skip, Subject, read_rule
+from kaito_catalog.checks.engine import ClaimState, EntryReport, check_entry
+from kaito_catalog.checks.registry import ALL_CODES, CHECKS, FAMILIES, RULES, UNUSED_WAIVER, selected
+from kaito_catalog.checks.syntax import SYNTAX_RULES
+from kaito_catalog.diagnostics import Severity
+from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.loading import load
+from kaito_catalog.source import parse
+
+_IN_ENGINE = {"YML012"}
+
+
+def entry_of(fragment: str = "{}") -> Entry:
+    """The documentation's example with a fragment merged over it, as a model's folder would give it."""
+    proposal_document, facts_document = example.documents(fragment)
+    proposal, problems = load(proposal_document, Proposal)
+    facts = None
+    if facts_document is not None:
+        facts, more = load(facts_document, ModelFacts)
+        problems = (*problems, *more)
+    assert problems == (), [d.message for d in problems]
+    name = "example-7b-instruct"
+    return Entry(name, Path(name), proposal_document, proposal, facts_document, facts, (), ())
+
+
+def report(context: Context, fragment: str = "{}", checks: tuple[Check, ...] = CHECKS) -> EntryReport:
+    return check_entry(entry_of(fragment), checks, context)
+
+
+def codes(found: EntryReport) -> list[str]:
+    return [d.code for d in found.diagnostics]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.code)
+def test_a_check_finds_its_bad_example(check: Check, context: Context) -> None:
+    outcomes = list(check.run(Subject.of(entry_of(check.rule.fails)), context))
+    assert any(isinstance(outcome, Finding) for outcome in outcomes), outcomes
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.code)
+def test_a_check_passes_its_good_example_and_does_not_just_skip_it(check: Check, context: Context) -> None:
+    assert list(check.run(Subject.of(entry_of(check.rule.passes)), context)) == []
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.code)
+def test_a_check_points_at_a_key_that_exists_or_at_its_parent(check: Check, context: Context) -> None:
+    subject = Subject.of(entry_of(check.rule.fails))
+    for outcome in check.run(subject, context):
+        if isinstance(outcome, Finding):
+            document = subject.facts_document if outcome.in_facts else subject.document
+            assert document is not None
+            assert outcome.route[:1] in document.spans
+
+
+@pytest.mark.parametrize("check", [c for c in CHECKS if c.proves], ids=lambda check: check.code)
+def test_a_check_that_proves_a_claim_skips_without_facts(check: Check, context: Context) -> None:
+    outcomes = list(check.run(Subject.of(entry_of("facts: null")), context))
+    assert [type(outcome) for outcome in outcomes] == [Skip]
+
+
+@pytest.mark.parametrize(
+    "rule", [r for r in SYNTAX_RULES if r.code not in _IN_ENGINE], ids=lambda rule: rule.code
+)
+def test_the_reader_reports_the_bad_example_of_a_syntax_rule(rule: Rule) -> None:
+    found = load(parse(rule.fails, path="p.yaml"), Proposal)[1]
+    assert [d.code for d in found] == [rule.code]
+
+
+@pytest.mark.parametrize("rule", SYNTAX_RULES, ids=lambda rule: rule.code)
+def test_the_reader_accepts_the_good_example_of_a_syntax_rule(rule: Rule) -> None:
+    assert load(parse(rule.passes, path="p.yaml"), Proposal)[1] == ()
+
+
+def test_every_code_the_reader_can_report_is_documented(root: Path) -> None:
+    package = root / "kaito_catalog"
+    texts = [(package / name).read_text() for name in ("source.py", "loading.py", "catalog.py")]
+    used = {code for text in texts for code in re.findall(r'"((?:YML|SCH|DOC)[0-9]{3})"', text)}
+    assert used <= ALL_CODES
+
+
+def test_codes_are_unique_and_in_the_order_of_their_families() -> None:
+    found = [rule.code for rule in RULES]
+    assert len(found) == len(set(found))
+    assert {rule.family for rule in RULES} == set(FAMILIES)
+
+
+def test_a_docstring_without_examples_is_no_check() -> None:
+    with pytest.raises(ValueError, match="DOC999: the docstring needs"):
+        read_rule("DOC999", Severity.ERROR, "A title.\n\nA text.")
+
+
+def test_the_example_itself_has_no_findings(context: Context) -> None:
+    assert codes(report(context)) == []
+
+
+def test_a_waiver_keeps_the_finding_with_its_reason_and_lets_the_check_pass(context: Context) -> None:
+    found = report(
+        context, "requirements: {storageSize: 14GB}\nwaivers: {STO001: the disk is shared, STO002: same}"
+    )
+    assert [(d.code, d.waived, d.fails) for d in found.diagnostics] == [
+        ("STO001", "the disk is shared", False),
+        ("STO002", "same", False),
+    ]
+
+
+def test_a_waiver_that_waives_nothing_is_a_warning_at_its_key(context: Context) -> None:
+    (found,) = report(context, UNUSED_WAIVER.fails).diagnostics
+    assert (found.code, found.severity) == ("DOC011", Severity.WARNING)
+    assert "STO001" in found.message
+
+
+def test_an_empty_list_of_waivers_is_no_finding(context: Context) -> None:
+    assert codes(report(context, UNUSED_WAIVER.passes)) == []
+
+
+def test_a_waiver_of_a_check_that_does_not_exist_is_a_warning(context: Context) -> None:
+    (found,) = report(context, "waivers: {ABC123: why}").diagnostics
+    assert "there is no check ABC123" in found.message
+
+
+def test_a_waiver_of_a_check_that_was_not_selected_is_left_alone(context: Context) -> None:
+    assert codes(report(context, "waivers: {STO001: why}", selected(["LIC"], []))) == []
+
+
+def test_claims_with_facts_of_the_hub_are_proven(context: Context) -> None:
+    assert set(report(context).claims.values()) == {ClaimState.PROVEN}
+
+
+def test_claims_with_transcribed_facts_are_transcribed(context: Context) -> None:
+    assert set(report(context, "facts: {source: {kind: transcribed}}").claims.values()) == {
+        ClaimState.TRANSCRIBED
+    }
+
+
+def test_claims_without_facts_are_unknown(context: Context) -> None:
+    assert set(report(context, "facts: null").claims.values()) == {ClaimState.UNKNOWN}
+
+
+def test_a_claim_with_an_error_is_wrong_and_the_others_keep_their_state(context: Context) -> None:
+    claims = report(context, "requirements: {storageSize: 10GB}").claims
+    assert claims["requirements.storageSize"] is ClaimState.WRONG
+    assert claims["summary.license.id"] is ClaimState.PROVEN
+
+
+def test_a_warning_does_not_take_a_claim_back(context: Context) -> None:
+    found = report(context, "requirements: {type: conversational}")
+    assert codes(found) == ["ARC001"]
+    assert found.claims["requirements.type"] is ClaimState.PROVEN
+
+
+def test_a_plan_that_holds_by_less_than_its_error_proves_nothing(context: Context) -> None:
+    found = report(
+        context,
+        "requirements: {gpuCount: 1, totalGPUMemory: 24GB, perGPUMemory: 24GB, contextLength: 12288}\n"
+        "runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 12288}}]\n"
+        "deployment: {instanceType: Standard_NV36ads_A10_v5}",
+    )
+    assert codes(found) == ["MEM001"]
+    assert "is tight" in found.diagnostics[0].message
+    assert found.claims["requirements.gpuCount"] is ClaimState.UNKNOWN
+
+
+def test_a_check_that_was_not_run_proves_nothing(context: Context) -> None:
+    claims = report(context, checks=selected([], ["STO"])).claims
+    assert claims["requirements.storageSize"] is ClaimState.UNKNOWN
+
+
+def test_require_all_turns_a_skip_into_an_error(context: Context) -> None:
+    entry = entry_of("facts: {license: null}")
+    lenient = check_entry(entry, CHECKS, context)
+    strict = check_entry(entry, CHECKS, context, require_all=True)
+    assert [skip.code for skip in lenient.skips] == ["LIC001"]
+    assert not any(d.fails for d in lenient.diagnostics)
+    assert [d.code for d in strict.diagnostics if d.fails] == ["LIC001"]
+
+
+def test_an_unknown_architecture_is_skipped_by_name_and_never_passes(context: Context) -> None:
+    found = report(context, "facts: {config: {architectures: [NovelForCausalLM]}}")
+    reasons = [skip.reason for skip in found.skips if skip.code == "MEM001"]
+    assert len(reasons) == 1
+    assert "NovelForCausalLM" in reasons[0]
+    assert found.claims["requirements.gpuCount"] is ClaimState.UNKNOWN
+
+
+def test_storage_within_the_rounding_of_the_published_size_is_not_decided(context: Context) -> None:
+    found = report(
+        context,
+        "requirements: {storageSize: 16.1GB}\n"
+        "facts: {weights: {total: {sizeBytes: 16100000000, precisionBytes: 5000000}}, repository: null}",
+    )
+    assert "STO001" in [skip.code for skip in found.skips]
+    assert found.claims["requirements.storageSize"] is ClaimState.UNKNOWN
+
+
+def test_gigabytes_and_gibibytes_are_different_sizes(context: Context) -> None:
+    size = "facts: {weights: {total: {sizeBytes: 141107412992}}, repository: null}"
+    assert "STO001" in codes(report(context, f"requirements: {{storageSize: 140GB}}\n{size}"))
+    assert "STO001" not in codes(report(context, f"requirements: {{storageSize: 140GiB}}\n{size}"))
+
+
+@pytest.mark.parametrize(
+    ("claimed", "hosting"), [("apache-2.0", "public-mcr"), ("mit", "public-mcr"), ("gemma", "user-built")]
+)
+def test_who_builds_the_image_follows_from_the_license(claimed: str, hosting: str, context: Context) -> None:
+    found = report(context, f"summary: {{license: {{id: {claimed}}}}}\nfacts: {{license: {{id: {claimed}}}}}")
+    assert found.image_hosting == hosting
+
+
+def test_an_spdx_id_equals_the_hubs_lower_case_one(context: Context) -> None:
+    assert codes(report(context, "summary: {license: {id: Apache-2.0}}")) == []
+
+
+def test_a_transformers_proposal_has_no_vllm_plan_and_says_so(context: Context) -> None:
+    found = report(context, "runtimes: [{name: transformers, distributedInference: false}]")
+    assert "the memory plan is vLLM's" in next(s.reason for s in found.skips if s.code == "MEM001")
