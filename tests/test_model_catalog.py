@@ -117,6 +117,17 @@ def test_what_is_missing_is_named() -> None:
     )
 
 
+@pytest.mark.parametrize("value", [0, 0.5, -1, True, "64", None, [64]])
+def test_a_figure_that_is_no_count_is_missing(value: Any) -> None:
+    config = {**facts()["config"], "num_attention_heads": value}
+    assert missing(facts(config=config)) == ("config.num_attention_heads",)
+
+
+@pytest.mark.parametrize("value", ["LlamaForCausalLM", [], [1], None])
+def test_architectures_are_a_list_of_names(value: Any) -> None:
+    assert missing(facts(config={**facts()["config"], "architectures": value})) == ("config.architectures",)
+
+
 def test_a_model_without_facts_is_left_out_with_the_reason() -> None:
     rows, left_out = model_catalog.rows(catalog(entry(small_proposal()), entry(proposal(), facts())))
     assert [r["name"] for r in rows] == ["meta-llama/Llama-3.3-70B-Instruct"]

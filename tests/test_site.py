@@ -198,6 +198,22 @@ def test_the_vllm_option_counts_more_than_the_claimed_context() -> None:
     assert figures.plan_figures(entry(claims, facts()), catalog().shared).max_model_len == 8192
 
 
+def test_the_plan_takes_the_options_that_the_manifests_pass_on() -> None:
+    made = figures.plan_figures(entry(proposal(), facts()), catalog().shared)
+    assert made.options == ("gpu-memory-utilization 0.95",)
+    assert made.smallest is not None
+    assert made.smallest.budget_bytes == int(0.95 * 85_000_000_000)
+    assert "and the proposal’s gpu-memory-utilization 0.95" in render(page(figures=made))
+
+
+def test_options_of_the_wrong_kind_leave_kaitos_own() -> None:
+    config = {"gpu-memory-utilization": "much", "max-num-seqs": True, "enforce-eager": "no"}
+    made = figures.plan_figures(
+        entry(proposal(runtimes=[{"name": "vllm", "config": config}]), facts()), catalog().shared
+    )
+    assert made.options == ()
+
+
 def test_a_proposal_without_a_context_is_planned_at_ours() -> None:
     made = figures.plan_figures(entry(small_proposal(), small_facts()), catalog().shared)
     assert (made.max_model_len, made.is_claimed) == (8192, False)

@@ -99,6 +99,7 @@ def plan(figures: Figures) -> dict[str, Any] | None:
         "profile": figures.profile,
         "vllmVersion": figures.vllm_version,
         "maxModelLen": figures.max_model_len,
+        "options": list(figures.options),
         "unknown": figures.unknown,
         "instanceTypes": [_row(row) for row in figures.rows],
         "memory": _chart(figures.chart) if figures.chart else None,
