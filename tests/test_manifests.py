@@ -185,6 +185,7 @@ def test_a_switch_becomes_a_bare_option() -> None:
         ({"enable-expert-parallel": True}, "leaves room for one switch"),
         ({"max-model-len": "16k"}, "max-model-len is '16k'"),
         ({"max-model-len": 16.5}, "max-model-len is '16.5'"),
+        ({"max-model-len": -1}, "max-model-len is '-1'"),
         ({"max-model-len": True}, "max-model-len is ''"),
         ({"trust-remote-code": True}, "trust-remote-code needs trustRemoteCode"),
         ({"trust-remote-code": "false"}, "trust-remote-code needs trustRemoteCode"),
