@@ -100,7 +100,10 @@ def test_its_words_contradict_its_configuration(verbatim: EntryReport) -> None:
 
 def test_it_is_provisional_though_its_history_is_complete(verbatim: EntryReport) -> None:
     found = finding(verbatim, "DOC005")
-    assert found.message == "the status is provisional, though the history says 'Complete model support' on 2025-06-05"
+    assert (
+        found.message
+        == "the status is provisional, though the history says 'Complete model support' on 2025-06-05"
+    )
 
 
 def test_its_type_is_an_older_word(verbatim: EntryReport) -> None:
