@@ -367,8 +367,9 @@ def test_any_proposal_survives_markdown(document: dict[str, Any]) -> None:
 
 
 _HOSTILE = st.sampled_from(
-    ["|", "`", "```", "<script>x</script>", "\n", "\n\n# Title\n", "---", "[a](javascript:b)", "{{x}}", "\\", "~~~", "- [x] ", "N/A",
-     "TBD", ": ", "*", "**Model license**: MIT", "&lt;", "\u2028", "kind: ModelProposalOverlay", "1. ", ". ", "(", ")", "~", "8+"]
+    ["|", "`", "```", "<script>x</script>", "\n", "\n\n# Title\n", "---", "[a](javascript:b)", "{{x}}", "\\", "~~~", "- [x] ",
+     "N/A", "TBD", ": ", "*", "**Model license**: MIT", "&lt;", "\u2028", "kind: ModelProposalOverlay",
+     "1. ", ". ", "(", ")", "~", "8+"]
 )  # fmt: skip
 _TEXT = st.lists(
     st.one_of(

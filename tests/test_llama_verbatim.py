@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kaito_catalog.kaito.markdown_reader import read_proposals
 
 from kaito_catalog import yaml_writer
 from kaito_catalog.catalog import read_catalog
@@ -13,6 +12,7 @@ from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import EntryReport, check_catalog
 from kaito_catalog.checks.registry import CHECKS
 from kaito_catalog.diagnostics import Diagnostic, Severity
+from kaito_catalog.kaito.markdown_reader import read_proposals
 
 NAME = "llama-3.3-70b-instruct"
 

@@ -29,12 +29,12 @@ IMPORT_CODES: dict[str, str] = {
     "Field and Notes.",
     "IMP003": "No revision is named. Write the full commit of the repository in the row Version.",
     "IMP004": "The revision is abbreviated; the full one was taken from its link.",
-    "IMP005": "Several models stand in one file. Each gets a folder of its own; the template asks for one proposal each.",
+    "IMP005": "Several models stand in one file. Each gets its own folder; the template asks for one proposal each.",
     "IMP006": "The status is not one that proposals can have: provisional, implemented, deferred, rejected, withdrawn.",
     "IMP007": "The title in the front matter names another model: it was probably copied from another proposal.",
     "IMP008": "The heading or the family names another model than the download site.",
-    "IMP009": "KAITO would refuse the sample manifest, or start nothing with it. A Workspace has resource and inference "
-    "at its top, inference.preset.name, and the secret in inference.preset.presetOptions.modelAccessSecret.",
+    "IMP009": "KAITO would refuse the sample manifest, or start nothing with it. A Workspace has resource and "
+    "inference at its top, inference.preset.name, and the secret in inference.preset.presetOptions.modelAccessSecret.",
     "IMP010": "The GPU figures contradict each other: the total is not the count times the memory of each.",
     "IMP011": "A claim that the template asks for is missing. It is left out, and `check` keeps pointing at it.",
     "IMP012": "A date cannot be read, or can be read in two ways. Write year-month-day.",
@@ -961,7 +961,8 @@ class _Reader:
             else:
                 self._warn("IMP012", f"'{_shorten(match['rest'])}' has no date", block.line)
             event["event"] = event["event"].removesuffix(".") or "(nothing)"
-            result.append({key: event[key] for key in ("event", "date", "done") if key in event})
+            order: tuple[str, ...] = ("event", "date", "done")
+            result.append({key: event[key] for key in order if key in event})
         return result
 
     def _history_date(self, text: str, created: Any, line: int) -> str | None:
