@@ -51,8 +51,6 @@ class Attention:
     """The query projection also gives a gate of the output (Qwen3-Next)."""
     sinks: bool = False
     """One learnt logit per head (gpt-oss)."""
-    values_are_keys: bool = False
-    """No value projection; the cache still holds both (Gemma 4, global layers)."""
     shares_cache: bool = False
     """Reads an earlier layer's cache and has none (Gemma 4, Gemma 3n)."""
 
@@ -728,6 +726,127 @@ def _siglip_gemma3(source: _Source) -> Tower:
     )
 
 
+def _vision(source: _Source) -> _Fields | None:
+    return source.root.section("vision_config")
+
+
+def _qwen2_5_vl_tower(source: _Source) -> Tower | None:
+    """vLLM 0.25.1's qwen2_5_vl.py: RMS norms, gated MLP, merger; sizes divided as in the decoder."""
+    vision = _vision(source)
+    if vision is None:
+        return None
+    width = vision.count("hidden_size", default=1280)
+    wide = vision.count("intermediate_size", default=3420)
+    depth = vision.count("depth", default=32, most=MOST_LAYERS)
+    merged = width * vision.count("spatial_merge_size", default=2) ** 2
+    patch = vision.count("patch_size", default=14) ** 2 * vision.count("temporal_patch_size", default=2)
+    channels = vision.count("in_channels", "in_chans", default=3)
+    return Tower(
+        "vision",
+        vision.count("num_heads", default=16),
+        (
+            Matrix(width, 3 * width, "column", count=depth),
+            Matrix(width, width, "row", count=depth),
+            Matrix(width, 2 * wide, "column", count=depth),
+            Matrix(wide, width, "row", count=depth),
+            Matrix(merged, merged, "column"),
+            Matrix(merged, vision.count("out_hidden_size", default=3584), "row"),
+        ),
+        channels * patch * width + depth * 2 * width + width,
+    )
+
+
+def _qwen3_vl_tower(source: _Source) -> Tower | None:
+    """vLLM 0.25.1's qwen3_vl.py, which Qwen3.5 and 3.6 use too: layer norms, merger, deepstack mergers."""
+    vision = _vision(source)
+    if vision is None:
+        return None
+    width = vision.count("hidden_size", default=1152)
+    wide = vision.count("intermediate_size", default=4304)
+    depth = vision.count("depth", default=27, most=MOST_LAYERS)
+    merged = width * vision.count("spatial_merge_size", default=2) ** 2
+    patch = vision.count("patch_size", default=16) ** 2 * vision.count("temporal_patch_size", default=2)
+    out = vision.count("out_hidden_size", default=3584)
+    positions = vision.count("num_position_embeddings", default=2304)
+    deep = vision.values.get("deepstack_visual_indexes")
+    # Qwen3VLVisionConfig's default is three of them.
+    mergers = len(deep) if isinstance(deep, list) else 3
+    plain = vision.count("in_channels", default=3) * patch * width + width + positions * width
+    plain += depth * 4 * width + 2 * width + mergers * 2 * merged
+    return Tower(
+        "vision",
+        vision.count("num_heads", default=16),
+        (
+            Matrix(width, 3 * width, "column", count=depth),
+            Matrix(width, width, "row", count=depth),
+            Matrix(width, wide, "column", count=depth),
+            Matrix(wide, width, "row", count=depth),
+            Matrix(merged, merged, "column", count=1 + mergers),
+            Matrix(merged, out, "row", count=1 + mergers),
+        ),
+        plain,
+    )
+
+
+def _moonvit_tower(source: _Source) -> Tower | None:
+    """vLLM 0.25.1's kimi_k25_vit.py; its projector is replicated."""
+    vision = _vision(source)
+    if vision is None:
+        return None
+    width = vision.count("vt_hidden_size")
+    wide = vision.count("vt_intermediate_size")
+    depth = vision.count("vt_num_hidden_layers", most=MOST_LAYERS)
+    patch = vision.count("patch_size")
+    positions = vision.count("init_pos_emb_height") * vision.count("init_pos_emb_width")
+    kernel = vision.values.get("merge_kernel_size")
+    if not isinstance(kernel, list) or not all(isinstance(k, int) and 0 < k < 64 for k in kernel):
+        raise _UnreadableError("vision_config.merge_kernel_size is not two sizes", "merge_kernel_size")
+    merged = width * math.prod(cast(list[int], kernel))
+    out = vision.count("text_hidden_size")
+    return Tower(
+        "vision",
+        vision.count("vt_num_attention_heads"),
+        (
+            Matrix(width, 3 * width, "column", count=depth),
+            Matrix(width, width, "row", count=depth),
+            Matrix(width, wide, "column", count=depth),
+            Matrix(wide, width, "row", count=depth),
+            Matrix(merged, merged, "none"),
+            Matrix(merged, out, "none"),
+        ),
+        3 * patch * patch * width + width + positions * width + depth * 4 * width + 2 * width + 2 * width,
+    )
+
+
+def _pixtral_tower(source: _Source) -> Tower | None:
+    """vLLM 0.25.1's pixtral.py and mistral3.py: Hugging Face's Pixtral encoder, patch merger, projector."""
+    vision = _vision(source)
+    if vision is None:
+        return _unknown_tower(source)
+    width = vision.count("hidden_size", default=1024)
+    wide = vision.count("intermediate_size", default=4096)
+    depth = vision.count("num_hidden_layers", default=24, most=MOST_LAYERS)
+    patch = vision.count("patch_size", default=16)
+    channels = vision.count("num_channels", default=3)
+    hidden = source.text.count("hidden_size")
+    merge = source.root.count("spatial_merge_size", default=2) ** 2
+    bias = source.root.flag("multimodal_projector_bias")
+    return Tower(
+        "vision",
+        vision.count("num_attention_heads", default=16),
+        (
+            Matrix(width, 3 * width, "column", bias=False, count=depth),
+            Matrix(width, width, "row", bias=False, count=depth),
+            Matrix(width, 2 * wide, "column", bias=False, count=depth),
+            Matrix(wide, width, "row", bias=False, count=depth),
+            Matrix(width, hidden, "column", bias=bias),
+            Matrix(hidden, hidden, "row", bias=bias),
+            Matrix(merge * width, width, "none", bias=False),
+        ),
+        channels * patch * patch * width + width + depth * 2 * width + width,
+    )
+
+
 def _unknown_tower(source: _Source) -> Tower | None:
     for name in ("vision_config", "vision_encoder", "audio_config"):
         section = source.root.section(name)
@@ -882,7 +1001,7 @@ def _deepseek(source: _Source) -> Shape:
             mixer = replace(attention, indexer=indexer, sparse=True)
         is_moe = i >= first and i % step == 0
         layers.append(Layer(mixer, experts if is_moe else dense, norms))
-    tower = _unknown_tower(source)
+    tower = _moonvit_tower(source)
     return _shape(source, layers, tied=False, rope_dim=attention.qk_rope_head_dim, tower=tower)
 
 
@@ -933,7 +1052,7 @@ def _qwen_hybrid(source: _Source) -> Shape:
         if has_experts and not _qwen_sparse(text, i):
             block = Mlp(text.count("intermediate_size"))
         layers.append(Layer(attention if kind == "full_attention" else linear, block, 2 * hidden))
-    tower = _unknown_tower(source)
+    tower = _qwen3_vl_tower(source)
     return _shape(source, layers, tied=False, rope_dim=attention.head_dim, tower=tower)
 
 
@@ -1024,12 +1143,12 @@ READERS: dict[str, _Reader] = {
     "Qwen3_5MoeForCausalLM": _qwen_hybrid,
     "Qwen3_5MoeForConditionalGeneration": _qwen_hybrid,
     "NemotronHForCausalLM": _nemotron_h,
-    "Mistral3ForConditionalGeneration": _dense(_LLAMA, _unknown_tower),
+    "Mistral3ForConditionalGeneration": _dense(_LLAMA, _pixtral_tower),
     "PixtralForConditionalGeneration": _dense(_LLAMA, _unknown_tower),
-    "Qwen2_5_VLForConditionalGeneration": _dense(_QWEN2, _unknown_tower),
-    "Qwen3VLForConditionalGeneration": _dense(_QWEN3, _unknown_tower),
+    "Qwen2_5_VLForConditionalGeneration": _dense(_QWEN2, _qwen2_5_vl_tower),
+    "Qwen3VLForConditionalGeneration": _dense(_QWEN3, _qwen3_vl_tower),
     "Qwen3VLMoeForConditionalGeneration": _mixture(
-        _QWEN3, _qwen3_experts, is_sparse=_qwen_sparse, tower=_unknown_tower
+        _QWEN3, _qwen3_experts, is_sparse=_qwen_sparse, tower=_qwen3_vl_tower
     ),
 }
 """Every architecture a plan knows, by its name in config.json, and what reads it."""

@@ -125,10 +125,7 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             kv_heads = max(1, mixer.num_key_value_heads // tp)
             query = heads * mixer.head_dim * (2 if mixer.output_gate else 1)
             outputs = (query, kv_heads * mixer.head_dim, kv_heads * mixer.v_head_dim)
-            if mixer.shares_cache:
-                outputs = (query, 0, 0)
-            elif mixer.values_are_keys:
-                outputs = (query, kv_heads * mixer.head_dim, kv_heads * mixer.head_dim)
+            # vLLM builds K and V also where a layer reads another's cache or values are keys (Gemma 4).
             yield Linear("self_attn.qkv_proj", hidden, outputs, mixer.qkv_bias)
             yield Linear("self_attn.o_proj", heads * mixer.v_head_dim, (hidden,), mixer.output_bias)
             yield Plain(mixer.head_norms * mixer.head_dim + (heads if mixer.sinks else 0))
