@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shapes import DEEPSEEK_V3, GEMMA3_27B, GPT_OSS_20B, LLAMA_8B, QWEN3_NEXT_80B, configs, shape
 
 from kaito_catalog.shape import Attention, AttentionKind, Experts, Shape, Unsupported, read_shape
-from tests.shapes import DEEPSEEK_V3, GEMMA3_27B, GPT_OSS_20B, LLAMA_8B, QWEN3_NEXT_80B, configs, shape
 
 
 def refused(config: dict[str, Any]) -> Unsupported:

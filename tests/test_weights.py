@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from kaito_catalog.shape import Shape, Unsupported, read_shape
-from kaito_catalog.weights import Uncomputable, absorbed_bytes, split, stages, weights_per_rank
-from tests.shapes import (
+from shapes import (
     DEEPSEEK_V3,
     EXACT,
     GEMMA3_27B,
@@ -24,6 +21,9 @@ from tests.shapes import (
     hub_config,
     shape,
 )
+
+from kaito_catalog.shape import Shape, Unsupported, read_shape
+from kaito_catalog.weights import Uncomputable, absorbed_bytes, split, stages, weights_per_rank
 
 
 def weights(found: Shape, tensor_parallel_size: int = 1, pipeline_parallel_size: int = 1) -> tuple[int, ...]:
