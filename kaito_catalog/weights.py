@@ -38,16 +38,36 @@ class Split:
     """Ranks that each expert is cut over: TP × DP, or 1 with expert parallelism."""
     expert_parallel_size: int = 1
     """Ranks that the experts are dealt out to: 1, or TP × DP with expert parallelism."""
+    mxfp4_alignment: tuple[int, int] = (MXFP4_BLOCK, 64)
+    """What hidden and expert widths are rounded up to under mxfp4: the kernel's wish."""
 
 
 def split(
-    *, tensor_parallel_size: int, data_parallel_size: int = 1, enable_expert_parallel: bool = False
+    *,
+    tensor_parallel_size: int,
+    data_parallel_size: int = 1,
+    enable_expert_parallel: bool = False,
+    compute_capability: float | None = None,
 ) -> Split:
-    """How vLLM divides the weights (FusedMoEParallelConfig: without EP, experts are cut over TP × DP)."""
+    """How vLLM divides the weights (FusedMoEParallelConfig: without EP, experts are cut over TP × DP).
+
+    Without a compute capability, that of an H100 is taken (it matters to mxfp4 alone).
+    """
     ranks = tensor_parallel_size * data_parallel_size
+    alignment = mxfp4_alignment(compute_capability)
     if enable_expert_parallel:
-        return Split(tensor_parallel_size, 1, ranks)
-    return Split(tensor_parallel_size, ranks, 1)
+        return Split(tensor_parallel_size, 1, ranks, alignment)
+    return Split(tensor_parallel_size, ranks, 1, alignment)
+
+
+def mxfp4_alignment(compute_capability: float | None) -> tuple[int, int]:
+    """vLLM 0.25.1's mxfp4_round_up_hidden_size_and_intermediate_size for the kernel it picks on that GPU.
+
+    Triton on Hopper, TensorRT-LLM's on Blackwell of the data centre, Marlin elsewhere.
+    """
+    if compute_capability is None or 9 <= compute_capability < 10:
+        return MXFP4_BLOCK, 64
+    return (256, 256) if 10 <= compute_capability < 11 else (256, 128)
 
 
 @dataclass(frozen=True)
@@ -303,7 +323,9 @@ def _quantized_linear(part: Linear, dtype_bytes: int, scheme: Scheme, how: Quant
             assert_never(scheme)
 
 
-def _quantized_experts(part: ExpertMatrices, dtype_bytes: int, scheme: Scheme, how: Quantization) -> int:
+def _quantized_experts(
+    part: ExpertMatrices, dtype_bytes: int, scheme: Scheme, how: Quantization, alignment: tuple[int, int]
+) -> int:
     """Bytes of a layer's experts as vLLM 0.25.1's fused-experts method for that scheme allocates them."""
     width, hidden, count = part.intermediate_size, part.hidden_size, part.count
     halves = 2 if part.gated else 1
@@ -311,10 +333,9 @@ def _quantized_experts(part: ExpertMatrices, dtype_bytes: int, scheme: Scheme, h
     size = dtype_bytes * count * (halves * width + hidden) if part.bias else 0
     match scheme:
         case Scheme.MXFP4_EXPERTS:
-            if width % MXFP4_BLOCK or hidden % MXFP4_BLOCK:
-                raise _UncomputableError(
-                    f"mxfp4 blocks of {MXFP4_BLOCK} do not divide the experts' {width:,}"
-                )
+            hidden, width = (ceil_div(n, to) * to for n, to in zip((hidden, width), alignment, strict=True))
+            elements = count * (hidden * halves * width + width * hidden)
+            size = dtype_bytes * count * (halves * width + hidden) if part.bias else 0
             return size + elements // 2 + elements // MXFP4_BLOCK
         case Scheme.FP8_BLOCK:
             assert how.weight_block is not None
@@ -404,7 +425,7 @@ def _scheme(name: str, layer: Layer, how: Quantization | None) -> Scheme | None:
     return None if _is_ignored(name, how.ignored) else how.scheme
 
 
-def _part_bytes(part: Part, dtype_bytes: int, layer: Layer, how: Quantization | None) -> int:
+def _part_bytes(part: Part, dtype_bytes: int, layer: Layer, how: Quantization | None, by: Split) -> int:
     if isinstance(part, Plain):
         return part.elements * (part.element_bytes or dtype_bytes)
     scheme = _scheme(part.name, layer, how)
@@ -414,7 +435,7 @@ def _part_bytes(part: Part, dtype_bytes: int, layer: Layer, how: Quantization | 
         return _quantized_linear(part, dtype_bytes, scheme, how)
     if scheme is None or how is None:
         return _plain_experts(part, dtype_bytes)
-    return _quantized_experts(part, dtype_bytes, scheme, how)
+    return _quantized_experts(part, dtype_bytes, scheme, how, by.mxfp4_alignment)
 
 
 def _cache_scale_bytes(layer: Layer, dtype_bytes: int, how: Quantization | None) -> int:
@@ -436,7 +457,7 @@ def _cache_scale_bytes(layer: Layer, dtype_bytes: int, how: Quantization | None)
 @lru_cache(maxsize=4096)
 def _layer_bytes(layer: Layer, hidden: int, dtype_bytes: int, how: Quantization | None, by: Split) -> int:
     parts = [*_mixer_parts(layer.mixer, hidden, by), *_feed_forward_parts(layer.feed_forward, hidden, by)]
-    size = sum(_part_bytes(part, dtype_bytes, layer, how) for part in parts)
+    size = sum(_part_bytes(part, dtype_bytes, layer, how, by) for part in parts)
     return size + layer.norm_elements * dtype_bytes + _cache_scale_bytes(layer, dtype_bytes, how)
 
 
@@ -497,6 +518,20 @@ def weights_per_rank(
     except _UncomputableError as error:
         return Uncomputable(str(error), isinstance(error, _IllegalError))
     return tuple(result)
+
+
+def mxfp4_bytes(shape: Shape, by: Split) -> int:
+    """Bytes of the experts on a rank that are stored as mxfp4 (all stages)."""
+    how = shape.quantization
+    if how is None or how.scheme is not Scheme.MXFP4_EXPERTS:
+        return 0
+    total = 0
+    for layer in shape.layers:
+        if isinstance(layer.feed_forward, Experts):
+            for part in _feed_forward_parts(layer.feed_forward, shape.hidden_size, by):
+                if isinstance(part, ExpertMatrices):
+                    total += _part_bytes(part, shape.dtype_bytes, layer, how, by)
+    return total
 
 
 def absorbed_bytes(shape: Shape, by: Split) -> int:
