@@ -26,7 +26,7 @@ from kaito_catalog.catalog import (
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import check_catalog
 from kaito_catalog.checks.registry import CHECKS, FAMILIES, RULES, rule, selected
-from kaito_catalog.diagnostics import Severity, sort_key
+from kaito_catalog.diagnostics import Diagnostic, Severity, sort_key
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats import schema
 from kaito_catalog.formats.policy import Profile
@@ -170,7 +170,7 @@ def _codes(values: Sequence[str]) -> list[str]:
 def run_import(options: argparse.Namespace) -> int:
     """`import`."""
     into = Path(options.into) if options.into else _root(options) / "models"
-    diagnostics = []
+    diagnostics: list[Diagnostic] = []
     sources: dict[str, Document] = {}
     written: list[str] = []
     refused = False

@@ -19,10 +19,18 @@ from kaito_catalog.kv_cache import (
     ceil_div,
     plan_layout,
 )
-from kaito_catalog.overheads import Overheads, expected_error, overheads, serve_defaults
+from kaito_catalog.overheads import Overheads, expected_error, overheads, repacked_bytes, serve_defaults
 from kaito_catalog.quantity import gib
 from kaito_catalog.shape import Attention, AttentionKind, LatentAttention, Shape, Unsupported, read_shape
-from kaito_catalog.weights import Split, Uncomputable, absorbed_bytes, split, stages, weights_per_rank
+from kaito_catalog.weights import (
+    Split,
+    Uncomputable,
+    absorbed_bytes,
+    mxfp4_bytes,
+    split,
+    stages,
+    weights_per_rank,
+)
 
 
 class Fit(Enum):
@@ -140,6 +148,9 @@ STORED_TOLERANCE = 0.75
 configuration does not say how."""
 REPLICATED_SHARE = 0.02
 """Where only the stored size is known: what norms, routers and repacking may add to an even division."""
+
+HOPPER = 9
+"""Major compute capability of H100 and H200."""
 
 _ORDER = {Fit.YES: 0, Fit.TIGHT: 1, Fit.NO: 2, Fit.UNKNOWN: 3}
 
@@ -276,6 +287,7 @@ def make_plan(
         tensor_parallel_size=tp,
         data_parallel_size=parallelism.data_parallel_size,
         enable_expert_parallel=parallelism.enable_expert_parallel,
+        compute_capability=gpu.compute_capability,
     )
     weights = _weights(shape, stored, by, parallelism)
     if isinstance(weights, Uncomputable):
@@ -298,6 +310,8 @@ def make_plan(
         return _unknown(layouts.reason, "kvCache", *common)
     budget = math.ceil(gpu.memory_bytes * settings.gpu_memory_utilization)
     kept = absorbed_bytes(shape, by) // pipeline
+    if gpu.compute_capability is None or int(gpu.compute_capability) == HOPPER:
+        kept += repacked_bytes(mxfp4_bytes(shape, by)) // pipeline
     beside = [
         overheads(
             shape,

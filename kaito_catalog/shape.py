@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias, cast
@@ -51,8 +51,6 @@ class Attention:
     """The query projection also gives a gate of the output (Qwen3-Next)."""
     sinks: bool = False
     """One learnt logit per head (gpt-oss)."""
-    values_are_keys: bool = False
-    """No value projection; the cache still holds both (Gemma 4, global layers)."""
     shares_cache: bool = False
     """Reads an earlier layer's cache and has none (Gemma 4, Gemma 3n)."""
 
@@ -170,6 +168,22 @@ class Experts:
 FeedForward: TypeAlias = Mlp | Experts
 
 
+class Scheme(Enum):
+    """How one module's weights are stored on the GPU, as vLLM's linear methods allocate them."""
+
+    FP8_BLOCK = "fp8-block"
+    FP8_TENSOR = "fp8-tensor"
+    EIGHT_BIT_CHANNEL = "8-bit-channel"
+    """fp8 or int8 with a scale per output."""
+    MXFP4_EXPERTS = "mxfp4-experts"
+    """Only the experts are quantised."""
+    NVFP4 = "nvfp4"
+    GROUPED_INT = "grouped-int"
+    """compressed-tensors' pack-quantized: packed integers, a scale per group."""
+    AWQ = "awq"
+    GPTQ = "gptq"
+
+
 @dataclass(frozen=True)
 class Layer:
     """One layer of the decoder."""
@@ -179,6 +193,8 @@ class Layer:
     norm_elements: int
     unquantized: tuple[str, ...] = ()
     """Modules of this layer that keep the model's dtype: their names below the layer, `*` allowed."""
+    schemes: tuple[tuple[str, Scheme], ...] = ()
+    """Under mixed quantisation: the modules of this layer that are quantised, and how."""
 
 
 @dataclass(frozen=True)
@@ -211,14 +227,19 @@ class Quantization:
 
     method: str
     """fp8, mxfp4, compressed-tensors, modelopt, awq, gptq …"""
-    bits: int | None = None
+    scheme: Scheme | None
+    """None where a module has its own (`mixed`), or where nobody here knows the method."""
+    mixed: bool = False
+    bits: int = 8
     group_size: int | None = None
     weight_block: tuple[int, int] | None = None
     static_activations: bool = False
     ignored: tuple[str, ...] = ()
-    """Modules that keep the model's dtype, as the configuration names them."""
-    format: str | None = None
-    """The variant within the method, such as NVFP4 or pack-quantized."""
+    """Modules outside the layers, and regular expressions, that keep the model's dtype."""
+    lm_head: Scheme | None = None
+    """Where the output embedding is quantised."""
+    problem: str | None = None
+    """Why the bytes cannot be computed, where they cannot."""
     kv_cache_dtype: str | None = None
     """What the configuration asks of the KV cache where nobody else does."""
 
@@ -532,13 +553,14 @@ def _rope_elements(text: _Fields, head_dim: int) -> int:
     return int(min(positions, LONGEST_CONTEXT) * head_dim * min(partial, 1.0)) * max(1, len(ropes))
 
 
-def _ignored(section: _Fields) -> tuple[str, ...]:
-    found: list[str] = []
+def _ignored(section: _Fields) -> tuple[str, ...] | None:
+    """The modules that are left alone; None where no such list was found."""
+    found: list[str] | None = None
     for name in ("modules_to_not_convert", "ignore", "ignored_layers", "exclude_modules", "exclude"):
         value = section.values.get(name)
         if isinstance(value, list):
-            found += [v for v in value if isinstance(v, str)]
-    return tuple(found)
+            found = [*(found or []), *(v for v in value if isinstance(v, str))]
+    return None if found is None else tuple(found)
 
 
 def _kv_cache_dtype(section: _Fields, method: str) -> str | None:
@@ -554,54 +576,223 @@ def _kv_cache_dtype(section: _Fields, method: str) -> str | None:
     return None
 
 
+def _block(section: _Fields, name: str) -> tuple[int, int] | None:
+    block = section.values.get(name)
+    if block is None:
+        return None
+    if not (isinstance(block, list) and len(block) == 2):
+        raise _UnreadableError(f"{section.path(name)} is not two sizes", section.path(name))
+    sizes = [b for b in block if isinstance(b, int) and not isinstance(b, bool) and 0 < b <= 2**16]
+    if len(sizes) != 2:
+        raise _UnreadableError(f"{section.path(name)} is not two sizes", section.path(name))
+    return sizes[0], sizes[1]
+
+
+MODELOPT_SCHEMES = {
+    "FP8": Scheme.FP8_TENSOR,
+    "NVFP4": Scheme.NVFP4,
+    "W4A16_NVFP4": Scheme.NVFP4,
+}
+
+
 def _quantization(source: _Source) -> Quantization | None:
     section = source.root.section("quantization_config") or source.text.section("quantization_config")
-    if section is None and "compression_config" in source.root:
-        section = source.root.section("compression_config")
-    if section is None and source.quant_file is not None:
+    section = section or source.root.section("compression_config")
+    from_file = section is None and source.quant_file is not None
+    if from_file and source.quant_file is not None:
         section = _Fields(source.quant_file, "hf_quant_config.").section("quantization")
     if section is None:
         return None
-    algorithm = section.text("quant_algo")
-    method = section.text("quant_method") or ("modelopt" if algorithm else None)
+    method = section.text("quant_method") or ("modelopt" if from_file else None)
     if method is None:
-        raise _UnreadableError(f"{section.where}quant_method is missing", f"{section.where}quant_method")
-    block = section.values.get("weight_block_size")
-    blocks: tuple[int, int] | None = None
-    if isinstance(block, list):
-        if len(block) != 2 or not all(
-            isinstance(b, int) and not isinstance(b, bool) and b > 0 for b in block
-        ):
-            raise _UnreadableError(f"{section.where}weight_block_size is not two sizes", "weight_block_size")
-        blocks = (cast(int, block[0]), cast(int, block[1]))
-    return Quantization(
+        problem = "its quantization_config names no quant_method"
+        return Quantization("unnamed", None, problem=problem)
+    ignored = _ignored(section)
+    plain = Quantization(
         method,
-        bits=section.optional("bits", "w_bit", most=64),
-        group_size=section.optional("group_size", "q_group_size")
-        if section.values.get("group_size") != -1
-        else None,
-        weight_block=blocks,
-        static_activations=section.text("activation_scheme") == "static",
-        ignored=_ignored(section),
-        format=algorithm or section.text("format"),
+        None,
+        ignored=ignored or (),
         kv_cache_dtype=_kv_cache_dtype(section, method),
+        problem=f"no plan for weights quantised with {method[:40]}",
+    )
+    match method:
+        case "fp8":
+            if section.text("quant_algo") is not None:
+                return replace(plain, problem="no plan for fp8 with a second quantisation within")
+            block = _block(section, "weight_block_size")
+            return replace(
+                plain,
+                scheme=Scheme.FP8_BLOCK if block else Scheme.FP8_TENSOR,
+                weight_block=block,
+                static_activations=section.text("activation_scheme") == "static",
+                problem=None,
+            )
+        case "mxfp4":
+            return replace(plain, scheme=Scheme.MXFP4_EXPERTS, problem=None)
+        case "modelopt":
+            return _modelopt(section, plain, ignored is not None)
+        case "compressed-tensors":
+            return _compressed_tensors(section, plain)
+        case "awq" | "gptq":
+            bits = section.count("bits", "w_bit", default=4, most=8, least=2)
+            group = section.values.get("group_size", section.values.get("q_group_size", 128))
+            if not isinstance(group, int) or isinstance(group, bool) or group < 1:
+                return plain
+            if section.values.get("dynamic") or 32 % bits:
+                return plain
+            scheme = Scheme.AWQ if method == "awq" else Scheme.GPTQ
+            return replace(plain, scheme=scheme, bits=bits, group_size=group, problem=None)
+        case _:
+            return plain
+
+
+def _modelopt(section: _Fields, plain: Quantization, has_list: bool) -> Quantization:
+    algorithm = section.text("quant_algo") or ""
+    modules = section.values.get("quantized_layers")
+    if algorithm == "MIXED_PRECISION" and isinstance(modules, dict):
+        head = modules.get("lm_head")
+        lm_head = MODELOPT_SCHEMES.get(str(head.get("quant_algo"))) if isinstance(head, dict) else None
+        return replace(
+            plain,
+            mixed=True,
+            static_activations=True,
+            lm_head=lm_head,
+            group_size=section.count("group_size", default=16),
+            problem=None,
+        )
+    scheme = MODELOPT_SCHEMES.get(algorithm)
+    if scheme is None:
+        return replace(plain, problem=f"no plan for weights quantised with modelopt {algorithm[:40]}")
+    if not has_list:
+        return replace(plain, problem="nobody has read which modules its quantisation leaves alone")
+    return replace(
+        plain,
+        scheme=scheme,
+        static_activations=True,
+        group_size=section.count("group_size", default=16),
+        problem=None,
+    )
+
+
+def _compressed_tensors(section: _Fields, plain: Quantization) -> Quantization:
+    groups = section.section("config_groups")
+    if groups is None or len(groups.values) != 1:
+        return replace(plain, problem="no plan for compressed-tensors with several groups")
+    group = groups.section(next(iter(groups.values)))
+    weights = group.section("weights") if group else None
+    if group is None or weights is None or group.values.get("targets", ["Linear"]) != ["Linear"]:
+        return replace(plain, problem="no plan for these targets of compressed-tensors")
+    bits = weights.count("num_bits", most=16)
+    strategy = weights.text("strategy")
+    activations = group.section("input_activations")
+    static = activations is not None and activations.values.get("dynamic") is False
+    kind = section.text("format") or group.text("format") or ""
+    block = _block(weights, "block_structure")
+    scheme: Scheme | None = None
+    size: int | None = None
+    if bits == 8 and strategy == "channel" and not static:
+        scheme = Scheme.EIGHT_BIT_CHANNEL
+    elif bits == 8 and strategy == "tensor":
+        scheme = Scheme.FP8_TENSOR
+    elif bits == 8 and strategy == "block" and block is not None:
+        scheme = Scheme.FP8_BLOCK
+    elif bits == 4 and "nvfp4" in kind:
+        scheme, size, static = Scheme.NVFP4, 16, True
+    elif bits in (4, 8) and kind == "pack-quantized" and not weights.values.get("actorder"):
+        scheme, size = Scheme.GROUPED_INT, weights.count("group_size", default=0, least=0) or None
+        if size is None:
+            scheme = None
+    if scheme is None:
+        problem = f"no plan for weights quantised with compressed-tensors {kind[:40]}"
+        return replace(plain, problem=problem)
+    return replace(
+        plain,
+        scheme=scheme,
+        bits=bits,
+        group_size=size,
+        weight_block=block if scheme is Scheme.FP8_BLOCK else None,
+        static_activations=static,
+        problem=None,
     )
 
 
 _LAYER_NAME = re.compile(r"(?:^|\.)layers\.(\d+)(?:\.(.*)|(\*))$")
 
 
-def _per_layer(quantization: Quantization, count: int) -> list[tuple[str, ...]]:
-    """The names of `ignored` sorted to the layers they speak of."""
-    found: list[set[str]] = [set() for _ in range(count)]
-    for name in quantization.ignored:
+_PARTS = {
+    "block_sparse_moe": "mlp",
+    "feed_forward": "mlp",
+    "moe": "mlp",
+    "shared_experts": "shared_expert",
+}
+_MIXER_PARTS = {
+    "q_proj": "self_attn.q_proj",
+    "k_proj": "self_attn.k_proj",
+    "v_proj": "self_attn.v_proj",
+    "o_proj": "self_attn.o_proj",
+    "in_proj": "mixer.in_proj",
+    "out_proj": "mixer.out_proj",
+}
+
+
+def _local_name(rest: str) -> str:
+    """A module's name below its layer in the words of weights.py, whatever the checkpoint calls it."""
+    parts = rest.split(".")
+    if parts[0] == "mixer" and len(parts) > 1:
+        known = _MIXER_PARTS.get(parts[1])
+        parts = known.split(".") + parts[2:] if known else ["mlp", *parts[1:]]
+    parts = [
+        _PARTS.get(part.rstrip("*"), part.rstrip("*")) + ("*" if part.endswith("*") else "") for part in parts
+    ]
+    if parts[:2] == ["mlp", "experts"]:
+        # Single experts are listed one by one; they have one scheme in vLLM.
+        return "mlp.experts"
+    return ".".join(parts)
+
+
+def _per_layer(names: Iterable[str], count: int) -> list[dict[str, str]]:
+    """Names of modules sorted to the layers they lie in: the name below the layer to the whole name."""
+    found: list[dict[str, str]] = [{} for _ in range(count)]
+    for name in names:
         match = _LAYER_NAME.search(name)
-        if match and int(match[1]) < count:
+        # Draft layers (MTP) are not loaded, and count from 0 again.
+        if match and int(match[1]) < count and not name.startswith("mtp"):
             rest = match[2] or "*"
-            # Norms and biases are never quantised: leaving them out keeps equal layers equal.
-            if not rest.endswith(("norm", "bias", ".gate", "norm.weight")):
-                found[int(match[1])].add(rest)
-    return [tuple(sorted(names)) for names in found]
+            # Norms, routers and biases are never quantised: leaving them out keeps equal layers equal.
+            if not rest.endswith(("norm", "bias", ".gate", "norm.weight", "router", "conv1d", "_gate")):
+                found[int(match[1])][_local_name(rest)] = name
+    return found
+
+
+def _with_quantization(
+    layers: list[Layer], quantization: Quantization, modules: Mapping[str, Json]
+) -> list[Layer]:
+    """The layers, each with the names of its modules that are quantised differently from the rest."""
+    if quantization.mixed:
+        schemes = {
+            name: MODELOPT_SCHEMES[algorithm]
+            for name, how in modules.items()
+            if isinstance(how, dict) and (algorithm := str(how.get("quant_algo"))) in MODELOPT_SCHEMES
+        }
+        listed = _per_layer(schemes, len(layers))
+        return [
+            replace(x, schemes=tuple(sorted(((k, schemes[v]) for k, v in mine.items()), key=lambda p: p[0])))
+            for x, mine in zip(layers, listed, strict=True)
+        ]
+    listed = _per_layer(quantization.ignored, len(layers))
+    return [replace(x, unquantized=tuple(sorted(mine))) for x, mine in zip(layers, listed, strict=True)]
+
+
+def _quantized_modules(source: _Source) -> Mapping[str, Json]:
+    for fields in (source.root, source.text):
+        section = fields.section("quantization_config")
+        if section is not None and isinstance(section.values.get("quantized_layers"), dict):
+            return cast(Mapping[str, Json], section.values["quantized_layers"])
+    if source.quant_file is not None:
+        inner = source.quant_file.get("quantization")
+        if isinstance(inner, dict) and isinstance(inner.get("quantized_layers"), dict):
+            return cast(Mapping[str, Json], inner["quantized_layers"])
+    return {}
 
 
 def _shape(
@@ -618,14 +809,10 @@ def _shape(
     text = source.text
     hidden = text.count("hidden_size")
     quantization = _quantization(source)
-    if quantization is not None and quantization.ignored:
-        layers = [
-            replace(x, unquantized=names)
-            for x, names in zip(layers, _per_layer(quantization, len(layers)), strict=True)
-        ]
-        quantization = replace(
-            quantization, ignored=tuple(n for n in quantization.ignored if "layers." not in n)
-        )
+    if quantization is not None:
+        layers = _with_quantization(layers, quantization, _quantized_modules(source))
+        kept = tuple(n for n in quantization.ignored if n.startswith("re:") or not _LAYER_NAME.search(n))
+        quantization = replace(quantization, ignored=kept)
     return Shape(
         architecture=source.architecture,
         hidden_size=hidden,
@@ -725,6 +912,127 @@ def _siglip_gemma3(source: _Source) -> Tower:
             Matrix(wide, width, "row", count=depth),
         ),
         plain,
+    )
+
+
+def _vision(source: _Source) -> _Fields | None:
+    return source.root.section("vision_config")
+
+
+def _qwen2_5_vl_tower(source: _Source) -> Tower | None:
+    """vLLM 0.25.1's qwen2_5_vl.py: RMS norms, gated MLP, merger; sizes divided as in the decoder."""
+    vision = _vision(source)
+    if vision is None:
+        return None
+    width = vision.count("hidden_size", default=1280)
+    wide = vision.count("intermediate_size", default=3420)
+    depth = vision.count("depth", default=32, most=MOST_LAYERS)
+    merged = width * vision.count("spatial_merge_size", default=2) ** 2
+    patch = vision.count("patch_size", default=14) ** 2 * vision.count("temporal_patch_size", default=2)
+    channels = vision.count("in_channels", "in_chans", default=3)
+    return Tower(
+        "vision",
+        vision.count("num_heads", default=16),
+        (
+            Matrix(width, 3 * width, "column", count=depth),
+            Matrix(width, width, "row", count=depth),
+            Matrix(width, 2 * wide, "column", count=depth),
+            Matrix(wide, width, "row", count=depth),
+            Matrix(merged, merged, "column"),
+            Matrix(merged, vision.count("out_hidden_size", default=3584), "row"),
+        ),
+        channels * patch * width + depth * 2 * width + width,
+    )
+
+
+def _qwen3_vl_tower(source: _Source) -> Tower | None:
+    """vLLM 0.25.1's qwen3_vl.py, which Qwen3.5 and 3.6 use too: layer norms, merger, deepstack mergers."""
+    vision = _vision(source)
+    if vision is None:
+        return None
+    width = vision.count("hidden_size", default=1152)
+    wide = vision.count("intermediate_size", default=4304)
+    depth = vision.count("depth", default=27, most=MOST_LAYERS)
+    merged = width * vision.count("spatial_merge_size", default=2) ** 2
+    patch = vision.count("patch_size", default=16) ** 2 * vision.count("temporal_patch_size", default=2)
+    out = vision.count("out_hidden_size", default=3584)
+    positions = vision.count("num_position_embeddings", default=2304)
+    deep = vision.values.get("deepstack_visual_indexes")
+    # Qwen3VLVisionConfig's default is three of them.
+    mergers = len(deep) if isinstance(deep, list) else 3
+    plain = vision.count("in_channels", default=3) * patch * width + width + positions * width
+    plain += depth * 4 * width + 2 * width + mergers * 2 * merged
+    return Tower(
+        "vision",
+        vision.count("num_heads", default=16),
+        (
+            Matrix(width, 3 * width, "column", count=depth),
+            Matrix(width, width, "row", count=depth),
+            Matrix(width, wide, "column", count=depth),
+            Matrix(wide, width, "row", count=depth),
+            Matrix(merged, merged, "column", count=1 + mergers),
+            Matrix(merged, out, "row", count=1 + mergers),
+        ),
+        plain,
+    )
+
+
+def _moonvit_tower(source: _Source) -> Tower | None:
+    """vLLM 0.25.1's kimi_k25_vit.py; its projector is replicated."""
+    vision = _vision(source)
+    if vision is None:
+        return None
+    width = vision.count("vt_hidden_size")
+    wide = vision.count("vt_intermediate_size")
+    depth = vision.count("vt_num_hidden_layers", most=MOST_LAYERS)
+    patch = vision.count("patch_size")
+    positions = vision.count("init_pos_emb_height") * vision.count("init_pos_emb_width")
+    kernel = vision.values.get("merge_kernel_size")
+    if not isinstance(kernel, list) or not all(isinstance(k, int) and 0 < k < 64 for k in kernel):
+        raise _UnreadableError("vision_config.merge_kernel_size is not two sizes", "merge_kernel_size")
+    merged = width * math.prod(cast(list[int], kernel))
+    out = vision.count("text_hidden_size")
+    return Tower(
+        "vision",
+        vision.count("vt_num_attention_heads"),
+        (
+            Matrix(width, 3 * width, "column", count=depth),
+            Matrix(width, width, "row", count=depth),
+            Matrix(width, wide, "column", count=depth),
+            Matrix(wide, width, "row", count=depth),
+            Matrix(merged, merged, "none"),
+            Matrix(merged, out, "none"),
+        ),
+        3 * patch * patch * width + width + positions * width + depth * 4 * width + 2 * width + 2 * width,
+    )
+
+
+def _pixtral_tower(source: _Source) -> Tower | None:
+    """vLLM 0.25.1's pixtral.py and mistral3.py: Hugging Face's Pixtral encoder, patch merger, projector."""
+    vision = _vision(source)
+    if vision is None:
+        return _unknown_tower(source)
+    width = vision.count("hidden_size", default=1024)
+    wide = vision.count("intermediate_size", default=4096)
+    depth = vision.count("num_hidden_layers", default=24, most=MOST_LAYERS)
+    patch = vision.count("patch_size", default=16)
+    channels = vision.count("num_channels", default=3)
+    hidden = source.text.count("hidden_size")
+    merge = source.root.count("spatial_merge_size", default=2) ** 2
+    bias = source.root.flag("multimodal_projector_bias")
+    return Tower(
+        "vision",
+        vision.count("num_attention_heads", default=16),
+        (
+            Matrix(width, 3 * width, "column", bias=False, count=depth),
+            Matrix(width, width, "row", bias=False, count=depth),
+            Matrix(width, 2 * wide, "column", bias=False, count=depth),
+            Matrix(wide, width, "row", bias=False, count=depth),
+            Matrix(width, hidden, "column", bias=bias),
+            Matrix(hidden, hidden, "row", bias=bias),
+            Matrix(merge * width, width, "none", bias=False),
+        ),
+        channels * patch * patch * width + width + depth * 2 * width + width,
     )
 
 
@@ -864,7 +1172,9 @@ def _deepseek(source: _Source) -> Shape:
         ("n_routed_experts",),
         shared=Mlp(width * shared_count) if shared_count else None,
         correction_bias=text.text("topk_method") == "noaux_tc",
-        router_bytes=4 if text.text("moe_router_dtype") == "float32" else 0,
+        router_bytes=4
+        if text.text("moe_router_dtype") == "float32" or source.root.text("model_type") == "glm_moe_dsa"
+        else 0,
     )
     first = text.count("first_k_dense_replace", default=0, least=0)
     step = text.count("moe_layer_freq", default=1)
@@ -882,7 +1192,7 @@ def _deepseek(source: _Source) -> Shape:
             mixer = replace(attention, indexer=indexer, sparse=True)
         is_moe = i >= first and i % step == 0
         layers.append(Layer(mixer, experts if is_moe else dense, norms))
-    tower = _unknown_tower(source)
+    tower = _moonvit_tower(source)
     return _shape(source, layers, tied=False, rope_dim=attention.qk_rope_head_dim, tower=tower)
 
 
@@ -933,7 +1243,7 @@ def _qwen_hybrid(source: _Source) -> Shape:
         if has_experts and not _qwen_sparse(text, i):
             block = Mlp(text.count("intermediate_size"))
         layers.append(Layer(attention if kind == "full_attention" else linear, block, 2 * hidden))
-    tower = _unknown_tower(source)
+    tower = _qwen3_vl_tower(source)
     return _shape(source, layers, tied=False, rope_dim=attention.head_dim, tower=tower)
 
 
@@ -1024,15 +1334,27 @@ READERS: dict[str, _Reader] = {
     "Qwen3_5MoeForCausalLM": _qwen_hybrid,
     "Qwen3_5MoeForConditionalGeneration": _qwen_hybrid,
     "NemotronHForCausalLM": _nemotron_h,
-    "Mistral3ForConditionalGeneration": _dense(_LLAMA, _unknown_tower),
+    "Mistral3ForConditionalGeneration": _dense(_LLAMA, _pixtral_tower),
     "PixtralForConditionalGeneration": _dense(_LLAMA, _unknown_tower),
-    "Qwen2_5_VLForConditionalGeneration": _dense(_QWEN2, _unknown_tower),
-    "Qwen3VLForConditionalGeneration": _dense(_QWEN3, _unknown_tower),
+    "Qwen2_5_VLForConditionalGeneration": _dense(_QWEN2, _qwen2_5_vl_tower),
+    "Qwen3VLForConditionalGeneration": _dense(_QWEN3, _qwen3_vl_tower),
     "Qwen3VLMoeForConditionalGeneration": _mixture(
-        _QWEN3, _qwen3_experts, is_sparse=_qwen_sparse, tower=_unknown_tower
+        _QWEN3, _qwen3_experts, is_sparse=_qwen_sparse, tower=_qwen3_vl_tower
     ),
 }
 """Every architecture a plan knows, by its name in config.json, and what reads it."""
+
+
+BY_MODEL_TYPE = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "granite": "GraniteForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+}
+"""What vLLM takes where config.json names no architecture (transformers' table of causal models)."""
 
 
 def read_shape(config: Config, *, quantization: Config | None = None) -> Shape | Unsupported:
@@ -1064,6 +1386,9 @@ def _read_shape(config: Config, quantization: Config | None) -> Shape | Unsuppor
     if "architectures" not in config and "n_layers" in config and "dim" in config:
         config = _from_params(_Fields(config))
     architecture = _architecture(config)
+    if architecture is None:
+        model_type = config.get("model_type")
+        architecture = BY_MODEL_TYPE.get(model_type) if isinstance(model_type, str) else None
     if architecture is None:
         return Unsupported("the configuration names no architecture", "architectures")
     reader = READERS.get(architecture)
