@@ -77,8 +77,11 @@ def build(
             gaps.append(LeftOut(entry.name, "everything else", "its files have errors"))
             continue
         models.append(page)
-        markdown = markdown_writer.file_name(page.proposal)
-        _add(result, f"kaito/proposals/{markdown}", markdown_writer.write_proposal(page.proposal))
+        _add(
+            result,
+            f"kaito/proposals/{markdown_writer.file_name(page.proposal)}",
+            markdown_writer.write_proposal(page.proposal),
+        )
         if page.manifests.left_out:
             gaps.append(LeftOut(entry.name, "manifests", page.manifests.left_out))
         for name, text in page.manifests.files.items():

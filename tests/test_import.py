@@ -367,7 +367,8 @@ def test_any_proposal_survives_markdown(document: dict[str, Any]) -> None:
 
 
 _HOSTILE = st.sampled_from(
-    ["|", "`", "```", "<script>x</script>", "\n", "\n\n# Title\n", "---", "[a](javascript:b)", "{{x}}", "\\", "~~~", "- [x] ",
+    ["|", "`", "```", "<script>x</script>", "\n", "\n\n# Title\n", "---", "[a](javascript:b)",
+     "{{x}}", "\\", "~~~", "- [x] ",
      "N/A", "TBD", ": ", "*", "**Model license**: MIT", "&lt;", "\u2028", "kind: ModelProposalOverlay",
      "1. ", ". ", "(", ")", "~", "8+"]
 )  # fmt: skip
