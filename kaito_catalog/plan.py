@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -583,11 +584,15 @@ def instance_type_plans(
                 note = f"{needed} of its {instance_type.gpu_count} GPUs would do"
         found.append(InstanceTypePlan(instance_type, plan, needed, note))
 
-    def order(item: InstanceTypePlan) -> tuple[int, int, str]:
-        memory = (item.plan.gpu.memory_bytes or 0) * item.instance_type.gpu_count
-        return _ORDER[item.plan.fits], memory, item.instance_type.name
+    return tuple(sorted(found, key=_smallest_first))
 
-    return tuple(sorted(found, key=order))
+
+def _smallest_first(item: InstanceTypePlan) -> tuple[int, int, int, str]:
+    """What fits first, then by GPU memory, then by the size in the name: g5.xlarge comes before g5.16xlarge."""
+    memory = (item.plan.gpu.memory_bytes or 0) * item.instance_type.gpu_count
+    multiple = re.search(r"\.([0-9]*)xlarge\Z", item.instance_type.name)
+    name = item.instance_type.name
+    return _ORDER[item.plan.fits], memory, int(multiple[1] or 1) if multiple else 0, name
 
 
 def to_json(plan: Plan) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kaito_catalog.catalog import Entry, Shared
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.policy import Profile
-from kaito_catalog.formats.proposal import Proposal, Runtime, known_count
+from kaito_catalog.formats.proposal import Runtime
 from kaito_catalog.kaito.manifests import serving_runtime
 from kaito_catalog.plan import (
     Fit,
@@ -115,7 +114,7 @@ def plan_figures(entry: Entry, shared: Shared) -> Figures:
     shape = facts_shape(facts)
     if isinstance(shape, Unsupported):
         return Figures(unknown=shape.reason)
-    claimed = claimed_model_len(entry.proposal)
+    claimed = entry.proposal.max_model_len
     asked = claimed or min(shape.max_model_len, DEFAULT_MODEL_LEN)
     options = _options(runtime)
     stored = facts.weights.total if facts.weights else None
@@ -126,7 +125,7 @@ def plan_figures(entry: Entry, shared: Shared) -> Figures:
         settings=lambda gpu: _settings(options, profile, gpu, max_model_len=asked),
         vllm_version=profile.vllm_version,
     )
-    plans = sorted(found, key=_smallest_first)
+    plans = found
     reasons = {item.plan.reason for item in plans}
     if all(item.plan.fits is Fit.UNKNOWN for item in plans):
         words = "; ".join(sorted(reason for reason in reasons if reason))
@@ -176,23 +175,6 @@ def _settings(
         max_num_batched_tokens=int(batched) if batched is not None else None,
         enforce_eager=bool(options.get("enforce-eager")),
     )
-
-
-def claimed_model_len(proposal: Proposal) -> int | None:
-    """The context a proposal is about: its vLLM option, else its claim."""
-    config = (proposal.vllm.config if proposal.vllm else None) or {}
-    option = config.get("max-model-len", config.get("max_model_len"))
-    if isinstance(option, int) and not isinstance(option, bool) and option > 0:
-        return option
-    return known_count(proposal.requirements.context_length)
-
-
-def _smallest_first(item: InstanceTypePlan) -> tuple[int, int, int, str]:
-    """As the planner orders them, but of two machines with the same GPUs the smaller one first."""
-    memory = (item.plan.gpu.memory_bytes or 0) * item.instance_type.gpu_count
-    multiple = re.search(r"\.([0-9]*)xlarge\Z", item.instance_type.name)
-    name = item.instance_type.name
-    return list(Fit).index(item.plan.fits), memory, int(multiple[1] or 1) if multiple else 0, name
 
 
 def _row(item: InstanceTypePlan) -> InstanceRow:
