@@ -1204,7 +1204,7 @@ def _deepseek(source: _Source) -> Shape:
             mixer = replace(attention, indexer=indexer, sparse=True)
         is_moe = i >= first and i % step == 0
         layers.append(Layer(mixer, experts if is_moe else dense, norms))
-    tower = _moonvit_tower(source)
+    tower = _moonvit_tower(source) if source.architecture.startswith("Kimi") else None
     return _shape(source, layers, tied=False, rope_dim=attention.qk_rope_head_dim, tower=tower)
 
 
@@ -1540,7 +1540,6 @@ READERS: dict[str, _Reader] = {
     "Llama4ForCausalLM": _llama4,
     "Llama4ForConditionalGeneration": _llama4,
     "Mistral3ForConditionalGeneration": _dense(_LLAMA, _pixtral_tower),
-    "PixtralForConditionalGeneration": _dense(_LLAMA, _unknown_tower),
     "Qwen2_5_VLForConditionalGeneration": _dense(_QWEN2, _qwen2_5_vl_tower),
     "Qwen3VLForConditionalGeneration": _dense(_QWEN3, _qwen3_vl_tower),
     "Qwen3VLMoeForConditionalGeneration": _mixture(
@@ -1552,6 +1551,22 @@ READERS: dict[str, _Reader] = {
 
 ON_EVERY_STAGE = {
     "GptOssForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
+    "Qwen2MoeForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
+    "Qwen3MoeForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
+    "MixtralForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
+    "Qwen3NextForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD}),
+    "GemmaForCausalLM": frozenset({Place.EMBEDDING, Place.NORM}),
+    "Gemma2ForCausalLM": frozenset({Place.EMBEDDING, Place.NORM}),
+    "Gemma4ForCausalLM": frozenset({Place.EMBEDDING, Place.NORM}),
+    "Gemma4ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.NORM, Place.TOWER}),
+    "Gemma4UnifiedForConditionalGeneration": frozenset({Place.EMBEDDING, Place.NORM, Place.TOWER}),
+    "Llama4ForConditionalGeneration": frozenset({Place.TOWER}),
+    "Mistral3ForConditionalGeneration": frozenset({Place.TOWER}),
+    "PixtralForConditionalGeneration": frozenset({Place.TOWER}),
+    "Qwen3VLForConditionalGeneration": frozenset({Place.TOWER}),
+    "Qwen3VLMoeForConditionalGeneration": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM, Place.TOWER}),
+    "KimiK25ForConditionalGeneration": frozenset({Place.TOWER}),
+    "Qwen2_5_VLForConditionalGeneration": frozenset({Place.TOWER}),
     "NemotronHForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
     "Gemma3ForCausalLM": frozenset({Place.EMBEDDING, Place.NORM}),
     "Gemma3ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.NORM, Place.TOWER}),
@@ -1616,37 +1631,104 @@ def _read_shape(config: Config, quantization: Config | None) -> Shape | Unsuppor
 
 
 def _from_params(params: _Fields) -> Config:
-    """Mistral's params.json in config.json's words (vLLM's MistralConfigParser does the same)."""
-    if "moe" in params or "q_lora_rank" in params or "kv_lora_rank" in params:
-        raise _UnreadableError("no plan for a params.json with experts or latent attention", "moe")
-    config: dict[str, Json] = {
-        "architectures": [
-            "PixtralForConditionalGeneration" if "vision_encoder" in params else "MistralForCausalLM"
-        ],
-        "tie_word_embeddings": params.flag("tied_embeddings"),
-    }
+    """Mistral's params.json in config.json's words (vLLM 0.25.1, transformers_utils/configs/mistral.py)."""
     names = {
         "hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads",
         "num_key_value_heads": "n_kv_heads", "intermediate_size": "hidden_dim", "head_dim": "head_dim",
-        "vocab_size": "vocab_size",
+        "vocab_size": "vocab_size", "q_lora_rank": "q_lora_rank", "kv_lora_rank": "kv_lora_rank",
+        "qk_nope_head_dim": "qk_nope_head_dim", "qk_rope_head_dim": "qk_rope_head_dim",
+        "v_head_dim": "v_head_dim", "quantization_config": "quantization_config",
     }  # fmt: skip
-    for name, short in names.items():
-        if params.values.get(short) is not None:
-            config[name] = params.values[short]
-    # vLLM takes 128,000 where params.json states no length.
-    config["max_position_embeddings"] = params.count(
-        "max_position_embeddings", "max_seq_len", default=128_000, most=LONGEST_CONTEXT
-    )
+    text = {name: params.values[short] for name, short in names.items() if short in params}
+    text["tie_word_embeddings"] = params.flag("tied_embeddings")
+    longest = params.count("max_position_embeddings", default=128_000, most=LONGEST_CONTEXT)
+    text["max_position_embeddings"] = longest
+    text["max_seq_len"] = params.count("max_seq_len", default=longest, most=LONGEST_CONTEXT)
     window = params.values.get("sliding_window")
-    if isinstance(window, int):
-        config["sliding_window"] = window
-    for name in ("vision_encoder",):
-        if name in params:
-            config[name] = params.values[name]
+    if isinstance(window, list):
+        raise _UnreadableError("no plan for a params.json with a window per layer", "sliding_window")
+    if window is not None:
+        text["sliding_window"] = window
+    architecture = "MistralForCausalLM"
+    moe = params.section("moe")
+    if moe is not None:
+        if not (moe.optional("num_shared_experts") and "kv_lora_rank" in params):
+            raise _UnreadableError("no plan for these experts of a params.json", "moe")
+        architecture = "MistralLarge3ForCausalLM"
+        experts = {
+            "moe_layer_freq": "route_every_n", "first_k_dense_replace": "first_k_dense_replace",
+            "num_experts_per_tok": "num_experts_per_tok", "n_routed_experts": "num_experts",
+            "moe_intermediate_size": "expert_hidden_dim", "n_shared_experts": "num_shared_experts",
+        }  # fmt: skip
+        text |= {name: moe.values[short] for name, short in experts.items() if short in moe}
+    elif "kv_lora_rank" in params:
+        raise _UnreadableError(
+            "no plan for a params.json with latent attention and no experts", "kv_lora_rank"
+        )
+    yarn = params.section("yarn")
+    if yarn is not None:
+        text["rope_parameters"] = {
+            "rope_type": "yarn",
+            "factor": yarn.values.get("factor"),
+            "original_max_position_embeddings": yarn.values.get("original_max_position_embeddings"),
+        }
     quantization = params.section("quantization")
     if quantization is not None:
-        if quantization.text("qformat_weight") == "fp8_e4m3":
-            config["quantization_config"] = {"quant_method": "fp8", "activation_scheme": "static"}
-        else:
-            raise _UnreadableError("the quantisation of params.json is not one a plan knows", "quantization")
-    return config
+        text["quantization_config"] = _params_quantization(quantization)
+    vision = params.section("vision_encoder")
+    multimodal = params.section("multimodal")
+    if vision is None and multimodal is not None:
+        vision = multimodal.section("vision_encoder_args")
+    if vision is None:
+        return {"architectures": [architecture], **text}
+    return {
+        "architectures": ["PixtralForConditionalGeneration"],
+        "text_config": {"architectures": [architecture], **text},
+        "vision_config": dict(vision.values),
+        **({"quantization_config": text["quantization_config"]} if "quantization_config" in text else {}),
+    }
+
+
+def _params_quantization(quantization: _Fields) -> Json:
+    if quantization.text("qformat_weight") == "fp8_e4m3":
+        is_dynamic = quantization.text("qscheme_act") == "NO_SCALES"
+        return {"quant_method": "fp8", "activation_scheme": "dynamic" if is_dynamic else "static"}
+    method = (quantization.text("quant_method") or "").lower().replace("_", "-")
+    if method == "compressed-tensors":
+        return {**quantization.values, "quant_method": method}
+    raise _UnreadableError("no plan for the quantization of this params.json", "quantization")
+
+
+def _pixtral(source: _Source) -> Shape:
+    """Mistral's own format with images: a decoder of its, and its encoder (vLLM 0.25.1, pixtral.py)."""
+    inner = source.text.texts("architectures")
+    vision = _vision(source)
+    if vision is None or not inner:
+        return _dense(_LLAMA, _pixtral_tower)(source)
+    decoder = READERS[inner[0]](source)
+    width = vision.count("hidden_size")
+    wide = vision.count("intermediate_size")
+    depth = vision.count("num_hidden_layers", most=MOST_LAYERS)
+    hidden = source.text.count("hidden_size")
+    bias = vision.flag("adapter_bias", True)
+    matrices = [
+        Matrix(width, 3 * width, "column", bias=False, count=depth),
+        Matrix(width, width, "row", bias=False, count=depth),
+        Matrix(width, 2 * wide, "column", bias=False, count=depth),
+        Matrix(wide, width, "row", bias=False, count=depth),
+        Matrix(width, hidden, "none", bias=bias),
+        Matrix(hidden, hidden, "none", bias=bias),
+    ]
+    plain = vision.count("num_channels", default=3) * vision.count("patch_size") ** 2 * width
+    plain += width + depth * 2 * width
+    if vision.flag("add_pre_mm_projector_layer_norm"):
+        plain += width
+    if vision.text("mm_projector_id") == "patch_merge":
+        merged = width * vision.count("spatial_merge_size", default=1) ** 2
+        matrices.append(Matrix(merged, width, "none", bias=False))
+    tower = Tower("vision", vision.count("num_attention_heads"), tuple(matrices), plain)
+    return replace(decoder, architecture=source.architecture, tower=tower)
+
+
+READERS["PixtralForConditionalGeneration"] = _pixtral
+READERS["MistralLarge3ForCausalLM"] = _deepseek

@@ -144,9 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print()
     models = len({s.observed.model for s in scores})
     print(f"KV memory per GPU, predicted less printed, as a share of the GPU's memory: {len(scores)} starts")
-    print(
-        f"of {models} models ({sum(is_calibrated(s.observed) for s in scores)} on H100 80GB with vLLM 0.17 to 0.19)."
-    )
+    calibrated = sum(is_calibrated(s.observed) for s in scores)
+    print(f"of {models} models ({calibrated} on H100 80GB with vLLM 0.17 to 0.19).")
     print()
     print("| formula | starts | median | 90 % within | worst | most promised but absent |")
     print("|---|---|---|---|---|---|")
