@@ -305,7 +305,7 @@ def test_instance_types_that_fit_come_first_smallest_first_and_reasons_are_kept(
     assert by_name["eight"].gpus_needed == 4
     assert by_name["eight"].note == "4 of its 8 GPUs would do"
     assert by_name["one"].plan.limited_by == "weights"
-    assert by_name["one"].nodes_needed == 4
+    assert by_name["one"].nodes_needed == 3
     assert by_name["four"].nodes_needed == 1
     assert by_name["mystery"].plan.fits is Fit.UNKNOWN
     assert by_name["three"].plan.parallelism.tensor_parallel_size == 2

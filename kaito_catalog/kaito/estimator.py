@@ -100,7 +100,7 @@ def estimate(
 
 
 def kv_cache_bytes_per_token(shape: Shape) -> int:
-    """KAITO's bytesPerToken: every layer as the first attention layer, two bytes an element, whatever the kind."""
+    """KAITO's bytesPerToken: every layer as the first that attends, two bytes an element."""
     mixers = [layer.mixer for layer in shape.layers]
     for mixer in mixers:
         if isinstance(mixer, LatentAttention):
