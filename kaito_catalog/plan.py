@@ -140,6 +140,8 @@ class InstanceTypePlan:
     plan: Plan
     gpus_needed: int | None
     """The fewest of its GPUs that serve the context; None where not even all of them do, or it is unknown."""
+    nodes_needed: int | None
+    """The fewest nodes that do, one pipeline stage each; None where MOST_NODES do not, or it is unknown."""
     note: str | None
     """In words, where not all GPUs of the node are used or needed."""
 
@@ -509,6 +511,35 @@ def smallest_gpu_count(
     return None
 
 
+MOST_NODES = 8
+
+
+def smallest_node_count(
+    shape: Shape | Unsupported,
+    *,
+    stored: StoredSize | None = None,
+    gpu: PlanGpu,
+    tensor_parallel_size: int,
+    settings: Settings,
+    vllm_version: str,
+) -> int | None:
+    """The fewest nodes, one pipeline stage each (as KAITO starts several), that fit; tight counts."""
+    for nodes in range(1, MOST_NODES + 1):
+        plan = make_plan(
+            shape,
+            stored=stored,
+            gpu=gpu,
+            parallelism=Parallelism(tensor_parallel_size, nodes),
+            settings=settings,
+            vllm_version=vllm_version,
+        )
+        if plan.fits in (Fit.YES, Fit.TIGHT):
+            return nodes
+        if plan.fits is Fit.UNKNOWN:
+            return None
+    return None
+
+
 def plan_gpu(shared: Shared, name: str) -> PlanGpu:
     """The GPU of that name in gpus.yaml, or just its name where it is not listed."""
     gpu = shared.gpu(name)
@@ -582,7 +613,17 @@ def instance_type_plans(
             )
             if note is None and needed is not None and needed < instance_type.gpu_count:
                 note = f"{needed} of its {instance_type.gpu_count} GPUs would do"
-        found.append(InstanceTypePlan(instance_type, plan, needed, note))
+        nodes = 1 if needed is not None else None
+        if plan.fits is Fit.NO and plan.limited_by in ("weights", "overheads", "kvCache"):
+            nodes = smallest_node_count(
+                shape,
+                stored=stored,
+                gpu=gpu,
+                tensor_parallel_size=size,
+                settings=settings,
+                vllm_version=profile.vllm_version,
+            )
+        found.append(InstanceTypePlan(instance_type, plan, needed, nodes, note))
 
     return tuple(sorted(found, key=_smallest_first))
 

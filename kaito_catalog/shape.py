@@ -219,6 +219,17 @@ class Tower:
     """None: a tower whose size nobody here can compute."""
     plain_elements: int = 0
     """Norms, embeddings, convolutions: replicated."""
+    divided: bool = True
+    """Whether tensor parallelism cuts it, so that its heads must be a multiple of the ranks."""
+
+
+class Place(Enum):
+    """Parts that most models have on one pipeline stage, and some on all."""
+
+    EMBEDDING = "embedding"
+    HEAD = "head"
+    NORM = "norm"
+    TOWER = "tower"
 
 
 @dataclass(frozen=True)
@@ -266,6 +277,8 @@ class Shape:
     plain_elements: int = 0
     """Parameters outside the layers that every rank holds."""
     lm_head_bias: bool = False
+    on_every_stage: frozenset[Place] = frozenset()
+    """What vLLM builds on every pipeline stage, needed there or not."""
 
     @property
     def dtype_bytes(self) -> int:
@@ -722,7 +735,6 @@ _LAYER_NAME = re.compile(r"(?:^|\.)layers\.(\d+)(?:\.(.*)|(\*))$")
 _PARTS = {
     "block_sparse_moe": "mlp",
     "feed_forward": "mlp",
-    "moe": "mlp",
     "shared_experts": "shared_expert",
 }
 _MIXER_PARTS = {
@@ -744,9 +756,9 @@ def _local_name(rest: str) -> str:
     parts = [
         _PARTS.get(part.rstrip("*"), part.rstrip("*")) + ("*" if part.endswith("*") else "") for part in parts
     ]
-    if parts[:2] == ["mlp", "experts"]:
+    if parts[:2] in (["mlp", "experts"], ["moe", "experts"]):
         # Single experts are listed one by one; they have one scheme in vLLM.
-        return "mlp.experts"
+        return ".".join(parts[:2])
     return ".".join(parts)
 
 
@@ -1192,7 +1204,7 @@ def _deepseek(source: _Source) -> Shape:
             mixer = replace(attention, indexer=indexer, sparse=True)
         is_moe = i >= first and i % step == 0
         layers.append(Layer(mixer, experts if is_moe else dense, norms))
-    tower = _moonvit_tower(source)
+    tower = _moonvit_tower(source) if source.architecture.startswith("Kimi") else None
     return _shape(source, layers, tied=False, rope_dim=attention.qk_rope_head_dim, tower=tower)
 
 
@@ -1304,6 +1316,194 @@ def _nemotron_h(source: _Source) -> Shape:
     return _shape(source, layers, tied=False, rope_dim=rope_dim)
 
 
+def _gemma4(source: _Source) -> Shape:
+    """Gemma 4: sliding layers with small heads, global ones with large; some read another layer's cache."""
+    text = source.text
+    hidden = text.count("hidden_size")
+    count = _num_layers(text)
+    types = _layer_types(text, count)
+    if types is None or set(types) - {"sliding_attention", "full_attention"}:
+        field = text.path("layer_types")
+        raise _UnreadableError(f"{field} is missing or names a kind nobody knows", field)
+    window = text.count("sliding_window", most=LONGEST_CONTEXT)
+    family = _Family(head_dim=256, head_norms=2, tied=True)
+    sliding = _attention(text, family, sliding_window=window)
+    head_dim = text.count("global_head_dim", default=sliding.head_dim)
+    kv_heads = sliding.num_key_value_heads
+    if text.flag("attention_k_eq_v"):
+        kv_heads = text.count("num_global_key_value_heads", default=kv_heads, most=2**16)
+    if sliding.num_attention_heads % kv_heads:
+        field = text.path("num_global_key_value_heads")
+        raise _UnreadableError(f"attention heads are not a multiple of {kv_heads} KV heads", field)
+    full = replace(
+        sliding, sliding_window=None, head_dim=head_dim, v_head_dim=head_dim, num_key_value_heads=kv_heads
+    )
+    shared = text.count("num_kv_shared_layers", default=0, least=0, most=MOST_LAYERS)
+    first_shared = count - shared if shared else count
+    per_layer = text.optional("hidden_size_per_layer_input") or 0
+    norms = 4 * hidden
+    experts: Experts | None = None
+    if text.flag("enable_moe_block"):
+        experts = replace(
+            Experts(
+                text.count("num_experts", most=2**16),
+                text.count("top_k_experts", most=2**16),
+                text.count("moe_intermediate_size", "expert_intermediate_size"),
+            ),
+            # The router's scale, and one scale per expert.
+            extra_elements=hidden + text.count("num_experts"),
+        )
+        norms += 3 * hidden
+    if per_layer:
+        norms += 2 * hidden * per_layer + hidden  # gate, projection and norm of the per-layer embedding
+    width = text.count("intermediate_size")
+    layers = []
+    for i, kind in enumerate(types):
+        is_shared = i >= first_shared > 0
+        mixer = replace(sliding if kind == "sliding_attention" else full, shares_cache=is_shared)
+        mlp = Mlp(width * (2 if is_shared and text.flag("use_double_wide_mlp") else 1))
+        block: FeedForward = replace(experts, dense=mlp) if experts else mlp
+        layers.append(Layer(mixer, block, norms))
+    embedding = plain = 0
+    if per_layer:
+        vocabulary = -(-text.count("vocab_size_per_layer_input") // 64) * 64
+        # One embedding for all layers and its projection, divided; one norm, not.
+        embedding = (vocabulary + hidden) * per_layer * count
+        plain = per_layer
+    return _shape(
+        source,
+        layers,
+        tied=True,
+        rope_dim=head_dim,
+        tower=_gemma4_tower(source),
+        embedding_elements=embedding,
+        plain_elements=plain,
+    )
+
+
+def _gemma4_tower(source: _Source) -> Tower | None:
+    """transformers' Gemma 4 encoders, which vLLM 0.25.1 (gemma4_mm.py) uses as they are: never divided."""
+    vision, audio = _vision(source), source.root.section("audio_config")
+    if vision is None and audio is None:
+        return None
+    hidden = source.text.count("hidden_size")
+    plain = 0
+    matrices: list[Matrix] = []
+
+    def whole(inputs: int, outputs: int, count: int = 1, bias: bool = False) -> None:
+        matrices.append(Matrix(inputs, outputs, "none", bias, count))
+
+    if vision is not None and "mm_embed_dim" in vision:  # Gemma 4 12B: no encoder, patches are embedded
+        width = vision.count("mm_embed_dim")
+        patch = 3 * vision.count("model_patch_size") ** 2
+        plain += vision.count("mm_posemb_size") * 2 * width + 2 * patch + 4 * width
+        matrices.append(Matrix(patch, width, "column"))
+        whole(vision.count("output_proj_dims", default=width), hidden)
+    elif vision is not None:
+        width = vision.count("hidden_size")
+        depth = vision.count("num_hidden_layers", most=MOST_LAYERS)
+        heads = vision.count("num_attention_heads")
+        head_dim = vision.count("head_dim", default=width // heads)
+        wide = vision.count("intermediate_size")
+        kv_width = vision.count("num_key_value_heads", default=heads) * head_dim
+        plain += 2 * vision.count("position_embedding_size", default=10240) * width
+        plain += depth * (2 * head_dim + 4 * width)
+        whole(3 * vision.count("patch_size", default=16) ** 2, width)
+        whole(width, heads * head_dim, depth)
+        whole(width, kv_width, 2 * depth)
+        whole(heads * head_dim, width, depth)
+        whole(width, wide, 2 * depth)
+        whole(wide, width, depth)
+        whole(width, hidden)
+    if audio is not None and "audio_embed_dim" in audio:
+        whole(audio.count("audio_embed_dim"), hidden)
+    elif audio is not None:
+        width = audio.count("hidden_size")
+        depth = audio.count("num_hidden_layers", most=MOST_LAYERS)
+        heads = audio.count("num_attention_heads")
+        channels = audio.values.get("subsampling_conv_channels")
+        if not (
+            isinstance(channels, list) and len(channels) == 2 and all(isinstance(c, int) for c in channels)
+        ):
+            raise _UnreadableError(
+                "audio_config.subsampling_conv_channels is not two counts", "subsampling_conv_channels"
+            )
+        first, second = cast(list[int], channels)
+        kernel = audio.count("conv_kernel_size", default=5)
+        out = audio.count("output_proj_dims", default=1536)
+        plain += 9 * first + first + 9 * first * second + second
+        # Norms of two feed-forward blocks, of the convolution and around attention; scales of one head.
+        plain += depth * (4 * width + 2 * width + 3 * width + width // heads + kernel * width)
+        whole(second * 32, width)
+        whole(width, 4 * width, 2 * depth)
+        whole(4 * width, width, 2 * depth)
+        whole(width, width, 5 * depth)
+        whole(width, 2 * width, depth)
+        whole(width, width, depth)
+        whole(width, out, bias=True)
+        whole(out, hidden)
+    return Tower("vision", 1, tuple(matrices), plain, divided=False)
+
+
+def _llama4(source: _Source) -> Shape:
+    """Llama 4: three layers of chunked attention, then one that sees all; experts, or in turn with dense."""
+    text = source.text
+    hidden = text.count("hidden_size")
+    count = _num_layers(text)
+    chunk = text.optional("attention_chunk_size", most=LONGEST_CONTEXT)
+    attention = _attention(text, _LLAMA)
+    width = text.count("intermediate_size")
+    step = text.count("interleave_moe_layer_step", default=1, least=0)
+    experts = replace(_experts(text, ("num_local_experts",), ("intermediate_size",)), shared=Mlp(width))
+    dense = Mlp(text.count("intermediate_size_mlp", default=width))
+    rope = text.values.get("no_rope_layers")
+    # Llama4TextConfig: every fourth layer has no rope, and those see the whole context.
+    interval = text.count("no_rope_layer_interval", default=4)
+    layers = []
+    for i in range(count):
+        is_global = (i + 1) % interval == 0
+        if isinstance(rope, list) and len(rope) == count:
+            is_global = rope[i] == 0
+        mixer = replace(attention, chunk=None if is_global else chunk)
+        is_moe = step > 0 and (i + 1) % step == 0
+        layers.append(Layer(mixer, experts if is_moe else dense, 2 * hidden))
+    return _shape(source, layers, tied=False, rope_dim=attention.head_dim, tower=_llama4_tower(source))
+
+
+def _llama4_tower(source: _Source) -> Tower | None:
+    """vLLM 0.25.1's mllama4.py with Llama4VisionConfig's defaults (transformers)."""
+    if not source.architecture.endswith("ForConditionalGeneration"):
+        return None
+    vision = _vision(source) or _Fields({}, "vision_config.")
+    width = vision.count("hidden_size", default=768)
+    depth = vision.count("num_hidden_layers", default=34, most=MOST_LAYERS)
+    wide = vision.count("intermediate_size", default=5632)
+    patch = vision.count("patch_size", default=14)
+    patches = (vision.count("image_size", default=448) // patch) ** 2
+    middle = vision.count("projector_input_dim", default=4096)
+    out = vision.count("projector_output_dim", default=4096)
+    return Tower(
+        "vision",
+        vision.count("num_attention_heads", default=16),
+        (
+            Matrix(3 * patch * patch, width, "column", bias=False),
+            Matrix(width, 3 * width, "column", count=depth),
+            Matrix(width, width, "row", count=depth),
+            Matrix(width, wide, "column", count=depth),
+            Matrix(wide, width, "row", count=depth),
+            Matrix(wide, middle, "column", bias=False),
+            Matrix(middle, out, "row", bias=False),
+            Matrix(
+                vision.count("vision_output_dim", default=7680),
+                source.text.count("hidden_size"),
+                "column",
+                bias=False,
+            ),
+        ),
+        width + (patches + 1) * width + 4 * width + depth * 4 * width,
+    )
+
+
 _Reader: TypeAlias = Callable[[_Source], Shape]
 
 READERS: dict[str, _Reader] = {
@@ -1334,8 +1534,12 @@ READERS: dict[str, _Reader] = {
     "Qwen3_5MoeForCausalLM": _qwen_hybrid,
     "Qwen3_5MoeForConditionalGeneration": _qwen_hybrid,
     "NemotronHForCausalLM": _nemotron_h,
+    "Gemma4ForCausalLM": _gemma4,
+    "Gemma4ForConditionalGeneration": _gemma4,
+    "Gemma4UnifiedForConditionalGeneration": _gemma4,
+    "Llama4ForCausalLM": _llama4,
+    "Llama4ForConditionalGeneration": _llama4,
     "Mistral3ForConditionalGeneration": _dense(_LLAMA, _pixtral_tower),
-    "PixtralForConditionalGeneration": _dense(_LLAMA, _unknown_tower),
     "Qwen2_5_VLForConditionalGeneration": _dense(_QWEN2, _qwen2_5_vl_tower),
     "Qwen3VLForConditionalGeneration": _dense(_QWEN3, _qwen3_vl_tower),
     "Qwen3VLMoeForConditionalGeneration": _mixture(
@@ -1344,6 +1548,32 @@ READERS: dict[str, _Reader] = {
 }
 """Every architecture a plan knows, by its name in config.json, and what reads it."""
 
+
+ON_EVERY_STAGE = {
+    "GptOssForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
+    "Qwen2MoeForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
+    "Qwen3MoeForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
+    "MixtralForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
+    "Qwen3NextForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD}),
+    "GemmaForCausalLM": frozenset({Place.EMBEDDING, Place.NORM}),
+    "Gemma2ForCausalLM": frozenset({Place.EMBEDDING, Place.NORM}),
+    "Gemma4ForCausalLM": frozenset({Place.EMBEDDING, Place.NORM}),
+    "Gemma4ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.NORM, Place.TOWER}),
+    "Gemma4UnifiedForConditionalGeneration": frozenset({Place.EMBEDDING, Place.NORM, Place.TOWER}),
+    "Llama4ForConditionalGeneration": frozenset({Place.TOWER}),
+    "Mistral3ForConditionalGeneration": frozenset({Place.TOWER}),
+    "PixtralForConditionalGeneration": frozenset({Place.TOWER}),
+    "Qwen3VLForConditionalGeneration": frozenset({Place.TOWER}),
+    "Qwen3VLMoeForConditionalGeneration": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM, Place.TOWER}),
+    "KimiK25ForConditionalGeneration": frozenset({Place.TOWER}),
+    "Qwen2_5_VLForConditionalGeneration": frozenset({Place.TOWER}),
+    "NemotronHForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
+    "Gemma3ForCausalLM": frozenset({Place.EMBEDDING, Place.NORM}),
+    "Gemma3ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.NORM, Place.TOWER}),
+    "Qwen3_5ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.TOWER}),
+    "Qwen3_5MoeForConditionalGeneration": frozenset({Place.EMBEDDING, Place.TOWER}),
+}
+"""Classes of vLLM 0.25.1 that do not ask which stage they are on before they build these parts."""
 
 BY_MODEL_TYPE = {
     "llama": "LlamaForCausalLM",
@@ -1396,41 +1626,109 @@ def _read_shape(config: Config, quantization: Config | None) -> Shape | Unsuppor
         return Unsupported(f"no plan for the architecture {architecture[:80]}", "architectures", architecture)
     root = _Fields(config)
     text = root.section("text_config") or root
-    return reader(_Source(architecture, root, text, quantization))
+    shape = reader(_Source(architecture, root, text, quantization))
+    return replace(shape, on_every_stage=ON_EVERY_STAGE.get(architecture, frozenset()))
 
 
 def _from_params(params: _Fields) -> Config:
-    """Mistral's params.json in config.json's words (vLLM's MistralConfigParser does the same)."""
-    if "moe" in params or "q_lora_rank" in params or "kv_lora_rank" in params:
-        raise _UnreadableError("no plan for a params.json with experts or latent attention", "moe")
-    config: dict[str, Json] = {
-        "architectures": [
-            "PixtralForConditionalGeneration" if "vision_encoder" in params else "MistralForCausalLM"
-        ],
-        "tie_word_embeddings": params.flag("tied_embeddings"),
-    }
+    """Mistral's params.json in config.json's words (vLLM 0.25.1, transformers_utils/configs/mistral.py)."""
     names = {
         "hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads",
         "num_key_value_heads": "n_kv_heads", "intermediate_size": "hidden_dim", "head_dim": "head_dim",
-        "vocab_size": "vocab_size",
+        "vocab_size": "vocab_size", "q_lora_rank": "q_lora_rank", "kv_lora_rank": "kv_lora_rank",
+        "qk_nope_head_dim": "qk_nope_head_dim", "qk_rope_head_dim": "qk_rope_head_dim",
+        "v_head_dim": "v_head_dim", "quantization_config": "quantization_config",
     }  # fmt: skip
-    for name, short in names.items():
-        if params.values.get(short) is not None:
-            config[name] = params.values[short]
-    # vLLM takes 128,000 where params.json states no length.
-    config["max_position_embeddings"] = params.count(
-        "max_position_embeddings", "max_seq_len", default=128_000, most=LONGEST_CONTEXT
-    )
+    text = {name: params.values[short] for name, short in names.items() if short in params}
+    text["tie_word_embeddings"] = params.flag("tied_embeddings")
+    longest = params.count("max_position_embeddings", default=128_000, most=LONGEST_CONTEXT)
+    text["max_position_embeddings"] = longest
+    text["max_seq_len"] = params.count("max_seq_len", default=longest, most=LONGEST_CONTEXT)
     window = params.values.get("sliding_window")
-    if isinstance(window, int):
-        config["sliding_window"] = window
-    for name in ("vision_encoder",):
-        if name in params:
-            config[name] = params.values[name]
+    if isinstance(window, list):
+        raise _UnreadableError("no plan for a params.json with a window per layer", "sliding_window")
+    if window is not None:
+        text["sliding_window"] = window
+    architecture = "MistralForCausalLM"
+    moe = params.section("moe")
+    if moe is not None:
+        if not (moe.optional("num_shared_experts") and "kv_lora_rank" in params):
+            raise _UnreadableError("no plan for these experts of a params.json", "moe")
+        architecture = "MistralLarge3ForCausalLM"
+        experts = {
+            "moe_layer_freq": "route_every_n", "first_k_dense_replace": "first_k_dense_replace",
+            "num_experts_per_tok": "num_experts_per_tok", "n_routed_experts": "num_experts",
+            "moe_intermediate_size": "expert_hidden_dim", "n_shared_experts": "num_shared_experts",
+        }  # fmt: skip
+        text |= {name: moe.values[short] for name, short in experts.items() if short in moe}
+    elif "kv_lora_rank" in params:
+        raise _UnreadableError(
+            "no plan for a params.json with latent attention and no experts", "kv_lora_rank"
+        )
+    yarn = params.section("yarn")
+    if yarn is not None:
+        text["rope_parameters"] = {
+            "rope_type": "yarn",
+            "factor": yarn.values.get("factor"),
+            "original_max_position_embeddings": yarn.values.get("original_max_position_embeddings"),
+        }
     quantization = params.section("quantization")
     if quantization is not None:
-        if quantization.text("qformat_weight") == "fp8_e4m3":
-            config["quantization_config"] = {"quant_method": "fp8", "activation_scheme": "static"}
-        else:
-            raise _UnreadableError("the quantisation of params.json is not one a plan knows", "quantization")
-    return config
+        text["quantization_config"] = _params_quantization(quantization)
+    vision = params.section("vision_encoder")
+    multimodal = params.section("multimodal")
+    if vision is None and multimodal is not None:
+        vision = multimodal.section("vision_encoder_args")
+    if vision is None:
+        return {"architectures": [architecture], **text}
+    return {
+        "architectures": ["PixtralForConditionalGeneration"],
+        "text_config": {"architectures": [architecture], **text},
+        "vision_config": dict(vision.values),
+        **({"quantization_config": text["quantization_config"]} if "quantization_config" in text else {}),
+    }
+
+
+def _params_quantization(quantization: _Fields) -> Json:
+    if quantization.text("qformat_weight") == "fp8_e4m3":
+        is_dynamic = quantization.text("qscheme_act") == "NO_SCALES"
+        return {"quant_method": "fp8", "activation_scheme": "dynamic" if is_dynamic else "static"}
+    method = (quantization.text("quant_method") or "").lower().replace("_", "-")
+    if method == "compressed-tensors":
+        return {**quantization.values, "quant_method": method}
+    raise _UnreadableError("no plan for the quantization of this params.json", "quantization")
+
+
+def _pixtral(source: _Source) -> Shape:
+    """Mistral's own format with images: a decoder of its, and its encoder (vLLM 0.25.1, pixtral.py)."""
+    inner = source.text.texts("architectures")
+    vision = _vision(source)
+    if vision is None or not inner:
+        return _dense(_LLAMA, _pixtral_tower)(source)
+    decoder = READERS[inner[0]](source)
+    width = vision.count("hidden_size")
+    wide = vision.count("intermediate_size")
+    depth = vision.count("num_hidden_layers", most=MOST_LAYERS)
+    hidden = source.text.count("hidden_size")
+    bias = vision.flag("adapter_bias", True)
+    matrices = [
+        Matrix(width, 3 * width, "column", bias=False, count=depth),
+        Matrix(width, width, "row", bias=False, count=depth),
+        Matrix(width, 2 * wide, "column", bias=False, count=depth),
+        Matrix(wide, width, "row", bias=False, count=depth),
+        Matrix(width, hidden, "none", bias=bias),
+        Matrix(hidden, hidden, "none", bias=bias),
+    ]
+    plain = vision.count("num_channels", default=3) * vision.count("patch_size") ** 2 * width
+    plain += width + depth * 2 * width
+    if vision.flag("add_pre_mm_projector_layer_norm"):
+        plain += width
+    if vision.text("mm_projector_id") == "patch_merge":
+        merged = width * vision.count("spatial_merge_size", default=1) ** 2
+        matrices.append(Matrix(merged, width, "none", bias=False))
+    tower = Tower("vision", vision.count("num_attention_heads"), tuple(matrices), plain)
+    return replace(decoder, architecture=source.architecture, tower=tower)
+
+
+READERS["PixtralForConditionalGeneration"] = _pixtral
+READERS["MistralLarge3ForCausalLM"] = _deepseek

@@ -19,6 +19,7 @@ from kaito_catalog.shape import (
     Layer,
     Mamba2,
     Mlp,
+    Place,
     Quantization,
     Scheme,
     Shape,
@@ -231,7 +232,7 @@ def _feed_forward_parts(block: FeedForward | None, hidden: int, by: Split) -> It
             )
             inner = block.latent_size or hidden
             yield ExpertMatrices(
-                "mlp.experts",
+                "moe.experts" if block.dense is not None else "mlp.experts",
                 ceil_div(block.num_experts, by.expert_parallel_size),
                 inner,
                 width,
@@ -261,7 +262,8 @@ def _tower_bytes(tower: Tower | None, dtype_bytes: int, tp: int) -> int:
         return 0
     if tower.matrices is None:
         raise _UncomputableError(f"no plan for the weights of its {tower.kind} encoder")
-    _divide(tower.num_heads, tp, "the number of heads of the vision encoder")
+    if tower.divided:
+        _divide(tower.num_heads, tp, "the number of heads of the vision encoder")
     elements = tower.plain_elements
     for matrix in tower.matrices:
         inputs, outputs = matrix.inputs, matrix.outputs
@@ -286,7 +288,9 @@ def _plain_experts(part: ExpertMatrices, dtype_bytes: int) -> int:
     return dtype_bytes * part.count * elements
 
 
-def _quantized_linear(part: Linear, dtype_bytes: int, scheme: Scheme, how: Quantization) -> int:
+def _quantized_linear(
+    part: Linear, dtype_bytes: int, scheme: Scheme, how: Quantization, by_columns: bool = False
+) -> int:
     """Bytes of a matrix as vLLM 0.25.1's linear method for that scheme allocates it."""
     outputs, parts = sum(part.outputs), len(part.outputs)
     size = dtype_bytes * outputs if part.bias else 0
@@ -296,7 +300,9 @@ def _quantized_linear(part: Linear, dtype_bytes: int, scheme: Scheme, how: Quant
         case Scheme.FP8_BLOCK:
             assert how.weight_block is not None
             rows, columns = how.weight_block
-            if any(width % rows for width in part.outputs[:-1]):
+            # vLLM lets the last part of a matrix that is not divided end in an incomplete block.
+            checked = part.outputs if by_columns else part.outputs[:-1]
+            if not part.name.endswith("in_proj_ba") and any(width % rows for width in checked):
                 raise _IllegalError(f"fp8 blocks of {rows} do not divide {part.name} on each rank")
             return size + part.inputs * outputs + 4 * ceil_div(outputs, rows) * ceil_div(part.inputs, columns)
         case Scheme.FP8_TENSOR:
@@ -352,7 +358,8 @@ def _quantized_experts(
             return size + elements + 4 * count * (halves * width + hidden)
         case Scheme.NVFP4:
             group = how.group_size or 16
-            return size + elements // 2 + elements // group + 4 * 2 * count * (halves + 1)
+            scales = halves * width * (hidden // group) + hidden * (width // group)
+            return size + elements // 2 + count * scales + 4 * 2 * count * (halves + 1)
         case Scheme.GROUPED_INT:
             assert how.group_size is not None
             packed = elements * how.bits // 8
@@ -366,7 +373,11 @@ def _quantized_experts(
             packed = elements * how.bits // 8
             scales = elements // group * dtype_bytes
             zeros = elements // group * how.bits // 8
-            order = count * 2 * 4 * (hidden + width) if scheme is Scheme.GPTQ else 0
+            order = 0
+            if scheme is Scheme.GPTQ:
+                # vLLM allocates the packed zeros in the model's dtype here.
+                zeros = elements // group * how.bits // 32 * dtype_bytes
+                order = count * 2 * 4 * (hidden + width)
             return size + packed + scales + zeros + order
         case _:
             assert_never(scheme)
@@ -380,6 +391,18 @@ _FUSED = {
     "in_proj_ba": ("in_proj_b", "in_proj_a"),
 }
 """vLLM's fused modules, and the checkpoint's names of their parts."""
+
+_COLUMN_PARALLEL = (
+    "qkv_proj",
+    "gate_up_proj",
+    "up_proj",
+    "q_b_proj",
+    "kv_b_proj",
+    "q_proj",
+    "in_proj_qkvz",
+    "in_proj_ba",
+)
+"""Modules whose outputs tensor parallelism divides."""
 
 
 def _names(name: str) -> list[str]:
@@ -432,7 +455,8 @@ def _part_bytes(part: Part, dtype_bytes: int, layer: Layer, how: Quantization | 
     if isinstance(part, Linear):
         if scheme is None or how is None or not part.quantized:
             return _plain_linear(part, dtype_bytes)
-        return _quantized_linear(part, dtype_bytes, scheme, how)
+        is_cut = by.tensor_parallel_size > 1 and part.name.endswith(_COLUMN_PARALLEL)
+        return _quantized_linear(part, dtype_bytes, scheme, how, is_cut)
     if scheme is None or how is None:
         return _plain_experts(part, dtype_bytes)
     return _quantized_experts(part, dtype_bytes, scheme, how, by.mxfp4_alignment)
@@ -506,14 +530,18 @@ def weights_per_rank(
             for layer, count in counts.items():
                 size += count * _layer_bytes(layer, shape.hidden_size, dtype_bytes, how, by)
             is_first, is_last = number == 0, number == pipeline_parallel_size - 1
-            if is_first:
-                # vLLM builds encoders on every stage that can see images; they run on the first.
-                size += embedding + shape.embedding_elements // tp * dtype_bytes
+            every = shape.on_every_stage
+            has_embedding = is_first or Place.EMBEDDING in every or (shape.tie_word_embeddings and is_last)
+            if has_embedding:
+                size += embedding
+            if is_first or Place.EMBEDDING in every:
+                size += shape.embedding_elements // tp * dtype_bytes
+            if is_first or Place.TOWER in every:
                 size += _tower_bytes(shape.tower, dtype_bytes, tp)
-            if is_last:
+            if is_last or Place.NORM in every:
                 size += shape.final_norm_elements * dtype_bytes
-                if not (shape.tie_word_embeddings and is_first):
-                    size += head
+            if not shape.tie_word_embeddings and (is_last or Place.HEAD in every):
+                size += head
             result.append(size)
     except _UncomputableError as error:
         return Uncomputable(str(error), isinstance(error, _IllegalError))

@@ -121,7 +121,7 @@ def test_a_params_json_is_read_like_the_config_json_of_the_same_model() -> None:
         "vocab_size": 32768,
         "norm_eps": 1e-05,
         "rope_theta": 1000000.0,
-        "max_seq_len": 32768,
+        "max_position_embeddings": 32768,
     }
     same = LLAMA_8B | {
         "architectures": ["MistralForCausalLM"],

@@ -1,6 +1,6 @@
 """Score the plan and KAITO v0.12's formula on published start-up logs, in one run, as a Markdown table.
 
-    python tools/bench_memory.py [--shared DIR] [--rows]
+    python -m tools.bench_memory [--shared DIR] [--rows]
 
 The error is the KV memory per GPU, predicted less printed, as a share of the GPU's memory.
 """
@@ -137,16 +137,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for s in scores:
             o = s.observed
             kaito = "" if s.kaito is None else f"{s.kaito:+.2%}"
-            print(
-                f"| {o.id} | {o.model} | {o.gpu} | {o.vllm_version} | "
-                f"{o.tensor_parallel_size}×{o.pipeline_parallel_size} | {s.ours:+.2%} | {kaito} | {s.plan.fits.value} |"
-            )
+            cut = f"{o.tensor_parallel_size}×{o.pipeline_parallel_size}"
+            verdict = s.plan.fits.value
+            what = f"| {o.id} | {o.model} | {o.gpu} | {o.vllm_version} | {cut} |"
+            print(f"{what} {s.ours:+.2%} | {kaito} | {verdict} |")
         print()
     models = len({s.observed.model for s in scores})
     print(f"KV memory per GPU, predicted less printed, as a share of the GPU's memory: {len(scores)} starts")
-    print(
-        f"of {models} models ({sum(is_calibrated(s.observed) for s in scores)} on H100 80GB with vLLM 0.17 to 0.19)."
-    )
+    calibrated = sum(is_calibrated(s.observed) for s in scores)
+    print(f"of {models} models ({calibrated} on H100 80GB with vLLM 0.17 to 0.19).")
     print()
     print("| formula | starts | median | 90 % within | worst | most promised but absent |")
     print("|---|---|---|---|---|---|")
@@ -177,5 +176,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     sys.exit(main())
