@@ -1,0 +1,27 @@
+"""README.md shows what really happens."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tools.readme import with_output
+
+
+def test_the_session_in_the_readme_is_what_the_commands_print(kaito_data: Path, root: Path) -> None:
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    proposal = kaito_data / "proposals" / "20250529-llama-3.3-70b-instruct.md"
+    assert with_output(readme, proposal) == readme
+
+
+def test_every_make_target_that_documents_name_exists(root: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), re.MULTILINE))
+    for name in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"):
+        named = set(re.findall(r"\bmake ([a-z-]+)\b", (root / name).read_text()))
+        assert named - {"of", "sure"} <= targets, name
+
+
+def test_every_file_that_documents_link_to_exists(root: Path) -> None:
+    for path in (root / "README.md", root / "CONTRIBUTING.md", root / "ARCHITECTURE.md", *(root / "docs").glob("*.md")):
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
