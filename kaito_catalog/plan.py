@@ -620,8 +620,8 @@ def instance_type_plans(
                 stored=stored,
                 gpu=gpu,
                 tensor_parallel_size=size,
-                settings=settings,
-                vllm_version=profile.vllm_version,
+                settings=asked,
+                vllm_version=vllm_version,
             )
         found.append(InstanceTypePlan(instance_type, plan, needed, nodes, note))
 
