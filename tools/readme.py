@@ -51,7 +51,9 @@ def with_output(readme: str, proposal: Path) -> str:
 
 def main() -> int:
     """Write README.md, or say with `--check` that it is out of date."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--proposal", type=Path, default=PROPOSAL)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
