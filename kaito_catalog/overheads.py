@@ -12,7 +12,17 @@ import yaml
 
 from kaito_catalog.kv_cache import ceil_div, version_tuple
 from kaito_catalog.quantity import GIB
-from kaito_catalog.shape import Attention, Experts, GatedDeltaNet, LatentAttention, Layer, Mamba2, Mlp, Shape
+from kaito_catalog.shape import (
+    Attention,
+    CompressedAttention,
+    Experts,
+    GatedDeltaNet,
+    LatentAttention,
+    Layer,
+    Mamba2,
+    Mlp,
+    Shape,
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,8 @@ def _layer_activations(layer: Layer, hidden: int, tp: int, expert_tp: int) -> fl
         case LatentAttention() as m:
             heads = m.num_attention_heads / tp
             widest = max(widest, heads * (2 * (m.qk_nope_head_dim + m.qk_rope_head_dim) + 3 * m.v_head_dim))
+        case CompressedAttention() as c:
+            widest = max(widest, 3 * c.num_attention_heads / tp * c.head_dim)
         case GatedDeltaNet() as g:
             widest = max(
                 widest, (4 * g.num_key_heads * g.key_head_dim + 4 * g.num_value_heads * g.value_head_dim) / tp

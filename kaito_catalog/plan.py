@@ -18,6 +18,7 @@ from kaito_catalog.kv_cache import (
     batches_in_flight,
     ceil_div,
     plan_layout,
+    states_per_sequence,
 )
 from kaito_catalog.overheads import Overheads, expected_error, overheads, repacked_bytes, serve_defaults
 from kaito_catalog.quantity import gib
@@ -300,6 +301,9 @@ def make_plan(
     assert tokens is not None
     assert sequences is not None
     in_flight = tokens * batches_in_flight(vllm_version, pipeline_parallel_size=pipeline)
+    states = states_per_sequence(shape, vllm_version)
+    if isinstance(states, Unplannable):
+        return _unknown(states.reason, "kvCache", *common)
     cut = stages(len(shape.layers), pipeline)
     layouts = plan_layout(
         shape,
@@ -307,8 +311,11 @@ def make_plan(
         stages=cut,
         kv_cache_dtype=settings.kv_cache_dtype,
         in_flight_tokens=in_flight,
+        states=states,
     )
     if isinstance(layouts, Unplannable):
+        if layouts.refused is not None:
+            return _refused(layouts.reason, layouts.refused, *common)
         return _unknown(layouts.reason, "kvCache", *common)
     budget = math.ceil(gpu.memory_bytes * settings.gpu_memory_utilization)
     kept = absorbed_bytes(shape, by) // pipeline

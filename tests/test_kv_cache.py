@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shapes import (
     DEEPSEEK_V3,
+    DEEPSEEK_V4_FLASH,
     EXACT,
     GEMMA3_27B,
+    GEMMA4_26B,
     GPT_OSS_20B,
     LLAMA_8B,
     QWEN3_8B,
@@ -26,6 +28,7 @@ from kaito_catalog.kv_cache import (
     Unplannable,
     batches_in_flight,
     plan_layout,
+    states_per_sequence,
     version_tuple,
 )
 from kaito_catalog.shape import Shape, Unsupported, read_shape
@@ -54,6 +57,7 @@ NEEDED = [
     pytest.param(DEEPSEEK_V3, 32_768, 8192, 2.145, id="DeepSeek V3"),
     pytest.param(GPT_OSS_20B, 32_768, 8192, 0.941, id="gpt-oss 20B"),
     pytest.param(GEMMA3_27B, 131_072, 8192, 13.663, id="Gemma 3 27B"),
+    pytest.param(GEMMA4_26B, 32_768, 8192, 2.914, id="Gemma 4 26B"),
     pytest.param(GEMMA3_27B, 131_072, 16384, 16.913, id="Gemma 3 27B, two batches in flight"),
 ]
 
@@ -80,6 +84,41 @@ def test_gemma_3_is_put_into_seven_groups_and_pads_one() -> None:
     found = layout(shape(GEMMA3_27B))
     assert len(found.groups) == 7
     assert found.pool_bytes(131_072) > found.needed_bytes(131_072)
+
+
+def test_deepseek_v4_packs_five_groups_into_one_block() -> None:
+    found = layout(shape(DEEPSEEK_V4_FLASH), kv_cache_dtype="fp8")
+    # vLLM 0.25.1's planner at 1,048,576 tokens: 4,600,135 blocks serve 651.116 requests.
+    assert len(found.groups) == 5
+    assert found.needed_bytes(1_048_576) == 6_785_877_312
+    assert found.pool_bytes(1_048_576) == 7_835_731_200
+    blocks = 4_600_135 * found.block_bytes
+    assert found.max_concurrency(blocks, 1_048_576) == 651.1160651096957
+
+
+def test_deepseek_v4_is_refused_without_an_fp8_cache() -> None:
+    found = shape(DEEPSEEK_V4_FLASH)
+    refused = plan_layout(found, stages=stages(43, 1), in_flight_tokens=8192)
+    assert isinstance(refused, Unplannable)
+    assert refused.refused == "kvCacheDtype"
+
+
+def test_hybrids_keep_two_states_once_they_cache_prefixes() -> None:
+    found = shape(QWEN3_NEXT_80B)
+    assert states_per_sequence(found, "0.25.1") == 1
+    assert states_per_sequence(found, "0.32.0") == 2
+
+
+def test_qwen3_next_at_tp_4_needs_what_vllm_0_32_says() -> None:
+    found = plan_layout(
+        shape(QWEN3_NEXT_80B),
+        tensor_parallel_size=4,
+        stages=stages(48, 1),
+        in_flight_tokens=16384,
+        states=2,
+    )
+    assert not isinstance(found, Unplannable)
+    assert found[0].needed_bytes(262_144) / GIB == pytest.approx(3.019, abs=0.0005)
 
 
 def test_a_latent_is_replicated_on_every_rank() -> None:
