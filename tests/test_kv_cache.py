@@ -57,7 +57,7 @@ NEEDED = [
     pytest.param(DEEPSEEK_V3, 32_768, 8192, 2.145, id="DeepSeek V3"),
     pytest.param(GPT_OSS_20B, 32_768, 8192, 0.941, id="gpt-oss 20B"),
     pytest.param(GEMMA3_27B, 131_072, 8192, 13.663, id="Gemma 3 27B"),
-    pytest.param(GEMMA4_26B, 32_768, 8192, 2.914, id="Gemma 4 26B"),
+    pytest.param(GEMMA4_26B, 262_144, 8192, 6.761, id="Gemma 4 26B"),
     pytest.param(GEMMA3_27B, 131_072, 16384, 16.913, id="Gemma 3 27B, two batches in flight"),
 ]
 

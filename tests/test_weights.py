@@ -42,7 +42,7 @@ KNOWN = [
     pytest.param(QWEN3_32B, 1, 65_524_246_528, id="Qwen3 32B"),
     pytest.param(GEMMA3_27B, 1, 54_018_692_608, id="Gemma 3 27B text"),
     pytest.param(GPT_OSS_20B, 1, 10_152_345_600 + 3_608_919_168, id="gpt-oss 20B mxfp4"),
-    pytest.param(DEEPSEEK_V4_FLASH, 1, 156_006_390_380, id="DeepSeek V4 Flash"),
+    pytest.param(DEEPSEEK_V4_FLASH, 1, 156_006_389_980, id="DeepSeek V4 Flash"),
     pytest.param(QWEN3_NEXT_80B, 4, 39_925_738_176, id="Qwen3-Next 80B TP4"),
 ]
 
