@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from kaito_catalog.kv_cache import ceil_div, version_tuple
+from kaito_catalog.kv_cache import version_tuple
 from kaito_catalog.quantity import GIB
 from kaito_catalog.shape import (
     Attention,
@@ -190,9 +190,9 @@ def expected_error(
     known = constants()["expectedError"]
     version = version_tuple(vllm_version)
     seen = known["versions"]
-    share = float(known["measured"])
+    share, size = float(known["measured"]), 0
     if gpu_name is None or not any(name.lower() in gpu_name.lower() for name in known["gpus"]):
-        share += known["otherGpu"]
+        size += known["otherGpuBytes"]
     if not version_tuple(seen["from"]) <= version < version_tuple(seen["before"]):
         share += known["otherVersion"]
         if tensor_parallel_size > 1:
@@ -201,4 +201,4 @@ def expected_error(
                 share += known["tensorParallelSnapshotMoved"]
     if has_tower:
         share += known["encoder"]
-    return ceil_div(int(share * memory_bytes * 1000), 1000)
+    return int(share * memory_bytes) + int(size)

@@ -575,6 +575,13 @@ def plan_instance_types(
                 note = note or f"{illegal}, so not all {instance_type.gpu_count} GPUs are used"
                 size -= 1
                 illegal = illegal_tensor_parallel(shape, size)
+        listed = shared.gpu(instance_type.gpu)
+        if listed is not None and not listed.vllm:
+            reason = f"vLLM's CUDA build does not run on {listed.name}"
+            parallelism = Parallelism(instance_type.gpu_count)
+            refused = _refused(reason, "gpu", gpu, parallelism, settings, profile.vllm_version)
+            found.append(InstanceTypePlan(instance_type, refused, None, None, None))
+            continue
         plan = make_plan(
             shape,
             stored=stored,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ from kaito_catalog.kv_cache import (
     version_tuple,
 )
 from kaito_catalog.shape import Shape, Unsupported, read_shape
-from kaito_catalog.weights import stages
+from kaito_catalog.weights import split, stages, weights_per_rank
 
 GIB = 2**30
 
@@ -202,6 +203,31 @@ def test_stages_hold_every_layer_once(config: dict[str, Any], pipeline: int) -> 
     assert not isinstance(cut, Unplannable)
     assert sum(count for part in cut for _, count in part.layers) == len(found.layers)
     assert sum(part.bytes_per_token for part in cut) == layout(found).bytes_per_token
+
+
+PLANNER_CASES = json.loads((Path(__file__).parent / "data" / "planner_cases.json").read_text())["cases"]
+
+
+@pytest.mark.parametrize("case", PLANNER_CASES, ids=lambda case: case["config"]["layer_types"])
+def test_random_mixes_of_windows_are_planned_as_vllm_does(case: dict[str, Any]) -> None:
+    kinds = {"s": "sliding_attention", "f": "full_attention"}
+    types = [kinds[letter] for letter in case["config"]["layer_types"]]
+    found = shape(
+        case["config"]
+        | {
+            "architectures": ["Gemma3ForCausalLM"],
+            "model_type": "gemma3_text",
+            "num_hidden_layers": len(types),
+            "layer_types": types,
+        }
+    )
+    size, tokens = case["tensorParallelSize"], case["maxModelLen"]
+    plan = layout(found, tensor_parallel_size=size, in_flight_tokens=case["maxNumBatchedTokens"])
+    assert weights_per_rank(found, split(tensor_parallel_size=size)) == (case["weightsBytes"],)
+    assert plan.needed_bytes(tokens) == case["neededBytes"]
+    assert plan.pool_bytes(tokens) == case["poolBytes"]
+    assert len(plan.groups) == case["groups"]
+    assert case["numBlocks"] / plan.blocks(tokens) == case["maxConcurrency"]
 
 
 def test_every_exact_plan_of_vllm_is_met_to_the_byte() -> None:
