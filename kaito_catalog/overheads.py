@@ -10,9 +10,19 @@ from typing import Any
 
 import yaml
 
-from kaito_catalog.kv_cache import ceil_div, version_tuple
+from kaito_catalog.kv_cache import version_tuple
 from kaito_catalog.quantity import GIB
-from kaito_catalog.shape import Attention, Experts, GatedDeltaNet, LatentAttention, Layer, Mamba2, Mlp, Shape
+from kaito_catalog.shape import (
+    Attention,
+    CompressedAttention,
+    Experts,
+    GatedDeltaNet,
+    LatentAttention,
+    Layer,
+    Mamba2,
+    Mlp,
+    Shape,
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,8 @@ def _layer_activations(layer: Layer, hidden: int, tp: int, expert_tp: int) -> fl
         case LatentAttention() as m:
             heads = m.num_attention_heads / tp
             widest = max(widest, heads * (2 * (m.qk_nope_head_dim + m.qk_rope_head_dim) + 3 * m.v_head_dim))
+        case CompressedAttention() as c:
+            widest = max(widest, 3 * c.num_attention_heads / tp * c.head_dim)
         case GatedDeltaNet() as g:
             widest = max(
                 widest, (4 * g.num_key_heads * g.key_head_dim + 4 * g.num_value_heads * g.value_head_dim) / tp
@@ -178,9 +190,9 @@ def expected_error(
     known = constants()["expectedError"]
     version = version_tuple(vllm_version)
     seen = known["versions"]
-    share = float(known["measured"])
+    share, size = float(known["measured"]), 0
     if gpu_name is None or not any(name.lower() in gpu_name.lower() for name in known["gpus"]):
-        share += known["otherGpu"]
+        size += known["otherGpuBytes"]
     if not version_tuple(seen["from"]) <= version < version_tuple(seen["before"]):
         share += known["otherVersion"]
         if tensor_parallel_size > 1:
@@ -189,4 +201,4 @@ def expected_error(
                 share += known["tensorParallelSnapshotMoved"]
     if has_tower:
         share += known["encoder"]
-    return ceil_div(int(share * memory_bytes * 1000), 1000)
+    return int(share * memory_bytes) + int(size)

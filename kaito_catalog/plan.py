@@ -19,6 +19,7 @@ from kaito_catalog.kv_cache import (
     batches_in_flight,
     ceil_div,
     plan_layout,
+    states_per_sequence,
 )
 from kaito_catalog.overheads import Overheads, expected_error, overheads, repacked_bytes, serve_defaults
 from kaito_catalog.quantity import gib
@@ -301,6 +302,9 @@ def make_plan(
     assert tokens is not None
     assert sequences is not None
     in_flight = tokens * batches_in_flight(vllm_version, pipeline_parallel_size=pipeline)
+    states = states_per_sequence(shape, vllm_version)
+    if isinstance(states, Unplannable):
+        return _unknown(states.reason, "kvCache", *common)
     cut = stages(len(shape.layers), pipeline)
     layouts = plan_layout(
         shape,
@@ -308,8 +312,11 @@ def make_plan(
         stages=cut,
         kv_cache_dtype=settings.kv_cache_dtype,
         in_flight_tokens=in_flight,
+        states=states,
     )
     if isinstance(layouts, Unplannable):
+        if layouts.refused is not None:
+            return _refused(layouts.reason, layouts.refused, *common)
         return _unknown(layouts.reason, "kvCache", *common)
     budget = math.ceil(gpu.memory_bytes * settings.gpu_memory_utilization)
     kept = absorbed_bytes(shape, by) // pipeline
@@ -592,6 +599,13 @@ def instance_type_plans(
                 note = note or f"{illegal}, so not all {instance_type.gpu_count} GPUs are used"
                 size -= 1
                 illegal = illegal_tensor_parallel(shape, size)
+        listed = shared.gpu(instance_type.gpu)
+        if listed is not None and not listed.vllm:
+            reason = f"vLLM's CUDA build does not run on {listed.name}"
+            parallelism = Parallelism(instance_type.gpu_count)
+            refused = _refused(reason, "gpu", gpu, parallelism, settings, profile.vllm_version)
+            found.append(InstanceTypePlan(instance_type, refused, None, None, None))
+            continue
         plan = make_plan(
             shape,
             stored=stored,

@@ -129,7 +129,30 @@ class Mamba2:
         return AttentionKind.STATE
 
 
-Mixer: TypeAlias = Attention | LatentAttention | GatedDeltaNet | Mamba2
+@dataclass(frozen=True)
+class CompressedAttention:
+    """DeepSeek V4: a short sliding window, and beside it latents of 4 or 128 tokens each."""
+
+    num_attention_heads: int
+    head_dim: int
+    q_lora_rank: int
+    o_lora_rank: int
+    o_groups: int
+    sliding_window: int
+    compress_ratio: int
+    """Tokens per latent: 0 (only the window), 4 or 128."""
+    indexer: Indexer | None
+    """Where the ratio is 4."""
+    hyper_elements: int
+    """fp32 parameters of the layer's hyper-connections."""
+
+    @property
+    def kind(self) -> AttentionKind:
+        """What the layer keeps."""
+        return AttentionKind.MLA
+
+
+Mixer: TypeAlias = Attention | LatentAttention | CompressedAttention | GatedDeltaNet | Mamba2
 
 
 @dataclass(frozen=True)
@@ -163,6 +186,10 @@ class Experts:
     """A dense block beside the experts (Gemma 4)."""
     extra_elements: int = 0
     """Scales and norms of the router, replicated."""
+    table_elements: int = 0
+    """int32 entries of a table that routes by the token's number (DeepSeek V4's first layers)."""
+    scheme: Scheme | None = None
+    """How the experts are quantised where it differs from the rest."""
 
 
 FeedForward: TypeAlias = Mlp | Experts
@@ -244,6 +271,8 @@ class Quantization:
     bits: int = 8
     group_size: int | None = None
     weight_block: tuple[int, int] | None = None
+    scale_bytes: int = 4
+    """Of a block's scale."""
     static_activations: bool = False
     ignored: tuple[str, ...] = ()
     """Modules outside the layers, and regular expressions, that keep the model's dtype."""
@@ -1208,6 +1237,61 @@ def _deepseek(source: _Source) -> Shape:
     return _shape(source, layers, tied=False, rope_dim=attention.qk_rope_head_dim, tower=tower)
 
 
+def _deepseek_v4(source: _Source) -> Shape:
+    """DeepSeek V4 (vLLM 0.25.1, vllm/models/deepseek_v4): compressed attention and hyper-connections."""
+    text = source.text
+    hidden = text.count("hidden_size")
+    count = _num_layers(text)
+    ratios = text.values.get("compress_ratios")
+    if not isinstance(ratios, list) or len(ratios) < count or set(ratios[:count]) - {0, 4, 128}:
+        raise _UnreadableError("compress_ratios is not a ratio of 0, 4 or 128 per layer", "compress_ratios")
+    streams = text.count("hc_mult", most=64)
+    mixes = streams * (streams + 2)
+    hyper = 2 * (mixes * streams * hidden + mixes + 3)
+    heads = text.count("num_attention_heads", most=2**16)
+    indexer = Indexer(text.count("index_n_heads"), text.count("index_head_dim"))
+    width = text.count("moe_intermediate_size")
+    shared = text.count("n_shared_experts", default=1, most=2**10)
+    experts = _experts(
+        text,
+        ("n_routed_experts",),
+        shared=Mlp(width * shared),
+        correction_bias=True,
+        scheme=Scheme.MXFP4_EXPERTS if text.text("expert_dtype") == "fp4" else None,
+    )
+    table = text.count("vocab_size") * experts.num_experts_per_tok
+    hashed = replace(experts, correction_bias=False, table_elements=table)
+    hash_layers = text.count("num_hash_layers", default=0, least=0, most=MOST_LAYERS)
+    layers = []
+    for i, ratio in enumerate(ratios[:count]):
+        mixer = CompressedAttention(
+            heads,
+            text.count("head_dim"),
+            text.count("q_lora_rank"),
+            text.count("o_lora_rank"),
+            text.count("o_groups"),
+            text.count("sliding_window", most=LONGEST_CONTEXT),
+            cast(int, ratio),
+            indexer if ratio == 4 else None,
+            hyper,
+        )
+        if heads * mixer.head_dim % mixer.o_groups:
+            raise _UnreadableError(f"o_groups {mixer.o_groups} does not divide the heads", "o_groups")
+        layers.append(Layer(mixer, hashed if i < hash_layers else experts, 2 * hidden))
+    shape = _shape(
+        source,
+        layers,
+        tied=False,
+        rope_dim=text.count("qk_rope_head_dim"),
+        # The mix of the last hidden states is in fp32: twice the elements of a two-byte type.
+        plain_elements=2 * (streams * streams * hidden + streams + 1),
+    )
+    how = shape.quantization
+    if how is not None and how.scheme is Scheme.FP8_BLOCK:
+        shape = replace(shape, quantization=replace(how, scale_bytes=1))
+    return replace(shape, rope_elements=8 * shape.rope_elements)  # fp32, for each kind of layer
+
+
 def _skips_indexer(text: _Fields, index: int) -> bool:
     """Whether the layer takes an earlier layer's choice of tokens (vLLM 0.25.1, deepseek_v2.py)."""
     pattern = text.values.get("index_topk_pattern")
@@ -1526,6 +1610,7 @@ READERS: dict[str, _Reader] = {
     "DeepseekV2ForCausalLM": _deepseek,
     "DeepseekV3ForCausalLM": _deepseek,
     "DeepseekV32ForCausalLM": _deepseek,
+    "DeepseekV4ForCausalLM": _deepseek_v4,
     "GlmMoeDsaForCausalLM": _deepseek,
     "KimiK25ForConditionalGeneration": _deepseek,
     "Qwen3NextForCausalLM": _qwen_hybrid,
