@@ -266,7 +266,7 @@ def run_plan(options: argparse.Namespace) -> int:
             _emit(json.dumps(planning.plan_value(subject, plan), indent=2, ensure_ascii=False) + "\n")
         else:
             _emit(plan_text(subject, plan, color=color))
-        return FAILED if plan.fits.value == "no" else OK
+        return OK  # "does not fit" is an answer, not an error
     rows = planning.plan_all(request, subject, shared, profile)
     if options.format == "json":
         _emit(json.dumps(planning.rows_value(subject, rows), indent=2, ensure_ascii=False) + "\n")

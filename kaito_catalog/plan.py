@@ -603,7 +603,7 @@ def instance_type_plans(
         if listed is not None and not listed.vllm:
             reason = f"vLLM's CUDA build does not run on {listed.name}"
             parallelism = Parallelism(instance_type.gpu_count)
-            refused = _refused(reason, "gpu", gpu, parallelism, settings, profile.vllm_version)
+            refused = _refused(reason, "gpu", gpu, parallelism, asked, vllm_version)
             found.append(InstanceTypePlan(instance_type, refused, None, None, None))
             continue
         plan = make_plan(
@@ -614,12 +614,6 @@ def instance_type_plans(
             settings=asked,
             vllm_version=vllm_version,
         )
-        listed = shared.gpu(instance_type.gpu)
-        if listed is not None and not listed.vllm:
-            reason = "vLLM's CUDA build does not run on it"
-            plan = replace(
-                plan, fits=Fit.UNKNOWN, limited_by="gpu", reason=reason, per_gpu=None, kv_cache=None
-            )
         needed = None
         if plan.fits in (Fit.YES, Fit.TIGHT):
             needed = smallest_gpu_count(
