@@ -198,8 +198,9 @@ def test_a_gpu_nobody_has_seen_widens_the_expected_error_instead_of_failing(
         assert cli.main(["plan", "phi-4", "--gpu-count", "1", "--format", "json", *arguments]) == 0
         return int(json.loads(capsys.readouterr().out)["expectedErrorBytes"])
 
-    seen = error_of("--gpu", "NVIDIA H100 80GB")
-    assert error_of("--gpu", "Abacus 9000", "--gpu-memory", "79.19") > seen
+    measured = ("--vllm-version", "0.19.0")
+    seen = error_of("--gpu", "NVIDIA H100 80GB", *measured)
+    assert error_of("--gpu", "Abacus 9000", "--gpu-memory", "79.19", *measured) > seen
     assert error_of("--gpu", "NVIDIA H100 80GB", "--vllm-version", "9.9.9") > seen
 
 
