@@ -43,7 +43,7 @@ import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 # The directory of this file holds a `vllm.py` of our own, which must not shadow vLLM.
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -59,6 +59,9 @@ DEFAULT_GPU = {"name": "NVIDIA H100 80GB HBM3", "capability": "9.0", "memoryByte
 
 # Streaming multiprocessors; only kernels' tuning looks at the number, never a size.
 COMPUTE_UNITS = 132
+
+# module -> quantisation method -> kernel -> wrapped tensor -> storage -> data
+HELD_DEPTH = 6
 
 LOG_LINES_KEPT = 60
 TICK_SECONDS = 0.5
@@ -129,6 +132,13 @@ def resolve_layout(vllm_config: Any, specs: Mapping[str, Any]) -> None:
     worker = types.SimpleNamespace(vllm_config=vllm_config)
     layouts = WorkerBase.get_supported_kv_cache_layouts(worker)
     resolve_kv_cache_layout(vllm_config, [layouts], specs.values())
+
+
+def leave_expert_maps_undescribed() -> None:
+    """A log line lists which experts a rank holds, read off a tensor that has no content on the meta device."""
+    with contextlib.suppress(ImportError):
+        module = importlib.import_module("vllm.model_executor.layers.fused_moe.expert_map_manager")
+        module.ExpertMapManager.get_compressed_map_string = lambda self: "not described"
 
 
 def first_importable(*names: str) -> Any:
@@ -282,7 +292,19 @@ class _Operator:
             return []
         if "support" in self._name:
             return True
+        if self._name in REPACKING:
+            return REPACKING[self._name](*args, **kwargs)
         raise NotImplementedError(f"the kernel {self._name} does not run on a simulated GPU")
+
+
+def marlin_repacked(b_q_weight: Any, *rest: Any) -> Any:
+    """Marlin's layout of 4- and 8-bit weights: the same bytes in tiles of 16 × 16, as the kernel's own shape function has it."""
+    *_, size_k, size_n, num_bits = [item for item in rest if isinstance(item, int) and not isinstance(item, bool)][:3]
+    packed = 32 // num_bits
+    return b_q_weight.new_empty((size_k // 16, size_n * 16 // packed))
+
+
+REPACKING = {"gptq_marlin_repack": marlin_repacked, "awq_marlin_repack": marlin_repacked}
 
 
 def make_lookups_succeed(namespace: Any) -> None:
@@ -382,13 +404,18 @@ def exact_plan(request: JSON, progress: Progress) -> JSON:
     def build(rank: Rank) -> RankContent:
         return build_rank(vllm_config, rank, after_loading=after_loading)
 
+    def build_apart(rank: Rank) -> RankContent:
+        return cast(RankContent, in_child(lambda: build(rank)))
+
     contents = []
     for rank in ranks[1:]:
         progress(f"building pipeline rank {rank.pipeline}, tensor rank {rank.tensor}")
-        contents.append(in_child(lambda rank=rank: build(rank)))
+        contents.append(build_apart(rank))
     progress(f"building {vllm_config.model_config.architecture}")
+    spare = in_child(lambda: without_deep_gemm(build, ranks[0])) if after_loading and uses_blocks(vllm_config) else {}
     # Last and in this process: building a model settles block sizes in the configuration that the planner reads.
     contents.insert(0, build(ranks[0]))
+    contents = [with_known_loading(content, spare) for content in contents]
     progress("planning the KV cache")
     budget_bytes = request.get("kvCacheBytes")
     kv_cache = plan_kv_cache(vllm_config, contents, budget_bytes=budget_bytes)
@@ -537,17 +564,42 @@ def bytes_by_dtype(model: Any) -> tuple[dict[str, int], dict[str, int], dict[str
         if key not in seen:
             seen.add(key)
             dtype = str(tensor.dtype).removeprefix("torch.")
-            into[dtype] = into.get(dtype, 0) + tensor.numel() * tensor.element_size()
+            into[dtype] = into.get(dtype, 0) + tensor.untyped_storage().nbytes()
 
     for _, parameter in model.named_parameters(remove_duplicate=False):
         add(parameter, parameters)
     for _, buffer in model.named_buffers(remove_duplicate=False):
         add(buffer, buffers)
     for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, torch.Tensor):
-                add(value, others)
+        for tensor in held_tensors(module):
+            add(tensor, others)
     return tuple(dict(sorted(by.items())) for by in (parameters, buffers, others))  # type: ignore[return-value]
+
+
+def held_tensors(module: Any) -> Iterator[Any]:
+    """Tensors that a module keeps outside torch's registers: in plain attributes, or inside its kernels' objects.
+
+    Repacked weights may live in the latter only (mxfp4: in the module's quantisation method, wrapped by
+    triton_kernels). Other modules and vLLM's configuration, which knows every layer, are not followed.
+    """
+    import torch
+
+    seen: set[int] = set()
+    pending = [(value, 0) for value in vars(module).values()]
+    while pending:
+        value, depth = pending.pop()
+        if isinstance(value, torch.Tensor):
+            yield value
+            continue
+        if id(value) in seen or depth > HELD_DEPTH or isinstance(value, (torch.nn.Module, type)):
+            continue
+        seen.add(id(value))
+        if isinstance(value, (list, tuple)):
+            pending += [(item, depth + 1) for item in value]
+        elif isinstance(value, dict):
+            pending += [(item, depth + 1) for item in value.values()]
+        elif type(value).__module__.startswith(("vllm.model_executor", "vllm.v1", "triton_kernels", "vllm.third_party")):
+            pending += [(item, depth + 1) for item in getattr(value, "__dict__", {}).values()]
 
 
 def weights_after_loading(vllm_config: Any, model: Any) -> JSON:
@@ -575,6 +627,26 @@ def weights_after_loading(vllm_config: Any, model: Any) -> JSON:
         "bufferBytes": sum(buffers.values()),
         "otherBytes": sum(others.values()),
     }
+
+
+def uses_blocks(vllm_config: Any) -> bool:
+    """fp8 weights scaled by block, which DeepGEMM rearranges with kernels of its own where it is used."""
+    return getattr(vllm_config.quant_config, "weight_block_size", None) is not None
+
+
+def without_deep_gemm(build: Callable[[Rank], RankContent], rank: Rank) -> JSON:
+    """What `rank` holds after loading if vLLM is told to leave DeepGEMM alone."""
+    os.environ["VLLM_USE_DEEP_GEMM"] = os.environ["VLLM_MOE_USE_DEEP_GEMM"] = "0"
+    try:
+        return {**build(rank).after_loading, "without": "DeepGEMM"}
+    except WorkerFailure:
+        return {}
+
+
+def with_known_loading(content: RankContent, spare: JSON) -> RankContent:
+    """Use the figures without DeepGEMM where those with it are unknown; they are the first rank's."""
+    usable = spare.get("known") and not content.after_loading["known"] and content.rank.pipeline == 0
+    return content._replace(after_loading=spare) if usable else content
 
 
 def attention_backends(vllm_config: Any) -> list[str]:
@@ -643,8 +715,16 @@ def plan_kv_cache(
         plan |= {
             "groups": describe_groups(configs[0]),
             "neededBytes": max(check["neededBytes"] for check in roomy),
+            # Before layers are put into groups of equal size, which pads models with several kinds of layer.
+            "neededByLayersBytes": max(
+                sum(spec.max_memory_usage_bytes(vllm_config) for spec in worker.values()) for worker in specs
+            ),
             "neededBlocks": needed_blocks,
-            "blockBytes": max(pool_bytes(config) // config.num_blocks for config in configs),
+            "blockBytes": max(
+                kv_cache_utils._pool_bytes_per_block(vllm_config, config.kv_cache_groups)
+                for config in configs
+                if config.kv_cache_groups
+            ),
         }
         with record_admission(kv_cache_utils) as checks:
             try:
@@ -652,14 +732,13 @@ def plan_kv_cache(
             except ValueError as error:
                 if not checks:
                     raise refusal(error, stage="kv-cache") from error
-                longest = min(check["estimate"]() for check in checks)
                 return plan | {
                     "fits": False,
                     "refusal": own_words(error),
                     "blocks": None,
                     "tokens": None,
                     "maxConcurrency": None,
-                    "longestModelLen": max(0, longest),
+                    "longestModelLen": longest_model_len(vllm_config, checks),
                 }
         capacity = kv_cache_utils.get_max_concurrency_for_kv_cache_config(vllm_config, configs[0])
         return plan | {
@@ -668,8 +747,19 @@ def plan_kv_cache(
             # What vLLM prints as "GPU KV cache size": no capacity for models with several kinds of layer.
             "tokens": int(capacity * vllm_config.model_config.max_model_len),
             "maxConcurrency": capacity,
-            "longestModelLen": min(check["estimate"]() for check in checks),
+            "longestModelLen": longest_model_len(vllm_config, checks),
         }
+
+
+def longest_model_len(vllm_config: Any, checks: Sequence[JSON]) -> int:
+    """The longest max_model_len, up to the model's own limit, that the planner would admit with the same settings."""
+    model = vllm_config.model_config
+    requested = model.max_model_len
+    try:
+        model.max_model_len = max(requested, int(model.get_and_verify_max_len(None)))
+        return max(0, min(check["estimate"]() for check in checks))
+    finally:
+        model.max_model_len = requested
 
 
 def copies(specs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -699,10 +789,6 @@ def record_admission(kv_cache_utils: Any) -> Iterator[list[JSON]]:
         yield checks
     finally:
         kv_cache_utils._check_enough_kv_cache_memory = original
-
-
-def pool_bytes(kv_cache_config: Any) -> int:
-    return sum(int(tensor.size) for tensor in kv_cache_config.kv_cache_tensors)
 
 
 def bytes_per_token(specs: Mapping[str, Any]) -> float:
@@ -1079,11 +1165,7 @@ def judge_configuration(parser: Any, argv: Sequence[str], given: JSON) -> tuple[
 
 def configuration_finding(error: Exception, given: JSON) -> JSON:
     message = own_words(error)
-    mentioned = [
-        key
-        for key in given
-        if re.search(rf"\b{re.escape(key).replace('-', '[-_ ]').replace('_', '[-_ ]')}\b", message)
-    ]
+    mentioned = [key for key in given if names_option(message, key)]
     return {
         "option": mentioned[0] if len(mentioned) == 1 else None,
         "kind": "unsupported-architecture"
@@ -1091,6 +1173,11 @@ def configuration_finding(error: Exception, given: JSON) -> JSON:
         else "configuration",
         "message": message,
     }
+
+
+def names_option(message: str, key: str) -> bool:
+    words = "[-_ ]".join(re.escape(word) for word in re.split("[-_]", key))
+    return re.search(rf"(?<![\w-]){words}(?![\w-])", message, re.IGNORECASE) is not None
 
 
 # ======================================================================================================================
@@ -1135,7 +1222,7 @@ def failure_class(error: BaseException, *, stage: str) -> str:
             return name
     if "NotImplementedError" in names:
         return "missing-kernel"
-    if stage == "configuration":
+    if stage == "configuration" or (stage == "model" and names & {"ValueError", "AssertionError"}):
         return "bad-option"
     return "other"
 
@@ -1143,6 +1230,7 @@ def failure_class(error: BaseException, *, stage: str) -> str:
 def refusal(error: BaseException, *, stage: str) -> WorkerFailure:
     if isinstance(error, WorkerFailure):
         return error
+    traceback.print_exception(error)
     return WorkerFailure(failure_class(error, stage=stage), own_words(error), type(error).__name__)
 
 
@@ -1582,8 +1670,6 @@ def reply(descriptor: int, function: Callable[[JSON, Progress], JSON], request: 
     try:
         answer: JSON = {"id": name, "ok": True, "result": function(request, progress)}
     except WorkerFailure as failure:
-        if failure.failure_class == "other":
-            traceback.print_exc()
         answer = {"id": name, "ok": False, "error": failure.as_json()}
     except BaseException as error:
         traceback.print_exc()
@@ -1687,6 +1773,7 @@ def import_for_planning(capability: tuple[int, int] | None) -> None:
         simulate_cuda(capability)
     simulate_process_groups()
     inspect_models_in_process()
+    leave_expert_maps_undescribed()
     for name in (
         "vllm.engine.arg_utils",
         "vllm.model_executor.model_loader.utils",
