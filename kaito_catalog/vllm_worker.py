@@ -32,6 +32,7 @@ import math
 import os
 import pickle
 import re
+import resource
 import select
 import shutil
 import signal
@@ -1271,11 +1272,16 @@ class MemoryReport:
     def kaito_catalog_memory(self: Any) -> JSON:
         runner = self.model_runner
         snapshot = getattr(self, "init_snapshot", None)
-        parameters, buffers, _ = live_bytes(runner.get_model())
+        parameters, buffers, others = bytes_by_dtype(runner.get_model())
         return {
             "rank": getattr(self, "rank", 0),
-            "weightsBytesByDtype": parameters,
+            # Loaded: before vLLM repacks. Kept: what the model's parameters still hold; on CPU the linear layers'
+            # weights leave them for the kernels' own memory.
+            "loadedBytesByDtype": dict(_LOADED) or None,
+            "keptBytesByDtype": parameters,
             "bufferBytesByDtype": buffers,
+            "otherBytesByDtype": others,
+            "kvCacheBytes": sum_of_storages(getattr(runner, "kv_caches", ())),
             "modelMemoryBytes": as_int(getattr(runner, "model_memory_usage", None)),
             "requestedBytes": as_int(getattr(self, "requested_memory", None)),
             "totalBytes": as_int(getattr(snapshot, "total_memory", None)),
@@ -1290,8 +1296,34 @@ class MemoryReport:
         }
 
 
-def live_bytes(model: Any) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
-    return bytes_by_dtype(model)
+# Parameters by dtype as they were loaded, of this process's rank.
+_LOADED: dict[str, int] = {}
+
+
+def record_loaded_weights() -> None:
+    """Sum the parameters between loading and repacking, in engines that run in this process."""
+    loader: Any = importlib.import_module("vllm.model_executor.model_loader.base_loader")
+    original = loader.process_weights_after_loading
+
+    def process(model: Any, *args: Any, **kwargs: Any) -> Any:
+        _LOADED.update(bytes_by_dtype(model)[0])
+        return original(model, *args, **kwargs)
+
+    loader.process_weights_after_loading = process
+
+
+def sum_of_storages(tensors: Any) -> int:
+    """Bytes of the distinct storages behind (lists of) tensors."""
+    storages: dict[int, int] = {}
+    pending = list(tensors)
+    while pending:
+        item = pending.pop()
+        if isinstance(item, (list, tuple)):
+            pending += item
+        elif hasattr(item, "untyped_storage"):
+            storage = item.untyped_storage()
+            storages[storage._cdata] = storage.nbytes()
+    return sum(storages.values())
 
 
 def as_int(value: Any) -> int | None:
@@ -1312,11 +1344,14 @@ def dry_run(request: JSON, progress: Progress) -> JSON:
     clock = Stopwatch()
     progress("importing vLLM")
     device = claim_device(request)
+    if device == "cpu":
+        limit_host_memory(request.get("hostMemoryBytes"))
     from vllm import LLM, SamplingParams
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.core import kv_cache_utils
 
     forward_log_as_progress(progress)
+    record_loaded_weights()
     weights = request.get("weights", "dummy")
     report: JSON = {**versions(), "device": device, "weights": weights, "hardware": describe_hardware(device)}
     clock.lap("importSeconds")
@@ -1334,6 +1369,7 @@ def dry_run(request: JSON, progress: Progress) -> JSON:
     try:
         progress("reading the configuration")
         EngineArgs(**args).create_engine_config()
+        clock.lap("configurationSeconds")
         stage = "engine"
         progress("starting the engine")
         with record_admission(kv_cache_utils) as admissions:
@@ -1359,12 +1395,13 @@ def dry_run(request: JSON, progress: Progress) -> JSON:
                 "maxConcurrency": getattr(cache, "kv_cache_max_concurrency", None),
                 **(admission_figures(admissions) if admissions else {}),
             },
+            "hostPeakBytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "seconds": clock.laps,
         }
     except Exception as error:
         traceback.print_exc()
         refused = [check for check in admissions if check["neededBytes"] > check["availableBytes"]]
-        clock.lap(f"{stage}Seconds")
+        clock.lap("configurationSeconds" if stage == "configuration" else "failedAfterSeconds")
         if refused:
             figures = admission_figures(refused)
             return report | {"outcome": "does-not-fit", **figures, "message": own_words(error), "seconds": clock.laps}
@@ -1414,6 +1451,21 @@ def claim_device(request: JSON) -> str:
     if wanted not in ("auto", device):
         raise WorkerFailure("no-device", f"device {wanted} was asked for; this vLLM runs on {device}")
     return device
+
+
+def limit_host_memory(limit_bytes: int | None) -> None:
+    """Have allocations fail instead of the kernel ending processes, ours or others', when the host's memory is gone."""
+    if limit_bytes is None:
+        limit_bytes = available_host_bytes()
+    if limit_bytes:
+        resource.setrlimit(resource.RLIMIT_DATA, (int(limit_bytes), int(limit_bytes)))
+
+
+def available_host_bytes() -> int | None:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
+    return None
 
 
 def describe_hardware(device: str) -> JSON:
