@@ -20,6 +20,9 @@ no plan sees another's global state (parallel groups, the layers registered in a
 Engines and servers get a fresh interpreter in a process group of their own. Whoever loses its parent ends.
 """
 
+# mypy: disable-error-code="import-not-found,misc"
+# vLLM and torch are in another environment than the one that checks types.
+
 from __future__ import annotations
 
 import contextlib
@@ -63,12 +66,13 @@ COMPUTE_UNITS = 132
 
 # module -> quantisation method -> kernel -> wrapped tensor -> storage -> data
 HELD_DEPTH = 6
+HELD_BY = ("vllm.model_executor", "vllm.v1", "vllm.third_party", "triton_kernels")
 
 LOG_LINES_KEPT = 60
 TICK_SECONDS = 0.5
 
 
-class WorkerFailure(Exception):
+class RequestError(Exception):
     """A request that could not be answered, with the class that callers act on."""
 
     def __init__(self, failure_class: str, message: str, exception: str = "") -> None:
@@ -114,8 +118,8 @@ def register_kv_cache_specs(vllm_config: Any) -> None:
 def read_layer_specs(vllm_config: Any) -> tuple[dict[str, Any], int]:
     """Every layer's KV cache spec as the model runner collects it, and how many layers use another layer's cache.
 
-    The runner's own method is called on a stand-in that has the two attributes the method reads, so that what it does
-    beyond asking the layers (0.25: block strides; 0.32: adjusting specs to the attention back end) is not repeated here.
+    The runner's own method is called on a stand-in that has the two attributes the method reads, so that what it
+    does beyond asking the layers (0.25: block strides; 0.32: fitting specs to the back end) is not repeated here.
     """
     runner = importlib.import_module("vllm.v1.worker.gpu_model_runner")
     stand_in = types.SimpleNamespace(vllm_config=vllm_config, shared_kv_cache_layers={})
@@ -149,7 +153,7 @@ def first_importable(*names: str) -> Any:
                 return importlib.import_module(name)
         except ModuleNotFoundError:
             continue
-    raise WorkerFailure("other", f"this vLLM has none of {', '.join(names)}")
+    raise RequestError("other", f"this vLLM has none of {', '.join(names)}")
 
 
 # ======================================================================================================================
@@ -183,7 +187,7 @@ class Gpu(NamedTuple):
         try:
             return cls(str(given["name"]), (int(major), int(minor or 0)), int(given["memoryBytes"]))
         except (TypeError, ValueError) as error:
-            raise WorkerFailure("bad-request", f"gpu {given!r}: {error}") from error
+            raise RequestError("bad-request", f"gpu {given!r}: {error}") from error
 
     def as_json(self) -> JSON:
         capability = ".".join(map(str, self.capability))
@@ -210,14 +214,14 @@ def simulate_cuda(capability: tuple[int, int]) -> None:
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)
         sys.modules[name] = module
 
-    platforms = importlib.import_module("vllm.platforms")
+    platforms: Any = importlib.import_module("vllm.platforms")
     from vllm.platforms.cuda import NonNvmlCudaPlatform
     from vllm.platforms.interface import DeviceCapability
 
     simulated_capability = DeviceCapability(*capability)
     hardware = _SimulatedHardware
 
-    class SimulatedCuda(NonNvmlCudaPlatform):  # type: ignore[misc]
+    class SimulatedCuda(NonNvmlCudaPlatform):
         get_device_capability = classmethod(lambda cls, device_id=0: simulated_capability)
         get_device_name = classmethod(lambda cls, device_id=0: hardware.gpu.name)
         get_device_total_memory = classmethod(lambda cls, device_id=0: hardware.gpu.memory_bytes)
@@ -265,8 +269,8 @@ def simulate_cuda(capability: tuple[int, int]) -> None:
 
     # A GPU image has DeepGEMM, which sparse indexers insist on.
     for name in ("vllm.utils.import_utils", "vllm.utils.deep_gemm"):
-        module = importlib.import_module(name)
-        module.has_deep_gemm = lambda: True  # type: ignore[attr-defined]
+        dependencies: Any = importlib.import_module(name)
+        dependencies.has_deep_gemm = lambda: True
 
 
 class _Nothing:
@@ -299,8 +303,9 @@ class _Operator:
 
 
 def marlin_repacked(b_q_weight: Any, *rest: Any) -> Any:
-    """Marlin's layout of 4- and 8-bit weights: the same bytes in tiles of 16 × 16, as the kernel's own shape function has it."""
-    *_, size_k, size_n, num_bits = [item for item in rest if isinstance(item, int) and not isinstance(item, bool)][:3]
+    """Marlin's layout of 4- and 8-bit weights: the same bytes in tiles of 16 × 16, as vLLM's shape function has it."""
+    integers = [item for item in rest if isinstance(item, int) and not isinstance(item, bool)]
+    size_k, size_n, num_bits = integers[:3]
     packed = 32 // num_bits
     return b_q_weight.new_empty((size_k // 16, size_n * 16 // packed))
 
@@ -413,7 +418,11 @@ def exact_plan(request: JSON, progress: Progress) -> JSON:
         progress(f"building pipeline rank {rank.pipeline}, tensor rank {rank.tensor}")
         contents.append(build_apart(rank))
     progress(f"building {vllm_config.model_config.architecture}")
-    spare = in_child(lambda: without_deep_gemm(build, ranks[0])) if after_loading and uses_blocks(vllm_config) else {}
+    spare = (
+        in_child(lambda: without_deep_gemm(build, ranks[0]))
+        if after_loading and uses_blocks(vllm_config)
+        else {}
+    )
     # Last and in this process: building a model settles block sizes in the configuration that the planner reads.
     contents.insert(0, build(ranks[0]))
     contents = [with_known_loading(content, spare) for content in contents]
@@ -462,14 +471,14 @@ def engine_config(request: JSON, progress: Progress) -> Any:
 def model_path(request: JSON) -> str:
     model = request.get("model")
     if not isinstance(model, str) or not model:
-        raise WorkerFailure("bad-request", "the request names no model")
+        raise RequestError("bad-request", "the request names no model")
     if os.path.isdir(model):
         names = ("config.json", "params.json")
         if not any(os.path.exists(os.path.join(model, name)) for name in names):
-            raise WorkerFailure("bad-request", f"{model} holds neither config.json nor params.json")
+            raise RequestError("bad-request", f"{model} holds neither config.json nor params.json")
         return os.path.abspath(model)
     if os.path.isabs(model) or model.startswith("."):
-        raise WorkerFailure("bad-request", f"{model} is not a directory")
+        raise RequestError("bad-request", f"{model} is not a directory")
     return model
 
 
@@ -527,9 +536,7 @@ def build_rank(vllm_config: Any, rank: Rank, *, after_loading: bool) -> RankCont
     except Exception as error:
         raise refusal(error, stage="model") from error
     loaded = weights_after_loading(vllm_config, model) if after_loading else {}
-    return RankContent(
-        rank, type(model).__name__, parameters, buffers, loaded, specs, shared, backends
-    )
+    return RankContent(rank, type(model).__name__, parameters, buffers, loaded, specs, shared, backends)
 
 
 @contextlib.contextmanager
@@ -538,9 +545,7 @@ def stay_on_meta() -> Iterator[None]:
     from torch.overrides import TorchFunctionMode
 
     class StayOnMeta(TorchFunctionMode):
-        def __torch_function__(
-            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = dict(kwargs or {})
             if str(kwargs.get("device", "")).startswith("cuda"):
                 kwargs["device"] = "meta"
@@ -552,8 +557,6 @@ def stay_on_meta() -> Iterator[None]:
 
 def bytes_by_dtype(model: Any) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
     """Bytes of a model's parameters, registered buffers and other tensors its modules hold, each by dtype."""
-    import torch
-
     parameters: dict[str, int] = {}
     buffers: dict[str, int] = {}
     others: dict[str, int] = {}
@@ -574,7 +577,7 @@ def bytes_by_dtype(model: Any) -> tuple[dict[str, int], dict[str, int], dict[str
     for module in model.modules():
         for tensor in held_tensors(module):
             add(tensor, others)
-    return tuple(dict(sorted(by.items())) for by in (parameters, buffers, others))  # type: ignore[return-value]
+    return dict(sorted(parameters.items())), dict(sorted(buffers.items())), dict(sorted(others.items()))
 
 
 def held_tensors(module: Any) -> Iterator[Any]:
@@ -599,7 +602,7 @@ def held_tensors(module: Any) -> Iterator[Any]:
             pending += [(item, depth + 1) for item in value]
         elif isinstance(value, dict):
             pending += [(item, depth + 1) for item in value.values()]
-        elif type(value).__module__.startswith(("vllm.model_executor", "vllm.v1", "triton_kernels", "vllm.third_party")):
+        elif type(value).__module__.startswith(HELD_BY):
             pending += [(item, depth + 1) for item in getattr(value, "__dict__", {}).values()]
 
 
@@ -640,7 +643,7 @@ def without_deep_gemm(build: Callable[[Rank], RankContent], rank: Rank) -> JSON:
     os.environ["VLLM_USE_DEEP_GEMM"] = os.environ["VLLM_MOE_USE_DEEP_GEMM"] = "0"
     try:
         return {**build(rank).after_loading, "without": "DeepGEMM"}
-    except WorkerFailure:
+    except RequestError:
         return {}
 
 
@@ -664,9 +667,7 @@ def held_bytes(content: RankContent) -> int:
     return sum(content.parameters.values()) + sum(content.buffers.values())
 
 
-def plan_kv_cache(
-    vllm_config: Any, contents: Sequence[RankContent], *, budget_bytes: int | None
-) -> JSON:
+def plan_kv_cache(vllm_config: Any, contents: Sequence[RankContent], *, budget_bytes: int | None) -> JSON:
     """vLLM's own plan of the KV cache: groups, what one request of max_model_len needs, what the budget holds.
 
     Without `budget_bytes` the budget is what gpu_memory_utilization leaves beside the weights alone: an upper bound,
@@ -758,7 +759,7 @@ def longest_model_len(vllm_config: Any, checks: Sequence[JSON]) -> int:
     requested = model.max_model_len
     try:
         model.max_model_len = max(requested, int(model.get_and_verify_max_len(None)))
-        return max(0, min(check["estimate"]() for check in checks))
+        return max(0, min(int(check["estimate"]()) for check in checks))
     finally:
         model.max_model_len = requested
 
@@ -794,8 +795,7 @@ def record_admission(kv_cache_utils: Any) -> Iterator[list[JSON]]:
 
 def bytes_per_token(specs: Mapping[str, Any]) -> float:
     """Bytes that one more token of context costs: layers whose cache grows with it, without windows and states."""
-    growing = [spec for spec in specs.values() if grows(spec)]
-    return sum(spec.page_size_bytes / spec.block_size for spec in growing)
+    return float(sum(spec.page_size_bytes / spec.block_size for spec in specs.values() if grows(spec)))
 
 
 def grows(spec: Any) -> bool:
@@ -1023,7 +1023,10 @@ def check_options(request: JSON, progress: Progress) -> JSON:
 
     refused = {finding["option"] for finding in findings if finding["kind"] in PARSER_KINDS}
     accepted = [
-        token for key, value in pairs if key not in refused for token in intended_arguments(parser, key, value)
+        token
+        for key, value in pairs
+        if key not in refused
+        for token in intended_arguments(parser, key, value)
     ]
     progress("making the engine configuration")
     resolved, refusals = judge_configuration(parser, [*base, *accepted], dict(pairs))
@@ -1126,7 +1129,9 @@ def judge_option(parser: Any, key: str, value: Any) -> Iterator[JSON]:
 def boolean_meaning(value: Any) -> bool | None:
     if isinstance(value, bool):
         return value
-    return {"false": False, "true": True, "no": False, "yes": True, "0": False, "1": True}.get(str(value).lower())
+    return {"false": False, "true": True, "no": False, "yes": True, "0": False, "1": True}.get(
+        str(value).lower()
+    )
 
 
 def nearest(key: str, flags: Mapping[str, Any]) -> str | None:
@@ -1203,10 +1208,14 @@ FAILURE_PATTERNS = (
         r"no kernel image is available|Failed to find a kernel|No valid attention backend"
         r"|not supported (on|for) (the )?(current |this )?(platform|device|CPU|cpu)|is currently not supported in cpu"
         r"|has no attribute|No available .*(backend|kernel)|no .*(backend|kernel)s? (is |are )?(available|supports?)"
-        r"|Minimum capability|not supported for the current GPU|(kernel|op(erator)?) .*(not|isn't) (implemented|available)"
+        r"|Minimum capability|not supported for the current GPU"
+        r"|(kernel|op(erator)?) .*(not|isn't) (implemented|available)"
         r"|Could not run '|does not support .* on (cpu|CPU)|Unsupported (moe|MoE|FP8|fp8|mxfp4|MXFP4)|No \w+ (MoE|moe)",
     ),
 )
+
+
+LACKING = r"not supported (on|for|in)\b|not supported .* (platform|device)|Minimum capability"
 
 
 def failure_class(error: BaseException, *, stage: str) -> str:
@@ -1216,9 +1225,9 @@ def failure_class(error: BaseException, *, stage: str) -> str:
     if names & {"OutOfMemoryError", "MemoryError"}:
         return "out-of-memory"
     for name, pattern in FAILURE_PATTERNS:
-        if name == "missing-kernel" and stage == "configuration" and not names & {"NotImplementedError"}:
-            if not re.search(r"not supported (on|for|in)|not supported .* (platform|device)|Minimum capability", text):
-                continue
+        # A configuration names kernels and back ends freely; only a lacking one is not the option's fault.
+        if name == "missing-kernel" and stage == "configuration" and not re.search(LACKING, text):
+            continue
         if re.search(pattern, text):
             return name
     if "NotImplementedError" in names:
@@ -1228,11 +1237,11 @@ def failure_class(error: BaseException, *, stage: str) -> str:
     return "other"
 
 
-def refusal(error: BaseException, *, stage: str) -> WorkerFailure:
-    if isinstance(error, WorkerFailure):
+def refusal(error: BaseException, *, stage: str) -> RequestError:
+    if isinstance(error, RequestError):
         return error
     traceback.print_exception(error)
-    return WorkerFailure(failure_class(error, stage=stage), own_words(error), type(error).__name__)
+    return RequestError(failure_class(error, stage=stage), own_words(error), type(error).__name__)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -1272,7 +1281,7 @@ class MemoryReport:
     def kaito_catalog_memory(self: Any) -> JSON:
         runner = self.model_runner
         snapshot = getattr(self, "init_snapshot", None)
-        parameters, buffers, others = bytes_by_dtype(runner.get_model())
+        parameters, buffers, _ = bytes_by_dtype(runner.get_model())
         return {
             "rank": getattr(self, "rank", 0),
             # Loaded: before vLLM repacks. Kept: what the model's parameters still hold; on CPU the linear layers'
@@ -1280,7 +1289,6 @@ class MemoryReport:
             "loadedBytesByDtype": dict(_LOADED) or None,
             "keptBytesByDtype": parameters,
             "bufferBytesByDtype": buffers,
-            "otherBytesByDtype": others,
             "kvCacheBytes": sum_of_storages(getattr(runner, "kv_caches", ())),
             "modelMemoryBytes": as_int(getattr(runner, "model_memory_usage", None)),
             "requestedBytes": as_int(getattr(self, "requested_memory", None)),
@@ -1379,7 +1387,9 @@ def dry_run(request: JSON, progress: Progress) -> JSON:
         report |= describe_config(config) | {"settings": describe_settings(config)}
         progress("generating")
         prompt = [int(token) for token in request.get("promptTokenIds") or (1, 2, 3)]
-        sampling = SamplingParams(max_tokens=int(request.get("maxTokens", 4)), detokenize=False, ignore_eos=True)
+        sampling = SamplingParams(
+            max_tokens=int(request.get("maxTokens", 4)), detokenize=False, ignore_eos=True
+        )
         generated = llm.generate([{"prompt_token_ids": prompt}], sampling, use_tqdm=False)
         clock.lap("generateSeconds")
         cache = config.cache_config
@@ -1404,11 +1414,20 @@ def dry_run(request: JSON, progress: Progress) -> JSON:
         clock.lap("configurationSeconds" if stage == "configuration" else "failedAfterSeconds")
         if refused:
             figures = admission_figures(refused)
-            return report | {"outcome": "does-not-fit", **figures, "message": own_words(error), "seconds": clock.laps}
-        return report | failed(failure_class(error, stage=stage), own_words(error), type(error).__name__) | {
-            "stage": stage,
-            "seconds": clock.laps,
-        }
+            return report | {
+                "outcome": "does-not-fit",
+                **figures,
+                "message": own_words(error),
+                "seconds": clock.laps,
+            }
+        return (
+            report
+            | failed(failure_class(error, stage=stage), own_words(error), type(error).__name__)
+            | {
+                "stage": stage,
+                "seconds": clock.laps,
+            }
+        )
 
 
 def failed(name: str, message: str, exception: str = "") -> JSON:
@@ -1442,14 +1461,14 @@ def claim_device(request: JSON) -> str:
     """`cuda` or `cpu`; an error where the one that was asked for is not what this vLLM runs on."""
     wanted = request.get("device", "auto")
     if wanted not in ("auto", "cuda", "cpu"):
-        raise WorkerFailure("bad-request", f"device {wanted!r} is none of auto, cuda, cpu")
+        raise RequestError("bad-request", f"device {wanted!r} is none of auto, cuda, cpu")
     from vllm.platforms import current_platform
 
     device = str(current_platform.device_type)
     if device not in ("cuda", "cpu"):
-        raise WorkerFailure("no-device", f"vLLM finds neither a GPU nor a CPU build here (device {device!r})")
+        raise RequestError("no-device", f"vLLM finds neither a GPU nor a CPU build here (device {device!r})")
     if wanted not in ("auto", device):
-        raise WorkerFailure("no-device", f"device {wanted} was asked for; this vLLM runs on {device}")
+        raise RequestError("no-device", f"device {wanted} was asked for; this vLLM runs on {device}")
     return device
 
 
@@ -1625,7 +1644,13 @@ def cache_info(metrics: str) -> JSON | None:
     if not found:
         return None
     labels = dict(re.findall(r'(\w+)="([^"]*)"', found.group(1)))
-    wanted = ("block_size", "num_gpu_blocks", "kv_cache_size_tokens", "kv_cache_max_concurrency", "cache_dtype")
+    wanted = (
+        "block_size",
+        "num_gpu_blocks",
+        "kv_cache_size_tokens",
+        "kv_cache_max_concurrency",
+        "cache_dtype",
+    )
     return {name: labels[name] for name in wanted if name in labels}
 
 
@@ -1656,7 +1681,7 @@ ENVIRONMENT = {
 
 
 def simulated(request: JSON) -> bool:
-    return request.get("device", "cuda") != "cpu"
+    return bool(request.get("device", "cuda") != "cpu")
 
 
 def die_with_parent(parent: int) -> None:
@@ -1678,7 +1703,7 @@ def in_child(function: Callable[[], Any]) -> Any:
         os.close(reader)
         try:
             outcome: tuple[bool, Any] = (True, function())
-        except WorkerFailure as failure:
+        except RequestError as failure:
             outcome = (False, (failure.failure_class, failure.message, failure.exception))
         except BaseException as error:
             traceback.print_exc()
@@ -1691,10 +1716,10 @@ def in_child(function: Callable[[], Any]) -> Any:
         content = pipe.read()
     _, status = os.waitpid(child, 0)
     if not content:
-        raise WorkerFailure("other", describe_exit(os.waitstatus_to_exitcode(status)))
+        raise RequestError("other", describe_exit(os.waitstatus_to_exitcode(status)))
     succeeded, value = pickle.loads(content)  # noqa: S301  (written by our own fork)
     if not succeeded:
-        raise WorkerFailure(*value)
+        raise RequestError(*value)
     return value
 
 
@@ -1721,7 +1746,7 @@ def reply(descriptor: int, function: Callable[[JSON, Progress], JSON], request: 
 
     try:
         answer: JSON = {"id": name, "ok": True, "result": function(request, progress)}
-    except WorkerFailure as failure:
+    except RequestError as failure:
         answer = {"id": name, "ok": False, "error": failure.as_json()}
     except BaseException as error:
         traceback.print_exc()
@@ -1765,7 +1790,9 @@ def overlay_directory(version: str | None) -> str | None:
         with contextlib.suppress(metadata.PackageNotFoundError):
             if metadata.version(distribution).partition("+")[0] == version:
                 return None
-    raise WorkerFailure("no-version", f"vLLM {version} is neither installed in {sys.prefix} nor unpacked in {root}")
+    raise RequestError(
+        "no-version", f"vLLM {version} is neither installed in {sys.prefix} nor unpacked in {root}"
+    )
 
 
 def start_warm_process(request: JSON) -> Child:
@@ -1798,7 +1825,9 @@ def start_warm_process(request: JSON) -> Child:
         os._exit(status)
 
 
-def serve_warm(requests: int, answers: int, *, overlay: str | None, capability: tuple[int, int] | None) -> None:
+def serve_warm(
+    requests: int, answers: int, *, overlay: str | None, capability: tuple[int, int] | None
+) -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ["HF_HUB_OFFLINE"] = "1"
     problem = ""
@@ -1844,7 +1873,7 @@ def answer_in_fork(answers: int, request: JSON) -> None:
         import torch
 
         torch.set_num_threads(1)
-        with contextlib.suppress(WorkerFailure):
+        with contextlib.suppress(RequestError):
             _SimulatedHardware.gpu = Gpu.read(request)
         reply(answers, PLANNING[request["op"]], request)
         os._exit(0)
@@ -1893,11 +1922,19 @@ def start_engine(request: JSON) -> tuple[Child, int, str]:
 
 def guard_engine(request: JSON, answers: int, log: int, alive: int, scratch: str) -> NoReturn:
     path = os.pathsep.join(filter(None, (scratch, os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": path, **{str(k): str(v) for k, v in (request.get("env") or {}).items()}}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        **{str(k): str(v) for k, v in (request.get("env") or {}).items()},
+    }
     if request.get("op") == "serve":
         environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
     engine = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-c", f"import {MODULE_NAME} as worker; worker.run_engine({answers}, {os.getpid()})"],
+        [
+            sys.executable,
+            "-c",
+            f"import {MODULE_NAME} as worker; worker.run_engine({answers}, {os.getpid()})",
+        ],
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
@@ -1955,11 +1992,11 @@ class Router:
         try:
             request = json.loads(line)
             if not isinstance(request, dict):
-                raise WorkerFailure("bad-request", "a request is a JSON object")
+                raise RequestError("bad-request", "a request is a JSON object")
             answer = self._dispatch(request)
         except ValueError as error:
             answer = {"ok": False, "error": {"class": "bad-request", "exception": "", "message": str(error)}}
-        except WorkerFailure as failure:
+        except RequestError as failure:
             answer = {"ok": False, "error": failure.as_json()}
         name = request.get("id") if isinstance(request, dict) else None
         write_line(self._output, {"id": name, **{key: value for key, value in answer.items() if key != "id"}})
@@ -1971,7 +2008,7 @@ class Router:
         if op in ENGINES:
             return self._run_engine(request)
         known = ", ".join((*PLANNING, *ENGINES))
-        raise WorkerFailure("bad-request", f"op {op!r} is none of {known}")
+        raise RequestError("bad-request", f"op {op!r} is none of {known}")
 
     def _plan(self, request: JSON) -> JSON:
         capability = Gpu.read(request).capability if simulated(request) else None
@@ -1989,8 +2026,10 @@ class Router:
             self._warm.pop(key).end()
             limit = request.get("timeLimitSeconds")
             if "timeOut" in answer:
-                raise WorkerFailure("time-out", f"no answer within {limit} s; last: {answer['timeOut']}")
-            raise WorkerFailure("other", "the process that imports vLLM ended; its words are on standard error")
+                raise RequestError("time-out", f"no answer within {limit} s; last: {answer['timeOut']}")
+            raise RequestError(
+                "other", "the process that imports vLLM ended; its words are on standard error"
+            )
         return answer
 
     def _run_engine(self, request: JSON) -> JSON:
@@ -2007,12 +2046,12 @@ class Router:
             shutil.rmtree(scratch, ignore_errors=True)
         if "timeOut" in answer:
             limit = request.get("timeLimitSeconds")
-            result = failed("time-out", f"not done within {limit} s; last: {answer['timeOut']}")
-            return {"ok": True, "result": {**result, "log": lines}}
+            over = failed("time-out", f"not done within {limit} s; last: {answer['timeOut']}")
+            return {"ok": True, "result": {**over, "log": lines}}
         if "exit" in answer:
             starved = kernel_out_of_memory_kills() > killed_before
-            result = failed("out-of-memory" if starved else "other", describe_exit(answer["exit"]))
-            return {"ok": True, "result": {**result, "log": lines}}
+            ended = failed("out-of-memory" if starved else "other", describe_exit(answer["exit"]))
+            return {"ok": True, "result": {**ended, "log": lines}}
         result = answer.get("result")
         if isinstance(result, dict) and result.get("outcome") != "served":
             result["log"] = lines

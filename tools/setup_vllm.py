@@ -90,7 +90,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     default = Path(__file__).resolve().parents[1] / ".venv-vllm"
     parser.add_argument("--into", type=Path, default=default, help="the environment (default: %(default)s)")
-    parser.add_argument("--check", action="store_true", help="only say whether it is complete (exit code 1: no)")
+    parser.add_argument(
+        "--check", action="store_true", help="only say whether it is complete (exit code 1: no)"
+    )
     options = parser.parse_args(argv)
     directory = Path(os.path.abspath(options.into))
     if options.check:
@@ -214,7 +216,15 @@ def make_overlay(directory: Path, version: str, pins: tuple[str, ...]) -> None:
     overlays.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=overlays, prefix=".new-") as scratch:
         wheels, content = Path(scratch, "wheels"), Path(scratch, "content")
-        pip(directory, "download", "--no-deps", "--only-binary=:all:", "--dest", str(wheels), f"vllm=={version}")
+        pip(
+            directory,
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--dest",
+            str(wheels),
+            f"vllm=={version}",
+        )
         for wheel in wheels.glob("vllm-*.whl"):
             unpack_without_binaries(wheel, content)
         if pins:
@@ -247,7 +257,7 @@ def site_packages(directory: Path) -> Path:
 
 def imports(directory: Path, module: str) -> bool:
     command = [str(environment_python(directory)), "-c", f"import {module}"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def pip(directory: Path, *arguments: str) -> str:
@@ -258,7 +268,7 @@ def pip(directory: Path, *arguments: str) -> str:
 
 def run(command: list[str], *, what: str) -> str:
     """Run `command` and give its standard output; a failure is a SetupError with the end of what it said."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if not line.startswith("WARNING:")]
         raise SetupError(f"{what} failed:\n" + "\n".join(said[-20:]))
