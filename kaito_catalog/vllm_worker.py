@@ -1972,8 +1972,8 @@ def run_engine(answers: int, parent: int) -> None:
 class Router:
     """Passes requests on and answers back; keeps the warm processes."""
 
-    # Two: the profile's version and the one it is compared with. A warm process holds about 0.8 GB.
-    WARM_PROCESSES = 2
+    # A warm process holds about 0.8 GB: the profile's version and another, for two kinds of GPU.
+    WARM_PROCESSES = 4
 
     def __init__(self, output: int) -> None:
         self._output = output
