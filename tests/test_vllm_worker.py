@@ -282,9 +282,10 @@ def test_progress_names_what_is_being_built(python: Path, model: Callable[..., P
     seen: list[str] = []
     with Worker(python, progress=seen.append) as worker:
         plan_of(worker, model("tiny-llama"))
-    assert [
-        text for text in seen if text.startswith(("importing", "building"))
-    ] == ["importing vLLM", "building LlamaForCausalLM"]
+    assert [text for text in seen if text.startswith(("importing", "building"))] == [
+        "importing vLLM",
+        "building LlamaForCausalLM",
+    ]
 
 
 # --- options --------------------------------------------------------------------------------------------------------
@@ -404,7 +405,8 @@ def test_an_engine_with_a_bad_option_fails_with_its_class(worker: Worker, model:
 
 
 def test_an_engine_without_kernels_fails_with_its_class(worker: Worker, model: Callable[..., Path]) -> None:
-    outcome = dry_run(worker, model("gpt-oss-20b", num_hidden_layers=2, num_local_experts=2), **SMALL_ENGINE)
+    nvfp4 = {"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 16, "exclude_modules": []}
+    outcome = dry_run(worker, model("tiny-llama", quantization_config=nvfp4), **SMALL_ENGINE)
     assert (outcome["outcome"], class_of(outcome)) == ("failed", "missing-kernel")
 
 
