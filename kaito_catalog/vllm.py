@@ -215,8 +215,15 @@ class OptionReport(Versions):
     resolved: Json | None
 
 
-class Outcome(TypedDict):
-    """A dry run or a served request: `class` and `message` where it failed, byte figures where it does not fit."""
+# `class` is a keyword, so it cannot be written as a field below.
+_FailureClass = TypedDict("_FailureClass", {"class": str}, total=False)
+
+
+class Outcome(_FailureClass):
+    """A dry run or a served request: `class` and `message` where it failed, byte figures where it does not fit.
+
+    What else a dry run reports (`ranks`, `kvCache`, `settings`, `hardware`, `tokensGenerated`) is in docs/vllm.md.
+    """
 
     outcome: Literal["served", "does-not-fit", "failed"]
     message: NotRequired[Any]
@@ -319,6 +326,8 @@ class Worker:
 
     def kill(self) -> None:
         """End the worker's whole process group now. Engines notice that it is gone and end as well."""
+        if self._log.closed:
+            return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

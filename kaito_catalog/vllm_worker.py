@@ -267,10 +267,24 @@ def simulate_cuda(capability: tuple[int, int]) -> None:
     for namespace in OPERATOR_NAMESPACES:
         make_lookups_succeed(getattr(torch.ops, namespace))
 
+    without_peer_memory()
+
     # A GPU image has DeepGEMM, which sparse indexers insist on.
     for name in ("vllm.utils.import_utils", "vllm.utils.deep_gemm"):
         dependencies: Any = importlib.import_module(name)
         dependencies.has_deep_gemm = lambda: True
+
+
+def without_peer_memory() -> None:
+    """MiniMax's norms share memory between GPUs by CUDA's own calls, and do without where that fails."""
+    name = "vllm.model_executor.layers.minimax_rms_norm.lamport_workspace"
+    module: Any = types.ModuleType(name)
+
+    def get_allreduce_workspace(**kwargs: Any) -> NoReturn:
+        raise RuntimeError("a simulated GPU has no peers")
+
+    module.get_allreduce_workspace = get_allreduce_workspace
+    sys.modules[name] = module
 
 
 class _Nothing:
@@ -622,6 +636,7 @@ def weights_after_loading(vllm_config: Any, model: Any) -> JSON:
         ):
             process_weights_after_loading(model, vllm_config.model_config, torch.device("meta"))
     except Exception as error:  # whatever a repacking routine trips over on the meta device
+        traceback.print_exc()
         return {"known": False, "reason": f"{type(error).__name__}: {own_words(error)}"[:300]}
     parameters, buffers, others = bytes_by_dtype(model)
     return {
@@ -1209,7 +1224,8 @@ FAILURE_PATTERNS = (
         "missing-kernel",
         r"no kernel image is available|Failed to find a kernel|No valid attention backend"
         r"|not supported (on|for) (the )?(current |this )?(platform|device|CPU|cpu)|is currently not supported in cpu"
-        r"|has no attribute|No available .*(backend|kernel)|no .*(backend|kernel)s? (is |are )?(available|supports?)"
+        r"|_OpNamespace' '\w+' object has no attribute|No available .*(backend|kernel)"
+        r"|no .*(backend|kernel)s? (is |are )?(available|supports?)"
         r"|Minimum capability|not supported for the current GPU"
         # An operator that this build declares without arguments: a placeholder.
         r"|Declaration: \w+::\w+\(\) -> \(\)"

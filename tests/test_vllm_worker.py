@@ -595,8 +595,8 @@ def dry_run(worker: Worker, directory: Path, **args: Any) -> Outcome:
     return worker.dry_run(directory, device="cpu", args=args, time_limit_seconds=ENGINE_LIMIT_SECONDS)
 
 
-def class_of(outcome: Any) -> str:
-    return str(outcome.get("class"))
+def class_of(outcome: Outcome) -> str | None:
+    return outcome.get("class")
 
 
 def assert_fails(worker: Worker, failure_class: str, words: str) -> WorkerError:
