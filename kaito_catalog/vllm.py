@@ -219,7 +219,7 @@ class OptionReport(Versions):
 _FailureClass = TypedDict("_FailureClass", {"class": str}, total=False)
 
 
-class Outcome(_FailureClass):
+class Outcome(_FailureClass, TypedDict):
     """A dry run or a served request: `class` and `message` where it failed, byte figures where it does not fit.
 
     What else a dry run reports (`ranks`, `kvCache`, `settings`, `hardware`, `tokensGenerated`) is in docs/vllm.md.
