@@ -146,6 +146,18 @@ def leave_expert_maps_undescribed() -> None:
         module.ExpertMapManager.get_compressed_map_string = lambda self: "not described"
 
 
+def leave_cache_scales_unread() -> None:
+    """After loading, vLLM compares the KV cache's scales with 0 and drops them; on the meta device they have none."""
+    module: Any = importlib.import_module("vllm.model_executor.layers.quantization.kv_cache")
+
+    def drop_scales(self: Any, layer: Any) -> None:
+        for name in ("k_scale", "v_scale", "q_scale", "prob_scale"):
+            if hasattr(layer, name):
+                delattr(layer, name)
+
+    module.BaseKVCacheMethod.process_weights_after_loading = drop_scales
+
+
 def first_importable(*names: str) -> Any:
     for name in names:
         try:
@@ -475,7 +487,8 @@ def engine_config(request: JSON, progress: Progress) -> Any:
     _SimulatedHardware.device_count = max(8, world * int(args.get("data_parallel_size") or 1))
     if world > 1:
         args.setdefault("distributed_executor_backend", "mp")
-    args = {"load_format": "dummy", "skip_tokenizer_init": True, **args, "model": model_path(request)}
+    model = model_path(request)
+    args = {"load_format": "dummy", "skip_tokenizer_init": True, **only_params(model), **args, "model": model}
     try:
         return EngineArgs(**args).create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
     except Exception as error:
@@ -494,6 +507,15 @@ def model_path(request: JSON) -> str:
     if os.path.isabs(model) or model.startswith("."):
         raise RequestError("bad-request", f"{model} is not a directory")
     return model
+
+
+def only_params(model: str) -> JSON:
+    """vLLM recognises Mistral's own format by its weight files, which are not here."""
+    if os.path.exists(os.path.join(model, "params.json")) and not os.path.exists(
+        os.path.join(model, "config.json")
+    ):
+        return {"config_format": "mistral"}
+    return {}
 
 
 def distinct_ranks(vllm_config: Any) -> list[Rank]:
@@ -1281,7 +1303,13 @@ def own_words(error: BaseException) -> str:
         with contextlib.suppress(Exception):
             return "; ".join(pydantic_message(detail) for detail in details())
     text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
-    return str(text).strip() or type(error).__name__
+    return str(text).strip() or source_line(error) or type(error).__name__
+
+
+def source_line(error: BaseException) -> str | None:
+    """The line that raised: all that a bare `assert` has to say."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return frames[-1].line if frames else None
 
 
 def pydantic_message(detail: Mapping[str, Any]) -> str:
@@ -1386,6 +1414,7 @@ def dry_run(request: JSON, progress: Progress) -> JSON:
 
     args: JSON = {
         "load_format": "dummy" if weights == "dummy" else "auto",
+        **only_params(model_path(request)),
         "skip_tokenizer_init": True,
         **(request.get("args") or {}),
         "model": model_path(request),
@@ -1875,6 +1904,7 @@ def import_for_planning(capability: tuple[int, int] | None) -> None:
     simulate_process_groups()
     inspect_models_in_process()
     leave_expert_maps_undescribed()
+    leave_cache_scales_unread()
     for name in (
         "vllm.engine.arg_utils",
         "vllm.model_executor.model_loader.utils",
