@@ -315,6 +315,11 @@ class Worker:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether another request can be sent."""
+        return not self._log.closed and self._process.poll() is None
+
     def close(self) -> None:
         """End the worker after the request it is at; kill what has not ended after a few seconds."""
         if self._process.stdin and not self._process.stdin.closed:
