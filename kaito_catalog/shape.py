@@ -427,9 +427,29 @@ class _Source:
     quant_file: Config | None
 
     def tied(self, default: bool) -> bool:
+        if self.architecture in NEVER_TIED:
+            return False
         if "tie_word_embeddings" in self.text:
             return self.text.flag("tie_word_embeddings")
         return self.root.flag("tie_word_embeddings", default)
+
+
+NEVER_TIED = frozenset(
+    {
+        "DeepseekV2ForCausalLM",
+        "DeepseekV3ForCausalLM",
+        "DeepseekV32ForCausalLM",
+        "DeepseekV4ForCausalLM",
+        "GlmMoeDsaForCausalLM",
+        "GptOssForCausalLM",
+        "KimiK25ForConditionalGeneration",
+        "MiniMaxM2ForCausalLM",
+        "MistralLarge3ForCausalLM",
+        "NemotronHForCausalLM",
+        "Qwen3NextForCausalLM",
+    }
+)
+"""Classes of vLLM 0.25.1 that build an output embedding even where the configuration ties it."""
 
 
 @dataclass(frozen=True)
@@ -1310,6 +1330,10 @@ def _qwen_hybrid(source: _Source) -> Shape:
     types = _layer_types(text, count)
     if types is None:
         interval = text.count("full_attention_interval", default=4)
+        if interval != 4:
+            # transformers 5 fills layer_types in with every fourth layer, whatever this field says.
+            field = text.path("full_attention_interval")
+            raise _UnreadableError(f"{field} is {interval} and there is no layer_types", field)
         types = ["full_attention" if (i + 1) % interval == 0 else "linear_attention" for i in range(count)]
     attention = _attention(
         text,

@@ -78,6 +78,14 @@ def test_qwen3_next_has_one_full_attention_layer_in_four() -> None:
     assert shape(QWEN3_NEXT_80B).kinds == {AttentionKind.STATE: 36, AttentionKind.FULL: 12}
 
 
+def test_an_interval_that_transformers_would_ignore_is_refused() -> None:
+    assert refused(QWEN3_NEXT_80B | {"full_attention_interval": 3}).field == "full_attention_interval"
+
+
+def test_classes_that_never_tie_their_embeddings_do_not() -> None:
+    assert not shape(QWEN3_NEXT_80B | {"tie_word_embeddings": True}).tie_word_embeddings
+
+
 def test_deepseek_v3_begins_with_three_dense_layers() -> None:
     blocks = [layer.feed_forward for layer in shape(DEEPSEEK_V3).layers]
     assert [isinstance(b, Experts) for b in blocks[:4]] == [False, False, False, True]
