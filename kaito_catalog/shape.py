@@ -443,6 +443,7 @@ NEVER_TIED = frozenset(
         "GlmMoeDsaForCausalLM",
         "GptOssForCausalLM",
         "KimiK25ForConditionalGeneration",
+        "KimiVLForConditionalGeneration",
         "MiniMaxM2ForCausalLM",
         "MistralLarge3ForCausalLM",
         "NemotronHForCausalLM",
@@ -473,6 +474,7 @@ class _Family:
 _LLAMA = _Family()
 _QWEN2 = _Family(qkv_bias=True, output_bias=False)
 _QWEN3 = _Family(head_dim=128, head_norms=2)
+_SEED_OSS = _Family(head_dim=128, output_bias=False)
 _PHI3 = _Family(qkv_bias=False, output_bias=False)
 _GEMMA = _Family(head_dim=256, tied=True)
 _GEMMA2 = _Family(head_dim=256, tied=True, norms=4)
@@ -508,14 +510,17 @@ def _attention(text: _Fields, family: _Family, **changes: object) -> Attention:
             f"{heads} attention heads are not a multiple of {kv_heads} KV heads",
             text.path("num_key_value_heads"),
         )
-    bias = text.flag("attention_bias")
+    bias = text.flag("attention_bias") or text.flag("bias")
+    output_bias = bias
+    if "qkv_bias" in text:  # InternLM 3
+        bias = text.flag("qkv_bias")
     attention = Attention(
         heads,
         kv_heads,
         head_dim,
         head_dim,
         qkv_bias=bias if family.qkv_bias is None else family.qkv_bias,
-        output_bias=bias if family.output_bias is None else family.output_bias,
+        output_bias=output_bias if family.output_bias is None else family.output_bias,
         head_norms=family.head_norms,
     )
     return replace(attention, **changes)  # type: ignore[arg-type]
@@ -602,17 +607,31 @@ def _max_model_len(text: _Fields) -> int:
 
 
 def _rope_elements(text: _Fields, head_dim: int) -> int:
-    """cos and sin for every position, once per kind of rope (vLLM shares them between layers)."""
+    """cos and sin for every position, once per kind of rope: vLLM 0.25.1 shares the tables between layers."""
     length = text.count("max_position_embeddings", "max_seq_len", default=8192, most=LONGEST_CONTEXT)
     ropes = _rope(text)
-    partial = next((p for p in (r.number("partial_rotary_factor") for r in ropes) if p), None)
-    partial = partial or text.number("partial_rotary_factor") or 1.0
-    positions = length
-    for rope in ropes:
-        if _rope_type(rope) == "yarn":
-            original = rope.count("original_max_position_embeddings", default=length, most=LONGEST_CONTEXT)
-            positions = int(original * (rope.number("factor") or 1.0))
-    return int(min(positions, LONGEST_CONTEXT) * head_dim * min(partial, 1.0)) * max(1, len(ropes))
+    common = text.number("partial_rotary_factor")
+    total = 0.0
+    for rope in ropes or [_Fields({})]:
+        partial = rope.number("partial_rotary_factor") or common or 1.0
+        kind = _rope_type(rope)
+        original = rope.count(
+            "original_max_position_embeddings",
+            default=text.count("original_max_position_embeddings", default=0, least=0, most=LONGEST_CONTEXT),
+            least=0,
+            most=LONGEST_CONTEXT,
+        )
+        positions = float(length)
+        if kind == "yarn" and original:
+            positions = original * (rope.number("factor") or 1.0)
+        elif kind == "linear":
+            positions = length * (rope.number("factor") or 1.0)
+        elif kind in ("longrope", "su"):
+            positions = length + original
+        if "mrope_section" in rope:
+            positions *= 4
+        total += positions * head_dim * min(abs(partial), 1.0)
+    return int(min(total, LONGEST_CONTEXT * 1024))
 
 
 def _ignored(section: _Fields) -> tuple[str, ...] | None:
@@ -930,7 +949,12 @@ def _gemma3(source: _Source) -> Shape:
         types = ["full_attention" if (i + 1) % pattern == 0 else "sliding_attention" for i in range(count)]
         text = _with_defaults(text, layer_types=cast(Json, types))
     tower = _siglip_gemma3 if source.root.section("vision_config") else None
-    return _dense(_GEMMA3, tower)(replace(source, text=text))
+    shape = _dense(_GEMMA3, tower)(replace(source, text=text))
+    if "rope_local_base_freq" in text or "rope_parameters" not in text:
+        # Sliding layers have a table of their own, which is not scaled.
+        local = text.count("max_position_embeddings", most=LONGEST_CONTEXT) * text.count("head_dim")
+        shape = replace(shape, rope_elements=shape.rope_elements + local)
+    return shape
 
 
 def _gemma2(source: _Source) -> Shape:
@@ -1006,6 +1030,32 @@ def _qwen2_5_vl_tower(source: _Source) -> Tower | None:
     )
 
 
+def _qwen2_vl_tower(source: _Source) -> Tower | None:
+    """vLLM 0.25.1's qwen2_vl.py, with Qwen2VLVisionConfig's defaults (transformers)."""
+    vision = _vision(source)
+    if vision is None:
+        return None
+    width = vision.count("embed_dim", default=1280)
+    wide = width * vision.count("mlp_ratio", default=4)
+    depth = vision.count("depth", default=32, most=MOST_LAYERS)
+    merged = width * vision.count("spatial_merge_size", default=2) ** 2
+    patch = vision.count("patch_size", default=14) ** 2 * vision.count("temporal_patch_size", default=2)
+    channels = vision.count("in_channels", "in_chans", default=3)
+    return Tower(
+        "vision",
+        vision.count("num_heads", default=16),
+        (
+            Matrix(width, 3 * width, "column", count=depth),
+            Matrix(width, width, "row", count=depth),
+            Matrix(width, wide, "column", count=depth),
+            Matrix(wide, width, "row", count=depth),
+            Matrix(merged, merged, "column"),
+            Matrix(merged, vision.count("hidden_size", default=3584), "row"),
+        ),
+        channels * patch * width + depth * 4 * width + 2 * width,
+    )
+
+
 def _qwen3_vl_tower(source: _Source) -> Tower | None:
     """vLLM 0.25.1's qwen3_vl.py, which Qwen3.5 and 3.6 use too: layer norms, merger, deepstack mergers."""
     vision = _vision(source)
@@ -1043,19 +1093,20 @@ def _moonvit_tower(source: _Source) -> Tower | None:
     vision = _vision(source)
     if vision is None:
         return None
-    width = vision.count("vt_hidden_size")
-    wide = vision.count("vt_intermediate_size")
-    depth = vision.count("vt_num_hidden_layers", most=MOST_LAYERS)
+    # Kimi K2.5 calls them vt_…, Kimi-VL does not.
+    width = vision.count("vt_hidden_size", "hidden_size")
+    wide = vision.count("vt_intermediate_size", "intermediate_size")
+    depth = vision.count("vt_num_hidden_layers", "num_hidden_layers", most=MOST_LAYERS)
     patch = vision.count("patch_size")
     positions = vision.count("init_pos_emb_height") * vision.count("init_pos_emb_width")
     kernel = vision.values.get("merge_kernel_size")
     if not isinstance(kernel, list) or not all(isinstance(k, int) and 0 < k < 64 for k in kernel):
         raise _UnreadableError("vision_config.merge_kernel_size is not two sizes", "merge_kernel_size")
     merged = width * math.prod(cast(list[int], kernel))
-    out = vision.count("text_hidden_size")
+    out = vision.count("text_hidden_size", default=source.text.count("hidden_size"))
     return Tower(
         "vision",
-        vision.count("vt_num_attention_heads"),
+        vision.count("vt_num_attention_heads", "num_attention_heads"),
         (
             Matrix(width, 3 * width, "column", count=depth),
             Matrix(width, width, "row", count=depth),
@@ -1169,6 +1220,47 @@ def _qwen2_experts(text: _Fields) -> Experts:
 
 def _mixtral_experts(text: _Fields) -> Experts:
     return _experts(text, ("num_local_experts",), ("intermediate_size",))
+
+
+def _glm4_moe(source: _Source) -> Shape:
+    """GLM-4.5 and 4.6: dense layers first, then experts with a router in fp32."""
+    text = source.text
+    hidden = text.count("hidden_size")
+    norms = 2 if text.flag("use_qk_norm") else 0
+    attention = _attention(text, _Family(head_dim=128, output_bias=False, head_norms=norms))
+    width = text.count("moe_intermediate_size")
+    shared = text.optional("n_shared_experts", most=2**10)
+    experts = _experts(
+        text,
+        ("n_routed_experts",),
+        shared=Mlp(width * shared) if shared else None,
+        correction_bias=True,
+        router_bytes=4,
+    )
+    first = text.count("first_k_dense_replace", default=0, least=0, most=MOST_LAYERS)
+    dense = Mlp(text.count("intermediate_size")) if first else None
+    layers = [Layer(attention, dense if i < first else experts, 2 * hidden) for i in range(_num_layers(text))]
+    return _shape(source, layers, tied=False, rope_dim=attention.head_dim)
+
+
+def _opt(source: _Source) -> Shape:
+    """OPT: learnt positions, biases everywhere."""
+    text = source.text
+    hidden = text.count("hidden_size")
+    if text.count("word_embed_proj_dim", default=hidden) != hidden or not text.flag(
+        "do_layer_norm_before", True
+    ):
+        raise _UnreadableError(
+            "no plan for OPT with projected embeddings or late norms", "word_embed_proj_dim"
+        )
+    attention = _attention(text, _Family(qkv_bias=True, output_bias=True))
+    mlp = Mlp(text.count("ffn_dim"), gated=False, bias=True)
+    layers = [Layer(attention, mlp, 4 * hidden)] * _num_layers(text)
+    positions = (text.count("max_position_embeddings", most=LONGEST_CONTEXT) + 2) * hidden
+    shape = _shape(
+        source, layers, tied=True, rope_dim=1, final_norm_elements=2 * hidden, plain_elements=positions
+    )
+    return replace(shape, rope_elements=0)
 
 
 def _gpt_oss(source: _Source) -> Shape:
@@ -1309,7 +1401,8 @@ def _deepseek_v4(source: _Source) -> Shape:
     how = shape.quantization
     if how is not None and how.scheme is Scheme.FP8_BLOCK:
         shape = replace(shape, quantization=replace(how, scale_bytes=1))
-    return replace(shape, rope_elements=8 * shape.rope_elements)  # fp32, for each kind of layer
+    tables = len({ratio == 0 for ratio in ratios[:count]})
+    return replace(shape, rope_elements=2 * tables * shape.rope_elements)  # fp32
 
 
 def _skips_indexer(text: _Fields, index: int) -> bool:
@@ -1420,8 +1513,7 @@ def _nemotron_h(source: _Source) -> Shape:
     if "-" in pattern:
         mixers["-"] = (None, Mlp(text.count("intermediate_size"), gated=False, bias=text.flag("mlp_bias")))
     layers = [Layer(*mixers[letter], norm_elements=hidden) for letter in pattern]
-    rope_dim = attention.head_dim if attention else 0
-    return _shape(source, layers, tied=False, rope_dim=rope_dim)
+    return _shape(source, layers, tied=False, rope_dim=0)  # its attention has no rope
 
 
 def _gemma4(source: _Source) -> Shape:
@@ -1478,7 +1570,7 @@ def _gemma4(source: _Source) -> Shape:
         # One embedding for all layers and its projection, divided; one norm, not.
         embedding = (vocabulary + hidden) * per_layer * count
         plain = per_layer
-    return _shape(
+    shape = _shape(
         source,
         layers,
         tied=True,
@@ -1487,6 +1579,9 @@ def _gemma4(source: _Source) -> Shape:
         embedding_elements=embedding,
         plain_elements=plain,
     )
+    # A table for each width of heads, all of it, although only a part is turned.
+    length = text.count("max_position_embeddings", most=LONGEST_CONTEXT)
+    return replace(shape, rope_elements=length * (sliding.head_dim + head_dim))
 
 
 def _gemma4_tower(source: _Source) -> Tower | None:
@@ -1643,6 +1738,13 @@ READERS: dict[str, _Reader] = {
     "Qwen3_5MoeForCausalLM": _qwen_hybrid,
     "Qwen3_5MoeForConditionalGeneration": _qwen_hybrid,
     "NemotronHForCausalLM": _nemotron_h,
+    "Ministral3ForCausalLM": _dense(_LLAMA),
+    "InternLM3ForCausalLM": _dense(_LLAMA),
+    "SeedOssForCausalLM": _dense(_SEED_OSS),
+    "Glm4MoeForCausalLM": _glm4_moe,
+    "OPTForCausalLM": _opt,
+    "KimiVLForConditionalGeneration": _deepseek,
+    "Qwen2VLForConditionalGeneration": _dense(_QWEN2, _qwen2_vl_tower),
     "Gemma4ForCausalLM": _gemma4,
     "Gemma4ForConditionalGeneration": _gemma4,
     "Gemma4UnifiedForConditionalGeneration": _gemma4,
@@ -1675,6 +1777,9 @@ ON_EVERY_STAGE = {
     "Qwen3VLForConditionalGeneration": frozenset({Place.TOWER}),
     "Qwen3VLMoeForConditionalGeneration": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM, Place.TOWER}),
     "KimiK25ForConditionalGeneration": frozenset({Place.TOWER}),
+    "KimiVLForConditionalGeneration": frozenset({Place.TOWER}),
+    "OPTForCausalLM": frozenset({Place.EMBEDDING, Place.NORM}),
+    "Qwen2VLForConditionalGeneration": frozenset({Place.TOWER}),
     "Qwen2_5_VLForConditionalGeneration": frozenset({Place.TOWER}),
     "NemotronHForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
     "Gemma3ForCausalLM": frozenset({Place.EMBEDDING, Place.NORM}),
