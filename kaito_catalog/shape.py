@@ -526,7 +526,7 @@ def _attention(text: _Fields, family: _Family, **changes: object) -> Attention:
     return replace(attention, **changes)  # type: ignore[arg-type]
 
 
-def _windows(text: _Fields, layers: int, family: _Family) -> list[int | None]:
+def _windows(text: _Fields, layers: int) -> list[int | None]:
     """The window of each layer, as vLLM's Attention gets it."""
     window = text.optional("sliding_window", most=LONGEST_CONTEXT)
     if not text.flag("use_sliding_window", True) or window is None:
@@ -928,7 +928,7 @@ def _dense(
         norms = family.norms * hidden
         layers = [
             Layer(replace(attention, sliding_window=window), mlp, norms)
-            for window in _windows(text, _num_layers(text), family)
+            for window in _windows(text, _num_layers(text))
         ]
         made = tower(source) if tower else None
         return _shape(source, layers, tied=family.tied, rope_dim=attention.head_dim, tower=made)
@@ -1193,7 +1193,7 @@ def _mixture(
                 sparse if which[i] else dense,
                 family.norms * hidden,
             )
-            for i, window in enumerate(_windows(text, count, family))
+            for i, window in enumerate(_windows(text, count))
         ]
         made = tower(source) if tower else None
         return _shape(source, layers, tied=family.tied, rope_dim=attention.head_dim, tower=made)

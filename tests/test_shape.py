@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shapes import DEEPSEEK_V3, GEMMA3_27B, GPT_OSS_20B, LLAMA_8B, QWEN3_NEXT_80B, configs, shape
 
-from kaito_catalog.shape import Attention, AttentionKind, Experts, Shape, Unsupported, read_shape
+from kaito_catalog.shape import (
+    BY_MODEL_TYPE,
+    NEVER_TIED,
+    ON_EVERY_STAGE,
+    READERS,
+    Attention,
+    AttentionKind,
+    Experts,
+    Shape,
+    Unsupported,
+    read_shape,
+)
 
 
 def refused(config: dict[str, Any]) -> Unsupported:
@@ -22,6 +33,10 @@ def test_an_unknown_architecture_is_refused_by_name() -> None:
     found = refused({"architectures": ["NobodyForCausalLM"]})
     assert found.architecture == "NobodyForCausalLM"
     assert "NobodyForCausalLM" in found.reason
+
+
+def test_every_note_about_an_architecture_is_about_one_that_is_read() -> None:
+    assert set(ON_EVERY_STAGE) | NEVER_TIED | set(BY_MODEL_TYPE.values()) <= set(READERS)
 
 
 def test_a_configuration_without_architecture_is_refused() -> None:
