@@ -144,7 +144,7 @@ class InstanceTypePlan:
     instance_type: InstanceType
     plan: Plan
     gpus_needed: int | None
-    """The fewest of its GPUs that serve the context; None where not even all of them do, or it is unknown."""
+    """The fewest of its GPUs that serve the context as surely as all do; None where not even all do."""
     nodes_needed: int | None
     """The fewest nodes that do, one pipeline stage each; None where MOST_NODES do not, or it is unknown."""
     note: str | None
@@ -507,8 +507,9 @@ def smallest_gpu_count(
     settings: Settings,
     vllm_version: str,
     most: int = 16,
+    allow_tight: bool = True,
 ) -> int | None:
-    """The smallest tensor-parallel size that is legal and fits (tight counts); None: none up to `most`."""
+    """The smallest tensor-parallel size that is legal and fits; None: none up to `most`."""
     if isinstance(shape, Unsupported):
         return None
     for size in range(1, most + 1):
@@ -520,7 +521,7 @@ def smallest_gpu_count(
             settings=settings,
             vllm_version=vllm_version,
         )
-        if plan.fits in (Fit.YES, Fit.TIGHT):
+        if plan.fits is Fit.YES or (allow_tight and plan.fits is Fit.TIGHT):
             return size
         if plan.fits is Fit.UNKNOWN:
             return None
@@ -609,6 +610,7 @@ def plan_instance_types(
                 settings=settings,
                 vllm_version=profile.vllm_version,
                 most=size,
+                allow_tight=plan.fits is Fit.TIGHT,
             )
             if note is None and needed is not None and needed < instance_type.gpu_count:
                 note = f"{needed} of its {instance_type.gpu_count} GPUs would do"
