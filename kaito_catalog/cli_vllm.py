@@ -146,8 +146,8 @@ def exact_text(subject: PlanSubject, plan: Plan, found: ExactPlan, *, color: boo
         ("KV cache, one request", exact_need(plan), found["perGPU"]["kvCacheNeededBytes"]),
     ]
     lines = [
-        f"{paint(subject.name, BOLD, color=color)}, {found['modelClass']}, as vLLM {found['vllmVersion']} allocates it on "
-        f"{plan.gpu.name or 'the GPU'}",
+        f"{paint(subject.name, BOLD, color=color)} on {plan.gpu.name or 'the GPU'}: what vLLM "
+        f"{found['vllmVersion']} allocates for {found['modelClass']}",
         f"  tensor_parallel_size {plan.parallelism.tensor_parallel_size}, pipeline_parallel_size "
         f"{plan.parallelism.pipeline_parallel_size}, {plan.settings.max_model_len:,} tokens",
         "",
