@@ -317,8 +317,8 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether another request can be sent."""
-        return not self._log.closed and self._process.poll() is None
+        """Whether the worker can be asked again."""
+        return not self._log.closed
 
     def close(self) -> None:
         """End the worker after the request it is at; kill what has not ended after a few seconds."""
