@@ -366,6 +366,36 @@ def test_a_size_keeps_what_was_said_around_it(cell: str, size: str | None, note:
     assert (found.get("perGPUMemory"), found["notes"].get("perGPUMemory")) == (size, note)
 
 
+@pytest.mark.parametrize(
+    ("item", "event", "day"),
+    [
+        ("05/29/2025: Open proposal PR.", "Open proposal PR", "2025-05-29"),
+        ("2025-05-29 - Open", "Open", "2025-05-29"),
+        ("5/9/2025 Open", "Open", "2025-05-09"),
+        ("29.05.2025: Open", "Open", "2025-05-29"),
+        ("xx/xx/2025: Merged TBD", "xx/xx/2025: Merged TBD", None),
+        ("0.10.1 released", "0.10.1 released", None),
+        ("Open, see [#1](https://x.org/1)", "Open, see [#1](https://x.org/1)", None),
+    ],
+)
+def test_a_date_of_the_history_is_read_in_every_order(item: str, event: str, day: str | None) -> None:
+    found = value_of(SAMPLE.replace("2025-05-29: Open proposal PR.", item))["history"][0]
+    assert (found["event"], found.get("date")) == (event, day)
+
+
+def test_a_block_for_one_model_is_not_laid_over_several() -> None:
+    block = "```yaml\nkind: ModelProposalOverlay\nwaivers: {MEM003: x}\n```\n"
+    result = read(MANY.replace("## Requirements", f"{block}## Requirements"))
+    assert [p.value["waivers"] for p in result.proposals] == [{}, {}]
+    assert "IMP019" in [d.code for d in result.diagnostics]
+
+
+@pytest.mark.parametrize("name", ["../../etc", "A", "a/b", "..", "3"])
+def test_a_block_cannot_give_a_name_that_leads_elsewhere(name: str) -> None:
+    result = read(SAMPLE + f"\n```yaml\nkind: ModelProposalOverlay\nmetadata: {{name: {name}}}\n```\n")
+    assert [(p.name, p.value["metadata"]["name"]) for p in result.proposals] == [("acme-7b", "acme-7b")]
+
+
 def test_a_context_said_in_a_note_counts_thousands_in_1024() -> None:
     text = SAMPLE.replace("      max-model-len: 8192\n", "      dtype: auto\n").replace(
         "for 8k", "~16k context length"
@@ -407,6 +437,10 @@ def test_a_runtime_that_is_taken_back_below_the_table_is_not_imported() -> None:
         ("HuggingFace Transformers, vLLM", ["transformers", "vllm"]),
         ("Huggingface Transformer / vLLM", ["transformers", "vllm"]),
         ("Huggingface Transformer & onnx", ["transformers", "onnx"]),
+        ("vLLM 0.10+, SGLang", ["vllm"]),
+        ("vLLM is not supported", []),
+        ("vLLM and transformers are not supported", []),
+        ("Transformers (no compilation), vLLM", ["vllm"]),
     ],
 )
 def test_a_runtime_cell_is_read_in_every_shape(cell: str, names: list[str]) -> None:
@@ -422,11 +456,13 @@ def test_a_runtime_cell_is_read_in_every_shape(cell: str, names: list[str]) -> N
         ("1 (minimum)", 1, "minimum"),
         ("8+", 8, "8+"),
         ("~2 GPUs", 2, "~; GPUs"),
+        ("4 x A100 80GB", 4, "x A100 80GB"),
+        ("2 x 4", None, "2 x 4"),
     ],
 )
-def test_a_count_keeps_what_was_said_around_it(cell: str, count: int, note: str | None) -> None:
+def test_a_count_keeps_what_was_said_around_it(cell: str, count: int | None, note: str | None) -> None:
     found = value_of(SAMPLE.replace("| 2+ ", f"| {cell} "))["requirements"]
-    assert (found["gpuCount"], found["notes"].get("gpuCount")) == (count, note)
+    assert (found.get("gpuCount"), found["notes"].get("gpuCount")) == (count, note)
 
 
 MANY = """\

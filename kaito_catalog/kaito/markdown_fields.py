@@ -119,7 +119,8 @@ _SIZE = re.compile(
     re.I,
 )
 _COUNT = re.compile(
-    rf"(?:(?P<before>{_BEFORE})\s*)?0{{0,9}}(?P<figure>[1-9][0-9]{{0,8}})(?![A-Za-z0-9.,])(?P<plus>\+)?{_AFTER}\Z",
+    rf"(?:(?P<before>{_BEFORE})\s*)?0{{0,9}}(?P<figure>[1-9][0-9]{{0,8}})(?![A-Za-z0-9.,])(?P<plus>\+)?"
+    rf"(?:{_AFTER}|\s?(?P<of>[x×] ?[A-Z].*))\Z",
     re.I,
 )
 
@@ -160,7 +161,11 @@ def _figure(text: str, pattern: re.Pattern[str]) -> Figure:
             quantity.parse(match["figure"])
         except ValueError as error:
             return Figure(None, text, str(error))
-    parts = [match["before"], f"{match['figure']}+" if match["plus"] else None, _unwrapped(match["after"])]
+    parts = [
+        match["before"],
+        f"{match['figure']}+" if match["plus"] else None,
+        _unwrapped(match.groupdict().get("of") or match["after"]),
+    ]
     note = "; ".join(part for part in parts if part)
     value = match["figure"] if pattern is _SIZE else int(match["figure"])
     return Figure(value, note or None)
@@ -408,7 +413,7 @@ def sentences(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class RuntimeCell:
-    """The runtimes a cell names, those it takes back or puts off, and the words that name none."""
+    """The runtimes a cell names, those it takes back or puts off, words that name none, and what else is said."""
 
     names: tuple[RuntimeName, ...]
     denied: tuple[tuple[RuntimeName, str], ...]
@@ -423,29 +428,25 @@ def read_runtimes(text: str) -> RuntimeCell:
     unknown: list[str] = []
     rest: list[str] = []
     for number, sentence in enumerate(sentences(text)):
-        if _DENIAL.search(sentence) and missing_word(sentence) is None:
-            parts = list(_parts(sentence)) if number == 0 else []
-            kept = [part for part in parts if _ONLY_RUNTIME.match(part)]
-            names += [name for part in kept for name in runtimes_in(part)]
-            other = [part for part in parts if part not in kept] or [sentence]
-            denied += [(name, part) for part in other for name in runtimes_in(part) if name not in names]
-            rest += [sentence] if other == [sentence] else other
-        elif number == 0:
-            for part in _parts(sentence):
-                if not runtimes_in(part):
-                    unknown.append(part)
-                elif not _ONLY_RUNTIME.match(part):
-                    rest.append(part)
-                names += runtimes_in(part)
-        else:
+        # A denial in parentheses is about the runtime before it, any other one about the whole sentence.
+        refused = bool(_DENIAL.search(re.sub(r"\([^()]*\)", "", sentence)))
+        parts = [sentence] if refused else list(_parts(sentence)) if number == 0 else []
+        other = [part for part in parts if not _ONLY_RUNTIME.match(part)]
+        if other or number:
             rest.append(sentence)
-    return RuntimeCell(
-        tuple(dict.fromkeys(names)), tuple(denied), tuple(unknown), " ".join((*unknown, *rest)) or None
-    )
+        for part in parts:
+            if _DENIAL.search(part):
+                denied += [(name, part) for name in runtimes_in(part)]
+            else:
+                names += runtimes_in(part)
+        if not refused:
+            unknown += [part for part in other if not runtimes_in(part)]
+    kept_back = tuple((name, words) for name, words in denied if name not in names)
+    return RuntimeCell(tuple(dict.fromkeys(names)), kept_back, tuple(unknown), " ".join(rest) or None)
 
 
 def _parts(sentence: str) -> Iterator[str]:
-    for part in re.split(r"[,/&+;]|\b(?:and|or)\b", sentence.removesuffix(".")):
+    for part in re.split(r"[,/&;]|\s\+\s|\b(?:and|or)\b", sentence.removesuffix(".")):
         if missing_word(part) is None:
             yield bare(part)
 

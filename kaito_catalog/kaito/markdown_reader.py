@@ -14,7 +14,7 @@ from kaito_catalog.formats.proposal import RuntimeName
 from kaito_catalog.kaito import markdown_blocks, markdown_fields
 from kaito_catalog.kaito.markdown_blocks import Block, Remarks, Section, Span, shorten
 from kaito_catalog.kaito.markdown_front import Front, read_front, read_metadata
-from kaito_catalog.kaito.markdown_samples import Samples, read_samples
+from kaito_catalog.kaito.markdown_samples import Samples, read_samples, text_in
 
 API_VERSION = "catalog.kaito.sh/v1alpha1"
 OVERLAY_SECTION = "For kaito-catalog"
@@ -89,6 +89,9 @@ _BOILERPLATE = re.compile(
     r"|sam[a-z]{1,4} (?:yaml|manifests?)\W*\Z"
     r"|n/?a\.?\Z)",
     re.IGNORECASE,
+)
+_DATED = re.compile(
+    r"(?P<date>[0-9A-Za-z]{1,4}[-/.][0-9A-Za-z]{1,2}[-/.][0-9A-Za-z]{1,4})(?P<stop> ?: ?| [-–—] | )"
 )
 _LEFT_OUT = "move what matters into the description"
 _IMAGE = re.compile(r"!\[(?P<alt>[^\[\]\n]{0,300})\]\((?P<src>[^()\s]{1,2000})\)")
@@ -212,6 +215,10 @@ class _Reader:
         columns = self._runtime_columns(tables[1])
         denied = self._denied_below()
         self._title(front, metadata, models)
+        if samples.overlay and len(models) > 1:
+            self.remarks.say(
+                "IMP019", "a block for one model is left out", samples.overlay_place, "split the file"
+            )
         taken: set[str] = set()
         for number, model in enumerate(models, 1):
             self._names(model, heading, len(models) > 1)
@@ -236,6 +243,13 @@ class _Reader:
                 del value["deployment"]
             if samples.overlay and len(models) == 1:
                 value = _overlaid(value, samples.overlay)
+                if text_in(samples.overlay, "metadata", "name") not in (None, value["metadata"]["name"]):
+                    self.remarks.say(
+                        "IMP019",
+                        "the name in this block cannot be a folder's",
+                        samples.overlay_place,
+                        "use the repository's name in lower case",
+                    )
             name = value["metadata"]["name"]
             if name in taken:
                 name = f"{name[:80]}-{number}"
@@ -934,19 +948,18 @@ class _Reader:
                 "write - [x] or - [ ]",
             )
         event: dict[str, Any] = {"event": text, "done": bool(box and box["mark"] != " ")}
-        dated = re.match(r"(?P<date>[0-9A-Za-z]{1,4}[-/.][0-9A-Za-z]{1,2}[-/.][0-9A-Za-z]{1,4})\s?:\s?", text)
+        dated = _DATED.match(text)
+        day = markdown_fields.read_date(dated["date"], known=known) if dated else None
         at = self.markdown.find(dated["date"] if dated else text, item)
-        if dated:
-            day = markdown_fields.read_date(dated["date"], known=known)
-            if day.problem:
-                self.remarks.say("IMP012", day.problem, at, "write year-month-day")
-            if day.value and text[dated.end() :].strip(" ."):
-                event["event"] = text[dated.end() :]
-                event["date"] = day.value
-        else:
+        if dated is None or day is None or (day.value is None and ":" not in dated["stop"]):
             self.remarks.say(
                 "IMP012", f"'{shorten(text)}' has no date", at, "write year-month-day: and the event"
             )
+        else:
+            if day.problem:
+                self.remarks.say("IMP012", day.problem, at, "write year-month-day")
+            if day.value and text[dated.end() :].strip(" ."):
+                event |= {"event": text[dated.end() :], "date": day.value}
         event["event"] = event["event"].strip()
         event["event"] = event["event"].removesuffix(".") or event["event"]
         if not event["event"]:

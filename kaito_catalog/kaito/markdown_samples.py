@@ -69,7 +69,7 @@ def _code(block: Block, samples: Samples, remarks: Remarks) -> None:
 
 
 def _manifest(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Remarks) -> None:
-    name = _text_in(value, "metadata", "name")
+    name = text_in(value, "metadata", "name")
     match value.get("kind"):
         case "Workspace" | "InferenceSet":
             samples.workspaces.append(_workspace(value, at, remarks))
@@ -98,13 +98,13 @@ def _workspace(value: Mapping[str, Any], at: _At, remarks: Remarks) -> Workspace
     if value.get("kind") == "InferenceSet":
         prefix = ("spec", "template") if isinstance(_in(spec, "template"), dict) else ("spec",)
         body = _in(value, *prefix)
-    elif spec is not None:
+    elif "spec" in value:
         remarks.say("IMP009", "a Workspace has no spec", at("spec"), "move resource and inference to the top")
-        prefix, body = ("spec",), spec
-    preset = _text_in(body, "inference", "preset", "name")
-    words = " ".join(filter(None, (preset, _text_in(value, "metadata", "name"))))
+        prefix, body = (("spec",), spec) if isinstance(spec, dict) else ((), value)
+    preset = text_in(body, "inference", "preset", "name")
+    words = " ".join(filter(None, (preset, text_in(value, "metadata", "name"))))
     result = Workspace(at("kind"), words)
-    instance_type = _text_in(body, "resource", "instanceType")
+    instance_type = text_in(body, "resource", "instanceType")
     if instance_type:
         result.deployment["instanceType"] = instance_type
     if preset is None:
@@ -115,13 +115,13 @@ def _workspace(value: Mapping[str, Any], at: _At, remarks: Remarks) -> Workspace
             "add inference.preset.name with the model's name",
         )
     right = ("inference", "preset", "presetOptions", "modelAccessSecret")
-    secret = _text_in(body, *right)
+    secret = text_in(body, *right)
     for route in dict.fromkeys(
         (*start, *way, "modelAccessSecret")
         for start in ((), prefix)
         for way in ((), ("inference",), ("inference", "preset"), ("resource",))
     ):
-        misplaced = _text_in(value, *route)
+        misplaced = text_in(value, *route)
         if misplaced:
             secret = secret or misplaced
             remarks.say(
@@ -132,16 +132,16 @@ def _workspace(value: Mapping[str, Any], at: _At, remarks: Remarks) -> Workspace
             )
     if secret:
         result.deployment["modelAccessSecret"] = secret
-    config = _text_in(body, "inference", "config")
+    config = text_in(body, "inference", "config")
     if config:
         result.deployment["configMap"] = config
     return result
 
 
 def _config_map(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Remarks) -> None:
-    name, place = _text_in(value, "metadata", "name"), at("metadata", "name")
+    name, place = text_in(value, "metadata", "name"), at("metadata", "name")
     samples.config_maps.append(Span(name or "", place.line, place.column))
-    text = _text_in(value, "data", "inference_config.yaml")
+    text = text_in(value, "data", "inference_config.yaml")
     start = at("data", "inference_config.yaml")
     if text is None:
         remarks.say(
@@ -208,6 +208,7 @@ def _in(value: Any, *route: str) -> Any:
     return value
 
 
-def _text_in(value: Any, *route: str) -> str | None:
+def text_in(value: Any, *route: str) -> str | None:
+    """The text at a route of keys, if there is one."""
     found = _in(value, *route)
     return found if isinstance(found, str) and found else None
