@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tools.readme import with_output
+import pytest
+
+from tools.readme import PAGES, with_output
 
 
-def test_the_session_in_the_readme_is_what_the_commands_print(kaito_data: Path, root: Path) -> None:
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    proposal = kaito_data / "proposals" / "20250529-llama-3.3-70b-instruct.md"
-    assert with_output(readme, proposal) == readme
+@pytest.mark.parametrize("name", PAGES)
+def test_what_a_page_shows_is_what_the_commands_print(name: str, kaito_data: Path, root: Path) -> None:
+    page = (root / name).read_text(encoding="utf-8")
+    assert with_output(page, kaito_data.parents[1]) == page
 
 
 def test_every_make_target_that_documents_name_exists(root: Path) -> None:

@@ -1,8 +1,8 @@
-"""Run the commands of README.md's session and write their real output below each.
+"""Run the commands that README.md shows and write their real output below each; the same for the benchmark.
 
     python -m tools.readme [--check]
 
-The first command reads KAITO's own proposal; `--proposal FILE` says where it is.
+The session starts from KAITO's own proposal, the benchmark from published logs: both lie in `--shared DIR`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,14 @@ import tempfile
 from pathlib import Path
 
 from kaito_catalog import cli, files
+from tools import bench_memory
 
 ROOT = Path(__file__).resolve().parents[1]
-PROPOSAL = ROOT.parent / "shared/data/kaito/proposals/20250529-llama-3.3-70b-instruct.md"
+SHARED = ROOT.parent / "shared"
+PROPOSAL = "data/kaito/proposals/20250529-llama-3.3-70b-instruct.md"
+PAGES = ("README.md", "docs/memory.md")
+"""The pages that show output."""
+_BENCH = re.compile(r"<!-- bench -->\n.*?<!-- /bench -->", re.DOTALL)
 _SESSION = re.compile(r"```console\n\$ (?P<command>[^\n]+)\n.*?```", re.DOTALL)
 
 
@@ -36,34 +41,55 @@ def run(command: str) -> str:
     return stdout.getvalue()
 
 
-def with_output(readme: str, proposal: Path) -> str:
-    """`readme` with the output of every command of its session, as a newcomer would see it."""
+def with_session(page: str, proposal: Path) -> str:
+    """`page` with the output of every command of its session, as a newcomer would see it."""
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "catalog", Path(folder) / "catalog")
         shutil.copy(proposal, folder)
         os.chdir(folder)
         try:
-            return _SESSION.sub(lambda m: f"```console\n$ {m['command']}\n{run(m['command'])}```", readme)
+            return _SESSION.sub(lambda m: f"```console\n$ {m['command']}\n{run(m['command'])}```", page)
         finally:
             os.chdir(before)
 
 
+def with_benchmark(page: str, shared: Path) -> str:
+    """`page` with the benchmark's table (without its timing, which no two runs share)."""
+    if not _BENCH.search(page):
+        return page
+    stdout = io.StringIO()
+    with contextlib.redirect_stdout(stdout):
+        bench_memory.main(["--shared", str(shared)])
+    table = "\n".join(
+        line for line in stdout.getvalue().splitlines() if not line.startswith("Time of a plan")
+    )
+    return _BENCH.sub(lambda _: f"<!-- bench -->\n{table.rstrip()}\n<!-- /bench -->", page)
+
+
+def with_output(page: str, shared: Path = SHARED) -> str:
+    """`page` with everything that it shows as it really is."""
+    return with_benchmark(with_session(page, shared / PROPOSAL), shared)
+
+
 def main() -> int:
-    """Write README.md, or say with `--check` that it is out of date."""
+    """Write the pages, or say with `--check` that one is out of date."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--proposal", type=Path, default=PROPOSAL)
+    parser.add_argument("--shared", type=Path, default=SHARED)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    path = ROOT / "README.md"
-    old = path.read_text(encoding="utf-8")
-    new = with_output(old, options.proposal)
-    if options.check:
-        return int(old != new)
-    files.write_text(path, new)
-    return 0
+    stale = 0
+    for name in PAGES:
+        old = (ROOT / name).read_text(encoding="utf-8")
+        new = with_output(old, options.shared)
+        if old != new:
+            stale = 1
+            print(f"{name} is out of date" if options.check else f"{name} written")
+            if not options.check:
+                files.write_text(ROOT / name, new)
+    return stale if options.check else 0
 
 
 if __name__ == "__main__":
