@@ -160,7 +160,7 @@ def _usages(usage: Mapping[str, Any]) -> Iterable[str]:
     words = _line(statistics or "N/A")
     if link and not statistics and not day:
         yield link
-    yield f"{words}."
+    yield f"{words}." if statistics else words
     yield f"{words}, according to {link}." if link else words
     yield f"{words}{f' as of {day}' if day else ''}{f', according to {link}' if link else ''}."
 
