@@ -1,0 +1,390 @@
+"""The catalog's own data: every entry loads, names its sources, and agrees with itself and with them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kaito_catalog.catalog import Catalog, Entry, read_catalog
+from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.formats.proposal import Proposal, known_count, known_size
+
+ROOT = Path(__file__).resolve().parents[1] / "catalog"
+SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+CATALOG: Catalog = read_catalog(ROOT)
+NAMES = [path.name for path in sorted((ROOT / "models").iterdir())]
+HALF_OF_A_HUNDREDTH_GIB = 5_368_709
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="../shared/data, where the figures were transcribed from, is not here"
+)
+every_entry = pytest.mark.parametrize("name", NAMES)
+
+
+def entry(name: str) -> Entry:
+    found = CATALOG.entry(name)
+    assert found is not None
+    return found
+
+
+def proposal(name: str) -> Proposal:
+    found = entry(name).proposal
+    assert found is not None
+    return found
+
+
+def facts(name: str) -> ModelFacts:
+    found = entry(name).facts
+    assert found is not None
+    return found
+
+
+def text_config(name: str) -> dict[str, Any]:
+    config: dict[str, Any] = facts(name).config or {}
+    return config.get("text_config") or config
+
+
+def shared(path: str) -> Any:
+    text = (SHARED / path).read_text()
+    return yaml.safe_load(text) if path.endswith(".yaml") else json.loads(text)
+
+
+def kaito_row(name: str) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = shared("kaito/model_catalog.yaml")["models"]
+    return next(row for row in rows if row["name"] == facts(name).repo_id)
+
+
+def leaves(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, dict) and value:
+        for key, below in value.items():
+            yield from leaves(below, f"{path}.{key}")
+    else:
+        yield path
+
+
+def read_fields(name: str) -> Iterator[str]:
+    """The route of every fact in the file that somebody must have read somewhere."""
+    document = yaml.safe_load((ROOT / "models" / name / "facts.yaml").read_text())
+    for key in document.keys() - {"apiVersion", "kind", "recordedAt", "source"}:
+        yield from leaves(document[key], key)
+
+
+def referenced(name: str) -> set[str]:
+    return {field for reference in facts(name).source.references or () for field in reference.fields}
+
+
+def is_below(field: str, above: str) -> bool:
+    return field == above or field.startswith(above + ".")
+
+
+def test_there_are_25_entries() -> None:
+    assert len(NAMES) == 25
+
+
+@every_entry
+def test_an_entry_loads_without_problems(name: str) -> None:
+    assert entry(name).problems == ()
+    assert entry(name).facts is not None
+
+
+@every_entry
+def test_proposal_and_facts_speak_of_the_same_model(name: str) -> None:
+    assert proposal(name).metadata.name == name
+    assert proposal(name).repo_id == facts(name).repo_id
+    assert proposal(name).requirements.version == facts(name).revision
+
+
+@every_entry
+def test_every_fact_has_a_reference(name: str) -> None:
+    missing = [f for f in read_fields(name) if not any(is_below(f, r) for r in referenced(name))]
+    assert missing == []
+
+
+@every_entry
+def test_every_reference_is_to_a_fact_that_is_there(name: str) -> None:
+    present = list(read_fields(name))
+    assert [r for r in referenced(name) if not any(is_below(f, r) for f in present)] == []
+
+
+@every_entry
+def test_transcribed_facts_say_so(name: str) -> None:
+    assert facts(name).source.kind == "transcribed"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.yaml")), ids=lambda path: path.parent.name)
+def test_no_file_mentions_what_a_reader_cannot_follow(path: Path) -> None:
+    found = re.findall(
+        r"index (?:file )?ids?\b.*|\b(?:id|ids) [0-9]{9,11}\b|/work\b|file_id.*",
+        path.read_text(),
+        re.IGNORECASE,
+    )
+    assert found == []
+
+
+@every_entry
+def test_the_first_line_names_the_schema_for_editors(name: str) -> None:
+    for kind in ("proposal", "facts"):
+        first = (ROOT / "models" / name / f"{kind}.yaml").read_text().split("\n")[0]
+        assert first == f"# yaml-language-server: $schema=../../../schema/{kind}.schema.json"
+
+
+@every_entry
+def test_a_claimed_total_is_the_count_times_the_memory_of_each(name: str) -> None:
+    needs = proposal(name).requirements
+    count = known_count(needs.gpu_count)
+    total, each = known_size(needs.total_gpu_memory), known_size(needs.per_gpu_memory)
+    assert count is not None
+    assert total is not None
+    assert each is not None
+    assert total.bytes == count * each.bytes
+
+
+@every_entry
+def test_the_instance_type_has_the_claimed_gpus(name: str) -> None:
+    claimed = proposal(name)
+    assert claimed.deployment is not None
+    instance_type = CATALOG.shared.instance_type(claimed.deployment.instance_type or "")
+    assert instance_type is not None
+    gpu = CATALOG.shared.gpu(instance_type.gpu)
+    assert gpu is not None
+    assert gpu.vllm
+    assert gpu.memory_bytes is not None
+    assert instance_type.gpu_count == claimed.requirements.gpu_count
+    assert gpu.nominal_memory == claimed.requirements.per_gpu_memory
+
+
+@every_entry
+def test_the_gpu_count_is_a_legal_tensor_parallel_size(name: str) -> None:
+    count = known_count(proposal(name).requirements.gpu_count)
+    assert count is not None
+    heads, kv_heads = (text_config(name)[f"num_{kind}_heads"] for kind in ("attention", "key_value"))
+    assert heads % count == 0
+    assert kv_heads % count == 0 or count % kv_heads == 0
+
+
+@every_entry
+def test_several_gpus_and_distributed_inference_go_together(name: str) -> None:
+    claimed = proposal(name)
+    assert claimed.vllm is not None
+    assert claimed.vllm.distributed_inference == ((known_count(claimed.requirements.gpu_count) or 0) > 1)
+
+
+@every_entry
+def test_the_weights_fit_the_claimed_gpus_at_the_profiles_utilization(name: str) -> None:
+    claimed, weights = proposal(name), facts(name).weights
+    assert claimed.deployment is not None
+    assert weights is not None
+    assert weights.total is not None
+    instance_type = CATALOG.shared.instance_type(claimed.deployment.instance_type or "")
+    gpu = CATALOG.shared.gpu(instance_type.gpu) if instance_type else None
+    assert gpu is not None
+    assert gpu.memory_bytes is not None
+    share = CATALOG.shared.policy.default_profile().utilization(gpu.name)
+    budget = share * gpu.memory_bytes * (known_count(claimed.requirements.gpu_count) or 0)
+    assert weights.total.high_bytes < budget
+
+
+@every_entry
+def test_the_claimed_storage_holds_the_weights_and_the_repository(name: str) -> None:
+    storage, recorded = known_size(proposal(name).requirements.storage_size), facts(name)
+    assert storage is not None
+    assert recorded.weights is not None
+    assert recorded.weights.total is not None
+    sizes = [recorded.weights.total, *([recorded.repository] if recorded.repository else [])]
+    assert all(size.high_bytes <= storage.bytes for size in sizes)
+    assert storage.bytes <= CATALOG.shared.policy.tolerances.storage_over * recorded.weights.total.low_bytes
+
+
+@every_entry
+def test_files_and_dtypes_add_up_to_the_weights(name: str) -> None:
+    recorded = facts(name)
+    assert recorded.weights is not None
+    assert recorded.weights.total is not None
+    if recorded.files:
+        sizes = [f.size_bytes or 0 for f in recorded.files if f.path.endswith(".safetensors")]
+        assert (sum(sizes), len(sizes)) == (recorded.weights.total.size_bytes, recorded.weights.files)
+    if recorded.safetensors:
+        width = {"BF16": 2, "U8": 1}
+        tensors = sum(width[dtype] * n for dtype, n in recorded.safetensors.parameters_by_dtype.items())
+        headers = recorded.weights.total.high_bytes - tensors
+        assert 0 <= headers < 2 * HALF_OF_A_HUNDREDTH_GIB
+
+
+@every_entry
+def test_the_context_of_the_claims_is_the_one_configured_and_within_the_models_limit(name: str) -> None:
+    claimed = proposal(name)
+    assert claimed.vllm is not None
+    context = known_count(claimed.requirements.context_length)
+    assert context is not None
+    assert (claimed.vllm.config or {}).get("max-model-len") == context
+    assert context <= text_config(name)["max_position_embeddings"]
+
+
+@every_entry
+def test_the_licence_is_the_facts_and_is_known(name: str) -> None:
+    recorded, policy = facts(name).license, CATALOG.shared.policy.licenses
+    assert recorded is not None
+    assert proposal(name).license_id == recorded.id
+    assert recorded.id in {*policy.spdx, *policy.known}
+
+
+@every_entry
+def test_a_gated_model_names_a_secret_and_no_other_does(name: str) -> None:
+    claimed = proposal(name)
+    assert claimed.deployment is not None
+    is_gated = facts(name).gated not in (None, "no")
+    assert (claimed.deployment.model_access_secret == "hf-token") == is_gated
+
+
+@every_entry
+def test_the_type_is_the_pipeline_tag_where_one_is_known(name: str) -> None:
+    assert facts(name).pipeline_tag in (None, proposal(name).requirements.type)
+
+
+def test_an_implemented_entry_has_every_claim() -> None:
+    implemented = [n for n in NAMES if proposal(n).metadata.status == "implemented"]
+    assert implemented == ["llama-3.3-70b-instruct"]
+    needs = proposal(implemented[0]).requirements
+    optional = type(needs).model_fields.keys() - {"notes", "figures"}
+    assert [field for field in optional if getattr(needs, field) is None] == []
+
+
+def test_gpu_names_and_aliases_are_unique_in_any_case() -> None:
+    names = [name.lower() for gpu in CATALOG.shared.gpus for name in (gpu.name, *(gpu.aliases or ()))]
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_a_gpu_reports_less_than_its_nominal_memory_and_more_than_nine_tenths_of_it() -> None:
+    for gpu in CATALOG.shared.gpus:
+        if gpu.memory_bytes is not None:
+            gib = gpu.nominal_memory.bytes / 10**9 * 2**30
+            assert 0.9 * gib < gpu.memory_bytes < gib, gpu.name
+
+
+def test_only_gpus_that_vllm_runs_on_have_figures_of_cuda() -> None:
+    for gpu in CATALOG.shared.gpus:
+        assert (gpu.compute_capability is not None) == gpu.vllm, gpu.name
+        assert (gpu.memory_spread_bytes is not None) == (gpu.memory_bytes is not None), gpu.name
+
+
+def test_licence_aliases_are_lower_case_and_lead_to_known_ids() -> None:
+    policy = CATALOG.shared.policy.licenses
+    assert [alias for alias in policy.aliases if alias != alias.lower()] == []
+    assert set(policy.aliases.values()) <= {*policy.spdx, *policy.known}
+    assert not set(policy.spdx) & set(policy.known)
+    assert set(policy.public_images) <= set(policy.spdx)
+
+
+def test_only_the_a10_has_a_utilization_of_its_own() -> None:
+    profile = CATALOG.shared.policy.default_profile()
+    assert profile.name == CATALOG.shared.policy.profile
+    used = {gpu.name: profile.utilization(gpu.name) for gpu in CATALOG.shared.gpus}
+    assert {name for name, share in used.items() if share != profile.gpu_memory_utilization} == {"NVIDIA A10"}
+
+
+@needs_shared
+def test_the_entries_are_the_models_with_a_row_and_a_revision() -> None:
+    pinned = {row["repo"] for row in shared("kaito/sha.json") if row.get("sha")}
+    rows = {row["name"] for row in shared("kaito/model_catalog.yaml")["models"]}
+    assert {facts(name).repo_id for name in NAMES} == rows & pinned
+
+
+@needs_shared
+@every_entry
+def test_the_revision_is_the_one_kaito_supports(name: str) -> None:
+    revisions = {
+        row["sha"]
+        for row in shared("kaito/sha.json")
+        if row.get("repo") == facts(name).repo_id and row["source"].endswith("supported_models.yaml")
+    }
+    assert revisions == {facts(name).revision}
+
+
+@needs_shared
+@every_entry
+def test_the_size_of_the_weights_is_the_sources(name: str) -> None:
+    recorded = facts(name)
+    assert recorded.weights is not None
+    assert recorded.weights.total is not None
+    listed = shared("hub/files.json").get(recorded.repo_id) or {}
+    if "weight_bytes" in listed:
+        assert recorded.weights.total.size_bytes == listed["weight_bytes"]
+        return
+    kaito_bytes = float(kaito_row(name)["modelFileSize"].removesuffix("Gi")) * 2**30
+    assert recorded.weights.total.size_bytes == round(kaito_bytes)
+    assert recorded.weights.total.precision_bytes == HALF_OF_A_HUNDREDTH_GIB
+
+
+@needs_shared
+def test_the_recorded_size_covers_what_vllm_allocates() -> None:
+    plans = {plan["model"]: plan.get("weights") for plan in shared("truth/exact_vllm_0.25.1_tp1.json")}
+    known = [name for name in NAMES if plans.get(facts(name).repo_id)]
+    assert len(known) == 13
+    for name in known:
+        weights = facts(name).weights
+        assert weights is not None
+        assert weights.total is not None
+        assert plans[facts(name).repo_id] <= weights.total.high_bytes, name
+
+
+@needs_shared
+@every_entry
+def test_the_configuration_has_the_dimensions_of_kaitos_row(name: str) -> None:
+    names = {
+        "hiddenSize": "hidden_size",
+        "numHiddenLayers": "num_hidden_layers",
+        "numAttentionHeads": "num_attention_heads",
+        "numKeyValueHeads": "num_key_value_heads",
+        "headDim": "head_dim",
+        "kvLoraRank": "kv_lora_rank",
+        "qkRopeHeadDim": "qk_rope_head_dim",
+        "modelTokenLimit": "max_position_embeddings",
+    }
+    row, config = kaito_row(name), facts(name).config or {}
+    assert config["architectures"] == row["architectures"]
+    assert {k: row[k] for k in names if k in row} == {
+        k: text_config(name)[v] for k, v in names.items() if k in row
+    }
+
+
+@needs_shared
+def test_a_configuration_that_was_copied_is_verbatim() -> None:
+    copied = {facts(name).repo_id: facts(name).config or {} for name in NAMES}
+    paths = {repo_id: SHARED / f"hub/configs/{repo_id.replace('/', '__')}.json" for repo_id in copied}
+    published = [repo_id for repo_id, path in paths.items() if path.is_file()]
+    assert len(published) == 15
+    for repo_id in published:
+        original = json.loads(paths[repo_id].read_text())
+        assert dict(leaves_of(copied[repo_id])).items() <= dict(leaves_of(original)).items(), repo_id
+
+
+def leaves_of(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, below in value.items():
+            yield from leaves_of(below, f"{path}.{key}")
+    else:
+        yield path, json.dumps(value)
+
+
+@needs_shared
+def test_the_instance_types_are_kaitos() -> None:
+    rows = shared("kaito/skus.json")["skus"]
+    found = [(t.name, t.cloud, t.gpu_count, t.nvme) for t in CATALOG.shared.instance_types]
+    assert found == [(r["sku"], r["cloud"], r["gpuCount"], r["nvme"]) for r in rows]
+
+
+@needs_shared
+def test_the_gpus_of_the_instance_types_are_kaitos() -> None:
+    for row, instance_type in zip(
+        shared("kaito/skus.json")["skus"], CATALOG.shared.instance_types, strict=True
+    ):
+        gpu = CATALOG.shared.gpu(instance_type.gpu)
+        assert gpu is not None
+        assert gpu.name.startswith(row["gpuModel"])
+        assert gpu.nominal_memory.text == f"{row['gpuMemPerGPUGi']:g}GB"
+        assert (gpu.compute_capability or 0) == row["cudaComputeCapability"]
