@@ -1,11 +1,28 @@
-"""The memory plan of a model on given GPUs: closed form, milliseconds, no vLLM; unknown where it is unknown."""
+"""The memory plan of a model on given GPUs: closed form, milliseconds, no vLLM; it says what is unknown."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
+
+from kaito_catalog.catalog import Shared
+from kaito_catalog.formats.facts import ModelFacts, StoredSize
+from kaito_catalog.formats.hardware import InstanceType
+from kaito_catalog.formats.policy import Profile
+from kaito_catalog.kv_cache import (
+    Layout,
+    Unplannable,
+    batches_in_flight,
+    ceil_div,
+    plan_layout,
+)
+from kaito_catalog.overheads import Overheads, expected_error, overheads, serve_defaults
+from kaito_catalog.quantity import gib
+from kaito_catalog.shape import Attention, AttentionKind, LatentAttention, Shape, Unsupported, read_shape
+from kaito_catalog.weights import Split, Uncomputable, absorbed_bytes, split, stages, weights_per_rank
 
 
 class Fit(Enum):
@@ -50,7 +67,8 @@ class PlanGpu:
     """The device of a plan; `memory_bytes` is the total as the driver reports it."""
 
     name: str | None
-    memory_bytes: int
+    memory_bytes: int | None
+    """None where nobody published what the driver reports."""
     compute_capability: float | None = None
 
 
@@ -81,6 +99,8 @@ class KvCache:
     longest_model_len: int
     """The longest context that fits, at most the model's own limit; 0 where nothing fits."""
     groups: tuple[Mapping[str, Any], ...] = ()
+    pool_bytes: int = 0
+    """What vLLM asks for before it starts: the need of one request with its groups padded to equal size."""
 
 
 @dataclass(frozen=True)
@@ -101,3 +121,483 @@ class Plan:
     settings: Settings
     sources: Mapping[str, str] = field(default_factory=dict)
     """Figure (JSON key of PerGpu or KvCache) to where it came from: facts, configuration, exact, measured."""
+
+
+@dataclass(frozen=True)
+class InstanceTypePlan:
+    """What one instance type makes of a model."""
+
+    instance_type: InstanceType
+    plan: Plan
+    gpus_needed: int | None
+    """The fewest of its GPUs that serve the context; None where not even all of them do, or it is unknown."""
+    note: str | None
+    """In words, where not all GPUs of the node are used or needed."""
+
+
+STORED_TOLERANCE = 0.75
+"""A model whose files hold less than this share of what its configuration asks for is quantised, and its
+configuration does not say how."""
+REPLICATED_SHARE = 0.02
+"""Where only the stored size is known: what norms, routers and repacking may add to an even division."""
+
+_ORDER = {Fit.YES: 0, Fit.TIGHT: 1, Fit.NO: 2, Fit.UNKNOWN: 3}
+
+
+def facts_shape(facts: ModelFacts) -> Shape | Unsupported:
+    """The shape of a catalog entry, from the fields of config.json in its facts."""
+    if facts.config is None:
+        return Unsupported("nobody has read its config.json yet", "config")
+    return read_shape(facts.config)
+
+
+def illegal_tensor_parallel(shape: Shape, size: int, *, enable_expert_parallel: bool = False) -> str | None:
+    """Why vLLM would refuse `tensor_parallel_size`, in words; None where it would not."""
+    if size < 1:
+        return f"a tensor-parallel size of {size} is not one"
+    for layer in shape.layers:
+        mixer = layer.mixer
+        if isinstance(mixer, Attention | LatentAttention) and mixer.num_attention_heads % size:
+            return f"{mixer.num_attention_heads} attention heads cannot be divided by {size}"
+        if isinstance(mixer, Attention):
+            heads = mixer.num_key_value_heads
+            if (heads >= size and heads % size) or (heads < size and size % heads):
+                return f"{heads} KV heads can neither be divided by {size} nor repeated evenly on {size} GPUs"
+    by = split(tensor_parallel_size=size, enable_expert_parallel=enable_expert_parallel)
+    for variant in (replace(shape, quantization=None), shape):
+        found = weights_per_rank(variant, by)
+        if isinstance(found, Uncomputable) and found.illegal:
+            return found.reason
+    return None
+
+
+def resolved_settings(settings: Settings, gpu: PlanGpu) -> Settings:
+    """`settings` with what `vllm serve` takes by default on that GPU."""
+    defaults = serve_defaults(gpu.name, gpu.memory_bytes or 0)
+    sequences = settings.max_num_seqs or defaults.max_num_seqs
+    tokens = settings.max_num_batched_tokens
+    if tokens is None:
+        tokens = min(defaults.max_num_batched_tokens, sequences * settings.max_model_len)
+    if settings.max_num_seqs is None:
+        sequences = min(sequences, tokens)
+    return replace(settings, max_num_seqs=sequences, max_num_batched_tokens=tokens)
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Bytes per stage, where they came from and how far they may be off."""
+
+    stages: tuple[int, ...]
+    source: str
+    error_bytes: int
+
+
+def _weights(
+    shape: Shape, stored: StoredSize | None, by: Split, parallelism: Parallelism
+) -> _Weights | Uncomputable:
+    pipeline = parallelism.pipeline_parallel_size
+    computed = weights_per_rank(shape, by, pipeline)
+    reason = "no plan for its weights"
+    if isinstance(computed, Uncomputable):
+        reason = computed.reason
+    else:
+        whole = weights_per_rank(shape, split(tensor_parallel_size=1))
+        is_whole = stored is None or isinstance(whole, Uncomputable)
+        if is_whole or stored is None or stored.high_bytes >= STORED_TOLERANCE * sum(whole):  # type: ignore[arg-type]
+            return _Weights(computed, "configuration", 0)
+        reason = (
+            "its files are smaller than its configuration says, so it is quantised in a way nobody has read"
+        )
+    if stored is None:
+        return Uncomputable(reason)
+    ranks = parallelism.tensor_parallel_size * pipeline
+    if parallelism.enable_expert_parallel:
+        # Experts are dealt out over the replicas too; how much of the model they are is not known.
+        ranks = parallelism.tensor_parallel_size * pipeline
+    share = ceil_div(stored.high_bytes, ranks)
+    embedding = ceil_div(shape.vocab_size * shape.hidden_size * shape.dtype_bytes, by.tensor_parallel_size)
+    error = int(share * REPLICATED_SHARE) + ceil_div(2 * stored.precision_bytes, ranks)
+    if pipeline > 1:
+        error += embedding
+    return _Weights((share,) * pipeline, "facts", error)
+
+
+def _unknown(
+    reason: str, limited_by: str, gpu: PlanGpu, parallelism: Parallelism, settings: Settings, version: str
+) -> Plan:
+    return Plan(Fit.UNKNOWN, limited_by, reason, None, None, None, parallelism, gpu, version, settings)
+
+
+def _refused(
+    reason: str, limited_by: str, gpu: PlanGpu, parallelism: Parallelism, settings: Settings, version: str
+) -> Plan:
+    return Plan(Fit.NO, limited_by, reason, None, None, None, parallelism, gpu, version, settings)
+
+
+def make_plan(
+    shape: Shape | Unsupported,
+    *,
+    stored: StoredSize | None = None,
+    gpu: PlanGpu,
+    parallelism: Parallelism,
+    settings: Settings,
+    vllm_version: str,
+) -> Plan:
+    """What vLLM of that version would find on each GPU, and whether one request of max_model_len fits.
+
+    Args:
+        shape: of the model; an unsupported one gives an unknown plan with its reason.
+        stored: bytes of the weight files, used where the configuration alone does not give the weights.
+        gpu: the device; without its memory the plan is unknown.
+        parallelism: how the model is split; what vLLM would refuse does not fit, limited by `parallelism`.
+        settings: vLLM's arguments; the plan holds them with their defaults filled in.
+        vllm_version: such as 0.25.1.
+    """
+    settings = resolved_settings(settings, gpu)
+    common = (gpu, parallelism, settings, vllm_version)
+    if isinstance(shape, Unsupported):
+        return _unknown(shape.reason, "architecture", *common)
+    tp = parallelism.tensor_parallel_size
+    pipeline = parallelism.pipeline_parallel_size
+    illegal = illegal_tensor_parallel(shape, tp, enable_expert_parallel=parallelism.enable_expert_parallel)
+    if illegal is not None:
+        return _refused(illegal, "parallelism", *common)
+    if settings.max_model_len > shape.max_model_len:
+        return _refused(
+            f"max_model_len {settings.max_model_len:,} is more than the model's own limit of "
+            f"{shape.max_model_len:,} tokens, and vLLM refuses it",
+            "maxModelLen",
+            *common,
+        )
+    if gpu.memory_bytes is None:
+        named = gpu.name or "this GPU"
+        return _unknown(f"nobody has published what the driver reports as memory of {named}", "gpu", *common)
+    by = split(
+        tensor_parallel_size=tp,
+        data_parallel_size=parallelism.data_parallel_size,
+        enable_expert_parallel=parallelism.enable_expert_parallel,
+    )
+    weights = _weights(shape, stored, by, parallelism)
+    if isinstance(weights, Uncomputable):
+        if weights.illegal:
+            return _refused(weights.reason, "parallelism", *common)
+        return _unknown(weights.reason, "weights", *common)
+    tokens, sequences = settings.max_num_batched_tokens, settings.max_num_seqs
+    assert tokens is not None
+    assert sequences is not None
+    in_flight = tokens * batches_in_flight(vllm_version, pipeline_parallel_size=pipeline)
+    cut = stages(len(shape.layers), pipeline)
+    layouts = plan_layout(
+        shape,
+        tensor_parallel_size=tp,
+        stages=cut,
+        kv_cache_dtype=settings.kv_cache_dtype,
+        in_flight_tokens=in_flight,
+    )
+    if isinstance(layouts, Unplannable):
+        return _unknown(layouts.reason, "kvCache", *common)
+    budget = math.ceil(gpu.memory_bytes * settings.gpu_memory_utilization)
+    kept = absorbed_bytes(shape, by) // pipeline
+    beside = [
+        overheads(
+            shape,
+            tensor_parallel_size=tp,
+            expert_tensor_parallel_size=by.expert_tensor_parallel_size,
+            max_num_batched_tokens=tokens,
+            max_num_seqs=sequences,
+            stage_layers=len(layers),
+            is_last_stage=number == pipeline - 1,
+            enforce_eager=settings.enforce_eager,
+            kept_bytes=kept,
+            vllm_version=vllm_version,
+        )
+        for number, layers in enumerate(cut)
+    ]
+    available = [
+        budget - w - o.non_torch_bytes - o.activation_peak_bytes - o.cuda_graph_bytes
+        for w, o in zip(weights.stages, beside, strict=True)
+    ]
+    wanted = [layout.pool_bytes(settings.max_model_len) for layout in layouts]
+    tightest = min(range(pipeline), key=lambda i: available[i] - wanted[i])
+    per_gpu = PerGpu(
+        budget_bytes=budget,
+        weights_bytes=weights.stages[tightest],
+        non_torch_bytes=beside[tightest].non_torch_bytes,
+        activation_peak_bytes=beside[tightest].activation_peak_bytes,
+        cuda_graph_bytes=beside[tightest].cuda_graph_bytes,
+        kv_cache_available_bytes=available[tightest],
+        kv_cache_needed_bytes=layouts[tightest].needed_bytes(settings.max_model_len),
+    )
+    concurrency = min(
+        layout.max_concurrency(free, settings.max_model_len)
+        for layout, free in zip(layouts, available, strict=True)
+    )
+    longest = min(
+        layout.longest_model_len(free, shape.max_model_len)
+        for layout, free in zip(layouts, available, strict=True)
+    )
+    whole = plan_layout(
+        shape,
+        tensor_parallel_size=1,
+        stages=stages(len(shape.layers), 1),
+        kv_cache_dtype=settings.kv_cache_dtype,
+        in_flight_tokens=in_flight,
+    )
+    assert not isinstance(whole, Unplannable)
+    kv_cache = KvCache(
+        bytes_per_token=whole[0].bytes_per_token,
+        tokens=int(concurrency * settings.max_model_len),
+        max_concurrency=concurrency,
+        longest_model_len=longest,
+        groups=_groups(layouts[tightest]),
+        pool_bytes=wanted[tightest],
+    )
+    error = weights.error_bytes + expected_error(
+        gpu_name=gpu.name,
+        memory_bytes=gpu.memory_bytes,
+        vllm_version=vllm_version,
+        tensor_parallel_size=tp,
+        has_tower=shape.tower is not None,
+    )
+    fits, limited_by, reason = _verdict(
+        shape, per_gpu, beside[tightest], wanted[tightest], layouts[tightest], error, settings, longest
+    )
+    return Plan(
+        fits,
+        limited_by,
+        reason,
+        per_gpu,
+        kv_cache,
+        error,
+        parallelism,
+        gpu,
+        vllm_version,
+        settings,
+        _sources(weights.source),
+    )
+
+
+def _verdict(
+    shape: Shape,
+    per_gpu: PerGpu,
+    beside: Overheads,
+    wanted: int,
+    layout: Layout,
+    error: int,
+    settings: Settings,
+    longest: int,
+) -> tuple[Fit, str | None, str | None]:
+    margin = per_gpu.kv_cache_available_bytes - wanted
+    over = beside.non_torch_bytes + beside.activation_peak_bytes + beside.cuda_graph_bytes
+    if margin < 0:
+        if per_gpu.weights_bytes > per_gpu.budget_bytes:
+            term, words = "weights", f"the weights take {gib(per_gpu.weights_bytes)}"
+        elif per_gpu.weights_bytes + over > per_gpu.budget_bytes:
+            term, words = (
+                "overheads",
+                f"weights and what vLLM needs beside take {gib(per_gpu.weights_bytes + over)}",
+            )
+        else:
+            term = "kvCache"
+            words = (
+                f"one request of {settings.max_model_len:,} tokens needs {gib(wanted)} of KV cache and "
+                f"{gib(per_gpu.kv_cache_available_bytes)} are left"
+            )
+        reason = f"{words} of a budget of {gib(per_gpu.budget_bytes)}"
+        if longest:
+            reason += f"; {longest:,} tokens would fit"
+        if -margin <= error:
+            return Fit.TIGHT, term, f"{reason}; the plan may be off by {gib(error)}"
+        return Fit.NO, term, reason
+    states = [g for g in layout.groups if g.kind is AttentionKind.STATE]
+    if states and settings.max_num_seqs is not None and layout.block_bytes:
+        blocks = per_gpu.kv_cache_available_bytes // layout.block_bytes
+        if blocks < settings.max_num_seqs:
+            reason = (
+                f"the cache has {blocks:,} blocks for states and max_num_seqs is {settings.max_num_seqs:,}; "
+                f"vLLM stops with CUDA graphs on, so set max_num_seqs to {blocks:,} or less"
+            )
+            if not settings.enforce_eager:
+                return Fit.NO, "maxNumSeqs", reason
+    if margin <= error:
+        return (
+            Fit.TIGHT,
+            "kvCache",
+            f"fits with {gib(margin)} to spare, and the plan may be off by {gib(error)}",
+        )
+    return Fit.YES, None, None
+
+
+def _groups(layout: Layout) -> tuple[Mapping[str, Any], ...]:
+    return tuple(
+        {
+            "kind": group.kind.value,
+            "layers": group.layers,
+            "blockSize": group.block_size,
+            "pageBytes": group.page_bytes,
+            "window": group.window,
+        }
+        for group in layout.groups
+    )
+
+
+def _sources(weights: str) -> dict[str, str]:
+    computed = (
+        "budgetBytes", "kvCacheNeededBytes", "bytesPerToken", "groups",
+    )  # fmt: skip
+    calibrated = ("nonTorchBytes", "activationPeakBytes", "cudaGraphBytes")
+    derived = ("kvCacheAvailableBytes", "tokens", "maxConcurrency", "longestModelLen")
+    sources = dict.fromkeys(computed, "configuration") | dict.fromkeys(calibrated, "measured")
+    # What is derived from several is as good as the least certain of them.
+    return {**sources, **dict.fromkeys(derived, "measured"), "weightsBytes": weights}
+
+
+def plan_for_facts(
+    facts: ModelFacts, *, gpu: PlanGpu, parallelism: Parallelism, settings: Settings, vllm_version: str
+) -> Plan:
+    """The plan of a catalog entry, from its configuration and, where needed, the size of its weight files."""
+    return make_plan(
+        facts_shape(facts),
+        stored=facts.weights.total if facts.weights else None,
+        gpu=gpu,
+        parallelism=parallelism,
+        settings=settings,
+        vllm_version=vllm_version,
+    )
+
+
+def smallest_gpu_count(
+    shape: Shape | Unsupported,
+    *,
+    stored: StoredSize | None = None,
+    gpu: PlanGpu,
+    settings: Settings,
+    vllm_version: str,
+    most: int = 16,
+) -> int | None:
+    """The smallest tensor-parallel size that is legal and fits (tight counts); None: none up to `most`."""
+    if isinstance(shape, Unsupported):
+        return None
+    for size in range(1, most + 1):
+        plan = make_plan(
+            shape,
+            stored=stored,
+            gpu=gpu,
+            parallelism=Parallelism(size),
+            settings=settings,
+            vllm_version=vllm_version,
+        )
+        if plan.fits in (Fit.YES, Fit.TIGHT):
+            return size
+        if plan.fits is Fit.UNKNOWN:
+            return None
+    return None
+
+
+def plan_gpu(shared: Shared, name: str) -> PlanGpu:
+    """The GPU of that name in gpus.yaml, or just its name where it is not listed."""
+    gpu = shared.gpu(name)
+    if gpu is None:
+        return PlanGpu(name, None)
+    return PlanGpu(gpu.name, gpu.memory_bytes, gpu.compute_capability)
+
+
+def plan_instance_types(
+    facts: ModelFacts, shared: Shared, profile: Profile, *, max_model_len: int
+) -> tuple[InstanceTypePlan, ...]:
+    """A plan for every instance type, one node each, as the profile starts vLLM.
+
+    Tensor parallelism over all GPUs of the node, or over as many as are legal for the model. What fits comes
+    first, least total memory first; the rest keeps its reason.
+    """
+    shape = facts_shape(facts)
+    stored = facts.weights.total if facts.weights else None
+    found = []
+    for instance_type in shared.instance_types:
+        gpu = plan_gpu(shared, instance_type.gpu)
+        settings = Settings(max_model_len, profile.utilization(gpu.name))
+        size, note = instance_type.gpu_count, None
+        if isinstance(shape, Shape):
+            illegal = illegal_tensor_parallel(shape, size)
+            while illegal is not None and size > 1:
+                note = note or f"{illegal}, so not all {instance_type.gpu_count} GPUs are used"
+                size -= 1
+                illegal = illegal_tensor_parallel(shape, size)
+        plan = make_plan(
+            shape,
+            stored=stored,
+            gpu=gpu,
+            parallelism=Parallelism(size),
+            settings=settings,
+            vllm_version=profile.vllm_version,
+        )
+        needed = None
+        if plan.fits in (Fit.YES, Fit.TIGHT):
+            needed = smallest_gpu_count(
+                shape,
+                stored=stored,
+                gpu=gpu,
+                settings=settings,
+                vllm_version=profile.vllm_version,
+                most=size,
+            )
+            if note is None and needed is not None and needed < instance_type.gpu_count:
+                note = f"{needed} of its {instance_type.gpu_count} GPUs would do"
+        found.append(InstanceTypePlan(instance_type, plan, needed, note))
+
+    def order(item: InstanceTypePlan) -> tuple[int, int, str]:
+        memory = (item.plan.gpu.memory_bytes or 0) * item.instance_type.gpu_count
+        return _ORDER[item.plan.fits], memory, item.instance_type.name
+
+    return tuple(sorted(found, key=order))
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """The contract of `plan --format json`."""
+    per_gpu, kv_cache = plan.per_gpu, plan.kv_cache
+    settings = plan.settings
+    return {
+        "perGPU": per_gpu
+        and {
+            "budgetBytes": per_gpu.budget_bytes,
+            "weightsBytes": per_gpu.weights_bytes,
+            "nonTorchBytes": per_gpu.non_torch_bytes,
+            "activationPeakBytes": per_gpu.activation_peak_bytes,
+            "cudaGraphBytes": per_gpu.cuda_graph_bytes,
+            "kvCacheAvailableBytes": per_gpu.kv_cache_available_bytes,
+            "kvCacheNeededBytes": per_gpu.kv_cache_needed_bytes,
+        },
+        "kvCache": kv_cache
+        and {
+            "bytesPerToken": kv_cache.bytes_per_token,
+            "tokens": kv_cache.tokens,
+            "maxConcurrency": round(kv_cache.max_concurrency, 4),
+            "longestModelLen": kv_cache.longest_model_len,
+            "groups": [dict(group) for group in kv_cache.groups],
+        },
+        "fits": plan.fits.value,
+        "limitedBy": plan.limited_by,
+        "reason": plan.reason,
+        "expectedErrorBytes": plan.expected_error_bytes,
+        "parallelism": {
+            "tensorParallelSize": plan.parallelism.tensor_parallel_size,
+            "pipelineParallelSize": plan.parallelism.pipeline_parallel_size,
+            "dataParallelSize": plan.parallelism.data_parallel_size,
+            "enableExpertParallel": plan.parallelism.enable_expert_parallel,
+        },
+        "gpu": {
+            "name": plan.gpu.name,
+            "memoryBytes": plan.gpu.memory_bytes,
+            "computeCapability": plan.gpu.compute_capability,
+        },
+        "vllmVersion": plan.vllm_version,
+        "settings": {
+            "maxModelLen": settings.max_model_len,
+            "gpuMemoryUtilization": settings.gpu_memory_utilization,
+            "kvCacheDtype": settings.kv_cache_dtype,
+            "maxNumSeqs": settings.max_num_seqs,
+            "maxNumBatchedTokens": settings.max_num_batched_tokens,
+            "enforceEager": settings.enforce_eager,
+        },
+        "sources": dict(plan.sources),
+    }

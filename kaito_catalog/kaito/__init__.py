@@ -1,0 +1,1 @@
+"""What KAITO takes: its catalog file, its docs table, its manifests."""

@@ -1,0 +1,352 @@
+"""The KV cache as vLLM's planner lays it out: pages, groups, what one request needs, the longest context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from kaito_catalog.shape import (
+    Attention,
+    AttentionKind,
+    GatedDeltaNet,
+    LatentAttention,
+    Mamba2,
+    Shape,
+)
+
+BLOCK_SIZE = 16
+"""Tokens of a block on CUDA with FlashAttention and dense MLA (vLLM's CacheConfig.DEFAULT_BLOCK_SIZE)."""
+SPARSE_BLOCK_SIZE = 64
+"""FlashMLA's sparse kernel, which GLM-5 and DeepSeek V3.2 need."""
+INDEXER_SCALE_BLOCK = 128
+"""The indexer's cache keeps one fp32 scale for this many fp8 values."""
+
+CACHE_DTYPE_BYTES = {
+    "bfloat16": 2,
+    "float16": 2,
+    "half": 2,
+    "float32": 4,
+    "fp8": 1,
+    "fp8_e4m3": 1,
+    "fp8_e5m2": 1,
+    "fp8_inc": 1,
+    "fp8_ds_mla": 1,
+}
+FP8_SPARSE_LATENT_BYTES = 656
+"""A token of DeepSeek V3.2's latent under an fp8 cache (`fp8_ds_mla`): 512 fp8, 4 fp32 scales, 64 bf16."""
+
+
+@dataclass(frozen=True)
+class Unplannable:
+    """Why there is no layout."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class LayerCache:
+    """What one layer keeps, before vLLM aligns pages. `window` holds a sliding window or a chunk."""
+
+    kind: AttentionKind
+    block_size: int
+    page_bytes: int
+    window: int | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that share one block table."""
+
+    kind: AttentionKind
+    layers: int
+    """On the fullest pipeline stage."""
+    block_size: int
+    page_bytes: int
+    """Of one layer (of all its layers where pages differ and there is one group)."""
+    window: int | None = None
+
+    def blocks(self, max_model_len: int, in_flight_tokens: int) -> int:
+        """Blocks that one request of `max_model_len` tokens holds at most."""
+        match self.kind:
+            case AttentionKind.STATE:
+                return 1
+            case AttentionKind.SLIDING:
+                assert self.window is not None
+                # The last window − 1 tokens, those being computed, and one block more because a window
+                # need not begin where a block does.
+                tokens = min(self.window - 1 + in_flight_tokens, max_model_len)
+                return ceil_div(tokens, self.block_size) + 1
+            case AttentionKind.CHUNKED:
+                assert self.window is not None
+                return ceil_div(min(self.window + in_flight_tokens, max_model_len), self.block_size)
+            case _:
+                return ceil_div(max_model_len, self.block_size)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The pool of one pipeline stage's GPU: groups that take blocks of one size from it."""
+
+    groups: tuple[Group, ...]
+    block_bytes: int
+    """What one block costs: the page of a layer times the layers of the largest group."""
+    in_flight_tokens: int
+    bytes_per_token: int
+    """What grows with each token: full attention and latents, all layers of this stage, on this GPU."""
+    layers: tuple[tuple[LayerCache, int], ...]
+    """The layers by kind with their number, pages aligned but not padded to groups."""
+
+    def blocks(self, max_model_len: int) -> int:
+        """Blocks that one request takes from the pool."""
+        return sum(group.blocks(max_model_len, self.in_flight_tokens) for group in self.groups)
+
+    def pool_bytes(self, max_model_len: int) -> int:
+        """What vLLM wants to be free before it starts: one request, groups padded to equal size."""
+        return self.blocks(max_model_len) * self.block_bytes
+
+    def needed_bytes(self, max_model_len: int) -> int:
+        """What the layers of one request hold, without the padding of groups (`max_memory_usage_bytes`)."""
+        total = 0
+        for cache, count in self.layers:
+            group = Group(cache.kind, 1, cache.block_size, cache.page_bytes, cache.window)
+            total += count * group.blocks(max_model_len, self.in_flight_tokens) * cache.page_bytes
+        return total
+
+    def max_concurrency(self, available_bytes: int, max_model_len: int) -> float:
+        """Requests of `max_model_len` tokens that fit at once."""
+        blocks = self.blocks(max_model_len)
+        if not blocks or not self.block_bytes:
+            return 0.0
+        return max(0, available_bytes // self.block_bytes) / blocks
+
+    def longest_model_len(self, available_bytes: int, limit: int) -> int:
+        """The longest context, at most `limit`, of which one request fits; 0 where not one token does.
+
+        What a request needs never falls as the context grows, so a bisection finds the exact length.
+        """
+        if not self.groups:
+            return limit
+        if limit < 1 or self.pool_bytes(1) > available_bytes:
+            return 0
+        low, high = 1, limit
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.pool_bytes(middle) <= available_bytes:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+
+def ceil_div(a: int, b: int) -> int:
+    """The quotient, rounded up."""
+    return -(-a // b)
+
+
+def version_tuple(version: str) -> tuple[int, int, int]:
+    """`0.25.1` as (0, 25, 1); letters after the digits of a part are left out, missing parts are 0."""
+    numbers: list[int] = []
+    for part in version.split("+")[0].split(".")[:3]:
+        digits = ""
+        for character in part:
+            if not character.isdigit():
+                break
+            digits += character
+        numbers.append(int(digits[:6] or 0))
+    numbers += [0] * (3 - len(numbers))
+    return numbers[0], numbers[1], numbers[2]
+
+
+def batches_in_flight(vllm_version: str, *, pipeline_parallel_size: int = 1) -> int:
+    """Batches whose tokens a sliding window must hold at once, by vLLM version.
+
+    Up to FIRST_CONCURRENT, SlidingWindowSpec.max_memory_usage_bytes counts one batch of
+    max_num_batched_tokens; from it on VllmConfig.max_concurrent_batches: 2 with async scheduling
+    (the default) on one stage, else a batch per stage (vllm/v1/kv_cache_interface.py of each release).
+    """
+    if version_tuple(vllm_version) < FIRST_CONCURRENT:
+        return 1
+    return 2 if pipeline_parallel_size <= 1 else pipeline_parallel_size
+
+
+FIRST_CONCURRENT = (0, 26, 0)
+
+
+def cache_dtype_bytes(shape: Shape, kv_cache_dtype: str) -> int | None:
+    """Bytes per element of the cache; None for a dtype that has no fixed size here."""
+    if kv_cache_dtype == "auto":
+        stated = shape.quantization.kv_cache_dtype if shape.quantization else None
+        return CACHE_DTYPE_BYTES[stated] if stated else shape.dtype_bytes
+    return CACHE_DTYPE_BYTES.get(kv_cache_dtype)
+
+
+def kv_heads(attention: Attention, tensor_parallel_size: int) -> int:
+    """KV heads on one rank: replicated where there are fewer than ranks."""
+    return max(1, attention.num_key_value_heads // tensor_parallel_size)
+
+
+def state_bytes(mixer: GatedDeltaNet | Mamba2, tensor_parallel_size: int, dtype_bytes: int) -> int:
+    """The state of one sequence in one layer on one rank: the convolution's and the recurrent one."""
+    tp = tensor_parallel_size
+    if isinstance(mixer, GatedDeltaNet):
+        width = 2 * mixer.key_head_dim * mixer.num_key_heads + mixer.value_head_dim * mixer.num_value_heads
+        recurrent = mixer.num_value_heads // tp * mixer.value_head_dim * mixer.key_head_dim
+    else:
+        groups = mixer.num_groups if mixer.num_groups % tp == 0 else tp
+        width = mixer.num_heads * mixer.head_dim + 2 * groups * mixer.state_size
+        recurrent = mixer.num_heads // tp * mixer.head_dim * mixer.state_size
+    return width // tp * (mixer.conv_kernel - 1) * dtype_bytes + recurrent * mixer.state_bytes
+
+
+def _layer_caches(
+    shape: Shape, layers: range, tensor_parallel_size: int, cache_bytes: int
+) -> list[LayerCache]:
+    """What each layer of a stage keeps, with the block sizes that vLLM gives to hybrids."""
+    sparse = any(isinstance(x.mixer, LatentAttention) and x.mixer.sparse for x in shape.layers)
+    block = SPARSE_BLOCK_SIZE if sparse else BLOCK_SIZE
+    state = max(
+        (
+            state_bytes(x.mixer, tensor_parallel_size, shape.dtype_bytes)
+            for x in shape.layers
+            if isinstance(x.mixer, GatedDeltaNet | Mamba2)
+        ),
+        default=0,
+    )
+    if state:
+        per_token = max(
+            (
+                kv_heads(x.mixer, tensor_parallel_size)
+                * (x.mixer.head_dim + x.mixer.v_head_dim)
+                * cache_bytes
+                for x in shape.layers
+                if isinstance(x.mixer, Attention)
+            ),
+            default=0,
+        )
+        if per_token:
+            # A page of attention must hold a state: vLLM makes the block longer, then pads the state
+            # (Platform._align_hybrid_block_size).
+            block = max(block, block * ceil_div(state, block * per_token))
+            state = block * per_token
+    caches: list[LayerCache] = []
+    for i in layers:
+        mixer = shape.layers[i].mixer
+        match mixer:
+            case Attention():
+                if mixer.shares_cache:
+                    continue
+                page = (
+                    block
+                    * kv_heads(mixer, tensor_parallel_size)
+                    * (mixer.head_dim + mixer.v_head_dim)
+                    * cache_bytes
+                )
+                window = mixer.sliding_window if mixer.sliding_window is not None else mixer.chunk
+                caches.append(LayerCache(mixer.kind, block, page, window))
+            case LatentAttention():
+                # One latent, whatever the number of heads and ranks; no factor two.
+                width = (mixer.kv_lora_rank + mixer.qk_rope_head_dim) * cache_bytes
+                if mixer.sparse and cache_bytes == 1:
+                    width = FP8_SPARSE_LATENT_BYTES
+                caches.append(LayerCache(AttentionKind.MLA, block, block * width))
+                if mixer.indexer is not None:
+                    dim = mixer.indexer.head_dim
+                    index = block * (dim + dim // INDEXER_SCALE_BLOCK * 4)
+                    caches.append(LayerCache(AttentionKind.MLA, block, index))
+            case GatedDeltaNet() | Mamba2():
+                caches.append(LayerCache(AttentionKind.STATE, block, state))
+            case None:
+                continue
+    return caches
+
+
+def _unify_pages(caches: Sequence[LayerCache]) -> list[LayerCache] | Unplannable:
+    """Give all layers one page size (vLLM's unify_kv_cache_spec_page_size)."""
+    largest = max(c.page_bytes for c in caches)
+    unified = []
+    for cache in caches:
+        if largest % cache.page_bytes == 0:
+            ratio = largest // cache.page_bytes
+            unified.append(replace(cache, block_size=cache.block_size * ratio, page_bytes=largest))
+        else:
+            unified.append(replace(cache, page_bytes=largest))
+    return unified
+
+
+def _count(caches: Sequence[LayerCache]) -> dict[LayerCache, int]:
+    counts: dict[LayerCache, int] = {}
+    for cache in caches:
+        counts[cache] = counts.get(cache, 0) + 1
+    return counts
+
+
+_GROWING = (AttentionKind.FULL, AttentionKind.MLA)
+
+
+@lru_cache(maxsize=2048)
+def plan_layout(
+    shape: Shape,
+    *,
+    tensor_parallel_size: int = 1,
+    stages: tuple[range, ...],
+    kv_cache_dtype: str = "auto",
+    in_flight_tokens: int,
+) -> tuple[Layout, ...] | Unplannable:
+    """The layout on a GPU of each pipeline stage; `stages` are the layers of each (weights.stages).
+
+    Follows vLLM 0.25.1's get_kv_cache_groups: one group where all layers keep the same, one with pages
+    of several sizes where all keep every token, else groups of equal count over pages of equal size.
+    Groups are made for the whole model and then cut to the stage, as the planner does.
+    """
+    cache_bytes = cache_dtype_bytes(shape, kv_cache_dtype)
+    if cache_bytes is None:
+        return Unplannable(f"no plan for kv_cache_dtype '{kv_cache_dtype[:40]}'")
+    by_stage = [_layer_caches(shape, layers, tensor_parallel_size, cache_bytes) for layers in stages]
+    every = [cache for caches in by_stage for cache in caches]
+    if not every:
+        return tuple(Layout((), 0, in_flight_tokens, 0, ()) for _ in stages)
+    uniform = len({replace(c, page_bytes=0) for c in every}) == 1
+    if not uniform and len({c.block_size for c in every}) == 1 and all(c.kind in _GROWING for c in every):
+        uniform = True
+    per_token = [
+        sum(c.page_bytes // c.block_size for c in caches if c.kind in _GROWING) for caches in by_stage
+    ]
+    if uniform:
+        layouts = []
+        for caches, grows in zip(by_stage, per_token, strict=True):
+            page = sum(c.page_bytes for c in caches)
+            groups: tuple[Group, ...] = (
+                (Group(caches[0].kind, len(caches), caches[0].block_size, page, caches[0].window),)
+                if caches
+                else ()
+            )
+            layouts.append(Layout(groups, page, in_flight_tokens, grows, tuple(_count(caches).items())))
+        return tuple(layouts)
+    unified = _unify_pages(every)
+    if isinstance(unified, Unplannable):
+        return unified
+    names = [(stage, i) for stage, caches in enumerate(by_stage) for i in range(len(caches))]
+    by_kind: dict[LayerCache, list[int]] = {}
+    for (stage, _), cache in zip(names, unified, strict=True):
+        by_kind.setdefault(cache, []).append(stage)
+    sizes = [len(members) for members in by_kind.values()]
+    # vLLM's heuristic: the rarest kind's count, unless the others are less than half as many again.
+    size = max(sizes) if max(sizes) < 1.5 * min(sizes) else min(sizes)
+    whole = [
+        (cache, members[i :: ceil_div(len(members), size)])
+        for cache, members in by_kind.items()
+        for i in range(ceil_div(len(members), size))
+    ]
+    layouts = []
+    start = 0
+    for stage, (caches, grows) in enumerate(zip(by_stage, per_token, strict=True)):
+        groups = tuple(
+            Group(cache.kind, members.count(stage), cache.block_size, cache.page_bytes, cache.window)
+            for cache, members in whole
+        )
+        block_bytes = max(g.layers for g in groups) * unified[0].page_bytes
+        mine = unified[start : start + len(caches)]
+        start += len(caches)
+        layouts.append(Layout(groups, block_bytes, in_flight_tokens, grows, tuple(_count(mine).items())))
+    return tuple(layouts)

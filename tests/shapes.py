@@ -1,0 +1,187 @@
+"""Minimal configurations, written by hand from public config.json files: only what memory depends on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+
+from kaito_catalog.shape import Shape, read_shape
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+CONFIGS = SHARED / "data" / "hub" / "configs"
+EXACT = SHARED / "data" / "truth" / "exact_vllm_0.25.1_tp1.json"
+
+Config = dict[str, Any]
+
+LLAMA_8B: Config = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "torch_dtype": "bfloat16",
+    "tie_word_embeddings": False,
+}
+LLAMA_70B: Config = LLAMA_8B | {
+    "hidden_size": 8192,
+    "intermediate_size": 28672,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+}
+QWEN3_32B: Config = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "hidden_size": 5120,
+    "intermediate_size": 25600,
+    "num_hidden_layers": 64,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151936,
+    "max_position_embeddings": 40960,
+    "torch_dtype": "bfloat16",
+}
+GEMMA3_27B: Config = {
+    "architectures": ["Gemma3ForCausalLM"],
+    "model_type": "gemma3_text",
+    "hidden_size": 5376,
+    "intermediate_size": 21504,
+    "num_hidden_layers": 62,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 16,
+    "head_dim": 128,
+    "vocab_size": 262208,
+    "max_position_embeddings": 131072,
+    "sliding_window": 1024,
+    "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+    "torch_dtype": "bfloat16",
+}
+DEEPSEEK_V3: Config = {
+    "architectures": ["DeepseekV3ForCausalLM"],
+    "hidden_size": 7168,
+    "intermediate_size": 18432,
+    "moe_intermediate_size": 2048,
+    "num_hidden_layers": 61,
+    "num_attention_heads": 128,
+    "num_key_value_heads": 128,
+    "q_lora_rank": 1536,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 8,
+    "first_k_dense_replace": 3,
+    "topk_method": "noaux_tc",
+    "vocab_size": 129280,
+    "max_position_embeddings": 163840,
+    "rope_scaling": {"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096},
+    "torch_dtype": "bfloat16",
+    "quantization_config": {
+        "quant_method": "fp8",
+        "weight_block_size": [128, 128],
+        "activation_scheme": "dynamic",
+    },
+}
+GPT_OSS_20B: Config = {
+    "architectures": ["GptOssForCausalLM"],
+    "hidden_size": 2880,
+    "intermediate_size": 2880,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "num_local_experts": 32,
+    "num_experts_per_tok": 4,
+    "sliding_window": 128,
+    "vocab_size": 201088,
+    "max_position_embeddings": 131072,
+    "rope_scaling": {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096},
+    "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn"]},
+}
+QWEN3_NEXT_80B: Config = {
+    "architectures": ["Qwen3NextForCausalLM"],
+    "hidden_size": 2048,
+    "intermediate_size": 5120,
+    "moe_intermediate_size": 512,
+    "shared_expert_intermediate_size": 512,
+    "num_hidden_layers": 48,
+    "full_attention_interval": 4,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 2,
+    "head_dim": 256,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_conv_kernel_dim": 4,
+    "num_experts": 512,
+    "num_experts_per_tok": 10,
+    "vocab_size": 151936,
+    "max_position_embeddings": 262144,
+    "torch_dtype": "bfloat16",
+}
+QWEN3_8B: Config = QWEN3_32B | {
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+}
+
+
+def shape(config: Config) -> Shape:
+    """The shape of a configuration that is known to be readable."""
+    found = read_shape(config)
+    assert isinstance(found, Shape), found
+    return found
+
+
+def hub_config(repo_id: str) -> Config:
+    """A whole config.json of the Hub from ../shared, or a skip."""
+    path = CONFIGS / f"{repo_id.replace('/', '__')}.json"
+    if not path.exists():
+        pytest.skip(f"../shared is absent: no config.json of {repo_id}")
+    config: Config = json.loads(path.read_text())
+    return config
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> Config:
+    """Decoders of many sizes: MHA, GQA or MQA, some with sliding windows, some with experts."""
+    kv_heads = draw(st.sampled_from([1, 2, 4, 8]))
+    heads = kv_heads * draw(st.sampled_from([1, 2, 4, 8]))
+    head_dim = draw(st.sampled_from([64, 80, 128, 256]))
+    layers = draw(st.integers(1, 40))
+    config: Config = {
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": heads * 64 * draw(st.integers(1, 4)),
+        "intermediate_size": 64 * draw(st.integers(1, 300)),
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
+        "vocab_size": draw(st.integers(100, 300_000)),
+        "max_position_embeddings": draw(st.sampled_from([2048, 32768, 131072])),
+        "torch_dtype": draw(st.sampled_from(["bfloat16", "float16", "float32"])),
+        "tie_word_embeddings": draw(st.booleans()),
+    }
+    if draw(st.booleans()):
+        config["sliding_window"] = draw(st.sampled_from([128, 1024, 4096]))
+        config["layer_types"] = draw(
+            st.lists(
+                st.sampled_from(["sliding_attention", "full_attention"]), min_size=layers, max_size=layers
+            )
+        )
+    if draw(st.booleans()):
+        config["architectures"] = ["Qwen3MoeForCausalLM"]
+        config["num_experts"] = draw(st.sampled_from([8, 64, 128]))
+        config["num_experts_per_tok"] = draw(st.integers(1, 8))
+        config["moe_intermediate_size"] = 64 * draw(st.integers(1, 40))
+    return config

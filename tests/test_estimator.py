@@ -1,0 +1,97 @@
+"""KAITO v0.12's sizing formula, against the cases of its own unit tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kaito_catalog import quantity
+from kaito_catalog.kaito import estimator
+from kaito_catalog.kaito.estimator import Node
+from kaito_catalog.quantity import GIB
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+CASES = SHARED / "data" / "kaito" / "estimator_cases.json"
+
+# kaito-project/kaito v0.12.0, pkg/workspace/estimator/nodesestimator/estimator_test.go:
+# file size in GiB, bytes per token, GPU memory of the node in GiB, GPUs, nodes.
+NODE_COUNTS = [
+    pytest.param(8.0, 0, 320, 4, 1, id="test-model on 4 x A100"),
+    pytest.param(8.0, 0, 24, 1, 1, id="test-model on A10"),
+    pytest.param(13.44, 8192, 24, 1, 1, id="falcon-7b on A10"),
+    pytest.param(13.44, 8192, 80, 1, 1, id="falcon-7b on A100"),
+    pytest.param(62.5, 163840, 80, 1, 2, id="qwen2.5-coder-32b on A100"),
+]
+
+
+@pytest.mark.parametrize(("file_gib", "per_token", "memory_gib", "gpus", "nodes"), NODE_COUNTS)
+def test_node_counts_are_those_of_kaitos_own_tests(
+    file_gib: float, per_token: int, memory_gib: int, gpus: int, nodes: int
+) -> None:
+    node = Node(memory_gib * GIB, gpus)
+    assert (
+        estimator.node_count(node, model_file_bytes=file_gib * GIB, kv_cache_bytes_per_token=per_token)
+        == nodes
+    )
+
+
+def _cases(name: str) -> list[dict[str, Any]]:
+    if not CASES.exists():
+        pytest.skip("../shared is absent: KAITO's own cases cannot be read")
+    cases: list[dict[str, Any]] = json.loads(CASES.read_text())[name]
+    return cases
+
+
+def test_all_recorded_unit_cases_are_met() -> None:
+    for case in _cases("node_count_unit_tests"):
+        node = Node(case["gpuMemTotalGi"] * GIB, case["gpuCount"])
+        nodes = estimator.node_count(
+            node,
+            model_file_bytes=quantity.parse(case["totalSafeTensorFileSize"]).bytes,
+            kv_cache_bytes_per_token=case["bytesPerToken"],
+            max_model_len=case["contextSize"],
+        )
+        assert nodes == case["expectedNodes"], case["name"]
+
+
+def test_all_recorded_start_up_limits_are_met() -> None:
+    for case in _cases("readiness_timeout"):
+        try:
+            size: int | None = quantity.parse(case["size"]).bytes
+        except ValueError:
+            size = None
+        assert estimator.startup_minutes(size) == case["minutes"], case["size"]
+
+
+def test_all_recorded_single_gpu_verdicts_are_met() -> None:
+    for case in _cases("model_fits_single_gpu"):
+        if case["size"] is None or case["totalGi"] is None:
+            continue
+        node = Node(case["totalGi"] * GIB, case["numGPUs"])
+        size = quantity.parse(case["size"]).bytes
+        assert estimator.fits_single_gpu(node, model_file_bytes=size) is case["expected"]
+
+
+def test_a_model_small_enough_is_started_once_on_every_gpu() -> None:
+    found = estimator.estimate(Node(160 * GIB, 4), model_file_bytes=8 * GIB, kv_cache_bytes_per_token=131_072)
+    assert (found.nodes, found.data_parallel_size, found.tensor_parallel_size) == (1, 4, 1)
+
+
+def test_no_room_beside_the_cache_gives_no_number() -> None:
+    assert (
+        estimator.node_count(
+            Node(24 * GIB, 1),
+            model_file_bytes=8 * GIB,
+            kv_cache_bytes_per_token=163_840,
+            max_model_len=1_048_576,
+        )
+        is None
+    )
+
+
+def test_the_a10_gets_a_lower_utilization() -> None:
+    assert estimator.gpu_memory_utilization("NVIDIA A10") == 0.82
+    assert estimator.gpu_memory_utilization(None) == 0.84

@@ -1,0 +1,184 @@
+"""The KV cache's layout, against vLLM's own planner."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kaito_catalog.kv_cache import (
+    Layout,
+    Unplannable,
+    batches_in_flight,
+    plan_layout,
+    version_tuple,
+)
+from kaito_catalog.shape import Shape, Unsupported, read_shape
+from kaito_catalog.weights import stages
+from tests.shapes import (
+    DEEPSEEK_V3,
+    EXACT,
+    GEMMA3_27B,
+    GPT_OSS_20B,
+    LLAMA_8B,
+    QWEN3_8B,
+    QWEN3_NEXT_80B,
+    configs,
+    hub_config,
+    shape,
+)
+
+GIB = 2**30
+
+
+def layout(
+    found: Shape, *, tensor_parallel_size: int = 1, in_flight_tokens: int = 8192, kv_cache_dtype: str = "auto"
+) -> Layout:
+    result = plan_layout(
+        found,
+        tensor_parallel_size=tensor_parallel_size,
+        stages=stages(len(found.layers), 1),
+        kv_cache_dtype=kv_cache_dtype,
+        in_flight_tokens=in_flight_tokens,
+    )
+    assert not isinstance(result, Unplannable), result
+    return result[0]
+
+
+# One request, bf16 cache, one GPU, one batch of 8,192 tokens in flight: vLLM's own planner, in GiB.
+NEEDED = [
+    pytest.param(QWEN3_8B, 32_768, 8192, 4.500, id="Qwen3 8B"),
+    pytest.param(DEEPSEEK_V3, 32_768, 8192, 2.145, id="DeepSeek V3"),
+    pytest.param(GPT_OSS_20B, 32_768, 8192, 0.941, id="gpt-oss 20B"),
+    pytest.param(GEMMA3_27B, 131_072, 8192, 13.663, id="Gemma 3 27B"),
+    pytest.param(GEMMA3_27B, 131_072, 16384, 16.913, id="Gemma 3 27B, two batches in flight"),
+]
+
+
+@pytest.mark.parametrize(("config", "tokens", "in_flight", "expected"), NEEDED)
+def test_one_request_needs_what_vllms_planner_says(
+    config: dict[str, Any], tokens: int, in_flight: int, expected: float
+) -> None:
+    found = layout(shape(config), in_flight_tokens=in_flight).needed_bytes(tokens) / GIB
+    assert found == pytest.approx(expected, abs=0.0005)
+
+
+def test_a_hybrids_block_is_enlarged_until_its_page_holds_a_state() -> None:
+    found = layout(shape(QWEN3_NEXT_80B), tensor_parallel_size=4)
+    assert {(g.block_size, g.page_bytes) for g in found.groups} == {(272, 278_528)}
+
+
+def test_qwen3_next_at_tp_4_needs_what_vllm_says() -> None:
+    found = layout(shape(QWEN3_NEXT_80B), tensor_parallel_size=4).needed_bytes(262_144)
+    assert found / GIB == pytest.approx(3.010, abs=0.0005)
+
+
+def test_gemma_3_is_put_into_seven_groups_and_pads_one() -> None:
+    found = layout(shape(GEMMA3_27B))
+    assert len(found.groups) == 7
+    assert found.pool_bytes(131_072) > found.needed_bytes(131_072)
+
+
+def test_a_latent_is_replicated_on_every_rank() -> None:
+    alone, eight = layout(shape(DEEPSEEK_V3)), layout(shape(DEEPSEEK_V3), tensor_parallel_size=8)
+    assert alone.bytes_per_token == eight.bytes_per_token == 61 * 1152
+
+
+def test_kv_heads_are_divided_until_one_is_left() -> None:
+    found = shape(LLAMA_8B)
+    sizes = [layout(found, tensor_parallel_size=n).bytes_per_token for n in (1, 2, 8, 16)]
+    assert sizes == [131_072, 65_536, 16_384, 16_384]
+
+
+def test_an_fp8_cache_is_half_as_large() -> None:
+    found = shape(LLAMA_8B)
+    half = layout(found, kv_cache_dtype="fp8").needed_bytes(32_768)
+    assert 2 * half == layout(found).needed_bytes(32_768)
+
+
+def test_a_cache_dtype_nobody_knows_is_refused() -> None:
+    found = shape(LLAMA_8B)
+    assert isinstance(
+        plan_layout(found, stages=stages(32, 1), kv_cache_dtype="int3", in_flight_tokens=8192), Unplannable
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "pipeline", "expected"),
+    [("0.25.1", 1, 1), ("0.26.0", 1, 2), ("0.32.0", 1, 2), ("0.32.0", 4, 4), ("0.19.0", 4, 1)],
+)
+def test_batches_in_flight_differ_by_version(version: str, pipeline: int, expected: int) -> None:
+    assert batches_in_flight(version, pipeline_parallel_size=pipeline) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.25.1", (0, 25, 1)),
+        ("0.9.2.dev364+gb432b7a28", (0, 9, 2)),
+        ("0.14.0rc1.dev2", (0, 14, 0)),
+        ("0.8", (0, 8, 0)),
+        ("", (0, 0, 0)),
+    ],
+)
+def test_versions_are_read_whatever_follows_the_digits(text: str, expected: tuple[int, int, int]) -> None:
+    assert version_tuple(text) == expected
+
+
+@given(configs(), st.integers(1, 200_000), st.integers(1, 50_000), st.sampled_from([1, 2, 4]))
+def test_a_longer_request_never_needs_less(config: dict[str, Any], tokens: int, more: int, size: int) -> None:
+    found = layout(shape(config), tensor_parallel_size=size)
+    assert 0 <= found.pool_bytes(tokens) <= found.pool_bytes(tokens + more)
+    assert found.needed_bytes(tokens) <= found.needed_bytes(tokens + more)
+
+
+@given(configs(), st.integers(1, 131_072))
+def test_padding_only_ever_adds(config: dict[str, Any], tokens: int) -> None:
+    found = layout(shape(config))
+    assert found.pool_bytes(tokens) >= found.needed_bytes(tokens)
+
+
+@given(configs(), st.integers(0, 2**36), st.integers(1, 10**6))
+def test_the_longest_context_fits_and_one_token_more_does_not(
+    config: dict[str, Any], available: int, limit: int
+) -> None:
+    found = layout(shape(config))
+    longest = found.longest_model_len(available, limit)
+    assert 0 <= longest <= limit
+    if longest:
+        assert found.pool_bytes(longest) <= available
+    if longest < limit:
+        assert found.pool_bytes(longest + 1) > available
+
+
+@given(configs(), st.integers(1, 4))
+def test_stages_hold_every_layer_once(config: dict[str, Any], pipeline: int) -> None:
+    found = shape(config)
+    if pipeline > len(found.layers):
+        return
+    cut = plan_layout(found, stages=stages(len(found.layers), pipeline), in_flight_tokens=8192)
+    assert not isinstance(cut, Unplannable)
+    assert sum(count for part in cut for _, count in part.layers) == len(found.layers)
+    assert sum(part.bytes_per_token for part in cut) == layout(found).bytes_per_token
+
+
+def test_every_exact_plan_of_vllm_is_met_to_the_byte() -> None:
+    if not EXACT.exists():
+        pytest.skip("../shared is absent: no exact plans to compare with")
+    met = 0
+    for record in json.loads(EXACT.read_text()):
+        if "kv_needed" not in record:
+            continue
+        found = read_shape(hub_config(record["model"]))
+        assert not isinstance(found, Unsupported), record["model"]
+        plan = layout(found)
+        assert plan.needed_bytes(record["max_model_len"]) == record["kv_needed"], record["model"]
+        if record["groups"] is not None:
+            assert len(plan.groups) == record["groups"], record["model"]
+            concurrency = record["num_blocks"] / plan.blocks(record["max_model_len"])
+            assert concurrency == record["max_concurrency"], record["model"]
+        met += 1
+    assert met == 24

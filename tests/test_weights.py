@@ -1,0 +1,150 @@
+"""Bytes of the parameters per rank, against what vLLM's own classes allocate."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kaito_catalog.shape import Shape, Unsupported, read_shape
+from kaito_catalog.weights import Uncomputable, absorbed_bytes, split, stages, weights_per_rank
+from tests.shapes import (
+    DEEPSEEK_V3,
+    EXACT,
+    GEMMA3_27B,
+    GPT_OSS_20B,
+    LLAMA_8B,
+    LLAMA_70B,
+    QWEN3_32B,
+    QWEN3_NEXT_80B,
+    configs,
+    hub_config,
+    shape,
+)
+
+
+def weights(found: Shape, tensor_parallel_size: int = 1, pipeline_parallel_size: int = 1) -> tuple[int, ...]:
+    result = weights_per_rank(found, split(tensor_parallel_size=tensor_parallel_size), pipeline_parallel_size)
+    assert not isinstance(result, Uncomputable), result
+    return result
+
+
+# What vLLM 0.25.1's own classes allocate (its planner on torch's meta device, simulated ranks).
+KNOWN = [
+    pytest.param(LLAMA_70B, 1, 141_107_412_992, id="Llama 70B TP1"),
+    pytest.param(LLAMA_70B, 2, 70_555_025_408, id="Llama 70B TP2"),
+    pytest.param(LLAMA_70B, 4, 35_278_831_616, id="Llama 70B TP4"),
+    pytest.param(LLAMA_70B, 8, 17_640_734_720, id="Llama 70B TP8"),
+    pytest.param(QWEN3_32B, 1, 65_524_246_528, id="Qwen3 32B"),
+    pytest.param(GEMMA3_27B, 1, 54_018_692_608, id="Gemma 3 27B text"),
+    pytest.param(GPT_OSS_20B, 1, 10_152_345_600 + 3_608_919_168, id="gpt-oss 20B mxfp4"),
+    pytest.param(QWEN3_NEXT_80B, 4, 39_925_738_176, id="Qwen3-Next 80B TP4"),
+]
+
+
+@pytest.mark.parametrize(("config", "tensor_parallel_size", "expected"), KNOWN)
+def test_weights_equal_vllms_own_to_the_byte(
+    config: dict[str, Any], tensor_parallel_size: int, expected: int
+) -> None:
+    assert weights(shape(config), tensor_parallel_size) == (expected,)
+
+
+def test_deepseek_v3_fp8_at_tp_8_is_its_fp8_and_bf16_and_scales() -> None:
+    (found,) = weights(shape(DEEPSEEK_V3), 8)
+    scales = found - 84_441_235_456 - 678_213_632
+    assert scales == pytest.approx(20.7e6, rel=0.01)
+
+
+def test_absorbed_matrices_of_deepseek_v3_at_tp_8() -> None:
+    assert absorbed_bytes(shape(DEEPSEEK_V3), split(tensor_parallel_size=8)) == 255_852_544
+
+
+def test_pipeline_stages_carry_the_embeddings_at_their_ends() -> None:
+    first, last = weights(shape(LLAMA_8B), 1, 2)
+    whole = weights(shape(LLAMA_8B))[0]
+    assert first + last == whole
+    assert last - first == 4096 * 2  # the final norm
+
+
+def test_four_stages_of_llama_8b_are_as_the_log_says() -> None:
+    # vLLM 0.19.0 on H100: "Model loading took 4.26 GiB" at PP 4, rotary tables (32 MiB) included.
+    assert max(weights(shape(LLAMA_8B), 1, 4)) / 2**30 == pytest.approx(4.26 - 0.03, abs=0.01)
+
+
+def test_tied_embeddings_count_once() -> None:
+    tied = shape(LLAMA_8B | {"tie_word_embeddings": True})
+    assert weights(shape(LLAMA_8B))[0] - weights(tied)[0] == 128256 * 4096 * 2
+
+
+def test_layers_that_remain_go_to_the_middle_stages() -> None:
+    assert [len(s) for s in stages(62, 4)] == [15, 16, 16, 15]
+
+
+def test_experts_are_dealt_out_with_expert_parallelism() -> None:
+    found = shape(DEEPSEEK_V3)
+    dealt = weights_per_rank(found, split(tensor_parallel_size=8, enable_expert_parallel=True))
+    cut = weights_per_rank(found, split(tensor_parallel_size=8))
+    assert dealt == cut  # 256 experts are a multiple of 8, and so is their width
+
+
+def test_heads_that_cannot_be_divided_are_illegal() -> None:
+    found = weights_per_rank(shape(LLAMA_8B), split(tensor_parallel_size=3))
+    assert isinstance(found, Uncomputable)
+    assert found.illegal
+
+
+def test_a_quantisation_nobody_knows_is_named_and_not_guessed() -> None:
+    quantized = shape(LLAMA_8B | {"quantization_config": {"quant_method": "secret"}})
+    found = weights_per_rank(quantized, split(tensor_parallel_size=1))
+    assert isinstance(found, Uncomputable)
+    assert "secret" in found.reason
+    assert not found.illegal
+
+
+def test_a_kv_head_is_repeated_where_there_are_more_ranks_than_heads() -> None:
+    multi_query = shape(LLAMA_8B | {"num_key_value_heads": 1})
+    (alone,), (eight,) = weights(multi_query), weights(multi_query, 8)
+    replicated = 32 * 2 * 4096 * 128 * 2 + 65 * 4096 * 2  # K and V of each layer, and the norms
+    assert (alone - replicated) // 8 + replicated == eight
+
+
+@given(configs(), st.sampled_from([1, 2, 4]))
+def test_more_ranks_never_mean_more_weights_on_one(config: dict[str, Any], size: int) -> None:
+    found = shape(config)
+    one = weights_per_rank(found, split(tensor_parallel_size=size))
+    two = weights_per_rank(found, split(tensor_parallel_size=2 * size))
+    if isinstance(one, Uncomputable) or isinstance(two, Uncomputable):
+        return
+    assert two[0] <= one[0]
+
+
+@given(configs(), st.integers(1, 8))
+def test_stages_hold_the_whole_model_and_at_most_one_embedding_more(
+    config: dict[str, Any], pipeline: int
+) -> None:
+    found = shape(config)
+    if pipeline > len(found.layers):
+        return
+    embedding = -(-found.vocab_size // 64) * 64 * found.hidden_size * found.dtype_bytes
+    twice = embedding if found.tie_word_embeddings and pipeline > 1 else 0
+    assert sum(weights(found, 1, pipeline)) == weights(found)[0] + twice
+
+
+def test_every_exact_plan_of_vllm_is_met_to_the_byte() -> None:
+    if not EXACT.exists():
+        pytest.skip("../shared is absent: no exact plans to compare with")
+    met = 0
+    for record in json.loads(EXACT.read_text()):
+        if "weights" not in record:
+            continue
+        found = read_shape(hub_config(record["model"]))
+        assert not isinstance(found, Unsupported), record["model"]
+        computed = weights_per_rank(found, split(tensor_parallel_size=1))
+        if isinstance(computed, Uncomputable):
+            continue
+        assert computed == (record["weights"],), record["model"]
+        met += 1
+    assert met >= 22
