@@ -73,7 +73,9 @@ class FakeFile:
     @property
     def pointer(self) -> bytes:
         """What Git holds in place of a file in LFS."""
-        text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {self.size_bytes}\n"
+        text = (
+            f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {self.size_bytes}\n"
+        )
         return text.encode()
 
     def read(self, start: int, end: int) -> bytes:
@@ -109,7 +111,11 @@ def dtype_bytes(dtype: str) -> float:
 
 
 def safetensors_file(
-    parameters: Mapping[str, int], *, size_bytes: int | None = None, sha256: str | None = None, prefix: str = "model"
+    parameters: Mapping[str, int],
+    *,
+    size_bytes: int | None = None,
+    sha256: str | None = None,
+    prefix: str = "model",
 ) -> FakeFile:
     """A safetensors file with one tensor per dtype; its header is padded so that the whole has `size_bytes`."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -226,7 +232,9 @@ def repository_from_directory(repo_id: str, folder: Path) -> FakeRepository:
         lfs = size >= _LFS_FROM_BYTES or bool(_LFS_NAMES.match(name))
         files[name] = FakeFile(b"", size, lfs, on_disk=path)
     for name, declared in settings.pop("safetensors", {}).items():
-        files[name] = _declared(declared.get("parameters") or {}, declared["sizeBytes"], declared.get("sha256"))
+        files[name] = _declared(
+            declared.get("parameters") or {}, declared["sizeBytes"], declared.get("sha256")
+        )
     if "base_models" in settings:
         settings["base_models"] = tuple(settings["base_models"])
     try:
@@ -290,7 +298,9 @@ def repository_from_facts(facts: ModelFacts, *, downloads: int = 1000) -> FakeRe
     )
 
 
-def _shards(total_bytes: int, count: int | None, parameters: dict[str, int], *, stem: str) -> dict[str, FakeFile]:
+def _shards(
+    total_bytes: int, count: int | None, parameters: dict[str, int], *, stem: str
+) -> dict[str, FakeFile]:
     number = count or max(1, math.ceil(total_bytes / _SHARD_BYTES))
     sizes = [total_bytes // number] * number
     sizes[-1] += total_bytes - sum(sizes)
@@ -311,7 +321,9 @@ def _shards(total_bytes: int, count: int | None, parameters: dict[str, int], *, 
                     left[dtype] -= taken
                     room -= math.ceil(taken * width)
         name = f"{stem}.safetensors" if number == 1 else f"{stem}-{index:05d}-of-{number:05d}.safetensors"
-        files[name] = safetensors_file(held, size_bytes=size) if known and _fits(held, size) else _declared({}, size)
+        files[name] = (
+            safetensors_file(held, size_bytes=size) if known and _fits(held, size) else _declared({}, size)
+        )
     if number > 1:
         weight_map = {f"{stem}.{path}": path for path in files}
         files[f"{stem}.safetensors.index.json"] = json_file(
@@ -504,7 +516,9 @@ def _json(value: Any, headers: Mapping[str, str] | None = None) -> _Answer:
     return _Answer(200, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
 
 
-_API = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tree|refs|commits)(?:/(?P<rest>.*))?)?\Z")
+_API = re.compile(
+    r"/api/models/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tree|refs|commits)(?:/(?P<rest>.*))?)?\Z"
+)
 _FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<rest>.+)\Z")
 
 
@@ -526,7 +540,9 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()})
         fault, limits, over = hub.note(request)
         if fault is not None and fault.status is not None:
-            found = _Answer(fault.status, b'{"error":"fault"}', {"Content-Type": "application/json", **fault.headers})
+            found = _Answer(
+                fault.status, b'{"error":"fault"}', {"Content-Type": "application/json", **fault.headers}
+            )
         elif fault is not None and fault.action == "hang":
             hub.wait(30)
             self.close_connection = True
@@ -549,7 +565,10 @@ class _Handler(BaseHTTPRequestHandler):
                 end = min(int(wanted[2]) + 1 if wanted[2] else file.size_bytes, file.size_bytes)
                 if start >= file.size_bytes:
                     self._send(
-                        _Answer(416, b"", {"Content-Range": f"bytes */{file.size_bytes}"}), limits, None, body=body
+                        _Answer(416, b"", {"Content-Range": f"bytes */{file.size_bytes}"}),
+                        limits,
+                        None,
+                        body=body,
                     )
                     return
                 status = 206
@@ -612,7 +631,9 @@ class _Handler(BaseHTTPRequestHandler):
             return _problem(404, "RepoNotFound", "Repository not found")
         if found.moved_to is not None:
             location = request.path.replace(match["repo"], quote(found.moved_to, safe="/"), 1)
-            return _Answer(307, f"Temporary Redirect. Redirecting to {location}".encode(), {"Location": location})
+            return _Answer(
+                307, f"Temporary Redirect. Redirecting to {location}".encode(), {"Location": location}
+            )
         if found.disabled:
             return _problem(403, "", "Access to this resource is disabled.")
         query = parse_qs(parts.query)
@@ -638,7 +659,10 @@ class _Handler(BaseHTTPRequestHandler):
             case "tree":
                 return self._tree(found, commit, unquote(folder), query)
             case "commits":
-                listing = [{"id": c, "title": "a commit", "message": "", "authors": [], "date": _DAY} for c in found.commits]
+                listing = [
+                    {"id": c, "title": "a commit", "message": "", "authors": [], "date": _DAY}
+                    for c in found.commits
+                ]
                 return _json(listing)
             case _:
                 return self._info(found, commit, query)
@@ -710,7 +734,12 @@ class _Handler(BaseHTTPRequestHandler):
                 if not recursive:
                     continue
             blob = _blob(files[path])
-            entry: dict[str, Any] = {"type": "file", "oid": blob["blobId"], "size": blob["size"], "path": path}
+            entry: dict[str, Any] = {
+                "type": "file",
+                "oid": blob["blobId"],
+                "size": blob["size"],
+                "path": path,
+            }
             if "lfs" in blob:
                 lfs = blob["lfs"]
                 entry["lfs"] = {"oid": lfs["sha256"], "size": lfs["size"], "pointerSize": lfs["pointerSize"]}

@@ -159,7 +159,9 @@ class Hub:
                 hint="such as https://huggingface.co, or http://127.0.0.1:8000 for 'kaito-catalog fake-hub'",
             )
         if constants.HF_HUB_OFFLINE:
-            raise CatalogError("HF_HUB_OFFLINE is set, and this asks the Hub", hint="unset it, or use --from-local")
+            raise CatalogError(
+                "HF_HUB_OFFLINE is set, and this asks the Hub", hint="unset it, or use --from-local"
+            )
         self.has_token = bool(token if token is not None else get_token())
         self._api = HfApi(
             endpoint=self.endpoint, token=token, library_name="kaito-catalog", library_version=__version__
@@ -218,7 +220,9 @@ class Hub:
         declared = response.headers.get("Content-Length", "")
         if response.status_code >= 400 and declared.isdigit() and int(declared) > ANSWER_LIMIT_BYTES:
             raise HubError(Trouble.TOO_LARGE, f"the answer is larger than {gb(ANSWER_LIMIT_BYTES)}")
-        response.stream = _Limited(response.stream, deadline=self._clock() + 10 * self._timeout, clock=self._clock)
+        response.stream = _Limited(
+            response.stream, deadline=self._clock() + 10 * self._timeout, clock=self._clock
+        )
         limits = parse_ratelimit_headers(response.headers)
         if limits is not None and limits.remaining == 0 and response.status_code < 400:
             self._hold(min(limits.reset_in_seconds + 1, self._longest_wait), "the rate limit is used up")
@@ -248,7 +252,9 @@ class Hub:
             try:
                 return function()
             except HubError as error:
-                found = HubError(error.trouble, f"{asked}: {error.message}", hint=error.hint, retry_after=error.retry_after)
+                found = HubError(
+                    error.trouble, f"{asked}: {error.message}", hint=error.hint, retry_after=error.retry_after
+                )
                 cause: Exception = error
             except HFValidationError as error:
                 found, cause = HubError(Trouble.USAGE, f"'{asked.repo_id[:120]}' is no repository id"), error
@@ -304,7 +310,9 @@ class Hub:
                 return HubError(Trouble.FILE_GONE, f"{asked}: the file does not exist")
             case 401, _ if said.startswith("Invalid credentials"):
                 return HubError(
-                    Trouble.BAD_TOKEN, f"{asked}: the Hub does not know the token", hint="renew or unset HF_TOKEN"
+                    Trouble.BAD_TOKEN,
+                    f"{asked}: the Hub does not know the token",
+                    hint="renew or unset HF_TOKEN",
                 )
             case 401, _ if not self.has_token:
                 return HubError(
@@ -312,7 +320,7 @@ class Hub:
                     f"{asked}: the repository does not exist or is private (401 without a token)",
                     hint="check its name; with HF_TOKEN set the Hub tells which",
                 )
-            case (401 | 404), _:
+            case ((401 | 404), _):
                 return HubError(Trouble.GONE, f"{asked}: the repository does not exist ({status})")
             case 403, _ if "disabled" in said:
                 return HubError(Trouble.DISABLED, f"{asked}: the Hub has disabled access to the repository")
@@ -323,12 +331,16 @@ class Hub:
                     hint="the token's permissions do not include this repository",
                 )
             case 409, _:
-                return HubError(Trouble.CONFLICT, f"{asked}: the repository is being changed (409)", hint=_LATER)
+                return HubError(
+                    Trouble.CONFLICT, f"{asked}: the repository is being changed (409)", hint=_LATER
+                )
             case 429, _:
                 return HubError(
                     Trouble.RATE_LIMITED,
                     f"{asked}: too many requests (429)",
-                    hint=_LATER if self.has_token else "wait five minutes, or set HF_TOKEN for a higher limit",
+                    hint=_LATER
+                    if self.has_token
+                    else "wait five minutes, or set HF_TOKEN for a higher limit",
                     retry_after=_retry_after(response),
                 )
             case _ if status >= 500 or status == 408:
@@ -352,7 +364,9 @@ class Hub:
         what = f"at {printable(revision)}" if revision else "at main"
 
         def ask() -> Repository:
-            info = self._api.model_info(repo_id, revision=revision, files_metadata=True, timeout=self._timeout)
+            info = self._api.model_info(
+                repo_id, revision=revision, files_metadata=True, timeout=self._timeout
+            )
             return repository_of(info)
 
         return self._call(_Asked(repo_id, what), ask)
@@ -552,7 +566,9 @@ def repository_of(info: ModelInfo) -> Repository:
         license_name=_word(card.get("license_name")),
         license_link=_word(card.get("license_link")),
         pipeline_tag=_word(info.pipeline_tag),
-        base_models=tuple(_word(name) or "" for name in (base if isinstance(base, list) else [base]) if _word(name)),
+        base_models=tuple(
+            _word(name) or "" for name in (base if isinstance(base, list) else [base]) if _word(name)
+        ),
         downloads=_size(info.downloads),
         parameters_by_dtype=_counts(counts),
         unsafe_names=tuple(unsafe),

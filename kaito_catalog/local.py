@@ -57,7 +57,9 @@ class LocalSnapshot:
         self._folder = folder
         self._say = say
         if not folder.is_dir():
-            raise CatalogError(f"{folder} is not a directory", hint="--from-local takes a directory with a config.json")
+            raise CatalogError(
+                f"{folder} is not a directory", hint="--from-local takes a directory with a config.json"
+            )
         self._root = folder.resolve()
         # A snapshot of the Hub's cache consists of links into the blobs of the same repository.
         cached = self._root.parent.name == "snapshots" and (self._root.parent.parent / "blobs").is_dir()
@@ -66,7 +68,9 @@ class LocalSnapshot:
         unsafe: list[str] = []
         files = sorted(self._files(unsafe), key=lambda file: file.path)
         if not files:
-            raise CatalogError(f"{folder} holds no files", hint="--from-local takes a directory with a config.json")
+            raise CatalogError(
+                f"{folder} holds no files", hint="--from-local takes a directory with a config.json"
+            )
         card = self._card(files)
         self._repository = Repository(
             repo_id=repo_id,
@@ -202,7 +206,9 @@ class LocalSnapshot:
             reference = head[5:]
             head = _short_text(git / reference)
             if not head:
-                packed = re.search(rf"^([0-9a-f]{{40}}) {re.escape(reference)}$", _short_text(git / "packed-refs"), re.M)
+                packed = re.search(
+                    rf"^([0-9a-f]{{40}}) {re.escape(reference)}$", _short_text(git / "packed-refs"), re.M
+                )
                 head = packed[1] if packed else ""
         return head if _COMMIT.fullmatch(head) else None
 

@@ -19,7 +19,9 @@ MAX_HEADER_BYTES = 100_000_000
 """The safetensors format's own limit."""
 MAX_FILES = 20_000
 
-_INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\xa0\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]")
+_INVISIBLE = re.compile(
+    r"[\x00-\x1f\x7f-\xa0\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,8 @@ def index_to_read(paths: Sequence[str]) -> str | None:
     if first is None or "/" in first["stem"]:
         return index
     complete = len(weights) == int(first["count"]) and all(
-        shard is not None and (shard["stem"], shard["count"]) == (first["stem"], first["count"]) for shard in shards
+        shard is not None and (shard["stem"], shard["count"]) == (first["stem"], first["count"])
+        for shard in shards
     )
     return None if complete else index
 
