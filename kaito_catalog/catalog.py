@@ -217,7 +217,8 @@ def read_catalog(root: Path, folders: Sequence[Path] | None = None) -> Catalog:
             else []
         )
     entries = tuple(
-        _with_facts_of_the_catalog(read_entry(folder), root) for folder in sorted(folders, key=lambda f: f.name)
+        _with_facts_of_the_catalog(read_entry(folder), root)
+        for folder in sorted(folders, key=lambda f: f.name)
     )
     return Catalog(root, shared, entries)
 

@@ -7,11 +7,12 @@ import difflib
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from kaito_catalog import __version__, files, generate, yaml_writer
+from kaito_catalog import __version__, files, generate, planning, yaml_writer
 from kaito_catalog.catalog import (
     FACTS,
     PROPOSAL,
@@ -24,14 +25,14 @@ from kaito_catalog.catalog import (
 )
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import check_catalog
-from kaito_catalog.checks.registry import FAMILIES, RULES, rule, selected
+from kaito_catalog.checks.registry import CHECKS, FAMILIES, RULES, rule, selected
 from kaito_catalog.diagnostics import Severity, sort_key
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats import schema
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.kaito.markdown_reader import IMPORT_CODES, read_proposals
 from kaito_catalog.reports import RENDERERS
-from kaito_catalog.reports.explain import explain_text, import_code_text, list_text
+from kaito_catalog.reports.explain import explain_text, import_code_text, list_text, rule_markdown
 from kaito_catalog.reports.json import diagnostic_value
 from kaito_catalog.reports.plan import instance_types_text, plan_text
 from kaito_catalog.reports.style import wants_color
@@ -234,8 +235,6 @@ def _proposal_text(value: dict[str, Any], target: Path, into: Path) -> str:
 
 def run_plan(options: argparse.Namespace) -> int:
     """`plan`."""
-    from kaito_catalog import planning
-
     root = _root(options)
     request = planning.Request(
         model=options.model,
@@ -281,13 +280,33 @@ def run_plan(options: argparse.Namespace) -> int:
 def run_generate(options: argparse.Namespace) -> int:
     """`generate`."""
     root = _root(options)
-    return generate.run(
-        read_catalog(root),
-        Path(options.output),
-        check_only=options.check,
-        say=say,
-        emit=_emit,
+    catalog = read_catalog(root)
+    profile = _profile(catalog, None)
+    report = check_catalog(catalog, CHECKS, Context(catalog.shared, profile))
+    generated = generate.build(
+        catalog,
+        hand_written=generate.read_pages(root.parent / "docs"),
+        findings={entry.name: (*entry.diagnostics, *entry.skips) for entry in report.entries},
+        checks=[(found.code, found.title, rule_markdown(found)) for found in RULES],
     )
+    output = Path(options.output)
+    for gap in generated.left_out:
+        say(f"left out: {gap.what} of {gap.name}: {gap.reason}")
+    unreadable = [entry.name for entry in catalog.entries if not entry.is_readable]
+    if unreadable:
+        say(f"error: the files of {', '.join(unreadable)} have errors; see 'kaito-catalog check'")
+    if options.check:
+        changed = generate.differences(output, generated.files)
+        for name, how in changed:
+            _emit(f"{shown(output / name)}: {how}\n")
+        if changed:
+            say("hint: run 'kaito-catalog generate'")
+        return FAILED if changed or unreadable else OK
+    generate.write(output, generated.files)
+    counts = Counter(name.split("/")[0] for name in generated.files)
+    for tree, count in sorted(counts.items()):
+        _emit(f"{shown(output / tree)}: {plural(count, 'file')}\n")
+    return FAILED if unreadable else OK
 
 
 def run_schema(options: argparse.Namespace) -> int:
@@ -384,7 +403,9 @@ def build_parser() -> argparse.ArgumentParser:
         )
         sub.set_defaults(run=run)
         sub.add_argument(
-            "--catalog", metavar="DIR", help="the catalog folder (default: found from the current folder upwards)"
+            "--catalog",
+            metavar="DIR",
+            help="the catalog folder (default: found from the current folder upwards)",
         )
         return sub
 
@@ -397,12 +418,20 @@ def build_parser() -> argparse.ArgumentParser:
         "  kaito-catalog check /tmp/mine/llama-3.3-70b-instruct --format json\n"
         "  kaito-catalog check --select STO,MEM --require-all\n",
     )
-    check.add_argument("paths", nargs="*", metavar="PATH", help="model, folder or proposal.yaml (default: all)")
+    check.add_argument(
+        "paths", nargs="*", metavar="PATH", help="model, folder or proposal.yaml (default: all)"
+    )
     check.add_argument("--format", choices=sorted(RENDERERS), default="text", help="default: text")
-    check.add_argument("--select", action="append", default=[], metavar="CODES", help="only these codes or families")
-    check.add_argument("--ignore", action="append", default=[], metavar="CODES", help="not these codes or families")
+    check.add_argument(
+        "--select", action="append", default=[], metavar="CODES", help="only these codes or families"
+    )
+    check.add_argument(
+        "--ignore", action="append", default=[], metavar="CODES", help="not these codes or families"
+    )
     check.add_argument("--require-all", action="store_true", help="a check that cannot be made is an error")
-    check.add_argument("--profile", metavar="NAME", help="KAITO release of policy.yaml (default: its `profile`)")
+    check.add_argument(
+        "--profile", metavar="NAME", help="KAITO release of policy.yaml (default: its `profile`)"
+    )
     check.add_argument("--verbose", action="store_true", help="list every skipped check with its place")
 
     importer = command(
@@ -413,7 +442,9 @@ def build_parser() -> argparse.ArgumentParser:
         "  kaito-catalog import *.md --format json\n",
     )
     importer.add_argument("files", nargs="+", metavar="FILE.md")
-    importer.add_argument("--into", metavar="DIR", help="where the folders go (default: models/ of the catalog)")
+    importer.add_argument(
+        "--into", metavar="DIR", help="where the folders go (default: models/ of the catalog)"
+    )
     importer.add_argument("--force", action="store_true", help="replace proposals that differ")
     importer.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
 
@@ -441,7 +472,9 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("--pipeline-parallel-size", metavar="N", type=_positive, default=1)
     plan.add_argument("--data-parallel-size", metavar="N", type=_positive, default=1)
     plan.add_argument("--enable-expert-parallel", action="store_true")
-    plan.add_argument("--weights-bytes", metavar="N", type=_positive, help="stored size of the weights, when known")
+    plan.add_argument(
+        "--weights-bytes", metavar="N", type=_positive, help="stored size of the weights, when known"
+    )
     plan.add_argument("--vllm-version", metavar="V", help="default: the profile's")
     plan.add_argument("--profile", metavar="NAME", help="KAITO release of policy.yaml")
     plan.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
@@ -455,7 +488,9 @@ def build_parser() -> argparse.ArgumentParser:
         "  kaito-catalog generate --check          fails when build/ is not up to date\n",
     )
     generator.add_argument("--output", metavar="DIR", default="build", help="default: build")
-    generator.add_argument("--check", action="store_true", help="write nothing; fail when something would change")
+    generator.add_argument(
+        "--check", action="store_true", help="write nothing; fail when something would change"
+    )
 
     schemas = command(
         "schema",
@@ -464,7 +499,9 @@ def build_parser() -> argparse.ArgumentParser:
         "  kaito-catalog schema\n  kaito-catalog schema --check\n",
     )
     schemas.add_argument("--output", metavar="DIR", help="default: schema/ beside the catalog")
-    schemas.add_argument("--check", action="store_true", help="write nothing; fail when something would change")
+    schemas.add_argument(
+        "--check", action="store_true", help="write nothing; fail when something would change"
+    )
 
     explain = command(
         "explain",

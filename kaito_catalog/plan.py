@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -505,17 +505,40 @@ def plan_gpu(shared: Shared, name: str) -> PlanGpu:
 def plan_instance_types(
     facts: ModelFacts, shared: Shared, profile: Profile, *, max_model_len: int
 ) -> tuple[InstanceTypePlan, ...]:
-    """A plan for every instance type, one node each, as the profile starts vLLM.
+    """`instance_type_plans` of a catalog entry, as the profile starts vLLM."""
+    return instance_type_plans(
+        facts_shape(facts),
+        facts.weights.total if facts.weights else None,
+        shared,
+        settings=lambda gpu: Settings(max_model_len, profile.utilization(gpu)),
+        vllm_version=profile.vllm_version,
+    )
+
+
+def instance_type_plans(
+    shape: Shape | Unsupported,
+    stored: StoredSize | None,
+    shared: Shared,
+    *,
+    settings: Callable[[str | None], Settings],
+    vllm_version: str,
+) -> tuple[InstanceTypePlan, ...]:
+    """A plan for every instance type, one node each.
 
     Tensor parallelism over all GPUs of the node, or over as many as are legal for the model. What fits comes
     first, least total memory first; the rest keeps its reason.
+
+    Args:
+        shape: the model.
+        stored: the size of its weight files, where known.
+        shared: the instance types and their GPUs.
+        settings: what vLLM is started with on a GPU of that name.
+        vllm_version: whose arithmetic.
     """
-    shape = facts_shape(facts)
-    stored = facts.weights.total if facts.weights else None
     found = []
     for instance_type in shared.instance_types:
         gpu = plan_gpu(shared, instance_type.gpu)
-        settings = Settings(max_model_len, profile.utilization(gpu.name))
+        asked = settings(gpu.name)
         size, note = instance_type.gpu_count, None
         if isinstance(shape, Shape):
             illegal = illegal_tensor_parallel(shape, size)
@@ -528,18 +551,19 @@ def plan_instance_types(
             stored=stored,
             gpu=gpu,
             parallelism=Parallelism(size),
-            settings=settings,
-            vllm_version=profile.vllm_version,
+            settings=asked,
+            vllm_version=vllm_version,
         )
+        listed = shared.gpu(instance_type.gpu)
+        if listed is not None and not listed.vllm:
+            reason = "vLLM's CUDA build does not run on it"
+            plan = replace(
+                plan, fits=Fit.UNKNOWN, limited_by="gpu", reason=reason, per_gpu=None, kv_cache=None
+            )
         needed = None
         if plan.fits in (Fit.YES, Fit.TIGHT):
             needed = smallest_gpu_count(
-                shape,
-                stored=stored,
-                gpu=gpu,
-                settings=settings,
-                vllm_version=profile.vllm_version,
-                most=size,
+                shape, stored=stored, gpu=gpu, settings=asked, vllm_version=vllm_version, most=size
             )
             if note is None and needed is not None and needed < instance_type.gpu_count:
                 note = f"{needed} of its {instance_type.gpu_count} GPUs would do"

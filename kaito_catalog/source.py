@@ -263,6 +263,7 @@ class _Builder:
                 event.start_mark,
                 "remove it; quote the value to make it a string",
             )
+            self.broken.add(route)
         if () not in self.spans:
             mark = event.start_mark
             self.spans[()] = Span(

@@ -39,7 +39,11 @@ BASE: dict[str, Any] = {
         "figures": [{"alt": "a", "src": "b.png"}],
     },
     "runtimes": [
-        {"name": "vllm", "distributedInference": False, "config": {"max-model-len": 4096, "x": [1, {"y": None}]}}
+        {
+            "name": "vllm",
+            "distributedInference": False,
+            "config": {"max-model-len": 4096, "x": [1, {"y": None}]},
+        }
     ],
     "deployment": {"instanceType": "Standard_NC24ads_A100_v4"},
     "history": [{"event": "Open", "date": "2026-01-05", "done": True}],
@@ -51,8 +55,28 @@ _STRANGE = st.one_of(
     st.booleans(),
     st.integers(-5, 10**10),
     st.floats(-1e6, 1e6),
-    st.sampled_from([1.0, 4.0, 0, 1, "", "TBD", "N/A", "30", "30GB", "30 GB", "30  GB", "30gb", "1.5TiB", "30GB\n", " 30GB"]),
-    st.sampled_from(["2026-01-05\n", "2026-1-5", "２０２６-01-05", "provisional", "vllm", "a" * 100, "a/b", "https://x y"]),
+    st.sampled_from(
+        [
+            1.0,
+            4.0,
+            0,
+            1,
+            "",
+            "TBD",
+            "N/A",
+            "30",
+            "30GB",
+            "30 GB",
+            "30  GB",
+            "30gb",
+            "1.5TiB",
+            "30GB\n",
+            " 30GB",
+        ]
+    ),
+    st.sampled_from(
+        ["2026-01-05\n", "2026-1-5", "２０２６-01-05", "provisional", "vllm", "a" * 100, "a/b", "https://x y"]
+    ),
     st.text(max_size=8),
     st.lists(st.integers(0, 3), max_size=2),
     st.dictionaries(st.text(max_size=4), st.integers(), max_size=2),
@@ -85,5 +109,7 @@ def mutated(draw: st.DrawFn, base: dict[str, Any]) -> dict[str, Any]:
         elif action == "remove":
             del parent[route[-1]]
         elif isinstance(parent, dict):
-            parent[draw(st.sampled_from(["extra", "gpu_count", "gpuCount", "url", "sha256", "note"]))] = draw(_STRANGE)
+            parent[draw(st.sampled_from(["extra", "gpu_count", "gpuCount", "url", "sha256", "note"]))] = draw(
+                _STRANGE
+            )
     return document

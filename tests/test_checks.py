@@ -70,7 +70,9 @@ def test_a_check_that_proves_a_claim_skips_without_facts(check: Check, context: 
     assert [type(outcome) for outcome in outcomes] == [Skip]
 
 
-@pytest.mark.parametrize("rule", [r for r in SYNTAX_RULES if r.code not in _IN_ENGINE], ids=lambda rule: rule.code)
+@pytest.mark.parametrize(
+    "rule", [r for r in SYNTAX_RULES if r.code not in _IN_ENGINE], ids=lambda rule: rule.code
+)
 def test_the_reader_reports_the_bad_example_of_a_syntax_rule(rule: Rule) -> None:
     found = load(parse(rule.fails, path="p.yaml"), Proposal)[1]
     assert [d.code for d in found] == [rule.code]
@@ -104,7 +106,9 @@ def test_the_example_itself_has_no_findings(context: Context) -> None:
 
 
 def test_a_waiver_keeps_the_finding_with_its_reason_and_lets_the_check_pass(context: Context) -> None:
-    found = report(context, "requirements: {storageSize: 14GB}\nwaivers: {STO001: the disk is shared, STO002: same}")
+    found = report(
+        context, "requirements: {storageSize: 14GB}\nwaivers: {STO001: the disk is shared, STO002: same}"
+    )
     assert [(d.code, d.waived, d.fails) for d in found.diagnostics] == [
         ("STO001", "the disk is shared", False),
         ("STO002", "same", False),
@@ -135,7 +139,9 @@ def test_claims_with_facts_of_the_hub_are_proven(context: Context) -> None:
 
 
 def test_claims_with_transcribed_facts_are_transcribed(context: Context) -> None:
-    assert set(report(context, "facts: {source: {kind: transcribed}}").claims.values()) == {ClaimState.TRANSCRIBED}
+    assert set(report(context, "facts: {source: {kind: transcribed}}").claims.values()) == {
+        ClaimState.TRANSCRIBED
+    }
 
 
 def test_claims_without_facts_are_unknown(context: Context) -> None:
@@ -146,6 +152,24 @@ def test_a_claim_with_an_error_is_wrong_and_the_others_keep_their_state(context:
     claims = report(context, "requirements: {storageSize: 10GB}").claims
     assert claims["requirements.storageSize"] is ClaimState.WRONG
     assert claims["summary.license.id"] is ClaimState.PROVEN
+
+
+def test_a_warning_does_not_take_a_claim_back(context: Context) -> None:
+    found = report(context, "requirements: {type: conversational}")
+    assert codes(found) == ["ARC001"]
+    assert found.claims["requirements.type"] is ClaimState.PROVEN
+
+
+def test_a_plan_that_holds_by_less_than_its_error_proves_nothing(context: Context) -> None:
+    found = report(
+        context,
+        "requirements: {gpuCount: 1, totalGPUMemory: 24GB, perGPUMemory: 24GB, contextLength: 12288}\n"
+        "runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 12288}}]\n"
+        "deployment: {instanceType: Standard_NV36ads_A10_v5}",
+    )
+    assert codes(found) == ["MEM001"]
+    assert "is tight" in found.diagnostics[0].message
+    assert found.claims["requirements.gpuCount"] is ClaimState.UNKNOWN
 
 
 def test_a_check_that_was_not_run_proves_nothing(context: Context) -> None:

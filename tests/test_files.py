@@ -89,7 +89,9 @@ def test_a_killed_writer_leaves_the_old_tree_or_the_new_one(tmp_path: Path) -> N
             files.replace_tree(Path(sys.argv[1]), trees[turn % 2])
     """)
     for attempt in range(12):
-        process = subprocess.Popen([sys.executable, "-c", program, str(root)], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(root)], stdout=subprocess.PIPE, text=True
+        )
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(0.003 * attempt)

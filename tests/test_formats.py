@@ -21,7 +21,9 @@ from kaito_catalog.loading import load
 from kaito_catalog.quantity import parse as parse_quantity
 from kaito_catalog.source import parse
 
-_VALIDATORS = {name: jsonschema.Draft7Validator(schema.json_schema(model)) for name, model in schema.FILE_KINDS.items()}
+_VALIDATORS = {
+    name: jsonschema.Draft7Validator(schema.json_schema(model)) for name, model in schema.FILE_KINDS.items()
+}
 _FACTS: dict[str, Any] = {**example._FACTS, "files": [{"path": "a", "sizeBytes": 1, "sha256": "0" * 64}]}
 
 
@@ -106,7 +108,11 @@ def test_an_all_digit_revision_asks_for_quotes_and_keeps_its_digits() -> None:
 
 def test_a_missing_key_is_placed_at_its_parent() -> None:
     (problem,) = problems(_PROPOSAL.replace("  type: text-generation\n", ""))
-    assert (problem.code, problem.place.line, problem.message) == ("SCH002", 9, "'type' is missing in requirements")
+    assert (problem.code, problem.place.line, problem.message) == (
+        "SCH002",
+        9,
+        "'type' is missing in requirements",
+    )
 
 
 def test_a_size_without_unit_asks_for_one() -> None:

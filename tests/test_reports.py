@@ -6,12 +6,12 @@ import io
 import json
 
 import pytest
+from kaito_catalog.kaito.markdown_reader import IMPORT_CODES
 
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import EntryReport, Report
 from kaito_catalog.checks.registry import FAMILIES, RULES
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity, Skipped
-from kaito_catalog.kaito.markdown_reader import IMPORT_CODES
 from kaito_catalog.reports.explain import explain_text, list_text
 from kaito_catalog.reports.github import github
 from kaito_catalog.reports.json import json_report
@@ -22,7 +22,11 @@ from kaito_catalog.source import parse
 PATH = "catalog/models/phi-4/proposal.yaml"
 SOURCE = parse("requirements:\n  storageSize: 140GB\n  gpuCount: 1\n", path=PATH)
 FINDING = Diagnostic(
-    "STO001", Severity.ERROR, "140GB is less than 141.1 GB", Place(PATH, 2, 3, 14), "storageSize: 145GB or more"
+    "STO001",
+    Severity.ERROR,
+    "140GB is less than 141.1 GB",
+    Place(PATH, 2, 3, 14),
+    "storageSize: 145GB or more",
 )
 SKIP = Skipped("LIC001", "phi-4", "there is no facts.yaml", Place(PATH), "add it")
 

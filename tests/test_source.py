@@ -127,20 +127,48 @@ def test_no_bytes_make_the_reader_raise(data: bytes) -> None:
 
 
 _shown = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"]), max_size=30).filter(
-    lambda text: not parse(f'k: "{text}"' if '"' not in text and "\\" not in text else "k: 1", path="f").problems
+    lambda text: (
+        not parse(f'k: "{text}"' if '"' not in text and "\\" not in text else "k: 1", path="f").problems
+    )
 )
-_scalars = st.none() | st.booleans() | st.integers(-(10**15), 10**15) | _shown | st.sampled_from(
-    ["no", "1e3", "0o17", "2025-05-29", "012", "~", "null", "1:30", "=", "<<", "a: b", "# c", "- d", "line\nline\n", "'"]
+_scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**15), 10**15)
+    | _shown
+    | st.sampled_from(
+        [
+            "no",
+            "1e3",
+            "0o17",
+            "2025-05-29",
+            "012",
+            "~",
+            "null",
+            "1:30",
+            "=",
+            "<<",
+            "a: b",
+            "# c",
+            "- d",
+            "line\nline\n",
+            "'",
+        ]
+    )
 )
 _values = st.recursive(
     _scalars,
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.sampled_from(["a", "b-c", "no", "1", "x.y", "2025-01-01"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["a", "b-c", "no", "1", "x.y", "2025-01-01"]), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
 
-@given(st.dictionaries(st.sampled_from(["a", "b", "1e5", "yes"]), _values, min_size=1, max_size=4), st.booleans())
+@given(
+    st.dictionaries(st.sampled_from(["a", "b", "1e5", "yes"]), _values, min_size=1, max_size=4), st.booleans()
+)
 def test_what_the_writer_writes_is_read_back_the_same(value: dict[str, object], kubernetes: bool) -> None:
     document = parse(yaml_writer.write(value, kubernetes=kubernetes), path="f.yaml")
     assert document.problems == ()

@@ -31,6 +31,8 @@ def type_of_the_hub(subject: Subject, context: Context) -> Iterator[Outcome]:
     tag = subject.facts.pipeline_tag
     known = context.shared.policy.types.aliases.get(claimed.lower(), claimed)
     if known != tag:
-        yield Finding(f"the type is {tag} on the Hub, the proposal says '{claimed[:60]}'", _TYPE, f"type: {tag}")
+        yield Finding(
+            f"the type is {tag} on the Hub, the proposal says '{claimed[:60]}'", _TYPE, f"type: {tag}"
+        )
     elif claimed != tag:
         yield Finding(f"'{claimed}' is an older word for {tag}", _TYPE, f"type: {tag}", severity=WARNING)

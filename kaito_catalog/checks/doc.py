@@ -172,11 +172,11 @@ def status_against_history(subject: Subject, context: Context) -> Iterator[Outco
                     "mark it done with its date, or set the status to provisional",
                 )
     elif status == "provisional" and history and all(event.done for event in history):
-        last = history[-1]
-        if "complete" in last.event.lower() or len(history) > 2:
+        final = next((event for event in history if "complete" in event.event.lower()), None)
+        if final is not None:
             yield Finding(
-                f"the status is provisional, though the history says '{last.event}'"
-                + (f" on {last.date}" if last.date else ""),
+                f"the status is provisional, though the history says '{final.event}'"
+                + (f" on {final.date}" if final.date else ""),
                 ("metadata", "status"),
                 "status: implemented",
                 severity=WARNING,

@@ -96,7 +96,7 @@ def check_entry(
         found, skipped = _run(check, subject, context)
         diagnostics.extend(found)
         skips.extend(skipped)
-        if not found and not skipped:
+        if not skipped and not any(d.severity is Severity.ERROR for d in found):
             passed.add(check.code)
     diagnostics = _waive(subject, diagnostics, {check.code for check in checks})
     claims = _claims(subject, checks, diagnostics, passed)

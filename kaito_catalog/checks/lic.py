@@ -42,7 +42,9 @@ def license_of_the_hub(subject: Subject, context: Context) -> Iterator[Outcome]:
         yield Skip("the proposal names no licence", "add summary.license.id")
         return
     if subject.facts is None or subject.facts.license is None:
-        yield NO_FACTS if subject.facts is None else Skip("facts.yaml has no licence", "record the facts anew")
+        yield (
+            NO_FACTS if subject.facts is None else Skip("facts.yaml has no licence", "record the facts anew")
+        )
         return
     facts = subject.facts.license
     policy = context.shared.policy.licenses
@@ -54,7 +56,9 @@ def license_of_the_hub(subject: Subject, context: Context) -> Iterator[Outcome]:
     if found is None and not licenses.is_reference(claimed):
         yield Skip(f"'{claimed[:60]}' is no licence id that is known", f"the Hub says {facts.id}")
         return
-    yield Finding(f"the licence is {facts.id} on the Hub, the proposal says {claimed}", _ID, f"id: {facts.id}")
+    yield Finding(
+        f"the licence is {facts.id} on the Hub, the proposal says {claimed}", _ID, f"id: {facts.id}"
+    )
 
 
 @check("LIC002", severity=WARNING)

@@ -7,12 +7,22 @@ from dataclasses import dataclass, replace
 
 from kaito_catalog.catalog import Shared
 from kaito_catalog.checks.base import NO_FACTS, WARNING, Context, Finding, Outcome, Skip, Subject, check
-from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.hardware import Gpu
 from kaito_catalog.formats.proposal import Proposal, known_count, known_size
-from kaito_catalog.plan import Fit, Parallelism, Plan, PlanGpu, Settings, plan_for_facts, smallest_gpu_count
-from kaito_catalog.quantity import Quantity, gb, gib
-from kaito_catalog.shape import Unsupported, read_shape
+from kaito_catalog.plan import (
+    Fit,
+    Parallelism,
+    Plan,
+    PlanGpu,
+    Settings,
+    facts_shape,
+    illegal_tensor_parallel,
+    make_plan,
+    smallest_gpu_count,
+)
+from kaito_catalog.quantity import GIB, Quantity, gb, gib
+from kaito_catalog.shape import Shape, Unsupported
 
 _COUNT = ("requirements", "gpuCount")
 _TOTAL = ("requirements", "totalGPUMemory")
@@ -25,18 +35,23 @@ _SAME_CARD = 0.08
 class _Asked:
     """The GPUs and the context that a proposal asks for, as far as a plan can be made of them."""
 
-    facts: ModelFacts
+    shape: Shape
+    stored: StoredSize | None
     count: int
     each: Quantity
     gpus: tuple[PlanGpu, ...]
+    """The cards that the claim may mean, with what the driver reports."""
+    measured: bool
+    """False: nobody published that figure, and the memory of `gpus` is what the card cannot exceed."""
     settings: Settings
     own_utilization: bool
     vllm_version: str
 
     def plans(self, settings: Settings) -> list[Plan]:
         return [
-            plan_for_facts(
-                self.facts,
+            make_plan(
+                self.shape,
+                stored=self.stored,
                 gpu=gpu,
                 parallelism=Parallelism(tensor_parallel_size=self.count),
                 settings=settings,
@@ -47,6 +62,21 @@ class _Asked:
 
     def at(self, utilization: float) -> Settings:
         return replace(self.settings, gpu_memory_utilization=utilization)
+
+    def smallest(self, settings: Settings) -> int | None:
+        """The GPUs that are enough on every card the claim may mean; None where not even the claimed ones are."""
+        counts = [
+            smallest_gpu_count(
+                self.shape,
+                stored=self.stored,
+                gpu=gpu,
+                settings=settings,
+                vllm_version=self.vllm_version,
+                most=self.count,
+            )
+            for gpu in self.gpus
+        ]
+        return None if None in counts else max(count for count in counts if count is not None)
 
 
 def claimed_per_gpu(proposal: Proposal) -> Quantity | None:
@@ -85,7 +115,9 @@ def _context_length(proposal: Proposal) -> int | None:
 
 def _number(config: dict[str, object], key: str) -> float | None:
     value = config.get(key)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
+    return (
+        float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
+    )
 
 
 def _asked(subject: Subject, context: Context) -> _Asked | Skip:
@@ -102,12 +134,18 @@ def _asked(subject: Subject, context: Context) -> _Asked | Skip:
         return Skip("the proposal does not say for which context", "add requirements.contextLength")
     if subject.facts is None:
         return NO_FACTS
+    shape = facts_shape(subject.facts)
+    if isinstance(shape, Unsupported):
+        return Skip(shape.reason)
+    illegal = illegal_tensor_parallel(shape, count)
+    if illegal:
+        return Skip(f"{count} GPUs are no tensor_parallel_size of this model: {illegal}", "see RUN001")
     cards = cards_of(each, proposal.deployment.instance_type if proposal.deployment else None, context.shared)
     reported = [
         PlanGpu(card.name, card.memory_bytes, card.compute_capability) for card in cards if card.memory_bytes
     ]
-    if cards and not reported:
-        return Skip(f"nobody has published what the driver reports for {cards[0].name}")
+    # A card sold as 16GB never has more than 16 GiB: good enough to say that something does not fit.
+    at_most = [PlanGpu(card.name, card.nominal_memory.bytes * GIB // 10**9, None) for card in cards]
     config: dict[str, object] = dict(proposal.vllm.config or {})
     own = _number(config, "gpu-memory-utilization")
     utilization = own if own is not None and own <= 1 else None
@@ -115,10 +153,12 @@ def _asked(subject: Subject, context: Context) -> _Asked | Skip:
     sequences = _number(config, "max-num-seqs")
     tokens = _number(config, "max-num-batched-tokens")
     return _Asked(
-        facts=subject.facts,
+        shape=shape,
+        stored=subject.facts.weights.total if subject.facts.weights else None,
         count=count,
         each=each,
-        gpus=tuple(reported) or (PlanGpu(None, each.bytes),),
+        gpus=tuple(reported or at_most) or (PlanGpu(None, each.bytes),),
+        measured=bool(reported) or not cards,
         settings=Settings(
             max_model_len=max_model_len,
             gpu_memory_utilization=utilization
@@ -152,10 +192,13 @@ def _needs(plan: Plan) -> str:
     )
 
 
-def _unknown(plans: list[Plan]) -> Skip | None:
-    if any(plan.fits is not Fit.UNKNOWN for plan in plans):
-        return None
-    return Skip(plans[0].reason or "the plan is unknown")
+def _unknown(asked: _Asked, plans: list[Plan]) -> Skip | None:
+    unknown = next((plan for plan in plans if plan.fits is Fit.UNKNOWN), None)
+    if unknown is not None:
+        return Skip(unknown.reason or "the plan is unknown")
+    if not asked.measured and any(plan.fits is not Fit.NO for plan in plans):
+        return Skip(f"nobody has published what the driver reports for {asked.gpus[0].name}")
+    return None
 
 
 @check(
@@ -189,16 +232,20 @@ def fits(subject: Subject, context: Context) -> Iterator[Outcome]:
         yield asked
         return
     plans = asked.plans(asked.settings)
-    skip = _unknown(plans)
+    skip = _unknown(asked, plans)
     if skip:
         yield skip
         return
     bad = [plan for plan in plans if plan.fits is Fit.NO]
     tight = [plan for plan in plans if plan.fits is Fit.TIGHT]
     if bad:
-        route = _CONTEXT if bad[0].limited_by == "kvCache" and subject.document.spans.get(_CONTEXT) else _COUNT
+        route = (
+            _CONTEXT if bad[0].limited_by == "kvCache" and subject.document.spans.get(_CONTEXT) else _COUNT
+        )
         longest = bad[0].kv_cache.longest_model_len if bad[0].kv_cache else 0
-        hint = f"the longest context that fits is {longest:,} tokens" if longest else "use more or larger GPUs"
+        hint = (
+            f"the longest context that fits is {longest:,} tokens" if longest else "use more or larger GPUs"
+        )
         yield Finding(f"{asked.count} × {asked.each} {_needs(bad[0])}", route, hint)
     elif tight:
         error = tight[0].expected_error_bytes or 0
@@ -208,6 +255,7 @@ def fits(subject: Subject, context: Context) -> Iterator[Outcome]:
             f"the plan is sure to {gib(error)}; a dry run on that GPU would tell",
             severity=WARNING,
         )
+        yield Skip(f"the plan holds by less than its expected error of {gib(error)}", "add a dry run's evidence")
 
 
 @check("MEM002", severity=WARNING)
@@ -237,7 +285,7 @@ def fits_at_kaitos_utilization(subject: Subject, context: Context) -> Iterator[O
     if not asked.own_utilization:
         return
     own = asked.plans(asked.settings)
-    skip = _unknown(own)
+    skip = _unknown(asked, own)
     if skip:
         yield skip
         return
@@ -275,31 +323,24 @@ def no_more_gpus_than_needed(subject: Subject, context: Context) -> Iterator[Out
         return
     if asked.count == 1:
         return
-    shape = read_shape(asked.facts.config or {})
-    if isinstance(shape, Unsupported):
-        yield Skip(shape.reason)
+    skip = _unknown(asked, asked.plans(asked.settings))
+    if skip:
+        yield skip
         return
-
-    def smallest(settings: Settings) -> int | None:
-        counts = [
-            smallest_gpu_count(
-                asked.facts, gpu=gpu, settings=settings, vllm_version=asked.vllm_version, most=asked.count
-            )
-            for gpu in asked.gpus
-        ]
-        known = [count for count in counts if count is not None]
-        return max(known) if len(known) == len(counts) else None
-
-    own = smallest(asked.settings)
+    own = asked.smallest(asked.settings)
     if own is None or own >= asked.count:
         return
     usual = context.profile.utilization(asked.gpus[0].name)
-    at_usual = smallest(asked.at(usual))
+    at_usual = asked.smallest(asked.at(usual))
     utilization = asked.settings.gpu_memory_utilization
     message = (
         f"{asked.count} × {asked.each} is more than {asked.settings.max_model_len:,} tokens need: "
         f"{own} × {asked.each} {'is' if own == 1 else 'are'} enough at "
-        + ("the proposal's own gpu-memory-utilization of " if asked.own_utilization else "gpu-memory-utilization ")
+        + (
+            "the proposal's own gpu-memory-utilization of "
+            if asked.own_utilization
+            else "gpu-memory-utilization "
+        )
         + f"{utilization:g}"
     )
     if asked.own_utilization and usual != utilization:
@@ -368,11 +409,9 @@ def context_within_the_limit(subject: Subject, context: Context) -> Iterator[Out
     if subject.facts is None or subject.facts.config is None:
         yield NO_FACTS if subject.facts is None else Skip("the configuration is not recorded")
         return
-    shape = read_shape(subject.facts.config)
+    shape = facts_shape(subject.facts)
     if isinstance(shape, Unsupported):
         yield Skip(shape.reason)
-    elif shape.max_model_len is None:
-        yield Skip("the configuration names no longest context")
     elif claimed > shape.max_model_len:
         yield Finding(
             f"{claimed:,} tokens are more than the model's limit of {shape.max_model_len:,}",

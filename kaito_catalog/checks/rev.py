@@ -5,7 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kaito_catalog.checks.base import ERROR, NO_FACTS, WARNING, Context, Finding, Outcome, Skip, Subject, check
+from kaito_catalog.checks.base import (
+    ERROR,
+    NO_FACTS,
+    WARNING,
+    Context,
+    Finding,
+    Outcome,
+    Skip,
+    Subject,
+    check,
+)
 from kaito_catalog.formats.base import is_missing
 
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
@@ -37,7 +47,9 @@ def full_commit(subject: Subject, context: Context) -> Iterator[Outcome]:
     if _SHORT.match(version):
         longer = recorded if recorded and recorded.startswith(version) else None
         yield Finding(
-            f"{version} is an abbreviated commit", _VERSION, f"version: {longer}" if longer else "write all 40 digits"
+            f"{version} is an abbreviated commit",
+            _VERSION,
+            f"version: {longer}" if longer else "write all 40 digits",
         )
         return
     yield Finding(

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from kaito_catalog.checks.base import NO_FACTS, Context, Finding, Outcome, Skip, Subject, check
 from kaito_catalog.formats.proposal import known_count
-from kaito_catalog.plan import illegal_tensor_parallel
-from kaito_catalog.shape import Unsupported, read_shape
+from kaito_catalog.plan import facts_shape, illegal_tensor_parallel
+from kaito_catalog.shape import Unsupported
 
 
 @check("RUN001")
@@ -34,7 +34,7 @@ def legal_tensor_parallel_size(subject: Subject, context: Context) -> Iterator[O
     if subject.facts is None or subject.facts.config is None:
         yield NO_FACTS if subject.facts is None else Skip("the configuration is not recorded")
         return
-    shape = read_shape(subject.facts.config)
+    shape = facts_shape(subject.facts)
     if isinstance(shape, Unsupported):
         yield Skip(shape.reason)
         return

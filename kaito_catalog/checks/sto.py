@@ -80,7 +80,11 @@ def room_for_all_files(subject: Subject, context: Context) -> Iterator[Outcome]:
         yield _NO_CLAIM
         return
     if subject.facts is None or subject.facts.repository is None:
-        yield NO_FACTS if subject.facts is None else Skip("nobody has recorded the size of the whole repository")
+        yield (
+            NO_FACTS
+            if subject.facts is None
+            else Skip("nobody has recorded the size of the whole repository")
+        )
         return
     total = subject.facts.repository
     yield from _against(

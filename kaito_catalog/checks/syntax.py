@@ -87,7 +87,7 @@ SYNTAX_RULES = (
         "YML009",
         "A character that cannot be read",
         "Files are UTF-8 without control characters.",
-        _GOOD + '  version: "\\uD800"\n',
+        _GOOD + '  version: "a\\0b"\n',
         _GOOD + "  version: main\n",
     ),
     _rule(

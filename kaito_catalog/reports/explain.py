@@ -27,6 +27,15 @@ def explain_text(rule: Rule, *, color: bool = False) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def rule_markdown(rule: Rule) -> str:
+    """A rule as Markdown, for the docs site and for SARIF."""
+    parts = [rule.text] if rule.text else []
+    for label, example in (("Fails:", rule.fails), ("Passes:", rule.passes)):
+        shown = example.rstrip("\n")
+        parts.append(f"{label}\n\n```yaml\n{shown}\n```" if shown else f"{label} no file.")
+    return "\n\n".join(parts)
+
+
 def import_code_text(code: str, text: str, *, color: bool = False) -> str:
     """A remark of `import`."""
     return f"{paint(code, YELLOW, BOLD, color=color)} (import)\n\n{_wrapped(text)}\n"
@@ -44,7 +53,9 @@ def list_text(
     for family, what in families.items():
         lines = [f"{paint(family, BOLD, color=color)}  {what}"]
         lines.extend(
-            f"  {rule.code}  {rule.severity.value:<7}  {rule.title}" for rule in rules if rule.family == family
+            f"  {rule.code}  {rule.severity.value:<7}  {rule.title}"
+            for rule in rules
+            if rule.family == family
         )
         blocks.append("\n".join(lines))
     lines = [f"{paint('IMP', BOLD, color=color)}  what `import` finds in a Markdown proposal"]

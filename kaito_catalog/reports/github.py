@@ -24,7 +24,9 @@ def github(report: Report) -> str:
         lines.extend(_annotation(d) for d in shown)
         rest = of_kind[len(shown) :]
         if rest:
-            codes = ", ".join(f"{code} × {count}" for code, count in sorted(Counter(d.code for d in rest).items()))
+            codes = ", ".join(
+                f"{code} × {count}" for code, count in sorted(Counter(d.code for d in rest).items())
+            )
             lines.append(f"::{command} title=and {len(rest)} more::{_message(codes)}")
     lines.extend((_message(findings_line(report)), _message(claims_line(report))))
     return "\n".join(lines) + "\n"

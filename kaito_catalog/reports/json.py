@@ -41,7 +41,8 @@ def _entry(entry: EntryReport) -> dict[str, Any]:
         "claims": {claim: state.value for claim, state in entry.claims.items()},
         "findings": [diagnostic_value(d) for d in entry.diagnostics],
         "skipped": [
-            {"code": skip.code, "reason": skip.reason, "hint": skip.hint, **_place(skip.place)} for skip in entry.skips
+            {"code": skip.code, "reason": skip.reason, "hint": skip.hint, **_place(skip.place)}
+            for skip in entry.skips
         ],
     }
 

@@ -29,7 +29,9 @@ def claims_line(report: Report) -> str:
     """One line over all claims, with what to do about those that are not proven."""
     counts = {state: report.count(state) for state in ClaimState}
     total = sum(counts.values())
-    line = f"{plural(total, 'claim')}: " + ", ".join(f"{count} {state.value}" for state, count in counts.items())
+    line = f"{plural(total, 'claim')}: " + ", ".join(
+        f"{count} {state.value}" for state, count in counts.items()
+    )
     advice = []
     if counts[ClaimState.WRONG]:
         advice.append("correct the wrong ones (see the errors)")

@@ -21,7 +21,9 @@ _EXCERPT = 110
 def diagnostic_text(diagnostic: Diagnostic, sources: Sources, *, color: bool = False) -> str:
     """One finding with its source line, marked."""
     place = diagnostic.place
-    kind = paint(f"{diagnostic.severity.value}[{diagnostic.code}]", _COLORS[diagnostic.severity], BOLD, color=color)
+    kind = paint(
+        f"{diagnostic.severity.value}[{diagnostic.code}]", _COLORS[diagnostic.severity], BOLD, color=color
+    )
     lines = [f"{paint(str(place), BOLD, color=color)}: {kind} {printable(diagnostic.message)}"]
     document = sources.get(place.path)
     line = document.line(place.line) if document else None
@@ -33,7 +35,9 @@ def diagnostic_text(diagnostic: Diagnostic, sources: Sources, *, color: bool = F
         shown, offset = _window(printable(line), start)
         marks = " " * (start - offset) + "^" * min(width, max(1, _EXCERPT - (start - offset)))
         lines.append(f"  {paint(f'{number} |', DIM, color=color)} {shown}")
-        lines.append(f"  {paint(f'{gutter} |', DIM, color=color)} {paint(marks, _COLORS[diagnostic.severity], color=color)}")
+        lines.append(
+            f"  {paint(f'{gutter} |', DIM, color=color)} {paint(marks, _COLORS[diagnostic.severity], color=color)}"
+        )
     if diagnostic.hint:
         lines.append(f"  {paint('hint:', GREEN, color=color)} {printable(diagnostic.hint)}")
     if diagnostic.waived:
@@ -76,6 +80,8 @@ def text(report: Report, sources: Sources, *, color: bool = False, verbose: bool
     skips = skip_lines(report.skips, color=color, verbose=verbose)
     if skips:
         blocks.append("\n".join(skips))
-    verdict = paint("failed", RED, BOLD, color=color) if report.failed else paint("ok", GREEN, BOLD, color=color)
+    verdict = (
+        paint("failed", RED, BOLD, color=color) if report.failed else paint("ok", GREEN, BOLD, color=color)
+    )
     blocks.append(f"{verdict}: {findings_line(report)}\n{claims_line(report)}")
     return "\n\n".join(blocks) + "\n"

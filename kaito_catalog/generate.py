@@ -1,0 +1,153 @@
+"""Everything that is generated from the catalog: pure functions to files, then one atomic write a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from kaito_catalog import files
+from kaito_catalog.catalog import Catalog, Entry
+from kaito_catalog.errors import CatalogError
+from kaito_catalog.kaito import manifests, model_catalog
+from kaito_catalog.kaito.model_catalog import LeftOut
+from kaito_catalog.site import api, figures, pages
+from kaito_catalog.site.pages import Finding, ModelPage
+
+TREES = ("kaito", "presets", "site-src")
+"""The folders of the output; each is swapped in as a whole, and what it held before is gone."""
+
+_HAND_WRITTEN = (".md", ".css", ".svg", ".txt", ".json")
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Relative path to text, and what could not be generated."""
+
+    files: Mapping[str, str]
+    left_out: tuple[LeftOut, ...]
+
+
+def read_pages(folder: Path) -> dict[str, str]:
+    """The hand-written pages below `folder`: relative path to text.
+
+    Raises:
+        CatalogError: one of them is no UTF-8 text.
+    """
+    result: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        if not path.is_file() or path.is_symlink() or path.suffix not in _HAND_WRITTEN:
+            continue
+        try:
+            result[path.relative_to(folder).as_posix()] = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CatalogError(f"cannot read {path}: {error}") from error
+    return result
+
+
+def build(
+    catalog: Catalog,
+    *,
+    hand_written: Mapping[str, str] | None = None,
+    findings: Mapping[str, Sequence[Finding]] | None = None,
+    checks: Sequence[tuple[str, str, str]] = (),
+) -> Generated:
+    """Everything, as text; the same catalog gives the same bytes.
+
+    Args:
+        catalog: what to generate from; entries with errors in their files are left out.
+        hand_written: pages of `docs/` (relative path to text) that the site takes over as they are.
+        findings: by model, what the checks said; None where they were not run.
+        checks: code, title and documentation of every check.
+
+    Raises:
+        CatalogError: two sources want to write the same file.
+    """
+    result: dict[str, str] = {}
+    rows, left_out = model_catalog.rows(catalog)
+    _add(result, "kaito/model_catalog.yaml", model_catalog.write_catalog(rows))
+    _add(result, "kaito/presets.md", model_catalog.write_presets(rows))
+
+    models: list[ModelPage] = []
+    gaps = list(left_out)
+    for entry in catalog.entries:
+        page = _page(entry, catalog, findings)
+        if page is None:
+            gaps.append(LeftOut(entry.name, "everything else", "its files have errors"))
+            continue
+        models.append(page)
+        if page.manifests.left_out:
+            gaps.append(LeftOut(entry.name, "manifests", page.manifests.left_out))
+        for name, text in page.manifests.files.items():
+            _add(result, f"presets/{entry.name}/{name}", text)
+            _add(result, f"site-src/models/{entry.name}/{name}", text)
+        _add(result, f"site-src/models/{entry.name}.md", pages.model_page(page, catalog))
+        _add(result, f"site-src/api/v1/models/{entry.name}.json", api.model(page, catalog))
+
+    _add(result, "site-src/index.md", pages.index_page(models, catalog))
+    _add(result, "site-src/checks.md", pages.checks_page(checks))
+    _add(result, "site-src/api/v1/index.json", api.index(models, catalog))
+    _add(result, "site-src/assets/catalog.css", _asset("catalog.css"))
+    for name, text in (hand_written or {}).items():
+        _add(result, f"site-src/{name}", text)
+    return Generated(dict(sorted(result.items())), tuple(sorted(gaps, key=lambda g: (g.name, g.what))))
+
+
+def build_files(catalog: Catalog) -> dict[str, str]:
+    """The files of `build`, without hand-written pages and findings."""
+    return dict(build(catalog).files)
+
+
+def _page(
+    entry: Entry, catalog: Catalog, findings: Mapping[str, Sequence[Finding]] | None
+) -> ModelPage | None:
+    if not entry.is_readable or entry.proposal is None:
+        return None
+    said = (findings or {}).get(entry.name)
+    return ModelPage(
+        entry=entry,
+        proposal=entry.proposal,
+        figures=figures.plan_figures(entry, catalog.shared),
+        manifests=manifests.build(entry.proposal, entry.facts),
+        findings=None if said is None else tuple(said),
+    )
+
+
+def _add(result: dict[str, str], name: str, text: str) -> None:
+    if name in result:
+        raise CatalogError(
+            f"{name} would be written twice", hint="rename the page of docs/, or the model's folder"
+        )
+    result[name] = text
+
+
+def _asset(name: str) -> str:
+    return (resources.files("kaito_catalog.site") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _trees(texts: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    trees: dict[str, dict[str, str]] = {tree: {} for tree in TREES}
+    for name, text in texts.items():
+        tree, _, rest = name.partition("/")
+        trees[tree][rest] = text
+    return trees
+
+
+def write(output: Path, texts: Mapping[str, str]) -> None:
+    """Make each tree below `output` hold exactly its files, one atomic swap each.
+
+    Raises:
+        CatalogError: the disk refuses; a tree that was not swapped yet is as it was.
+    """
+    for tree, content in _trees(texts).items():
+        files.replace_tree(output / tree, content)
+
+
+def differences(output: Path, texts: Mapping[str, str]) -> list[tuple[str, str]]:
+    """How the trees below `output` differ: (path, "missing" | "changed" | "orphan"), sorted."""
+    return sorted(
+        (f"{tree}/{name}", kind)
+        for tree, content in _trees(texts).items()
+        for name, kind in files.differences(output / tree, content)
+    )

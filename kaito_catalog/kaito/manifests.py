@@ -1,0 +1,233 @@
+"""The Kubernetes objects that serve a model with KAITO: Workspace, InferenceSet, ConfigMap, Secret."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import JsonValue
+
+from kaito_catalog import yaml_writer
+from kaito_catalog.formats.base import is_missing
+from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.formats.proposal import Proposal, Runtime, known_count
+from kaito_catalog.kaito.crd import API_VERSION, CONFIG_KEY, RUNTIME_ANNOTATION
+
+TOKEN_KEY = "HF_TOKEN"  # noqa: S105 - the key's name, not a token
+DEFAULT_SECRET = "hf-token"  # noqa: S105
+WORKSPACE, INFERENCE_SET = "workspace.yaml", "inferenceset.yaml"
+CONFIG_MAP, SECRET = "inference-config.yaml", "secret.example.yaml"
+
+_REVISION = re.compile(r"[0-9a-f]{40}\Z")
+_MAX_OBJECT_NAME = 63
+_CONFIG_SUFFIX = "-inference-config"
+
+
+@dataclass(frozen=True)
+class Manifests:
+    """The files of one model (name to text), or the reason why there are none."""
+
+    files: dict[str, str]
+    left_out: str | None = None
+
+
+class InexpressibleError(Exception):
+    """An option that does not survive KAITO's expansion; the text says which and why."""
+
+
+def object_name(name: str, *, suffix: str = "") -> str:
+    """`name` as a DNS-1035 label of at most 63 characters, `suffix` included.
+
+    Dots and underscores become dashes, a leading digit gets `model-` in front; what is too long is
+    cut and ends with a digest of the whole, so that two names stay two.
+    """
+    label = re.sub(r"-+", "-", re.sub(r"[^a-z0-9]", "-", name.lower())).strip("-") or "model"
+    if not label[0].isalpha():
+        label = f"model-{label}"
+    if len(label) + len(suffix) > _MAX_OBJECT_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        label = f"{label[: _MAX_OBJECT_NAME - len(suffix) - 9].rstrip('-')}-{digest}"
+    return label + suffix
+
+
+def serving_runtime(proposal: Proposal) -> Runtime | None:
+    """The runtime the manifests are for: vLLM where it is proposed, else transformers, else none."""
+    wanted = {runtime.name: runtime for runtime in reversed(proposal.runtimes or ())}
+    return wanted.get("vllm") or wanted.get("transformers")
+
+
+def access_secret(proposal: Proposal, facts: ModelFacts | None) -> str | None:
+    """The name of the Secret with the Hub's token, where the model is gated or the proposal names one."""
+    claimed = proposal.deployment.model_access_secret if proposal.deployment else None
+    if not is_missing(claimed) and claimed is not None:
+        return object_name(claimed)
+    return DEFAULT_SECRET if facts and facts.gated in ("auto", "manual", "yes") else None
+
+
+def vllm_options(proposal: Proposal, runtime: Runtime) -> dict[str, str | int | float]:
+    """The `vllm:` block of KAITO's inference_config.yaml.
+
+    KAITO appends every pair as `--key`, `str(value)`. So a mapping is written as JSON, a switch as a
+    bare option (`no-trust-remote-code: ""`), of which vLLM's parser bears one, and the revision of
+    weights, code and tokenizer is pinned where the proposal names a commit. Remote code stays off
+    unless the proposal lists it: KAITO itself passes --trust-remote-code to every model.
+
+    Raises:
+        InexpressibleError: an option that KAITO's expansion would garble.
+    """
+    options: dict[str, str | int | float] = {}
+    for key, value in (runtime.config or {}).items():
+        name, written = _option(key.replace("_", "-"), value)
+        if options.get(name, written) != written:
+            raise InexpressibleError(f"{name} is given twice")
+        options[name] = written
+    if "max-model-len" not in options:
+        # Without a length KAITO sizes nodes for 2,048 tokens; the claims are about this many.
+        claimed = known_count(proposal.requirements.context_length)
+        if claimed:
+            options["max-model-len"] = claimed
+    length = options.get("max-model-len")
+    if length is not None and not isinstance(length, int):
+        raise InexpressibleError(f"max-model-len is '{length}', and KAITO reads a whole number only")
+    if _REVISION.match(proposal.requirements.version or ""):
+        for name in ("revision", "code-revision", "tokenizer-revision"):
+            options.setdefault(name, proposal.requirements.version or "")
+    if runtime.trust_remote_code:
+        options.pop("trust-remote-code", None)  # KAITO passes it already
+    elif "trust-remote-code" in options:
+        raise InexpressibleError(
+            "the option trust-remote-code needs trustRemoteCode: true and its list of files"
+        )
+    else:
+        options["no-trust-remote-code"] = ""
+    bare = sorted(name for name, value in options.items() if value == "")
+    if len(bare) > 1:
+        raise InexpressibleError(
+            f"KAITO's expansion leaves room for one switch, and there are {', '.join(bare)}"
+        )
+    return options
+
+
+def _option(key: str, value: JsonValue) -> tuple[str, str | int | float]:
+    if isinstance(value, bool):
+        if value:
+            return key, ""
+        return (key.removeprefix("no-") if key.startswith("no-") else f"no-{key}"), ""
+    if isinstance(value, int | float):
+        return key, int(value) if isinstance(
+            value, float
+        ) and value.is_integer() and key == "max-model-len" else value
+    if isinstance(value, dict):
+        return key, json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if isinstance(value, list):
+        if len(value) == 1 and isinstance(value[0], str | int | float) and not isinstance(value[0], bool):
+            return key, value[0]
+        raise InexpressibleError(f"{key} is a list, and KAITO passes it on as one text")
+    if value is None:
+        raise InexpressibleError(f"{key} has no value")
+    if value.startswith("-") or any(ord(c) < 32 for c in value):
+        raise InexpressibleError(f"{key} has a value that would be read as another option")
+    if key == "max-model-len" and re.fullmatch(r"[0-9]{1,9}", value):
+        return key, int(value)
+    return key, value
+
+
+def build(proposal: Proposal, facts: ModelFacts | None) -> Manifests:
+    """The manifests of a model: file name to YAML."""
+    repo_id = (facts.repo_id if facts else None) or proposal.repo_id
+    if repo_id is None:
+        return Manifests({}, "the download site is no page of the Hub, so KAITO has no name for the model")
+    runtime = serving_runtime(proposal)
+    if runtime is None:
+        if proposal.runtimes:
+            names = ", ".join(sorted({r.name for r in proposal.runtimes}))
+            return Manifests({}, f"KAITO has no runtime {names}")
+        runtime = Runtime.model_validate({"name": "vllm"})  # KAITO's default, with its own options
+    try:
+        options = vllm_options(proposal, runtime) if runtime.name == "vllm" else None
+    except InexpressibleError as error:
+        return Manifests({}, str(error))
+
+    name = object_name(proposal.metadata.name)
+    secret = access_secret(proposal, facts)
+    config_map: str | None = None
+    if options is not None:
+        claimed = proposal.deployment.config_map if proposal.deployment else None
+        config_map = (
+            object_name(claimed)
+            if claimed is not None and not is_missing(claimed)
+            else object_name(proposal.metadata.name, suffix=_CONFIG_SUFFIX)
+        )
+    instance_type = proposal.deployment.instance_type if proposal.deployment else None
+    if is_missing(instance_type):
+        instance_type = None
+
+    preset: dict[str, Any] = {"name": repo_id}
+    if secret:
+        preset["presetOptions"] = {"modelAccessSecret": secret}
+    inference: dict[str, Any] = {"preset": preset}
+    if config_map:
+        inference["config"] = config_map
+    annotations = {RUNTIME_ANNOTATION: "transformers"} if runtime.name == "transformers" else None
+    selector = {"matchLabels": {"apps": name}}
+    machine: dict[str, Any] = {"instanceType": instance_type} if instance_type else {}
+
+    files = {
+        WORKSPACE: _write(
+            {
+                "apiVersion": API_VERSION,
+                "kind": "Workspace",
+                "metadata": _metadata(name, annotations),
+                "resource": {**machine, "labelSelector": selector},
+                "inference": inference,
+            }
+        ),
+        INFERENCE_SET: _write(
+            {
+                "apiVersion": API_VERSION,
+                "kind": "InferenceSet",
+                "metadata": _metadata(name, annotations),
+                "spec": {
+                    "replicas": 1,
+                    "labelSelector": selector,
+                    "template": {
+                        **({"metadata": {"annotations": annotations}} if annotations else {}),
+                        **({"resource": machine} if machine else {}),
+                        "inference": inference,
+                    },
+                },
+            }
+        ),
+    }
+    if options is not None and config_map:
+        files[CONFIG_MAP] = _write(
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": config_map},
+                "data": {CONFIG_KEY: _write({"vllm": options})},
+            }
+        )
+    if secret:
+        files[SECRET] = _write(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": secret},
+                "type": "Opaque",
+                "stringData": {TOKEN_KEY: "<your Hugging Face token>"},
+            }
+        )
+    return Manifests(dict(sorted(files.items())))
+
+
+def _metadata(name: str, annotations: dict[str, str] | None) -> dict[str, Any]:
+    return {"name": name, **({"annotations": annotations} if annotations else {})}
+
+
+def _write(value: Any) -> str:
+    # Wide enough that no option is folded: KAITO reads inference_config.yaml line by line.
+    return yaml_writer.write(value, kubernetes=True, width=10**6)

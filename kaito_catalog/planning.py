@@ -1,0 +1,289 @@
+"""What `plan` was asked on the command line: find the model, choose GPUs and context, make the plans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kaito_catalog.catalog import Shared, read_entry, shown
+from kaito_catalog.errors import CatalogError
+from kaito_catalog.formats.facts import StoredSize
+from kaito_catalog.formats.policy import Profile
+from kaito_catalog.formats.proposal import Proposal, known_count
+from kaito_catalog.plan import (
+    Fit,
+    InstanceTypePlan,
+    Parallelism,
+    Plan,
+    PlanGpu,
+    Settings,
+    facts_shape,
+    instance_type_plans,
+    make_plan,
+    plan_gpu,
+    smallest_gpu_count,
+    to_json,
+)
+from kaito_catalog.shape import Shape, Unsupported, read_shape
+
+MAX_CONFIG_BYTES = 8 * 2**20
+DEFAULT_MAX_MODEL_LEN = 8192
+"""The context of a plan that nobody asked for, at most the model's own limit."""
+MOST_GPUS = 64
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of `plan`; None is "not given"."""
+
+    model: str
+    instance_type: str | None = None
+    gpu: str | None = None
+    gpu_memory_bytes: int | None = None
+    gpu_count: int | None = None
+    max_model_len: int | None = None
+    gpu_memory_utilization: float | None = None
+    kv_cache_dtype: str = "auto"
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    enforce_eager: bool = False
+    tensor_parallel_size: int | None = None
+    pipeline_parallel_size: int = 1
+    data_parallel_size: int = 1
+    enable_expert_parallel: bool = False
+    weights_bytes: int | None = None
+    vllm_version: str | None = None
+
+    @property
+    def names_a_gpu(self) -> bool:
+        """Whether one plan is asked for, and not a comparison of instance types."""
+        return bool(self.instance_type or self.gpu or self.gpu_memory_bytes)
+
+
+@dataclass(frozen=True)
+class PlanSubject:
+    """The model of a plan."""
+
+    name: str
+    shape: Shape | Unsupported
+    stored: StoredSize | None
+    max_model_len: int
+    max_model_len_reason: str
+
+
+def read_subject(request: Request, root: Path) -> PlanSubject:
+    """The model that was named: an entry of the catalog, its repository id, or a folder with a config.json.
+
+    Raises:
+        CatalogError: there is no such model, or its files cannot be read.
+    """
+    stored = (
+        StoredSize.model_validate({"sizeBytes": request.weights_bytes}) if request.weights_bytes else None
+    )
+    folder = Path(request.model)
+    if (folder / "config.json").is_file() or (folder / "params.json").is_file():
+        shape = read_directory(folder)
+        found = _choose_context(request, shape, None)
+        return PlanSubject(folder.resolve().name, shape, stored or _weight_files(folder), *found)
+    name = request.model.rpartition("/")[2].lower()
+    entry_folder = root / "models" / name
+    if not name or not (entry_folder / "proposal.yaml").is_file():
+        raise CatalogError(
+            f"'{request.model[:80]}' is no model of the catalog, and no folder with a config.json",
+            hint=f"the models are in {shown(root / 'models')}",
+        )
+    entry = read_entry(entry_folder)
+    if entry.proposal is None or entry.problems:
+        first = entry.problems[0]
+        raise CatalogError(f"{first.place}: {first.message}", hint=f"run 'kaito-catalog check {name}'")
+    wanted = request.model.lower()
+    if "/" in wanted and wanted != (entry.proposal.repo_id or "").lower():
+        raise CatalogError(f"the catalog has {entry.proposal.repo_id}, not {request.model}")
+    shape = facts_shape(entry.facts) if entry.facts else Unsupported("there is no facts.yaml", None)
+    known = entry.facts.weights.total if entry.facts and entry.facts.weights else None
+    return PlanSubject(name, shape, stored or known, *_choose_context(request, shape, entry.proposal))
+
+
+def read_directory(folder: Path) -> Shape | Unsupported:
+    """The shape of a model whose config.json (or Mistral's params.json) lies in `folder`.
+
+    `hf_quant_config.json` beside it is taken into account, as vLLM does.
+
+    Raises:
+        CatalogError: a file is no JSON object, or too large.
+    """
+    path = folder / "config.json"
+    config = _read_json(path if path.is_file() else folder / "params.json")
+    side = folder / "hf_quant_config.json"
+    return read_shape(config, quantization=_read_json(side) if side.is_file() else None)
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_CONFIG_BYTES + 1)
+        if len(data) > MAX_CONFIG_BYTES:
+            raise CatalogError(f"{shown(path)} is larger than {MAX_CONFIG_BYTES // 2**20} MiB")
+        value = json.loads(data.decode("utf-8"))
+    except OSError as error:
+        raise CatalogError(f"cannot read {shown(path)}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise CatalogError(f"{shown(path)} is no JSON text") from error
+    except json.JSONDecodeError as error:
+        raise CatalogError(f"{shown(path)}:{error.lineno}:{error.colno}: {error.msg}") from error
+    except ValueError as error:
+        raise CatalogError(f"{shown(path)}: {error}") from error
+    if not isinstance(value, dict):
+        raise CatalogError(f"{shown(path)} holds no JSON object")
+    return value
+
+
+def _weight_files(folder: Path) -> StoredSize | None:
+    sizes = [
+        path.stat().st_size
+        for path in sorted(folder.glob("*.safetensors"))
+        if path.is_file() and not path.name.startswith("consolidated")
+    ]
+    return StoredSize.model_validate({"sizeBytes": sum(sizes)}) if sizes else None
+
+
+def _choose_context(
+    request: Request, shape: Shape | Unsupported, proposal: Proposal | None
+) -> tuple[int, str]:
+    if request.max_model_len:
+        return request.max_model_len, "as asked"
+    claimed = known_count(proposal.requirements.context_length) if proposal else None
+    if claimed:
+        return claimed, "the proposal's contextLength"
+    if isinstance(shape, Shape) and shape.max_model_len <= DEFAULT_MAX_MODEL_LEN:
+        return shape.max_model_len, "the model's own limit"
+    return DEFAULT_MAX_MODEL_LEN, "chosen here: nothing was asked for"
+
+
+def _settings(request: Request, subject: PlanSubject, profile: Profile, gpu: str | None) -> Settings:
+    return Settings(
+        max_model_len=subject.max_model_len,
+        gpu_memory_utilization=request.gpu_memory_utilization or profile.utilization(gpu),
+        kv_cache_dtype=request.kv_cache_dtype,
+        max_num_seqs=request.max_num_seqs,
+        max_num_batched_tokens=request.max_num_batched_tokens,
+        enforce_eager=request.enforce_eager,
+    )
+
+
+def _gpu(request: Request, shared: Shared) -> tuple[PlanGpu, int | None]:
+    """The GPU that was asked for, and how many the instance type has."""
+    if request.instance_type:
+        machine = shared.instance_type(request.instance_type)
+        if machine is None:
+            raise CatalogError(
+                f"instance-types.yaml has no '{request.instance_type[:60]}'",
+                hint="name the GPU instead: --gpu 'NVIDIA H100 80GB' --gpu-count 4",
+            )
+        gpu, count = plan_gpu(shared, machine.gpu), machine.gpu_count
+    elif request.gpu:
+        gpu, count = plan_gpu(shared, request.gpu), None
+        if gpu.memory_bytes is None and request.gpu_memory_bytes is None:
+            known = ", ".join(g.name for g in shared.gpus if g.memory_bytes)
+            raise CatalogError(
+                f"how much memory '{request.gpu[:60]}' has is not known",
+                hint=f"add --gpu-memory GIB (as the driver reports it), or name one of: {known}",
+            )
+    else:
+        gpu, count = PlanGpu(None, request.gpu_memory_bytes), None
+    if request.gpu_memory_bytes:
+        gpu = replace(gpu, memory_bytes=request.gpu_memory_bytes)
+    return gpu, count
+
+
+def plan_one(request: Request, subject: PlanSubject, shared: Shared, profile: Profile) -> Plan:
+    """The plan on the GPU that was asked for.
+
+    Without a count, the GPUs of the instance type are used, or else the fewest that are enough.
+
+    Raises:
+        CatalogError: the GPU or the instance type is not known, or the sizes contradict each other.
+    """
+    gpu, of_the_machine = _gpu(request, shared)
+    settings = _settings(request, subject, profile, gpu.name)
+    version = request.vllm_version or profile.vllm_version
+    others = request.pipeline_parallel_size * request.data_parallel_size
+    count = request.gpu_count or of_the_machine
+    tensor = request.tensor_parallel_size
+    if tensor is None and count is not None:
+        if count % others:
+            raise CatalogError(
+                f"{count} GPUs cannot be split into {others} groups",
+                hint="pipeline × data parallel size has to divide the number of GPUs",
+            )
+        tensor = count // others
+    if tensor is not None and request.gpu_count is not None and tensor * others > request.gpu_count:
+        raise CatalogError(f"{tensor * others} GPUs are asked for, there are {request.gpu_count}")
+    if tensor is None:
+        tensor = (
+            smallest_gpu_count(
+                subject.shape,
+                stored=subject.stored,
+                gpu=gpu,
+                settings=settings,
+                vllm_version=version,
+                most=MOST_GPUS,
+            )
+            or 1
+        )
+    return make_plan(
+        subject.shape,
+        stored=subject.stored,
+        gpu=gpu,
+        parallelism=Parallelism(
+            tensor, request.pipeline_parallel_size, request.data_parallel_size, request.enable_expert_parallel
+        ),
+        settings=settings,
+        vllm_version=version,
+    )
+
+
+def plan_all(
+    request: Request, subject: PlanSubject, shared: Shared, profile: Profile
+) -> tuple[InstanceTypePlan, ...]:
+    """The plan on every instance type, those that fit first, smallest first."""
+    return instance_type_plans(
+        subject.shape,
+        subject.stored,
+        shared,
+        settings=lambda gpu: _settings(request, subject, profile, gpu),
+        vllm_version=request.vllm_version or profile.vllm_version,
+    )
+
+
+def plan_value(subject: PlanSubject, plan: Plan) -> dict[str, Any]:
+    """One plan as plain values: the contract of `plan --format json`."""
+    return {"version": 1, "model": subject.name, **to_json(plan)}
+
+
+def rows_value(subject: PlanSubject, rows: tuple[InstanceTypePlan, ...]) -> dict[str, Any]:
+    """The plans of all instance types as plain values."""
+    return {
+        "version": 1,
+        "model": subject.name,
+        "maxModelLen": subject.max_model_len,
+        "instanceTypes": [
+            {
+                "name": row.instance_type.name,
+                "cloud": row.instance_type.cloud,
+                "gpuCount": row.instance_type.gpu_count,
+                "gpusNeeded": row.gpus_needed,
+                "note": row.note,
+                **to_json(row.plan),
+            }
+            for row in rows
+        ],
+    }
+
+
+def smallest(rows: tuple[InstanceTypePlan, ...]) -> InstanceTypePlan | None:
+    """The first that fits for certain."""
+    return next((row for row in rows if row.plan.fits is Fit.YES), None)

@@ -1,0 +1,181 @@
+"""A memory plan for a person: the account of one GPU with bars, or one line an instance type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kaito_catalog.plan import Fit, InstanceTypePlan, Plan, resolved_settings
+from kaito_catalog.planning import PlanSubject, smallest
+from kaito_catalog.quantity import gib
+from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable
+from kaito_catalog.reports.summary import plural
+
+VERDICTS = {
+    Fit.YES: ("fits", GREEN),
+    Fit.TIGHT: ("tight", YELLOW),
+    Fit.NO: ("does not fit", RED),
+    Fit.UNKNOWN: ("unknown", YELLOW),
+}
+TERMS = {
+    "weights": "weights",
+    "kvCache": "KV cache",
+    "overheads": "overheads (CUDA, NCCL, activations, graphs)",
+    "maxModelLen": "the model's own context limit",
+    "parallelism": "how the model can be split",
+    "maxNumSeqs": "max_num_seqs against the Mamba blocks",
+}
+_BAR = 40
+_HEAD = ("INSTANCE TYPE", "GPUS", "VERDICT", "USED", "ENOUGH", "NEEDS/GPU", "BUDGET/GPU", "LONGEST CONTEXT")
+_LEFT = 3
+"""Columns of words; the others hold numbers."""
+
+
+def _verdict(fit: Fit, *, color: bool) -> str:
+    words, code = VERDICTS[fit]
+    return paint(words, code, BOLD, color=color)
+
+
+def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False) -> str:
+    """One plan in detail."""
+    gpu = plan.gpu.name or (f"GPU of {gib(plan.gpu.memory_bytes)}" if plan.gpu.memory_bytes else "GPU")
+    count = plan.parallelism.world_size
+    lines = [
+        f"{paint(subject.name, BOLD, color=color)} on {count} × {gpu}: {_verdict(plan.fits, color=color)}",
+        f"  {plan.settings.max_model_len:,} tokens ({subject.max_model_len_reason}), {_parallelism(plan)}",
+        f"  gpu_memory_utilization {plan.settings.gpu_memory_utilization:g}, vLLM {plan.vllm_version}"
+        + _batching(plan),
+    ]
+    if plan.reason:
+        lines.append(f"  {printable(plan.reason)}")
+    if plan.limited_by:
+        lines.append(f"  limited by: {TERMS.get(plan.limited_by, plan.limited_by)}")
+    figures = plan.per_gpu
+    if figures is not None:
+        top = max(figures.budget_bytes, 1)
+        lines += ["", f"  per GPU, of {gib(plan.gpu.memory_bytes or 0)} that the driver reports"]
+        for label, size in (
+            ("weights", figures.weights_bytes),
+            ("non-torch (CUDA, NCCL)", figures.non_torch_bytes),
+            ("activation peak", figures.activation_peak_bytes),
+            ("CUDA graphs", figures.cuda_graph_bytes),
+            ("KV cache, one request", figures.kv_cache_needed_bytes),
+        ):
+            lines.append(f"    {label:<24}{gib(size):>11}  {_bar(size, top)}")
+        used = (
+            figures.weights_bytes
+            + figures.non_torch_bytes
+            + figures.activation_peak_bytes
+            + figures.cuda_graph_bytes
+            + figures.kv_cache_needed_bytes
+        )
+        lines.append(f"    {'needed':<24}{gib(used):>11}")
+        lines.append(f"    {'budget':<24}{gib(figures.budget_bytes):>11}  {_bar(figures.budget_bytes, top)}")
+        lines.append(f"    {'left for KV cache':<24}{gib(max(figures.kv_cache_available_bytes, 0)):>11}")
+    if plan.kv_cache is not None and plan.fits is not Fit.UNKNOWN:
+        cache = plan.kv_cache
+        lines += [
+            "",
+            f"  longest context that fits   {cache.longest_model_len:>12,} tokens",
+            f"  requests of that length at once {cache.max_concurrency:>8.1f}",
+        ]
+    if plan.expected_error_bytes is not None:
+        lines.append(f"  expected error              {'± ' + gib(plan.expected_error_bytes):>12}")
+    if plan.sources:
+        grouped: dict[str, list[str]] = {}
+        for figure, origin in plan.sources.items():
+            grouped.setdefault(origin, []).append(figure)
+        lines.append("")
+        lines.extend(
+            paint(f"  {origin}: {', '.join(figures_)}", DIM, color=color)
+            for origin, figures_ in grouped.items()
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _parallelism(plan: Plan) -> str:
+    sizes = plan.parallelism
+    words = [f"tensor_parallel_size {sizes.tensor_parallel_size}"]
+    if sizes.pipeline_parallel_size > 1:
+        words.append(f"pipeline_parallel_size {sizes.pipeline_parallel_size}")
+    if sizes.data_parallel_size > 1:
+        words.append(f"data_parallel_size {sizes.data_parallel_size}")
+    if sizes.enable_expert_parallel:
+        words.append("expert parallel")
+    return ", ".join(words)
+
+
+def _batching(plan: Plan) -> str:
+    if plan.gpu.memory_bytes is None:
+        return ""
+    settings = resolved_settings(plan.settings, plan.gpu)
+    return f", max_num_batched_tokens {settings.max_num_batched_tokens:,}, max_num_seqs {settings.max_num_seqs:,}"
+
+
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def _bar(size: int, top: int) -> str:
+    eighths = round(_BAR * 8 * size / top)
+    return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+
+
+def instance_types_text(
+    subject: PlanSubject, rows: Sequence[InstanceTypePlan], *, color: bool = False
+) -> str:
+    """Every instance type, those that fit first; the ones that do not are counted by their reason."""
+    lines = [
+        f"{paint(subject.name, BOLD, color=color)} at {subject.max_model_len:,} tokens"
+        f" ({subject.max_model_len_reason}), vLLM {rows[0].plan.vllm_version if rows else '?'}",
+        "",
+    ]
+    best = smallest(tuple(rows))
+    fitting = [row for row in rows if row.plan.fits in (Fit.YES, Fit.TIGHT)]
+    if fitting:
+        table = [_HEAD, *(_row(row) for row in fitting)]
+        widths = [max(len(line[column]) for line in table) for column in range(len(_HEAD))]
+        for number, cells in enumerate(table):
+            text = "  ".join(
+                cell.ljust(width) if column < _LEFT else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            ).rstrip()
+            style = [DIM] if number == 0 else [GREEN] if best and cells[0] == best.instance_type.name else []
+            lines.append(paint(text, *style, color=color))
+        lines += [
+            "",
+            "USED: GPUs over which the model can be split; ENOUGH: the fewest that serve this context",
+        ]
+    else:
+        lines.append("no instance type that is known fits it on one node")
+    rest = [row for row in rows if row not in fitting]
+    groups: dict[tuple[Fit, str], list[str]] = {}
+    for row in rest:
+        reason = row.plan.reason or TERMS.get(row.plan.limited_by or "", row.plan.limited_by or "")
+        if row.plan.fits is Fit.NO and row.plan.limited_by:
+            reason = TERMS.get(row.plan.limited_by, row.plan.limited_by)
+        groups.setdefault((row.plan.fits, reason), []).append(row.instance_type.name)
+    if groups:
+        lines.append("")
+    for (fit, reason), names in sorted(groups.items(), key=lambda item: (item[0][0].value, item[0][1])):
+        words = VERDICTS[fit][0]
+        which = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        lines.append(f"{words} ({printable(reason)}): {plural(len(names), 'instance type')}: {which}")
+    if best is not None:
+        lines += ["", f"next: kaito-catalog plan {subject.name} --instance-type {best.instance_type.name}"]
+    return "\n".join(lines) + "\n"
+
+
+def _row(row: InstanceTypePlan) -> tuple[str, ...]:
+    figures, cache = row.plan.per_gpu, row.plan.kv_cache
+    assert figures is not None
+    assert cache is not None
+    needed = figures.budget_bytes - figures.kv_cache_available_bytes + figures.kv_cache_needed_bytes
+    return (
+        row.instance_type.name,
+        f"{row.instance_type.gpu_count} × {row.plan.gpu.name}",
+        VERDICTS[row.plan.fits][0],
+        str(row.plan.parallelism.world_size),
+        str(row.gpus_needed or ""),
+        gib(needed),
+        gib(figures.budget_bytes),
+        f"{cache.longest_model_len:,}",
+    )

@@ -1,0 +1,140 @@
+"""The catalog as JSON: `api/v1/index.json` and one file a model. Keys are added, never renamed, within v1."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from kaito_catalog.catalog import Catalog
+from kaito_catalog.diagnostics import Diagnostic
+from kaito_catalog.formats.proposal import known_count, known_size
+from kaito_catalog.kaito.model_catalog import natural
+from kaito_catalog.quantity import Quantity
+from kaito_catalog.site import pages
+from kaito_catalog.site.figures import Figures, InstanceRow, MemoryChart
+from kaito_catalog.site.pages import ModelPage
+
+VERSION = "v1"
+
+
+def index(models: Sequence[ModelPage], catalog: Catalog) -> str:
+    """`{"models": [{"name": …}, …]}`, in the order of the catalog page."""
+    ordered = sorted(models, key=lambda page: natural(page.repo_id))
+    return _write({"apiVersion": VERSION, "models": [summary(page, catalog) for page in ordered]})
+
+
+def model(page: ModelPage, catalog: Catalog) -> str:
+    """All of a model's page as data; null means unknown. Sizes are bytes."""
+    facts, figures, wanted = page.facts, page.figures, page.proposal.requirements
+    return _write(
+        {
+            "apiVersion": VERSION,
+            **summary(page, catalog),
+            "description": page.proposal.summary.description if page.proposal.summary else None,
+            "gated": facts.gated if facts else None,
+            "facts": {
+                "source": facts.source.kind,
+                "recordedAt": facts.recorded_at,
+                "revision": facts.revision,
+                "license": facts.license.id if facts.license else None,
+                "architectures": (facts.config or {}).get("architectures"),
+            }
+            if facts
+            else None,
+            "claims": {
+                "version": wanted.version,
+                "storageSize": _size(wanted.storage_size),
+                "gpuCount": known_count(wanted.gpu_count),
+                "totalGPUMemory": _size(wanted.total_gpu_memory),
+                "perGPUMemory": _size(wanted.per_gpu_memory),
+                "contextLength": known_count(wanted.context_length),
+                "notes": wanted.notes or {},
+            },
+            "plan": plan(figures),
+            "manifests": page.manifests.files,
+            "notGenerated": page.manifests.left_out,
+            "findings": None
+            if page.findings is None
+            else [
+                {
+                    "code": finding.code,
+                    "severity": finding.severity.value,
+                    "message": finding.message,
+                    "waived": finding.waived,
+                }
+                for finding in page.findings
+                if isinstance(finding, Diagnostic)
+            ],
+        }
+    )
+
+
+def summary(page: ModelPage, catalog: Catalog) -> dict[str, Any]:
+    """A model as the index lists it."""
+    policy = catalog.shared.policy
+    smallest = page.figures.smallest
+    return {
+        "name": page.entry.name,
+        "repoId": page.repo_id,
+        "family": page.proposal.requirements.family_name,
+        "task": pages.task(page, policy),
+        "license": pages.license_name(page, policy),
+        "status": page.proposal.metadata.status,
+        "proof": pages.proof(page.entry).level,
+        "revision": page.facts.revision if page.facts else None,
+        "weightsBytes": pages.weights_bytes(page),
+        "contextLimit": pages.context_limit(page),
+        "smallestInstanceType": smallest.name if smallest else None,
+        "smallestInstanceTypes": {row.cloud: row.name for row in page.figures.smallest_by_cloud},
+        "smallestInstanceTypeContext": page.figures.max_model_len if smallest else None,
+    }
+
+
+def plan(figures: Figures) -> dict[str, Any] | None:
+    """The plan of every instance type, and the chart's curve."""
+    if not figures.rows:
+        return None if figures.unknown is None else {"unknown": figures.unknown, "instanceTypes": []}
+    return {
+        "profile": figures.profile,
+        "vllmVersion": figures.vllm_version,
+        "maxModelLen": figures.max_model_len,
+        "unknown": figures.unknown,
+        "instanceTypes": [_row(row) for row in figures.rows],
+        "memory": _chart(figures.chart) if figures.chart else None,
+    }
+
+
+def _size(claim: Quantity | str | None) -> dict[str, Any] | None:
+    size = known_size(claim)
+    return {"text": size.text, "bytes": size.bytes} if size else None
+
+
+def _row(row: InstanceRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "cloud": row.cloud,
+        "gpu": row.gpu,
+        "gpuCount": row.gpu_count,
+        "fits": row.fits.value,
+        "limitedBy": row.limited_by,
+        "reason": row.reason,
+        "parallelism": row.parallelism,
+        "neededBytesPerGPU": row.needed_bytes,
+        "budgetBytesPerGPU": row.budget_bytes,
+        "longestModelLen": row.longest_model_len,
+    }
+
+
+def _chart(chart: MemoryChart) -> dict[str, Any]:
+    return {
+        "instanceType": chart.instance_type,
+        "budgetBytesPerGPU": chart.budget_bytes,
+        "weightsBytesPerGPU": chart.weights_bytes,
+        "overheadsBytesPerGPU": chart.overheads_bytes,
+        "kvCacheBytesPerGPU": [[p.max_model_len, p.kv_cache_bytes] for p in chart.points],
+    }
+
+
+def _write(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,221 @@
+"""What pages and charts show of a memory plan: plain values, and the one place that asks the planner."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from kaito_catalog.catalog import Entry, Shared
+from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.formats.proposal import Proposal, known_count
+from kaito_catalog.kaito.manifests import serving_runtime
+from kaito_catalog.plan import (
+    Fit,
+    InstanceTypePlan,
+    PerGpu,
+    Plan,
+    facts_shape,
+    make_plan,
+    plan_instance_types,
+)
+from kaito_catalog.shape import Shape, Unsupported
+
+__all__ = ["ChartPoint", "Figures", "Fit", "InstanceRow", "MemoryChart", "chart_lengths", "plan_figures"]
+
+DEFAULT_MODEL_LEN = 8192
+"""The context of plans for a proposal that names none, at most the model's own limit."""
+
+
+@dataclass(frozen=True)
+class InstanceRow:
+    """How one instance type stands to a model, at the context of `Figures.max_model_len`."""
+
+    name: str
+    cloud: str
+    gpu: str
+    gpu_count: int
+    fits: Fit
+    limited_by: str | None = None
+    reason: str | None = None
+    parallelism: str | None = None
+    """Such as `TP 4`."""
+    needed_bytes: int | None = None
+    """Per GPU, all terms."""
+    budget_bytes: int | None = None
+    """Per GPU, what vLLM may use."""
+    longest_model_len: int | None = None
+    note: str | None = None
+    """Where not all GPUs of the node are used or needed."""
+
+
+@dataclass(frozen=True)
+class ChartPoint:
+    """KV cache of one request on one GPU."""
+
+    max_model_len: int
+    kv_cache_bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryChart:
+    """Memory of one GPU against context length; all in bytes."""
+
+    instance_type: str
+    gpu: str
+    gpu_count: int
+    parallelism: str
+    budget_bytes: int
+    weights_bytes: int
+    overheads_bytes: int
+    longest_model_len: int
+    points: tuple[ChartPoint, ...]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Everything planned about a model; `unknown` says why there is no plan."""
+
+    max_model_len: int | None = None
+    is_claimed: bool = True
+    """Whether `max_model_len` is the proposal's, or ours for want of one."""
+    rows: tuple[InstanceRow, ...] = ()
+    chart: MemoryChart | None = None
+    vllm_version: str | None = None
+    profile: str | None = None
+    unknown: str | None = None
+
+    @property
+    def smallest(self) -> InstanceRow | None:
+        """The first instance type that fits: rows come smallest first."""
+        return next((row for row in self.rows if row.fits is Fit.YES), None)
+
+    @property
+    def smallest_by_cloud(self) -> tuple[InstanceRow, ...]:
+        """The first instance type of each cloud that fits, smallest first."""
+        first: dict[str, InstanceRow] = {}
+        for row in self.rows:
+            if row.fits is Fit.YES:
+                first.setdefault(row.cloud, row)
+        return tuple(first.values())
+
+
+def plan_figures(entry: Entry, shared: Shared) -> Figures:
+    """What the planner says about an entry, at the context its proposal is about."""
+    facts, profile = entry.facts, shared.policy.default_profile()
+    if facts is None or entry.proposal is None:
+        return Figures(unknown="nobody has recorded facts")
+    runtime = serving_runtime(entry.proposal)
+    if runtime is not None and runtime.name != "vllm":
+        return Figures(unknown=f"only vLLM is planned, and the proposal serves with {runtime.name}")
+    shape = facts_shape(facts)
+    if isinstance(shape, Unsupported):
+        return Figures(unknown=shape.reason)
+    claimed = claimed_model_len(entry.proposal)
+    asked = claimed or min(shape.max_model_len, DEFAULT_MODEL_LEN)
+    plans = sorted(plan_instance_types(facts, shared, profile, max_model_len=asked), key=_smallest_first)
+    reasons = {item.plan.reason for item in plans}
+    if all(item.plan.fits is Fit.UNKNOWN for item in plans):
+        words = "; ".join(sorted(reason for reason in reasons if reason))
+        return Figures(unknown=words or "no instance type is known")
+    return Figures(
+        max_model_len=asked,
+        is_claimed=claimed is not None,
+        rows=tuple(_row(item) for item in plans),
+        chart=_chart(facts, shape, plans),
+        vllm_version=profile.vllm_version,
+        profile=profile.name,
+    )
+
+
+def claimed_model_len(proposal: Proposal) -> int | None:
+    """The context a proposal is about: its vLLM option, else its claim."""
+    config = (proposal.vllm.config if proposal.vllm else None) or {}
+    option = config.get("max-model-len", config.get("max_model_len"))
+    if isinstance(option, int) and not isinstance(option, bool) and option > 0:
+        return option
+    return known_count(proposal.requirements.context_length)
+
+
+def _smallest_first(item: InstanceTypePlan) -> tuple[int, int, int, str]:
+    """As the planner orders them, but of two machines with the same GPUs the smaller one first."""
+    memory = (item.plan.gpu.memory_bytes or 0) * item.instance_type.gpu_count
+    multiple = re.search(r"\.([0-9]*)xlarge\Z", item.instance_type.name)
+    name = item.instance_type.name
+    return list(Fit).index(item.plan.fits), memory, int(multiple[1] or 1) if multiple else 0, name
+
+
+def _row(item: InstanceTypePlan) -> InstanceRow:
+    plan = item.plan
+    return InstanceRow(
+        name=item.instance_type.name,
+        cloud=item.instance_type.cloud,
+        gpu=plan.gpu.name or item.instance_type.gpu,
+        gpu_count=item.instance_type.gpu_count,
+        fits=plan.fits,
+        limited_by=plan.limited_by,
+        reason=plan.reason,
+        parallelism=_parallelism(plan),
+        needed_bytes=_base(plan.per_gpu) + plan.kv_cache.pool_bytes
+        if plan.per_gpu and plan.kv_cache
+        else None,
+        budget_bytes=plan.per_gpu.budget_bytes if plan.per_gpu else None,
+        longest_model_len=plan.kv_cache.longest_model_len if plan.kv_cache else None,
+        note=item.note,
+    )
+
+
+def _parallelism(plan: Plan) -> str:
+    tensor, pipeline = plan.parallelism.tensor_parallel_size, plan.parallelism.pipeline_parallel_size
+    return f"TP {tensor}" + (f", PP {pipeline}" if pipeline > 1 else "")
+
+
+def _overheads(per_gpu: PerGpu) -> int:
+    return per_gpu.non_torch_bytes + per_gpu.activation_peak_bytes + per_gpu.cuda_graph_bytes
+
+
+def _base(per_gpu: PerGpu) -> int:
+    return per_gpu.weights_bytes + _overheads(per_gpu)
+
+
+def _chart(facts: ModelFacts, shape: Shape, plans: Sequence[InstanceTypePlan]) -> MemoryChart | None:
+    """On the smallest instance type that fits, else on the one with most memory."""
+    planned = [item for item in plans if item.plan.per_gpu and item.plan.kv_cache]
+    if not planned:
+        return None
+    chosen = planned[0] if planned[0].plan.fits in (Fit.YES, Fit.TIGHT) else planned[-1]
+    plan = chosen.plan
+    assert plan.per_gpu is not None
+    assert plan.kv_cache is not None
+    points = []
+    for tokens in chart_lengths(shape.max_model_len):
+        settings = replace(plan.settings, max_model_len=max(tokens, 1))
+        at = make_plan(
+            shape,
+            stored=facts.weights.total if facts.weights else None,
+            gpu=plan.gpu,
+            parallelism=plan.parallelism,
+            settings=settings,
+            vllm_version=plan.vllm_version,
+        )
+        if at.kv_cache is None:
+            return None
+        points.append(ChartPoint(tokens, at.kv_cache.pool_bytes))
+    return MemoryChart(
+        instance_type=chosen.instance_type.name,
+        gpu=plan.gpu.name or chosen.instance_type.gpu,
+        gpu_count=plan.parallelism.world_size,
+        parallelism=_parallelism(plan),
+        budget_bytes=plan.per_gpu.budget_bytes,
+        weights_bytes=plan.per_gpu.weights_bytes,
+        overheads_bytes=_overheads(plan.per_gpu),
+        longest_model_len=plan.kv_cache.longest_model_len,
+        points=tuple(points),
+    )
+
+
+def chart_lengths(limit: int, *, steps: int = 32) -> tuple[int, ...]:
+    """Context lengths from 0 to `limit` at equal distances, for a curve."""
+    if limit <= 0:
+        return (0,)
+    return tuple(sorted({limit * i // steps for i in range(steps + 1)}))

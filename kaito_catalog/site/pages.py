@@ -1,0 +1,320 @@
+"""The site's pages as Markdown: the catalog, one page a model, the checks."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from kaito_catalog.catalog import Catalog, Entry
+from kaito_catalog.diagnostics import Diagnostic, Skipped
+from kaito_catalog.formats.base import is_missing
+from kaito_catalog.formats.evidence import DryRun
+from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.formats.policy import Policy
+from kaito_catalog.formats.proposal import Proposal, known_count, known_size
+from kaito_catalog.kaito.manifests import Manifests
+from kaito_catalog.kaito.model_catalog import model_token_limit, natural
+from kaito_catalog.quantity import gb, gib
+from kaito_catalog.site import chart
+from kaito_catalog.site.figures import Figures, Fit, InstanceRow
+from kaito_catalog.site.text import escape, fenced, line, link, prose, words
+
+Finding = Diagnostic | Skipped
+
+VERDICTS = {Fit.YES: "fits", Fit.TIGHT: "tight", Fit.NO: "does not fit", Fit.UNKNOWN: "unknown"}
+LIMITS = {
+    "kvCache": "KV cache",
+    "maxModelLen": "the model's own limit",
+    "maxNumSeqs": "max_num_seqs",
+    "gpu": "GPU memory not published",
+}
+"""Words for the terms of a plan that are no words themselves."""
+CLOUDS = {"azure": "Azure", "aws": "AWS", "gcp": "Google Cloud", "arc": "Azure Arc"}
+_SHOWN = 6
+"""Rows of the instance-type table before it is folded."""
+GATED = {"no": "no", "auto": "yes, granted at once", "manual": "yes, granted by a person", "yes": "yes"}
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How well an entry's figures are known: a word for the table, and what it means."""
+
+    level: str
+    word: str
+    meaning: str
+
+
+MEASURED = Proof("measured", "measured", "a dry run of vLLM measured it")
+EXACT = Proof("exact", "exact plan", "vLLM's own classes were asked what they allocate")
+RECORDED = Proof("recorded", "recorded", "the facts were read from the repository itself")
+TRANSCRIBED = Proof("transcribed", "transcribed", "the facts were read in a publication, not yet on the Hub")
+CLAIMED = Proof("claimed", "claimed", "nobody has recorded facts")
+PROOFS = (MEASURED, EXACT, RECORDED, TRANSCRIBED, CLAIMED)
+
+
+@dataclass(frozen=True)
+class ModelPage:
+    """Everything the site says about a model."""
+
+    entry: Entry
+    proposal: Proposal
+    figures: Figures
+    manifests: Manifests
+    findings: tuple[Finding, ...] | None
+    """None: not checked."""
+
+    @property
+    def facts(self) -> ModelFacts | None:
+        return self.entry.facts
+
+    @property
+    def repo_id(self) -> str:
+        """The Hub's name, or the catalog's where there is none."""
+        return (self.facts.repo_id if self.facts else None) or self.proposal.repo_id or self.entry.name
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row of the claims table; each cell is ready for the page."""
+
+    field: str
+    claimed: Markup
+    known: Markup
+    source: str
+
+
+def proof(entry: Entry) -> Proof:
+    """The best source an entry has."""
+    if any(isinstance(e.record, DryRun) and e.record.outcome == "served" for e in entry.evidence):
+        return MEASURED
+    if any(not isinstance(e.record, DryRun) for e in entry.evidence):
+        return EXACT
+    if entry.facts is None:
+        return CLAIMED
+    return TRANSCRIBED if entry.facts.source.kind == "transcribed" else RECORDED
+
+
+def license_name(page: ModelPage, policy: Policy) -> str | None:
+    """The licence as an SPDX id where it has one, else as the Hub or the proposal calls it."""
+    recorded = page.facts.license if page.facts else None
+    found = (recorded.name if recorded.id == "other" and recorded.name else recorded.id) if recorded else None
+    found = found or page.proposal.license_id
+    return policy.licenses.spdx.get(found, found) if found else None
+
+
+def task(page: ModelPage, policy: Policy) -> str:
+    """The Hub's pipeline tag, or the claimed type with older words replaced."""
+    claimed = page.proposal.requirements.type
+    tag = page.facts.pipeline_tag if page.facts else None
+    return tag or policy.types.aliases.get(claimed.lower(), claimed)
+
+
+def weights_bytes(page: ModelPage) -> int | None:
+    """The bytes of the weight files, where they are known."""
+    total = page.facts.weights.total if page.facts and page.facts.weights else None
+    return total.size_bytes if total else None
+
+
+def context_limit(page: ModelPage) -> int | None:
+    """The longest context the model was made for."""
+    return model_token_limit(page.facts) if page.facts else None
+
+
+def claims(page: ModelPage, policy: Policy) -> tuple[Claim, ...]:
+    """Each claim of the proposal beside what is known, and from where."""
+    facts, wanted = page.facts, page.proposal.requirements
+    source = facts_source(facts)
+    weights = weights_bytes(page)
+    smallest = page.figures.smallest
+    plan = f"plan, vLLM {page.figures.vllm_version}" if page.figures.vllm_version else ""
+    repository = facts.repository if facts else None
+    license_facts = facts.license if facts else None
+    rows: list[tuple[str, object, object, str]] = [
+        ("Revision", wanted.version, facts.revision if facts else None, source),
+        ("Licence", page.proposal.license_id, license_facts.id if license_facts else None, source),
+        ("Task", wanted.type, facts.pipeline_tag if facts else None, source),
+        ("Weight files", None, both(weights), source),
+        (
+            "Storage",
+            note(wanted.storage_size, wanted.notes, "storageSize"),
+            repository_size(repository),
+            source,
+        ),
+        ("GPUs", note(wanted.gpu_count, wanted.notes, "gpuCount"), gpus(smallest), plan),
+        ("GPU memory in all", note(wanted.total_gpu_memory, wanted.notes, "totalGPUMemory"), None, ""),
+        (
+            "GPU memory each",
+            note(wanted.per_gpu_memory, wanted.notes, "perGPUMemory"),
+            gib(smallest.needed_bytes) + " needed" if smallest and smallest.needed_bytes else None,
+            plan,
+        ),
+        (
+            "Context",
+            tokens(known_count(wanted.context_length)),
+            tokens(context_limit(page), "at most"),
+            source,
+        ),
+        ("Runtime", ", ".join(r.name for r in page.proposal.runtimes or ()), None, ""),
+        ("Gated", None, GATED.get(facts.gated or "") if facts else None, source),
+    ]
+    return tuple(
+        Claim(name, cell(claimed), cell(known), where if known is not None else "")
+        for name, claimed, known, where in rows
+        if not (is_missing(claimed) and known is None)
+    )
+
+
+def facts_source(facts: ModelFacts | None) -> str:
+    """Where the facts are from, in words."""
+    if facts is None:
+        return ""
+    kinds = {"hub": "the Hub", "local": "a copy on disk", "transcribed": "transcribed"}
+    return f"{kinds[facts.source.kind]}, {facts.recorded_at}"
+
+
+def cell(value: object) -> Markup:
+    """A table cell; what nobody said is a dash."""
+    return Markup('<span class="kc-none">—</span>') if is_missing(value) else escape(value)
+
+
+def note(value: object, notes: Mapping[str, str] | None, field: str) -> str | None:
+    """A claim with what was said around it."""
+    said = (notes or {}).get(field)
+    return None if is_missing(value) else f"{value} ({said})" if said else str(value)
+
+
+def tokens(count: int | None, prefix: str = "") -> str | None:
+    """A context length in words."""
+    return None if count is None else f"{prefix} {count:,} tokens".strip()
+
+
+def both(size_bytes: int | None) -> str | None:
+    """A size in GiB and in GB, as proposals mix them up."""
+    return None if size_bytes is None else f"{gib(size_bytes)} ({gb(size_bytes)})"
+
+
+def repository_size(size: Any) -> str | None:
+    """All files of the repository."""
+    return f"all files: {both(size.size_bytes)}" if size else None
+
+
+def gpus(row: InstanceRow | None) -> str | None:
+    """The GPUs of the smallest instance type that fits."""
+    return f"{row.gpu_count} × {row.gpu}" if row else None
+
+
+# Rendering
+
+
+@functools.cache
+def _environment() -> Environment:
+    folder = resources.files("kaito_catalog.site") / "templates"
+
+    def load(name: str) -> str:
+        return (folder / name).read_text(encoding="utf-8")
+
+    environment = Environment(
+        loader=FunctionLoader(load),
+        undefined=StrictUndefined,
+        autoescape=True,
+        finalize=escape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        gib=gib, tokens=tokens, cell=cell, prose=prose, line=line, fenced=fenced, json=_front_matter
+    )
+    environment.globals.update(link=link, verdicts=VERDICTS, clouds=CLOUDS, limits=LIMITS)
+    return environment
+
+
+def _front_matter(text: str) -> Markup:
+    """A quoted YAML scalar."""
+    return Markup(json.dumps(words(text), ensure_ascii=True))  # noqa: S704 - quoted
+
+
+def index_page(pages: Sequence[ModelPage], catalog: Catalog) -> str:
+    """The catalog as one table."""
+    policy = catalog.shared.policy
+    profile = policy.default_profile()
+    rows = [
+        {
+            "name": page.entry.name,
+            "org": page.repo_id.rpartition("/")[0],
+            "model": page.repo_id.rpartition("/")[2],
+            "family": page.proposal.requirements.family_name,
+            "task": task(page, policy),
+            "license": license_name(page, policy),
+            "weights": weights_bytes(page),
+            "smallest": sorted(page.figures.smallest_by_cloud, key=lambda r: list(CLOUDS).index(r.cloud)),
+            "planned": bool(page.figures.rows) and page.figures.unknown is None,
+            "max_model_len": page.figures.max_model_len,
+            "context": context_limit(page),
+            "status": page.proposal.metadata.status,
+            "proof": proof(page.entry),
+        }
+        for page in sorted(pages, key=lambda p: natural(p.repo_id))
+    ]
+    return _render("index.md.j2", rows=rows, profile=profile, proofs=PROOFS)
+
+
+def model_page(page: ModelPage, catalog: Catalog) -> str:
+    """What one model is, where it fits, what to paste."""
+    policy = catalog.shared.policy
+    figures = page.figures
+    fitting = [row for row in figures.rows if row.fits is Fit.YES]
+    tight = [row for row in figures.rows if row.fits is Fit.TIGHT]
+    return _render(
+        "model.md.j2",
+        page=page,
+        slug=Markup(page.entry.name),  # noqa: S704 - the pattern of names allows nothing that is markup
+        proposal=page.proposal,
+        facts=page.facts,
+        figures=figures,
+        best=fitting[:_SHOWN] + tight[:_SHOWN],
+        more=fitting[_SHOWN:] + tight[_SHOWN:],
+        others=[row for row in figures.rows if row.fits in (Fit.NO, Fit.UNKNOWN)],
+        chart=figures.chart,
+        chart_svg=chart.svg(figures.chart) if figures.chart else None,
+        chart_rows=chart.table(figures.chart) if figures.chart else (),
+        claims=claims(page, policy),
+        proof=proof(page.entry),
+        license=license_name(page, policy),
+        public_image=_public_image(page, policy),
+        task=task(page, policy),
+        weights=weights_bytes(page),
+        context=context_limit(page),
+        references=(page.facts.source.references or ()) if page.facts else (),
+        evidence=[e.record for e in page.entry.evidence],
+        findings=[f for f in page.findings or () if isinstance(f, Diagnostic)],
+        skipped=[f for f in page.findings or () if isinstance(f, Skipped)],
+        checked=page.findings is not None,
+        claimed_size=known_size(page.proposal.requirements.storage_size),
+    )
+
+
+def _public_image(page: ModelPage, policy: Policy) -> bool | None:
+    """Whether the licence lets KAITO's maintainers host an image; None where the licence is not known."""
+    recorded = page.facts.license if page.facts else None
+    return recorded.id in policy.licenses.public_images if recorded else None
+
+
+def checks_page(checks: Sequence[tuple[str, str, str]]) -> str:
+    """The reference of all checks: (code, title, documentation); the latter is our own Markdown."""
+    return _render(
+        "checks.md.j2",
+        checks=[(code, title, Markup(text.strip())) for code, title, text in checks],  # noqa: S704 - ours
+    )
+
+
+def _render(template: str, **values: Any) -> str:
+    text = _environment().get_template(template).render(**values)
+    return "\n".join(text_line.rstrip() for text_line in text.rstrip().split("\n")) + "\n"

@@ -1,0 +1,431 @@
+"""What KAITO's cluster would take, and what it would refuse."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from generate_helpers import REVISION, SHARED, entry, facts, proposal, small_facts, small_proposal
+
+from kaito_catalog.formats.base import Model
+from kaito_catalog.kaito import crd, manifests
+
+CRDS = SHARED / "data" / "kaito" / "crds"
+needs_crds = pytest.mark.skipif(not CRDS.is_dir(), reason="../shared/data/kaito/crds is not there")
+
+
+def build(claims: dict[str, Any], recorded: dict[str, Any] | None = None) -> manifests.Manifests:
+    made = entry(claims, recorded)
+    assert made.proposal is not None
+    return manifests.build(made.proposal, made.facts)
+
+
+def parsed(claims: dict[str, Any], recorded: dict[str, Any] | None = None) -> dict[str, Any]:
+    built = build(claims, recorded)
+    assert built.left_out is None
+    return {name: yaml.safe_load(text) for name, text in built.files.items()}
+
+
+def options(claims: dict[str, Any], recorded: dict[str, Any] | None = None) -> dict[str, Any]:
+    text = parsed(claims, recorded)["inference-config.yaml"]["data"]["inference_config.yaml"]
+    loaded = yaml.safe_load(text)["vllm"]
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def with_config(**config: Any) -> dict[str, Any]:
+    return proposal(runtimes=[{"name": "vllm", "config": config}])
+
+
+# What is written
+
+
+def test_a_gated_model_gets_all_four_objects() -> None:
+    assert list(build(proposal(), facts()).files) == [
+        "inference-config.yaml",
+        "inferenceset.yaml",
+        "secret.example.yaml",
+        "workspace.yaml",
+    ]
+
+
+def test_a_workspace_has_resource_and_inference_at_the_top() -> None:
+    assert parsed(proposal(), facts())["workspace.yaml"] == {
+        "apiVersion": "kaito.sh/v1beta1",
+        "kind": "Workspace",
+        "metadata": {"name": "llama-3-3-70b-instruct"},
+        "resource": {
+            "instanceType": "Standard_NC96ads_A100_v4",
+            "labelSelector": {"matchLabels": {"apps": "llama-3-3-70b-instruct"}},
+        },
+        "inference": {
+            "preset": {
+                "name": "meta-llama/Llama-3.3-70B-Instruct",
+                "presetOptions": {"modelAccessSecret": "hf-token"},
+            },
+            "config": "llama-3-3-70b-instruct-inference-config",
+        },
+    }
+
+
+def test_an_inference_set_holds_the_same_model_in_its_template() -> None:
+    files = parsed(proposal(), facts())
+    spec = files["inferenceset.yaml"]["spec"]
+    assert spec["template"]["inference"] == files["workspace.yaml"]["inference"]
+    assert spec["template"]["resource"] == {"instanceType": "Standard_NC96ads_A100_v4"}
+
+
+def test_the_instance_type_is_absent_where_nobody_named_one() -> None:
+    files = parsed(small_proposal(), small_facts())
+    assert files["workspace.yaml"]["resource"] == {"labelSelector": {"matchLabels": {"apps": "phi-4"}}}
+    assert "resource" not in files["inferenceset.yaml"]["spec"]["template"]
+
+
+def test_an_open_model_needs_no_secret() -> None:
+    files = parsed(small_proposal(), small_facts())
+    assert "secret.example.yaml" not in files
+    assert files["workspace.yaml"]["inference"]["preset"] == {"name": "microsoft/phi-4"}
+
+
+def test_a_model_known_to_be_gated_gets_a_secret_although_the_proposal_forgot_it() -> None:
+    files = parsed(small_proposal(), small_facts(gated="auto"))
+    assert files["secret.example.yaml"]["metadata"]["name"] == "hf-token"
+    assert list(files["secret.example.yaml"]["stringData"]) == ["HF_TOKEN"]
+
+
+def test_the_preset_keeps_the_hubs_spelling() -> None:
+    files = parsed(proposal(), facts())
+    assert files["workspace.yaml"]["inference"]["preset"]["name"] == "meta-llama/Llama-3.3-70B-Instruct"
+
+
+def test_transformers_is_asked_for_by_an_annotation() -> None:
+    files = parsed(small_proposal(runtimes=[{"name": "transformers", "config": {"num_processes": 1}}]))
+    assert files["workspace.yaml"]["metadata"]["annotations"] == {"kaito.sh/runtime": "transformers"}
+    assert files["inferenceset.yaml"]["spec"]["template"]["metadata"] == {
+        "annotations": {"kaito.sh/runtime": "transformers"}
+    }
+    assert "config" not in files["workspace.yaml"]["inference"]
+
+
+def test_vllm_is_preferred_where_both_are_proposed() -> None:
+    files = parsed(small_proposal(runtimes=[{"name": "transformers"}, {"name": "vllm"}]))
+    assert "annotations" not in files["workspace.yaml"]["metadata"]
+
+
+def test_nothing_is_generated_for_onnx() -> None:
+    built = build(small_proposal(runtimes=[{"name": "onnx"}]))
+    assert built == manifests.Manifests({}, "KAITO has no runtime onnx")
+
+
+def test_nothing_is_generated_for_a_model_that_is_not_on_the_hub() -> None:
+    claims = small_proposal()
+    claims["requirements"] = {**claims["requirements"], "downloadSite": "https://example.org/phi"}
+    assert (
+        build(claims).left_out
+        == "the download site is no page of the Hub, so KAITO has no name for the model"
+    )
+
+
+# vLLM's options
+
+
+def test_weights_code_and_tokenizer_are_pinned_to_the_commit() -> None:
+    pinned = options(proposal(), facts())
+    assert [pinned[key] for key in ("revision", "code-revision", "tokenizer-revision")] == [REVISION] * 3
+
+
+def test_a_revision_of_digits_alone_stays_a_text() -> None:
+    claims = proposal()
+    claims["requirements"] = {**claims["requirements"], "version": "1" * 40}
+    assert options(claims)["revision"] == "1" * 40
+
+
+def test_a_branch_pins_nothing() -> None:
+    claims = proposal()
+    claims["requirements"] = {**claims["requirements"], "version": "main"}
+    assert "revision" not in options(claims)
+
+
+def test_remote_code_stays_off_unless_it_is_declared() -> None:
+    assert options(proposal(runtimes=[{"name": "vllm"}]))["no-trust-remote-code"] == ""
+    declared = options(proposal(runtimes=[{"name": "vllm", "trustRemoteCode": True}]))
+    assert not [key for key in declared if "trust" in key]
+
+
+def test_the_context_of_the_claims_is_written_where_the_configuration_names_none() -> None:
+    assert options(proposal())["max-model-len"] == 16384
+    assert options(with_config(**{"max-model-len": 8192}))["max-model-len"] == 8192
+
+
+def test_a_context_written_as_a_text_becomes_a_number() -> None:
+    assert options(with_config(max_model_len="8192"))["max-model-len"] == 8192
+
+
+def test_a_mapping_is_written_as_json() -> None:
+    claims = with_config(**{"speculative-config": {"method": "mtp", "num_speculative_tokens": 3}})
+    assert options(claims)["speculative-config"] == '{"method":"mtp","num_speculative_tokens":3}'
+
+
+def test_a_switch_becomes_a_bare_option() -> None:
+    claims = proposal(
+        runtimes=[{"name": "vllm", "trustRemoteCode": True, "config": {"enable-prefix-caching": False}}]
+    )
+    assert options(claims)["no-enable-prefix-caching"] == ""
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"enable-expert-parallel": True}, "leaves room for one switch"),
+        ({"max-model-len": "16k"}, "max-model-len is '16k'"),
+        ({"max-model-len": 16.5}, "max-model-len is '16.5'"),
+        ({"max-model-len": True}, "max-model-len is ''"),
+        ({"trust-remote-code": True}, "trust-remote-code needs trustRemoteCode"),
+        ({"trust-remote-code": "false"}, "trust-remote-code needs trustRemoteCode"),
+        ({"served-model-name": ["a", "b"]}, "served-model-name is a list"),
+        ({"dtype": None}, "dtype has no value"),
+        ({"dtype": "--api-key"}, "read as another option"),
+        ({"dtype": "a\nmax-model-len: 1 # x"}, "read as another option"),
+        ({"max-num-seqs": 1, "max_num_seqs": 2}, "max-num-seqs is given twice"),
+    ],
+)
+def test_an_option_that_kaito_would_garble_is_a_reason_to_write_nothing(
+    config: dict[str, Any], reason: str
+) -> None:
+    built = build(with_config(**config))
+    assert built.files == {}
+    assert reason in (built.left_out or "")
+
+
+def expand(config: dict[str, Any]) -> list[str]:
+    """The command line KAITO makes of the vllm block."""
+    return [part for key, value in config.items() for part in (f"--{key}", str(value))]
+
+
+def test_at_most_one_bare_word_is_left_after_kaitos_expansion() -> None:
+    assert expand(options(proposal(), facts())).count("") == 1
+
+
+def test_the_configuration_is_read_line_by_line_and_has_no_comment() -> None:
+    claims = with_config(**{"override-generation-config": {"text": "x " * 400}})
+    text = parsed(claims)["inference-config.yaml"]["data"]["inference_config.yaml"]
+    assert "#" not in text
+    assert len(text.splitlines()) == 1 + len(options(claims))
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("llama-3.3-70b-instruct", "llama-3-3-70b-instruct"),
+        ("a_b..c", "a-b-c"),
+        ("7b.model", "model-7b-model"),
+        ("---", "model"),
+    ],
+)
+def test_an_object_name_is_a_dns_label(name: str, expected: str) -> None:
+    assert manifests.object_name(name) == expected
+
+
+def test_two_long_names_stay_two() -> None:
+    first = manifests.object_name("a" * 80 + "1", suffix="-inference-config")
+    second = manifests.object_name("a" * 80 + "2", suffix="-inference-config")
+    assert first != second
+    assert len(first) == len(second) == 63
+
+
+# What a cluster accepts
+
+GEMMA_LIKE = """
+apiVersion: kaito.sh/v1beta1
+kind: Workspace
+metadata:
+  name: workspace-gemma
+spec:
+  resource:
+    instanceType: Standard_NV36ads_A10_v5
+    labelSelector: {matchLabels: {apps: gemma}}
+  inference:
+    preset: {name: gemma}
+  modelAccessSecret: hf-token
+"""
+
+
+def test_a_workspace_with_a_spec_is_refused() -> None:
+    assert crd.problems(yaml.safe_load(GEMMA_LIKE)) == (
+        "resource: required field is missing",
+        "spec: unknown field",
+    )
+
+
+def test_a_secret_beside_the_preset_is_refused() -> None:
+    manifest = parsed(proposal(), facts())["workspace.yaml"]
+    manifest["inference"]["modelAccessSecret"] = "hf-token"
+    assert crd.problems(manifest) == ("inference.modelAccessSecret: unknown field",)
+
+
+def test_a_workspace_without_inference_and_tuning_is_refused() -> None:
+    manifest = parsed(proposal(), facts())["workspace.yaml"]
+    del manifest["inference"]
+    assert crd.problems(manifest) == ("neither inference nor tuning is given",)
+
+
+def test_a_comment_behind_the_context_is_refused() -> None:
+    manifest = parsed(proposal(), facts())["inference-config.yaml"]
+    manifest["data"]["inference_config.yaml"] = "vllm:\n  max-model-len: 131072  # all of it\n"
+    assert crd.problems(manifest) == (
+        "data.inference_config.yaml: max-model-len is '131072  # all of it', "
+        "wanted a whole number and no comment",
+    )
+
+
+def test_a_second_switch_is_refused() -> None:
+    manifest = parsed(proposal(), facts())["inference-config.yaml"]
+    manifest["data"]["inference_config.yaml"] = 'vllm:\n  no-a: ""\n  no-b: ""\n'
+    assert crd.problems(manifest) == (
+        "data.inference_config.yaml: no-a, no-b: KAITO's expansion leaves room for one bare option",
+    )
+
+
+@pytest.mark.parametrize("name", ["Upper", "a.b", "1a", "a" * 64, "a-"])
+def test_a_name_that_is_no_dns_label_is_refused(name: str) -> None:
+    manifest = parsed(proposal(), facts())["workspace.yaml"]
+    manifest["metadata"]["name"] = name
+    assert crd.problems(manifest)
+
+
+@pytest.mark.parametrize("manifest", [None, [], {}, {"kind": ["x"]}, {"kind": "Pod"}])
+def test_what_is_no_manifest_is_refused(manifest: Any) -> None:
+    assert len(crd.problems(manifest)) == 1
+
+
+@pytest.mark.parametrize(
+    "claims", [proposal(), small_proposal(), small_proposal(runtimes=[{"name": "transformers"}])]
+)
+def test_what_is_generated_is_accepted(claims: dict[str, Any]) -> None:
+    for recorded in (None, small_facts(gated="yes")):
+        for manifest in parsed(claims, recorded).values():
+            assert crd.problems(manifest) == ()
+
+
+# Against KAITO's own CRDs
+
+
+def strict_schema(kind: str, version: str = "v1beta1") -> dict[str, Any]:
+    file = {"Workspace": "kaito.sh_workspaces.yaml", "InferenceSet": "kaito.sh_inferencesets.yaml"}[kind]
+    definition = yaml.safe_load((CRDS / file).read_text())
+    versions = {v["name"]: v["schema"]["openAPIV3Schema"] for v in definition["spec"]["versions"]}
+    schema = versions[version]
+    schema["properties"]["metadata"] = {"type": "object", "required": ["name"]}
+    refused = refuse_unknown(schema)
+    assert isinstance(refused, dict)
+    return refused
+
+
+def refuse_unknown(node: Any) -> Any:
+    if isinstance(node, list):
+        return [refuse_unknown(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    result = {
+        key: {name: refuse_unknown(part) for name, part in value.items()}
+        if key == "properties"
+        else refuse_unknown(value)
+        for key, value in node.items()
+    }
+    if "properties" in result and not result.get("x-kubernetes-preserve-unknown-fields"):
+        result.setdefault("additionalProperties", False)
+    return result
+
+
+def accepts(manifest: dict[str, Any]) -> bool:
+    validator = jsonschema.Draft202012Validator(strict_schema(manifest["kind"]))
+    return bool(validator.is_valid(manifest))
+
+
+@needs_crds
+@pytest.mark.parametrize("file", ["workspace.yaml", "inferenceset.yaml"])
+@pytest.mark.parametrize(
+    "claims", [proposal(), small_proposal(), small_proposal(runtimes=[{"name": "transformers"}])]
+)
+def test_kaitos_crds_accept_what_is_generated(claims: dict[str, Any], file: str) -> None:
+    assert accepts(parsed(claims)[file])
+
+
+@needs_crds
+def test_both_samples_of_kaitos_gemma_proposals_are_refused_by_the_crd_and_by_us() -> None:
+    found = 0
+    for path in sorted((SHARED / "data" / "kaito" / "proposals").glob("*gemma-3*.md")):
+        sample = path.read_text().split("```yaml\n")[1].split("```")[0]
+        manifest = yaml.safe_load(sample)
+        assert not accepts(manifest)
+        assert crd.problems(manifest)
+        found += 1
+    assert found == 2
+
+
+def same_fields(model: type[Model], schema: dict[str, Any], route: str) -> Iterator[str]:
+    """Where our transcription and the CRD name different fields, or demand different ones."""
+    ours = {field.alias or name: field for name, field in model.model_fields.items()}
+    theirs = {
+        k: v for k, v in schema["properties"].items() if k not in ("apiVersion", "kind", "metadata", "status")
+    }
+    yield from (f"{route}.{name}: only there" for name in theirs.keys() - ours.keys())
+    yield from (
+        f"{route}.{name}: only here"
+        for name in ours.keys() - theirs.keys() - {"apiVersion", "kind", "metadata"}
+    )
+    for name, part in theirs.items():
+        if name not in ours:
+            continue
+        if ours[name].is_required() != (name in schema.get("required", [])) and (route, name) != (
+            "Workspace",
+            "resource",
+        ):
+            yield f"{route}.{name}: required in one only"
+        nested = nested_model(ours[name].annotation)
+        shape = part.get("items", part)
+        if nested is not None and "properties" in shape:
+            yield from same_fields(nested, shape, f"{route}.{name}")
+
+
+def nested_model(annotation: Any) -> type[Model] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        found = nested_model(part)
+        if found:
+            return found
+    return None
+
+
+@needs_crds
+@pytest.mark.parametrize("model", [crd.Workspace, crd.InferenceSet])
+def test_the_transcription_has_the_fields_of_the_crd(model: type[Model]) -> None:
+    assert list(same_fields(model, strict_schema(model.__name__), model.__name__)) == []
+
+
+@needs_crds
+def test_the_crd_and_we_refuse_the_same_mistakes() -> None:
+    good = parsed(proposal(), facts())["workspace.yaml"]
+    for route, value in (
+        (("resource", "instanceType"), 7),
+        (("resource", "count"), "two"),
+        (("resource", "labelSelector"), None),
+        (("inference", "preset", "accessMode"), "secret"),
+        (("inference", "preset", "name"), None),
+        (("inference", "nonsense"), {}),
+    ):
+        bad = copy.deepcopy(good)
+        node = bad
+        for key in route[:-1]:
+            node = node[key]
+        node[route[-1]] = value
+        assert not accepts(bad)
+        assert crd.problems(bad)

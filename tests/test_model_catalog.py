@@ -1,0 +1,212 @@
+"""KAITO's own files, written from our facts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from generate_helpers import SHARED, catalog, entry, facts, proposal, small_facts, small_proposal
+
+from kaito_catalog.catalog import read_catalog
+from kaito_catalog.errors import CatalogError
+from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.kaito import model_catalog
+
+ROOT = Path(__file__).resolve().parents[1]
+KAITO = SHARED / "data" / "kaito"
+CONFIGS = SHARED / "data" / "hub" / "configs"
+needs_kaito = pytest.mark.skipif(not KAITO.is_dir(), reason="../shared/data/kaito is not there")
+
+# Where our catalog differs from KAITO's on purpose: (model, field) and why.
+EXPECTED: dict[tuple[str, str], str] = {
+    (
+        "openai/gpt-oss-20b",
+        "modelFileSize",
+    ): "KAITO counts the second copy of the weights in original/ and metal/",
+    (
+        "openai/gpt-oss-120b",
+        "modelFileSize",
+    ): "KAITO counts the second copy of the weights in original/ and metal/",
+}
+
+
+def row(recorded: dict[str, Any]) -> dict[str, Any]:
+    found, missing = model_catalog.row(ModelFacts.model_validate(recorded))
+    assert missing == ()
+    assert found is not None
+    return found
+
+
+def missing(recorded: dict[str, Any]) -> tuple[str, ...]:
+    found, lacking = model_catalog.row(ModelFacts.model_validate(recorded))
+    assert found is None
+    return lacking
+
+
+def test_an_entry_has_kaitos_fields_in_kaitos_order() -> None:
+    assert list(row(facts()).items()) == [
+        ("name", "meta-llama/Llama-3.3-70B-Instruct"),
+        ("description", "https://huggingface.co/meta-llama/Llama-3.3-70B-Instruct"),
+        ("license", "llama3.3"),
+        ("pipelineTag", "text-generation"),
+        ("baseModel", ["meta-llama/Llama-3.1-70B"]),
+        ("modelFileSize", "131.42Gi"),
+        ("architectures", ["LlamaForCausalLM"]),
+        ("modelTokenLimit", 131072),
+        ("hiddenSize", 8192),
+        ("numHiddenLayers", 80),
+        ("numAttentionHeads", 64),
+        ("numKeyValueHeads", 8),
+    ]
+
+
+def test_the_head_dimension_is_written_only_where_it_is_no_quotient() -> None:
+    config = facts()["config"]
+    assert "headDim" not in row(facts(config={**config, "head_dim": 128}))
+    assert row(facts(config={**config, "head_dim": 64}))["headDim"] == 64
+
+
+def test_figures_are_also_read_from_the_text_model() -> None:
+    config = facts()["config"]
+    nested = {
+        "architectures": ["X"],
+        "text_config": {k: v for k, v in config.items() if k != "architectures"},
+    }
+    assert row(facts(config=nested))["hiddenSize"] == 8192
+
+
+def test_mistrals_own_format_sets_three_fields() -> None:
+    written = row(facts(weights={"format": "mistral", "total": {"sizeBytes": 10**9}}))
+    assert [written[k] for k in ("loadFormat", "configFormat", "tokenizerMode")] == ["mistral"] * 3
+
+
+def test_a_license_named_other_is_called_by_its_name() -> None:
+    assert row(facts(license={"id": "other", "name": "modified-mit"}))["license"] == "modified-mit"
+    assert row(facts(license={"id": "other"}))["license"] == "other"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"quant_method": "awq", "bits": 4}, {"quantMethod": "awq", "quantBits": 4}),
+        (
+            {"quant_method": "compressed-tensors", "format": "pack-quantized"},
+            {"quantMethod": "pack-quantized"},
+        ),
+        ({"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"}, {"quantMethod": "MIXED_PRECISION"}),
+    ],
+)
+def test_quantization_is_named_as_kaito_names_it(settings: dict[str, Any], expected: dict[str, Any]) -> None:
+    written = row(facts(config={**facts()["config"], "quantization_config": settings}))
+    assert {k: v for k, v in written.items() if k.startswith("quant")} == expected
+
+
+def test_what_is_missing_is_named() -> None:
+    recorded = facts(config={"architectures": ["X"], "hidden_size": 1})
+    del recorded["weights"], recorded["license"]
+    assert missing(recorded) == (
+        "license",
+        "weights.total",
+        "config.max_position_embeddings",
+        "config.num_hidden_layers",
+        "config.num_attention_heads",
+        "config.num_key_value_heads",
+    )
+
+
+def test_a_model_without_facts_is_left_out_with_the_reason() -> None:
+    rows, left_out = model_catalog.rows(catalog(entry(small_proposal()), entry(proposal(), facts())))
+    assert [r["name"] for r in rows] == ["meta-llama/Llama-3.3-70B-Instruct"]
+    assert left_out == (model_catalog.LeftOut("phi-4", "model_catalog.yaml", "there is no facts.yaml"),)
+
+
+def test_a_withdrawn_proposal_is_left_out() -> None:
+    claims = small_proposal()
+    claims["metadata"] = {**claims["metadata"], "status": "withdrawn"}
+    rows, left_out = model_catalog.rows(catalog(entry(claims, small_facts())))
+    assert (rows, left_out[0].reason) == ((), "the proposal is withdrawn")
+
+
+def test_small_numbers_come_before_large_ones() -> None:
+    names = ["Phi-3-mini-128k", "phi-4", "Phi-3-mini-4k", "gemma-3-27b", "gemma-3-4b"]
+    assert sorted(names, key=model_catalog.natural) == [
+        "gemma-3-4b",
+        "gemma-3-27b",
+        "Phi-3-mini-4k",
+        "Phi-3-mini-128k",
+        "phi-4",
+    ]
+
+
+def test_the_docs_table_names_the_license_in_words() -> None:
+    assert model_catalog.write_presets([row(facts())]).splitlines()[-1] == (
+        "| meta-llama/Llama-3.3-70B-Instruct | https://huggingface.co/meta-llama/Llama-3.3-70B-Instruct "
+        "| Llama 3.3 |"
+    )
+
+
+def test_the_file_reads_back_as_it_was() -> None:
+    text = model_catalog.write_catalog([row(facts())])
+    assert model_catalog.read(text, path="x") == {"meta-llama/Llama-3.3-70B-Instruct": row(facts())}
+
+
+@pytest.mark.parametrize("text", ["a: [", "[]", "models: 3", "models: [{license: mit}]"])
+def test_a_file_that_is_no_model_catalog_is_an_error(text: str) -> None:
+    with pytest.raises(CatalogError):
+        model_catalog.read(text, path="x")
+
+
+def test_a_difference_is_found_field_by_field() -> None:
+    mine = row(facts())
+    theirs = {mine["name"]: {**mine, "hiddenSize": 1, "headDim": 2}}
+    assert model_catalog.compare([mine], theirs) == (
+        model_catalog.Difference(mine["name"], "hiddenSize", 8192, 1),
+        model_catalog.Difference(mine["name"], "headDim", None, 2),
+    )
+
+
+@needs_kaito
+def test_kaitos_own_entries_are_written_byte_for_byte() -> None:
+    text = (KAITO / "model_catalog.yaml").read_text()
+    assert model_catalog.write_catalog(yaml.safe_load(text)["models"]) == text
+
+
+@needs_kaito
+def test_dimensions_of_real_configurations_are_those_kaito_read() -> None:
+    theirs = model_catalog.read((KAITO / "model_catalog.yaml").read_text(), path="model_catalog.yaml")
+    mine = []
+    for name, other in theirs.items():
+        path = CONFIGS / f"{name.replace('/', '__')}.json"
+        if not path.is_file():
+            continue
+        size = int(float(str(other["modelFileSize"]).removesuffix("Gi")) * 2**30)
+        recorded: dict[str, Any] = {
+            "repoId": name,
+            "license": {"id": other["license"]},
+            "pipelineTag": other.get("pipelineTag", ""),
+            "weights": {"format": other.get("loadFormat", "safetensors"), "total": {"sizeBytes": size}},
+            "config": json.loads(path.read_text()),
+        }
+        if "baseModel" in other:
+            recorded["baseModels"] = other["baseModel"]
+        found, lacking = model_catalog.row(ModelFacts.model_validate({**small_facts(), **recorded}))
+        assert lacking == (), name
+        assert found is not None
+        mine.append(found)
+    assert len(mine) >= 25
+    different = {(d.name, d.field): (d.ours, d.theirs) for d in model_catalog.compare(mine, theirs)}
+    assert different == {
+        # Only the side file hf_quant_config.json says so, and the configuration as we have it does not.
+        ("nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B-NVFP4", "quantMethod"): (None, "MIXED_PRECISION"),
+    }
+
+
+@needs_kaito
+@pytest.mark.skipif(not (ROOT / "catalog" / "policy.yaml").is_file(), reason="there is no catalog yet")
+def test_our_entries_are_kaitos_but_for_differences_with_a_reason() -> None:
+    rows, _ = model_catalog.rows(read_catalog(ROOT / "catalog"))
+    theirs = model_catalog.read((KAITO / "model_catalog.yaml").read_text(), path="model_catalog.yaml")
+    assert {(d.name, d.field) for d in model_catalog.compare(rows, theirs)} == EXPECTED.keys()

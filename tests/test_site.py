@@ -1,0 +1,513 @@
+"""The pages: what they say, and that strangers' words stay words."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from generate_helpers import GIB, catalog, entry, facts, proposal, small_facts, small_proposal
+from hypothesis import given
+from hypothesis import strategies as st
+from markupsafe import Markup
+
+from kaito_catalog import generate
+from kaito_catalog.catalog import Entry
+from kaito_catalog.diagnostics import Diagnostic, Place, Severity, Skipped
+from kaito_catalog.formats.hardware import InstanceType
+from kaito_catalog.kaito import manifests
+from kaito_catalog.plan import Fit
+from kaito_catalog.site import api, chart, figures, pages, text
+from kaito_catalog.site.figures import ChartPoint, Figures, InstanceRow, MemoryChart, chart_lengths
+from kaito_catalog.site.pages import ModelPage
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT = 131072
+
+CHART = MemoryChart(
+    instance_type="Standard_NC96ads_A100_v4",
+    gpu="NVIDIA A100 80GB",
+    gpu_count=4,
+    parallelism="TP 4",
+    budget_bytes=50 * GIB,
+    weights_bytes=33 * GIB,
+    overheads_bytes=4 * GIB,
+    longest_model_len=98304,
+    points=tuple(ChartPoint(n, n * 163840) for n in chart_lengths(LIMIT)),
+)
+FIGURES = Figures(
+    max_model_len=16384,
+    rows=(
+        InstanceRow(
+            "Standard_NC96ads_A100_v4", "azure", "NVIDIA A100 80GB", 4, Fit.YES, "kvCache", None, "TP 4",
+            39 * GIB, 50 * GIB, 98304,
+        ),
+        InstanceRow("Standard_Tight", "aws", "NVIDIA L4", 8, Fit.TIGHT, "weights", "within 0.2 GiB", "TP 8"),
+        InstanceRow("Standard_NV36ads_A10_v5", "azure", "NVIDIA A10", 1, Fit.NO, "weights", "too small"),
+        InstanceRow("Standard_Strange", "gcp", "NVIDIA X", 1, Fit.UNKNOWN, None, "no published memory"),
+    ),
+    chart=CHART,
+    vllm_version="0.25.1",
+    profile="kaito-v0.12",
+)  # fmt: skip
+
+
+def page(made: Entry | None = None, figures: Figures = FIGURES, **changes: Any) -> ModelPage:
+    made = made or entry(proposal(), facts())
+    assert made.proposal is not None
+    built = ModelPage(made, made.proposal, figures, manifests.build(made.proposal, made.facts), None)
+    return replace(built, **changes)
+
+
+def render(model: ModelPage) -> str:
+    return pages.model_page(model, catalog(model.entry))
+
+
+class Structure(HTMLParser):
+    """The elements of a page with their attributes, and its visible text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def handle_comment(self, data: str) -> None:
+        self.elements.append(("!--", {}))
+
+    @property
+    def tags(self) -> list[str]:
+        return [tag for tag, _ in self.elements]
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def html(markdown_text: str) -> Structure:
+    """A page as mkdocs would make HTML of it, with the extensions of mkdocs.yml."""
+    markdown = pytest.importorskip("markdown", reason="mkdocs is not installed")
+    pytest.importorskip("pymdownx", reason="mkdocs-material is not installed")
+    names: list[str] = []
+    settings: dict[str, Any] = {}
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    for item in config["markdown_extensions"]:
+        name = item if isinstance(item, str) else next(iter(item))
+        names.append(name)
+        settings[name] = {} if isinstance(item, str) else item[name]
+    _, _, body = markdown_text.removeprefix("---\n").partition("\n---\n")
+    return Structure(markdown.markdown(body, extensions=names, extension_configs=settings))
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+    "said", ["<b>", "a & b", "[x](javascript:y)", "`c`", "{{ x }}", "| a |", "*e*", "~~s~~"]
+)
+def test_escaped_text_is_read_as_it_was(said: str) -> None:
+    read = Structure(str(text.escape(said)))
+    assert (read.tags, "".join(read.words)) == ([], said)
+
+
+@given(st.text())
+def test_no_character_of_a_strangers_text_is_markup(said: str) -> None:
+    escaped = str(text.escape(said))
+    assert not set(escaped) & set("<>\"'`*_[]{}|\\~!\n:+=^$")
+    assert "".join(Structure(escaped).words) == text.words(said)
+
+
+def test_what_is_already_markup_is_left_alone() -> None:
+    assert text.escape(Markup("<b>x</b>")) == "<b>x</b>"
+
+
+def test_invisible_and_reordering_characters_are_dropped() -> None:
+    assert text.words("a\u202eb\u200bc\x00d\u2028e") == "abcd e"
+
+
+def test_a_description_keeps_its_web_links_and_code() -> None:
+    assert text.prose("See [the *card*](https://example.org/a_b) or `vllm`.") == (
+        Markup(
+            'See <a href="https&#58;//example.org/a&#95;b" rel="nofollow noopener">the &#42;card&#42;</a> '
+            "or <code>vllm</code>."
+        ),
+    )
+
+
+def test_a_bare_address_becomes_a_link_without_the_full_stop() -> None:
+    assert Structure(str(text.line("At https://example.org/x."))).all("a") == [
+        {"href": "https://example.org/x", "rel": "nofollow noopener"}
+    ]
+
+
+@pytest.mark.parametrize(
+    "target", ["javascript:alert(1)", "data:text/html,x", "//example.org", None, "https://a b"]
+)
+def test_only_web_addresses_become_links(target: str | None) -> None:
+    assert text.link(target, "x") == "x"
+
+
+def test_a_blank_line_separates_paragraphs() -> None:
+    assert text.prose("a\nb\n\n \nc") == ("a b", "c")
+
+
+def test_code_cannot_end_its_own_block() -> None:
+    assert text.fenced("a\n````\nb") == "`````yaml\na\n````\nb\n`````"
+
+
+# Figures of the plan
+
+
+def test_the_smallest_instance_type_that_fits_comes_first() -> None:
+    made = figures.plan_figures(entry(proposal(), facts()), catalog().shared)
+    assert (made.max_model_len, made.is_claimed, made.unknown) == (16384, True, None)
+    assert made.smallest is not None
+    assert made.smallest.name == "Standard_NC96ads_A100_v4"
+    assert [row.fits for row in made.rows] == [Fit.YES, Fit.NO, Fit.NO, Fit.NO]
+
+
+def test_what_is_needed_is_within_the_budget_exactly_where_it_fits() -> None:
+    for row in figures.plan_figures(entry(proposal(), facts()), catalog().shared).rows:
+        assert row.needed_bytes is not None
+        assert row.budget_bytes is not None
+        assert (row.needed_bytes <= row.budget_bytes) == (row.fits is Fit.YES)
+
+
+def test_the_curve_of_full_attention_is_a_straight_line_to_the_models_limit() -> None:
+    drawn = figures.plan_figures(entry(proposal(), facts()), catalog().shared).chart
+    assert drawn is not None
+    assert drawn.points[-1] == ChartPoint(LIMIT, LIMIT * 2 * 8 * 128 * 80 * 2 // 4)
+    middle = drawn.points[len(drawn.points) // 2]
+    assert middle.kv_cache_bytes * 2 == drawn.points[-1].kv_cache_bytes
+
+
+def test_the_vllm_option_counts_more_than_the_claimed_context() -> None:
+    claims = proposal(runtimes=[{"name": "vllm", "config": {"max-model-len": 8192}}])
+    assert figures.plan_figures(entry(claims, facts()), catalog().shared).max_model_len == 8192
+
+
+def test_a_proposal_without_a_context_is_planned_at_ours() -> None:
+    made = figures.plan_figures(entry(small_proposal(), small_facts()), catalog().shared)
+    assert (made.max_model_len, made.is_claimed) == (8192, False)
+    assert "the proposal names no context" in render(page(entry(small_proposal(), small_facts()), made))
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (entry(small_proposal()), "nobody has recorded facts"),
+        (
+            entry(small_proposal(runtimes=[{"name": "transformers"}]), small_facts()),
+            "only vLLM is planned, and the proposal serves with transformers",
+        ),
+        (
+            entry(small_proposal(), small_facts(config={"architectures": ["StrangeForCausalLM"]})),
+            "StrangeForCausalLM",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_planned_says_why(made: Entry, reason: str) -> None:
+    assert reason in (figures.plan_figures(made, catalog().shared).unknown or "")
+
+
+def test_of_two_machines_with_the_same_gpus_the_smaller_one_comes_first() -> None:
+    types = [
+        InstanceType.model_validate(
+            {"name": name, "cloud": "aws", "gpu": "NVIDIA A100 80GB", "gpuCount": 1, "source": "a test"}
+        )
+        for name in ("g5.16xlarge", "g5.2xlarge", "g5.xlarge")
+    ]
+    made = figures.plan_figures(
+        entry(small_proposal(), small_facts()), replace(catalog().shared, instance_types=tuple(types))
+    )
+    assert [row.name for row in made.rows] == ["g5.xlarge", "g5.2xlarge", "g5.16xlarge"]
+
+
+# The chart
+
+
+def test_the_chart_is_an_svg_with_a_title_and_a_description() -> None:
+    drawn = Structure(str(chart.svg(CHART)))
+    assert drawn.all("svg")[0]["class"] == "memory-chart"
+    assert drawn.tags.count("title") == drawn.tags.count("desc") == 1
+    assert "fits up to 98,304 tokens" in "".join(drawn.words)
+
+
+def test_the_chart_stacks_weights_overheads_and_kv_cache() -> None:
+    bands = Structure(str(chart.svg(CHART))).all("polygon")
+    assert [band["class"] for band in bands] == ["kc-weights", "kc-overheads", "kc-kv"]
+    points = {band["class"]: (band["points"] or "").split() for band in bands}
+    assert (
+        points["kc-overheads"][-1] == points["kc-weights"][0]
+    )  # the upper edge of one is the lower of the next
+    assert points["kc-kv"][-1] == points["kc-overheads"][0]
+
+
+def test_everything_drawn_lies_inside_the_picture() -> None:
+    for edge in (CHART, replace(CHART, budget_bytes=GIB), replace(CHART, points=(ChartPoint(0, 0),))):
+        for band in Structure(str(chart.svg(edge))).all("polygon"):
+            for point in (band["points"] or "").split():
+                x, y = (float(part) for part in point.split(","))
+                assert 0 <= x <= chart.WIDTH
+                assert 0 <= y <= chart.HEIGHT
+
+
+def test_the_description_says_what_the_chart_shows() -> None:
+    assert chart.description(CHART) == (
+        "On each of 4 GPUs (NVIDIA A100 80GB, TP 4) the weights take 33.0 GiB and the overheads 4.00 GiB; "
+        "the KV cache of one request grows to 20.0 GiB at 131,072 tokens. vLLM may use 50.0 GiB, so the "
+        "longest context that fits is 98,304 tokens."
+    )
+
+
+def test_the_table_says_the_same_in_figures() -> None:
+    rows = chart.table(CHART)
+    assert rows[0] == (16384, 16384 * 163840, 37 * GIB + 16384 * 163840, True)
+    assert rows[-1] == (LIMIT, 20 * GIB, 57 * GIB, False)
+
+
+# A model's page
+
+
+def test_a_page_shows_where_the_model_fits_and_what_limits_it() -> None:
+    shown = render(page())
+    fitting = shown[: shown.index('class="kc-more"')]
+    assert '<span class="kc-badge kc-fit-yes">fits</span>' in fitting
+    assert "tight" in fitting
+    assert "KV cache" in fitting
+    assert "does not fit" not in fitting
+    assert "2 that do not fit or are unknown" in shown
+
+
+def test_a_page_without_a_plan_says_so_by_name() -> None:
+    shown = render(page(figures=Figures(unknown="StrangeForCausalLM is no architecture the plan knows")))
+    assert "Unknown: StrangeForCausalLM is no architecture the plan knows." in shown
+    assert "<svg" not in shown
+
+
+def test_claims_stand_beside_facts_with_their_source() -> None:
+    rows = {c.field: c for c in pages.claims(page(), catalog().shared.policy)}
+    assert rows["Storage"].claimed == "150GB"
+    assert rows["Weight files"].known == "131.4 GiB (141.1 GB)"
+    assert rows["Weight files"].source == "transcribed, 2026-11-01"
+    assert rows["GPUs"].source == "plan, vLLM 0.25.1"
+
+
+def test_what_was_said_around_a_figure_is_shown_with_it() -> None:
+    claims = proposal()
+    claims["requirements"] = {**claims["requirements"], "notes": {"totalGPUMemory": "~16k context"}}
+    rows = {c.field: c.claimed for c in pages.claims(page(entry(claims)), catalog().shared.policy)}
+    assert rows["GPU memory in all"] == "320GB (&#126;16k context)"
+
+
+def test_a_model_that_nothing_is_generated_for_says_why() -> None:
+    shown = render(page(entry(small_proposal(runtimes=[{"name": "onnx"}]))))
+    assert "Nothing is generated: KAITO has no runtime onnx." in shown
+
+
+def test_findings_and_skips_are_told_apart() -> None:
+    finding = Diagnostic("STO001", Severity.ERROR, "too small", Place("x"), "claim more", "accepted")
+    skipped = Skipped("EVD001", "m", "nobody ran it", Place("x"))
+    shown = render(page(findings=(finding, skipped)))
+    assert 'kc-severity-error">error</span> <a href="../../checks/#sto001">' in shown
+    assert "Waived: accepted" in shown
+    assert "1 check could not run" in shown
+
+
+def test_an_unchecked_page_does_not_look_checked() -> None:
+    assert "without running the checks" in render(page())
+    assert "found nothing to complain about" in render(page(findings=()))
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (entry(small_proposal()), pages.CLAIMED),
+        (entry(proposal(), facts()), pages.TRANSCRIBED),
+        (entry(small_proposal(), small_facts()), pages.RECORDED),
+    ],
+)
+def test_an_entry_is_as_well_proven_as_its_best_source(made: Entry, expected: pages.Proof) -> None:
+    assert pages.proof(made) == expected
+
+
+def test_the_catalog_page_has_a_row_for_each_model_in_natural_order() -> None:
+    both = catalog()
+    shown = pages.index_page([page(made) for made in both.entries], both)
+    table = html(shown)
+    linked = [a["href"] for a in table.all("a") if (a["href"] or "").startswith("models/")]
+    assert linked == ["models/llama-3.3-70b-instruct/", "models/phi-4/"]
+    assert table.tags.count("tr") == 3
+
+
+def test_the_checks_page_has_an_anchor_for_each_code() -> None:
+    built = html(pages.checks_page([("STO001", "Storage", "Some **text**."), ("YML001", "Syntax", "x")]))
+    assert [h["id"] for h in built.all("h2")] == ["sto001", "yml001"]
+    assert "strong" in built.tags
+
+
+# Strangers' words on pages
+
+HOSTILE = (
+    '"><script>alert(1)</script><img src=x onerror=alert(1)> [a](javascript:alert(1)) ![b](x.png) '
+    "{{ 7*7 }} {% raw %} {: onclick=x } "
+    "`code` ``` *em* __strong__ ~~del~~ | cell | <!-- --8<-- 'x' &lt;b&gt; \\ "
+    "\n\n# heading\n\n- item\n\n    indented\n\n===\n\n<div>"
+    '\n\n!!! note\n\n=== "Tab"\n\n[ref]: javascript:x\n'
+)
+
+
+def with_words(said: str) -> ModelPage:
+    """A page whose every free text is `said`."""
+    claims = proposal(
+        glossary={said: said},
+        summary={
+            "description": said.replace("\n\n", "\n"),
+            "usage": {"statistics": said},
+            "license": {"id": said, "note": said},
+        },
+        history=[{"event": said, "date": "2025-05-29", "done": True}],
+        runtimes=[{"name": "vllm", "customConfigurations": said, "config": {"dtype": text.words(said)}}],
+    )
+    claims["metadata"] = {**claims["metadata"], "heading": said, "title": said, "authors": [said]}
+    claims["requirements"] = {
+        **claims["requirements"],
+        "familyName": said,
+        "type": said,
+        "version": said,
+        "downloadSite": "https://huggingface.co/meta-llama/x?" + said,
+        "notes": {"storageSize": said, "gpuCount": said},
+    }
+    recorded = facts(
+        license={"id": said, "name": said},
+        pipelineTag=said,
+        source={"kind": "transcribed", "references": [{"from": said, "fields": [said], "note": said}]},
+    )
+    finding = Diagnostic("STO001", Severity.ERROR, said, Place("x"), said, said)
+    figures = replace(
+        FIGURES,
+        unknown=said,
+        rows=tuple(replace(row, name=said, gpu=said, reason=said, limited_by=said) for row in FIGURES.rows),
+        chart=replace(CHART, instance_type=said, gpu=said, parallelism=said),
+    )
+    return page(
+        entry(claims, recorded),
+        figures,
+        findings=(finding, Skipped("EVD001", said, said, Place("x"))),
+    )
+
+
+def outline(markdown_text: str) -> list[str]:
+    """The elements outside highlighted code and inline code, which the words are allowed to change."""
+    return [tag for tag in html(markdown_text).tags if tag not in ("span", "code", "a")]
+
+
+def test_hostile_words_change_nothing_of_a_pages_structure() -> None:
+    assert outline(render(with_words(HOSTILE))) == outline(render(with_words("harmless")))
+
+
+def test_hostile_words_bring_no_attribute_and_no_address() -> None:
+    for attributes in (a for _, a in html(render(with_words(HOSTILE))).elements):
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("href", "src"):
+            assert (
+                not (attributes.get(name) or "").strip().lower().startswith(("javascript:", "data:", "x.png"))
+            )
+
+
+def test_hostile_words_change_nothing_of_the_catalog_page() -> None:
+    shown = [
+        pages.index_page([with_words(said)], catalog(with_words(said).entry))
+        for said in (HOSTILE, "harmless")
+    ]
+    assert outline(shown[0]) == outline(shown[1])
+
+
+def test_hostile_words_stay_in_the_front_matters_title() -> None:
+    front = render(with_words(HOSTILE)).removeprefix("---\n").partition("\n---\n")[0]
+    assert yaml.safe_load(front)["title"] == "meta-llama/Llama-3.3-70B-Instruct"
+
+
+def test_hostile_words_reach_no_template_of_a_later_tool() -> None:
+    shown = render(with_words(HOSTILE))
+    prose, _, rest = shown.partition("## What to paste")
+    assert "{{" not in prose + rest.partition("## Claims")[2]
+
+
+# The API
+
+
+def test_the_index_names_every_model() -> None:
+    both = catalog()
+    index = json.loads(api.index([page(made) for made in both.entries], both))
+    assert [model["name"] for model in index["models"]] == ["llama-3.3-70b-instruct", "phi-4"]
+
+
+def test_a_models_json_has_plan_claims_and_manifests() -> None:
+    told = json.loads(api.model(page(findings=()), catalog()))
+    assert told["claims"]["storageSize"] == {"text": "150GB", "bytes": 150 * 10**9}
+    assert told["plan"]["instanceTypes"][0]["fits"] == "yes"
+    assert told["plan"]["memory"]["kvCacheBytesPerGPU"][-1] == [LIMIT, 20 * GIB]
+    assert "workspace.yaml" in told["manifests"]
+    assert told["findings"] == []
+
+
+def test_what_is_unknown_is_null_in_json() -> None:
+    told = json.loads(api.model(page(entry(small_proposal()), Figures(unknown="no facts")), catalog()))
+    assert told["weightsBytes"] is told["facts"] is told["findings"] is told["smallestInstanceType"] is None
+    assert told["plan"] == {"unknown": "no facts", "instanceTypes": []}
+
+
+# The site as mkdocs builds it
+
+
+def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("material", reason="mkdocs-material is not installed")
+    monkeypatch.setattr(figures, "plan_figures", lambda *_: FIGURES)
+    generate.write(tmp_path / "build", generate.build(catalog(), checks=[("STO001", "Storage", "x")]).files)
+    config = (ROOT / "mkdocs.yml").read_text()
+    (tmp_path / "mkdocs.yml").write_text(config)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "mkdocs", "build", "--strict", "-q"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", "NO_MKDOCS_2_WARNING": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    site = tmp_path / "build" / "site"
+    built = Structure((site / "models" / "llama-3.3-70b-instruct" / "index.html").read_text())
+    assert [svg for svg in built.all("svg") if svg.get("class") == "memory-chart"]
+    assert json.loads((site / "api" / "v1" / "index.json").read_text())["models"]
+    for path in site.rglob("*.html"):
+        found = Structure(path.read_text())
+        loaded = [link.get("href") for link in found.all("link")] + [
+            element.get("src") for tag in ("script", "img", "iframe") for element in found.all(tag)
+        ]
+        assert not [address for address in loaded if address and "//" in address], path
+        assert_links_lead_somewhere(path, found, site)
+
+
+def assert_links_lead_somewhere(path: Path, found: Structure, site: Path) -> None:
+    for attributes in found.all("a"):
+        target = (attributes.get("href") or "").partition("#")[0]
+        if not target or "://" in target or path.name == "404.html":
+            continue
+        resolved = (path.parent / target).resolve()
+        assert resolved.is_relative_to(site.resolve())
+        assert resolved.is_file() or (resolved / "index.html").is_file(), f"{path}: {target}"
