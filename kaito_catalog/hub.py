@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import Enum
 from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -30,8 +29,10 @@ from kaito_catalog.quantity import gb
 from kaito_catalog.repository import (
     MAX_FILES,
     Gate,
+    HubError,
     RepoFile,
     Repository,
+    Trouble,
     header_length,
     is_safe,
     parse_header,
@@ -43,55 +44,6 @@ T = TypeVar("T")
 ANSWER_LIMIT_BYTES = 64 * 2**20
 _FIRST_READ_BYTES = 100_000
 """97 % of safetensors headers are shorter (huggingface_hub's own measurement): one request does."""
-
-
-class Trouble(Enum):
-    """What went wrong with a request."""
-
-    GONE = "gone"
-    GONE_OR_PRIVATE = "gone or private"
-    """401 without a token: the Hub does not tell."""
-    REVISION_GONE = "revision gone"
-    FILE_GONE = "file gone"
-    GATED = "gated"
-    FORBIDDEN = "forbidden"
-    BAD_TOKEN = "bad token"  # noqa: S105
-    DISABLED = "disabled"
-    RATE_LIMITED = "rate limited"
-    CONFLICT = "conflict"
-    SERVER = "server error"
-    TIMEOUT = "time-out"
-    CONNECTION = "connection"
-    CORRUPT = "corrupt"
-    TOO_LARGE = "too large"
-    REDIRECTED = "redirected"
-    USAGE = "usage"
-
-
-_TRANSIENT = {
-    Trouble.RATE_LIMITED,
-    Trouble.CONFLICT,
-    Trouble.SERVER,
-    Trouble.TIMEOUT,
-    Trouble.CONNECTION,
-    Trouble.CORRUPT,
-}
-
-
-class HubError(CatalogError):
-    """A request that failed for good; the message is one line and names the model."""
-
-    def __init__(
-        self, trouble: Trouble, message: str, *, hint: str | None = None, retry_after: float | None = None
-    ) -> None:
-        super().__init__(message, hint=hint)
-        self.trouble = trouble
-        self.retry_after = retry_after
-
-    @property
-    def is_transient(self) -> bool:
-        """Whether the same request may succeed later: nothing is known about the model."""
-        return self.trouble in _TRANSIENT
 
 
 @dataclass(frozen=True)

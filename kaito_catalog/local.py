@@ -25,7 +25,8 @@ from kaito_catalog.repository import (
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _POINTER = re.compile(
-    rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*?oid sha256:(?P<oid>[0-9a-f]{64})\nsize (?P<size>\d{1,18})\n"
+    rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*?"
+    rb"oid sha256:(?P<oid>[0-9a-f]{64})\nsize (?P<size>\d{1,18})\n"
 )
 _POINTER_BYTES = 1024
 _LFS_NAME = re.compile(r".*\.(safetensors|bin|pt|pth|gguf|onnx|msgpack|h5|model)")

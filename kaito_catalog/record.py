@@ -11,18 +11,19 @@ from dataclasses import dataclass, field
 from datetime import date
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from kaito_catalog import files, source, yaml_writer
 from kaito_catalog.catalog import FACTS, Entry, shown
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.facts import ModelFacts, StoredSize
-from kaito_catalog.hub import Hub, HubError, Trouble
 from kaito_catalog.loading import load
 from kaito_catalog.repository import (
+    HubError,
     Repository,
     Snapshot,
+    Trouble,
     choose_weights,
     index_to_read,
     indexed_files,
@@ -30,6 +31,10 @@ from kaito_catalog.repository import (
     printable,
     tensor_bytes,
 )
+
+if TYPE_CHECKING:
+    # Offline commands import this module and have no use for an HTTP client.
+    from kaito_catalog.hub import Hub
 
 Json: TypeAlias = Any
 
@@ -49,7 +54,7 @@ SCHEMA_COMMENT = "# yaml-language-server: $schema=../../../schema/facts.schema.j
 
 _NOISE = frozenset(
     """
-    _name_or_path add_cross_attention architectures_note auto_map bad_words_ids begin_suppress_tokens
+    _name_or_path add_cross_attention  auto_map bad_words_ids begin_suppress_tokens
     chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample
     early_stopping encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task forced_bos_token_id
     forced_eos_token_id id2label is_decoder label2id length_penalty max_length min_length no_repeat_ngram_size
@@ -328,7 +333,7 @@ def _listing(
     choice = choose_weights(paths, indexed) if choose else None
     weights: dict[str, Json] | None = None
     if choice is not None:
-        sizes = [file.size_bytes for path in choice.downloaded if (file := repository.file(path))]
+        sizes = [found.size_bytes for path in choice.downloaded if (found := repository.file(path))]
         weights = {"format": choice.format}
         if choice.format != "gguf" and None not in sizes:
             weights["total"] = {"sizeBytes": sum(size for size in sizes if size is not None)}

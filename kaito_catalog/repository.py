@@ -1,4 +1,4 @@
-"""A model repository at one commit, as the Hub or a directory gives it: files, headers, and which of them vLLM takes."""
+"""A model repository at one commit, from the Hub or a directory: files, headers, and which of them vLLM takes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from fnmatch import fnmatch
 from typing import Literal, Protocol, TypeAlias
+
+from kaito_catalog.errors import CatalogError
 
 Gate: TypeAlias = Literal["no", "auto", "manual"]
 WeightFormat: TypeAlias = Literal["safetensors", "mistral", "pickle", "gguf"]
@@ -95,6 +98,58 @@ class Snapshot(Protocol):
         Raises:
             CatalogError: it cannot be read.
         """
+
+
+# --- what can go wrong -----------------------------------------------------------------------------------------
+
+
+class Trouble(Enum):
+    """What went wrong with a request."""
+
+    GONE = "gone"
+    GONE_OR_PRIVATE = "gone or private"
+    """401 without a token: the Hub does not tell."""
+    REVISION_GONE = "revision gone"
+    FILE_GONE = "file gone"
+    GATED = "gated"
+    FORBIDDEN = "forbidden"
+    BAD_TOKEN = "bad token"  # noqa: S105
+    DISABLED = "disabled"
+    RATE_LIMITED = "rate limited"
+    CONFLICT = "conflict"
+    SERVER = "server error"
+    TIMEOUT = "time-out"
+    CONNECTION = "connection"
+    CORRUPT = "corrupt"
+    TOO_LARGE = "too large"
+    REDIRECTED = "redirected"
+    USAGE = "usage"
+
+
+_TRANSIENT = {
+    Trouble.RATE_LIMITED,
+    Trouble.CONFLICT,
+    Trouble.SERVER,
+    Trouble.TIMEOUT,
+    Trouble.CONNECTION,
+    Trouble.CORRUPT,
+}
+
+
+class HubError(CatalogError):
+    """A request that failed for good; the message is one line and names the model."""
+
+    def __init__(
+        self, trouble: Trouble, message: str, *, hint: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.trouble = trouble
+        self.retry_after = retry_after
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same request may succeed later: nothing is known about the model."""
+        return self.trouble in _TRANSIENT
 
 
 # --- names -----------------------------------------------------------------------------------------------------
