@@ -255,9 +255,7 @@ def fits(subject: Subject, context: Context) -> Iterator[Outcome]:
             f"the plan is sure to {gib(error)}; a dry run on that GPU would tell",
             severity=WARNING,
         )
-        yield Skip(
-            f"the plan holds by less than its expected error of {gib(error)}", "add a dry run's evidence"
-        )
+        yield Skip(f"the plan holds by less than its expected error of {gib(error)}", "add a dry run's evidence")
 
 
 @check("MEM002", severity=WARNING)
