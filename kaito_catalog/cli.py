@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from kaito_catalog import __version__, files, generate, planning, yaml_writer
+from kaito_catalog import __version__, cli_hub, files, generate, planning, yaml_writer
 from kaito_catalog.catalog import (
     FACTS,
     PROPOSAL,

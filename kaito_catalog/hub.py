@@ -220,7 +220,10 @@ class Hub:
                 )
                 cause = error
             wait = found.retry_after if found.retry_after is not None else min(0.5 * 2**attempt, 20.0)
-            if not found.is_transient or attempt == self._attempts or wait > self._longest_wait:
+            if isinstance(cause, httpx.ConnectError) and attempt == self._attempts:
+                # Where nobody answers, the other models need not wait as long to learn it.
+                self._attempts = 1
+            if not found.is_transient or attempt >= self._attempts or wait > self._longest_wait:
                 raise found from cause
             why = "rate limited" if found.trouble is Trouble.RATE_LIMITED else found.message
             self._hold(wait, why)
@@ -271,6 +274,12 @@ class Hub:
                     Trouble.GONE_OR_PRIVATE,
                     f"{asked}: the repository does not exist or is private (401 without a token)",
                     hint="check its name; with HF_TOKEN set the Hub tells which",
+                )
+            case (404, ""):
+                return HubError(
+                    Trouble.USAGE,
+                    f"{asked}: {urlsplit(self.endpoint).netloc} answers 404, and not as the Hub does",
+                    hint="check HF_ENDPOINT",
                 )
             case ((401 | 404), _):
                 return HubError(Trouble.GONE, f"{asked}: the repository does not exist ({status})")

@@ -276,7 +276,7 @@ def _requirements(draft: _Draft, page: str) -> tuple[dict[str, Any], InstanceTyp
     else:
         context, chosen, why = _smallest(draft, shape)
     if draft.recorded.missing:
-        why = draft.recorded.missing[0].message
+        why = "config.json could not be read: " + draft.recorded.missing[0].message.rpartition(": ")[2]
     for key, value in _gpus(draft, chosen).items():
         route = ("requirements", key)
         requirements[key] = (
@@ -320,7 +320,7 @@ def _smallest(draft: _Draft, shape: Shape) -> tuple[int, InstanceTypePlan | None
         fitting = [p for p in plans if p.plan.fits is Fit.YES and p.gpus_needed == p.instance_type.gpu_count]
         # KAITO provisions Azure's nodes; other clouds bring their own.
         azure = [p for p in fitting if p.instance_type.cloud == "azure"]
-        found = next(iter(azure or fitting), None)
+        found = min(azure or fitting, key=lambda p: _size(draft.shared, p), default=None)
         if found is not None or context <= 2048:
             break
         context //= 2
@@ -334,6 +334,16 @@ def _smallest(draft: _Draft, shape: Shape) -> tuple[int, InstanceTypePlan | None
         )
         return min(shape.max_model_len, SENSIBLE_MAX_MODEL_LEN), None, why
     return context, found, _reason(found)
+
+
+def _size(shared: Shared, found: InstanceTypePlan) -> tuple[int, int, str]:
+    """Least memory on the brochure first, then fewest GPUs: 4 × 80GB before 8 × 40GB."""
+    machine = found.instance_type
+    return (
+        shared.gpu_by_name[machine.gpu].nominal_memory.bytes * machine.gpu_count,
+        machine.gpu_count,
+        machine.name,
+    )
 
 
 def _reason(found: InstanceTypePlan) -> str:
@@ -403,7 +413,9 @@ def _runtime(draft: _Draft, requirements: Mapping[str, Any]) -> dict[str, Any]:
         runtime["config"] = config
     code = facts.remote_code
     if draft.recorded.missing:
-        draft.gaps.append("runtimes.0.trustRemoteCode: nobody could read whether the repository holds code")
+        draft.gaps.append(
+            "runtimes.0.trustRemoteCode: nobody could read whether the configuration names code"
+        )
     elif code is not None and code.auto_map:
         targets = ", ".join(printable(str(target)) for target in list(code.auto_map.values())[:2])
         runtime["trustRemoteCode"] = draft.mark(
