@@ -42,6 +42,8 @@ from kaito_catalog.repository import (
 T = TypeVar("T")
 
 ANSWER_LIMIT_BYTES = 64 * 2**20
+RETRY_SECONDS = 1.0
+"""The first wait where nobody says how long; it doubles each time."""
 _FIRST_READ_BYTES = 100_000
 """97 % of safetensors headers are shorter (huggingface_hub's own measurement): one request does."""
 
@@ -219,7 +221,7 @@ class Hub:
                     hint="a proxy may have answered in its place; try again later",
                 )
                 cause = error
-            wait = found.retry_after if found.retry_after is not None else min(0.5 * 2**attempt, 20.0)
+            wait = found.retry_after if found.retry_after is not None else min(RETRY_SECONDS * 2 ** (attempt - 1), 20.0)
             if isinstance(cause, httpx.ConnectError) and attempt == self._attempts:
                 # Where nobody answers, the other models need not wait as long to learn it.
                 self._attempts = 1

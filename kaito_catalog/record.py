@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import Enum
 from pathlib import Path
@@ -40,6 +40,8 @@ Json: TypeAlias = Any
 
 FEW_SHARDS = 2
 """Up to so many headers are read; the Hub's own count of the others is taken where it explains their size."""
+MOST_HEADERS = 16
+"""Where the Hub has no such count, up to so many are read: Mistral's largest has hundreds, and a call is a call."""
 _HEADER_ROOM_BYTES = 2**22
 _CONFIG_LIMIT_BYTES = 8 * 2**20
 _INDEX_LIMIT_BYTES = 64 * 2**20
@@ -127,6 +129,8 @@ class Recorded:
     """As facts.yaml has it."""
     facts: ModelFacts
     missing: tuple[HubError, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What was left out, and how to have it."""
 
     @property
     def text(self) -> str:
@@ -169,6 +173,7 @@ class _Reader:
     recorded_at: date
     all_headers: bool
     missing: list[HubError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def recorded(self) -> Recorded:
         repository = self.snapshot.repository
@@ -193,7 +198,7 @@ class _Reader:
             value["remoteCode"] = self._remote_code(paths, config)
             value["config"] = kept_config(config) or None
         value = {key: part for key, part in value.items() if part is not None}
-        return Recorded(value, _validated(value), tuple(self.missing))
+        return Recorded(value, _validated(value), tuple(self.missing), tuple(self.notes))
 
     def _try(self, function: Callable[[], Any]) -> Any:
         """Read a file; None where it is not for us to read. After that no other is tried."""
@@ -257,6 +262,9 @@ class _Reader:
             tensors = tensor_bytes(counts)
             if tensors is not None and 0 < size - tensors <= _HEADER_ROOM_BYTES * len(loaded):
                 return dict(counts)
+        if len(loaded) > MOST_HEADERS and not self.all_headers:
+            self.notes.append(f"parameters not counted: {len(loaded)} headers would be read (--all-headers)")
+            return None
         total: dict[str, int] = {}
         for path in loaded:
             header = self._try(lambda path=path: self.snapshot.safetensors_header(path))  # type: ignore[misc]
@@ -740,7 +748,8 @@ def record_from(
     recorded = facts_of(snapshot, kind=kind, recorded_at=recorded_at, all_headers=all_headers)
     if recorded.missing:
         raise recorded.missing[0]
-    return recorded, decide(target.recorded, recorded.facts, asked=target.repo_id, accept=accept)
+    decision = decide(target.recorded, recorded.facts, asked=target.repo_id, accept=accept)
+    return recorded, replace(decision, notes=(*decision.notes, *recorded.notes))
 
 
 def record_all(
