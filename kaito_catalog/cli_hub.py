@@ -225,9 +225,8 @@ def run_record(options: argparse.Namespace, tools: Tools) -> int:
                     target, snapshot, kind="local", recorded_at=today, accept=options.accept, all_headers=True
                 )
                 if recorded.facts.revision is None:
-                    tools.say(
-                        f"{target.name}: the directory does not tell its commit; state it with --revision if you know it"
-                    )
+                    hint = "state it with --revision if you know it"
+                    tools.say(f"{target.name}: the directory does not tell its commit; {hint}")
                 show(write(target, recorded, decision))
             except CatalogError as error:
                 show(Result(target, Outcome.FAILED, error=error))

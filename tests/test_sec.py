@@ -8,7 +8,7 @@ from kaito_catalog.checks.base import Check, Context, Finding, Skip, Subject
 from kaito_catalog.diagnostics import Severity
 from tests.test_checks import entry_of
 
-_TRUSTS = "runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 16384}, trustRemoteCode: true}]\n"
+_TRUSTS = "runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 1}, trustRemoteCode: true}]\n"
 _BARE = "facts: {remoteCode: {files: [{path: modeling_example.py}]}}\n"
 
 
