@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup catalog site serve test lint format schema bench clean
+.PHONY: help setup catalog serve test lint format schema bench clean
 
 help: ## say what can be done here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,16 +22,12 @@ $(STAMP): pyproject.toml constraints.txt
 catalog: $(STAMP) ## check the whole catalog, generate everything, build the site
 	@$(BIN)/kaito-catalog check
 	@$(BIN)/kaito-catalog generate
-	@$(MAKE) --no-print-directory site
 	@echo
 	@echo "look at:"
-	@echo "  build/site/index.html             the site (make serve shows it at http://127.0.0.1:8000)"
+	@echo "  build/site/index.html             the site ('make serve' shows it at http://127.0.0.1:8000)"
 	@echo "  build/kaito/model_catalog.yaml    what KAITO takes as it is"
 	@echo "  build/presets/                    the manifests of every model"
 	@echo "next: $(BIN)/kaito-catalog --help"
-
-site: $(STAMP)
-	@$(BIN)/python -m mkdocs build --strict --quiet
 
 serve: $(STAMP) ## show the built site on this machine
 	@cd build/site && ../../$(BIN)/python -m http.server --bind 127.0.0.1 8000
@@ -53,7 +49,7 @@ schema: $(STAMP) ## write schema/*.json from the models
 	@$(BIN)/kaito-catalog schema
 
 bench: $(STAMP) ## accuracy and speed, side by side with others
-	@$(BIN)/python tools/bench_memory.py
+	@$(BIN)/python -m tools.bench_memory
 
 clean: ## remove what was built (not .venv)
 	rm -rf build

@@ -26,7 +26,7 @@ from kaito_catalog.catalog import (
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import check_catalog
 from kaito_catalog.checks.registry import CHECKS, FAMILIES, RULES, rule, selected
-from kaito_catalog.diagnostics import Severity, sort_key
+from kaito_catalog.diagnostics import Diagnostic, Severity, sort_key
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats import schema
 from kaito_catalog.formats.policy import Profile
@@ -38,6 +38,7 @@ from kaito_catalog.reports.plan import instance_types_text, plan_text
 from kaito_catalog.reports.style import wants_color
 from kaito_catalog.reports.summary import plural
 from kaito_catalog.reports.text import diagnostic_text, text
+from kaito_catalog.site import build as site
 from kaito_catalog.source import Document
 
 OK, FAILED, USAGE = 0, 1, 2
@@ -178,7 +179,7 @@ def _codes(values: Sequence[str]) -> list[str]:
 def run_import(options: argparse.Namespace) -> int:
     """`import`."""
     into = Path(options.into) if options.into else _root(options) / "models"
-    diagnostics = []
+    diagnostics: list[Diagnostic] = []
     sources: dict[str, Document] = {}
     written: list[str] = []
     refused = False
@@ -314,6 +315,18 @@ def run_generate(options: argparse.Namespace) -> int:
     counts = Counter(name.split("/")[0] for name in generated.files)
     for tree, count in sorted(counts.items()):
         _emit(f"{shown(output / tree)}: {plural(count, 'file')}\n")
+    config = root.parent / "mkdocs.yml"
+    if options.no_site or not config.is_file() or not site.is_installed():
+        reason = (
+            "--no-site" if options.no_site else f"no {shown(config)}" if not config.is_file() else "no mkdocs"
+        )
+        say(f"the site's pages stay Markdown ({reason})")
+    else:
+        say("building the site (some seconds) …")
+        site.build_site(config, output)
+        _emit(
+            f"{shown(output / site.SITE)}: {plural(len(list((output / site.SITE).rglob('*.html'))), 'page')}\n"
+        )
     return FAILED if unreadable else OK
 
 
@@ -500,6 +513,7 @@ def build_parser() -> argparse.ArgumentParser:
         "  kaito-catalog generate --check          fails when build/ is not up to date\n",
     )
     generator.add_argument("--output", metavar="DIR", default="build", help="default: build")
+    generator.add_argument("--no-site", action="store_true", help="do not turn the site's pages into HTML")
     generator.add_argument(
         "--check", action="store_true", help="write nothing; fail when something would change"
     )

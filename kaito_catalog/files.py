@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 from kaito_catalog.errors import CatalogError
@@ -111,19 +111,37 @@ def replace_tree(root: Path, files: Mapping[str, str]) -> None:
     for name in files:
         check_relative(name)
     root = Path(os.path.abspath(root))
+
+    def fill(staging: Path) -> None:
+        for name in sorted(files):
+            path = staging / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(files[name], encoding="utf-8", newline="\n")
+
+    try:
+        recover_tree(root)
+        if root.is_dir() and not differences(root, files):
+            return
+    except OSError as error:
+        raise CatalogError(f"cannot write {root}: {error.strerror or error}") from error
+    fill_tree(root, fill)
+
+
+def fill_tree(root: Path, fill: Callable[[Path], None]) -> None:
+    """Make `root` what `fill` writes into an empty folder beside it, in one step, as `replace_tree` does.
+
+    Raises:
+        CatalogError: the disk refuses, or `fill` raises it; the old tree is untouched.
+    """
+    root = Path(os.path.abspath(root))
     old = _old_tree(root)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         recover_tree(root)
-        if root.is_dir() and not differences(root, files):
-            return
         staging = Path(tempfile.mkdtemp(prefix=f".{root.name}.new.", dir=root.parent))
         try:
             os.chmod(staging, 0o777 & ~_umask())
-            for name in sorted(files):
-                path = staging / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(files[name], encoding="utf-8", newline="\n")
+            fill(staging)
             if root.exists():
                 os.rename(root, old)
             os.rename(staging, root)

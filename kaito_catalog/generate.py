@@ -10,7 +10,7 @@ from pathlib import Path
 from kaito_catalog import files
 from kaito_catalog.catalog import Catalog, Entry
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.kaito import manifests, model_catalog
+from kaito_catalog.kaito import manifests, markdown_writer, model_catalog
 from kaito_catalog.kaito.model_catalog import LeftOut
 from kaito_catalog.site import api, figures, pages
 from kaito_catalog.site.pages import Finding, ModelPage
@@ -77,6 +77,11 @@ def build(
             gaps.append(LeftOut(entry.name, "everything else", "its files have errors"))
             continue
         models.append(page)
+        _add(
+            result,
+            f"kaito/proposals/{markdown_writer.file_name(page.proposal)}",
+            markdown_writer.write_proposal(page.proposal),
+        )
         if page.manifests.left_out:
             gaps.append(LeftOut(entry.name, "manifests", page.manifests.left_out))
         for name, text in page.manifests.files.items():

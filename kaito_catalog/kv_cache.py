@@ -95,7 +95,7 @@ class Layout:
     bytes_per_token: int
     """What grows with each token: full attention and latents, all layers of this stage, on this GPU."""
     layers: tuple[tuple[LayerCache, int], ...]
-    """The layers by kind with their number, pages aligned but not padded to groups."""
+    """The layers by kind with their number, before pages are made equal and groups padded."""
 
     def blocks(self, max_model_len: int) -> int:
         """Blocks that one request takes from the pool."""
@@ -339,14 +339,11 @@ def plan_layout(
         for i in range(ceil_div(len(members), size))
     ]
     layouts = []
-    start = 0
     for stage, (caches, grows) in enumerate(zip(by_stage, per_token, strict=True)):
         groups = tuple(
             Group(cache.kind, members.count(stage), cache.block_size, cache.page_bytes, cache.window)
             for cache, members in whole
         )
         block_bytes = max(g.layers for g in groups) * unified[0].page_bytes
-        mine = unified[start : start + len(caches)]
-        start += len(caches)
-        layouts.append(Layout(groups, block_bytes, in_flight_tokens, grows, tuple(_count(mine).items())))
+        layouts.append(Layout(groups, block_bytes, in_flight_tokens, grows, tuple(_count(caches).items())))
     return tuple(layouts)

@@ -129,7 +129,7 @@ def activation_peak(
         peak = max(peak, known["hiddenStates"] * hidden + rows * shape.vocab_size * per_logit)
     if shape.tower is not None:
         peak += known["encoder"]
-    return int(known["fixed"] + peak)
+    return int(_by_version(known["fixed"], version) + peak)
 
 
 def overheads(
@@ -166,6 +166,11 @@ def overheads(
     return Overheads(int(non_torch), peak + shape.rope_elements * shape.dtype_bytes + kept_bytes, graphs)
 
 
+def repacked_bytes(mxfp4_bytes: int) -> int:
+    """What loading adds to mxfp4 experts on Hopper."""
+    return int(constants()["loading"]["mxfp4OnHopper"] * mxfp4_bytes)
+
+
 def expected_error(
     *, gpu_name: str | None, memory_bytes: int, vllm_version: str, tensor_parallel_size: int, has_tower: bool
 ) -> int:
@@ -180,6 +185,8 @@ def expected_error(
         share += known["otherVersion"]
         if tensor_parallel_size > 1:
             share += known["tensorParallelOtherVersion"]
+            if version >= version_tuple(known["snapshotMoved"]):
+                share += known["tensorParallelSnapshotMoved"]
     if has_tower:
         share += known["encoder"]
     return ceil_div(int(share * memory_bytes * 1000), 1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -19,10 +20,18 @@ from kaito_catalog.kv_cache import (
     ceil_div,
     plan_layout,
 )
-from kaito_catalog.overheads import Overheads, expected_error, overheads, serve_defaults
+from kaito_catalog.overheads import Overheads, expected_error, overheads, repacked_bytes, serve_defaults
 from kaito_catalog.quantity import gib
 from kaito_catalog.shape import Attention, AttentionKind, LatentAttention, Shape, Unsupported, read_shape
-from kaito_catalog.weights import Split, Uncomputable, absorbed_bytes, split, stages, weights_per_rank
+from kaito_catalog.weights import (
+    Split,
+    Uncomputable,
+    absorbed_bytes,
+    mxfp4_bytes,
+    split,
+    stages,
+    weights_per_rank,
+)
 
 
 class Fit(Enum):
@@ -131,6 +140,8 @@ class InstanceTypePlan:
     plan: Plan
     gpus_needed: int | None
     """The fewest of its GPUs that serve the context; None where not even all of them do, or it is unknown."""
+    nodes_needed: int | None
+    """The fewest nodes that do, one pipeline stage each; None where MOST_NODES do not, or it is unknown."""
     note: str | None
     """In words, where not all GPUs of the node are used or needed."""
 
@@ -140,6 +151,9 @@ STORED_TOLERANCE = 0.75
 configuration does not say how."""
 REPLICATED_SHARE = 0.02
 """Where only the stored size is known: what norms, routers and repacking may add to an even division."""
+
+HOPPER = 9
+"""Major compute capability of H100 and H200."""
 
 _ORDER = {Fit.YES: 0, Fit.TIGHT: 1, Fit.NO: 2, Fit.UNKNOWN: 3}
 
@@ -276,6 +290,7 @@ def make_plan(
         tensor_parallel_size=tp,
         data_parallel_size=parallelism.data_parallel_size,
         enable_expert_parallel=parallelism.enable_expert_parallel,
+        compute_capability=gpu.compute_capability,
     )
     weights = _weights(shape, stored, by, parallelism)
     if isinstance(weights, Uncomputable):
@@ -298,6 +313,8 @@ def make_plan(
         return _unknown(layouts.reason, "kvCache", *common)
     budget = math.ceil(gpu.memory_bytes * settings.gpu_memory_utilization)
     kept = absorbed_bytes(shape, by) // pipeline
+    if gpu.compute_capability is None or int(gpu.compute_capability) == HOPPER:
+        kept += repacked_bytes(mxfp4_bytes(shape, by)) // pipeline
     beside = [
         overheads(
             shape,
@@ -494,6 +511,35 @@ def smallest_gpu_count(
     return None
 
 
+MOST_NODES = 8
+
+
+def smallest_node_count(
+    shape: Shape | Unsupported,
+    *,
+    stored: StoredSize | None = None,
+    gpu: PlanGpu,
+    tensor_parallel_size: int,
+    settings: Settings,
+    vllm_version: str,
+) -> int | None:
+    """The fewest nodes, one pipeline stage each (as KAITO starts several), that fit; tight counts."""
+    for nodes in range(1, MOST_NODES + 1):
+        plan = make_plan(
+            shape,
+            stored=stored,
+            gpu=gpu,
+            parallelism=Parallelism(tensor_parallel_size, nodes),
+            settings=settings,
+            vllm_version=vllm_version,
+        )
+        if plan.fits in (Fit.YES, Fit.TIGHT):
+            return nodes
+        if plan.fits is Fit.UNKNOWN:
+            return None
+    return None
+
+
 def plan_gpu(shared: Shared, name: str) -> PlanGpu:
     """The GPU of that name in gpus.yaml, or just its name where it is not listed."""
     gpu = shared.gpu(name)
@@ -567,13 +613,27 @@ def instance_type_plans(
             )
             if note is None and needed is not None and needed < instance_type.gpu_count:
                 note = f"{needed} of its {instance_type.gpu_count} GPUs would do"
-        found.append(InstanceTypePlan(instance_type, plan, needed, note))
+        nodes = 1 if needed is not None else None
+        if plan.fits is Fit.NO and plan.limited_by in ("weights", "overheads", "kvCache"):
+            nodes = smallest_node_count(
+                shape,
+                stored=stored,
+                gpu=gpu,
+                tensor_parallel_size=size,
+                settings=asked,
+                vllm_version=vllm_version,
+            )
+        found.append(InstanceTypePlan(instance_type, plan, needed, nodes, note))
 
-    def order(item: InstanceTypePlan) -> tuple[int, int, str]:
-        memory = (item.plan.gpu.memory_bytes or 0) * item.instance_type.gpu_count
-        return _ORDER[item.plan.fits], memory, item.instance_type.name
+    return tuple(sorted(found, key=_smallest_first))
 
-    return tuple(sorted(found, key=order))
+
+def _smallest_first(item: InstanceTypePlan) -> tuple[int, int, int, str]:
+    """What fits first, then by GPU memory, then by the size in the name: g5.xlarge comes before g5.16xlarge."""
+    memory = (item.plan.gpu.memory_bytes or 0) * item.instance_type.gpu_count
+    multiple = re.search(r"\.([0-9]*)xlarge\Z", item.instance_type.name)
+    name = item.instance_type.name
+    return _ORDER[item.plan.fits], memory, int(multiple[1] or 1) if multiple else 0, name
 
 
 def to_json(plan: Plan) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from kaito_catalog.catalog import Shared, read_entry, shown
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.policy import Profile
-from kaito_catalog.formats.proposal import Proposal, known_count
+from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.plan import (
     Fit,
     InstanceTypePlan,
@@ -155,9 +155,8 @@ def _choose_context(
 ) -> tuple[int, str]:
     if request.max_model_len:
         return request.max_model_len, "as asked"
-    claimed = known_count(proposal.requirements.context_length) if proposal else None
-    if claimed:
-        return claimed, "the proposal's contextLength"
+    if proposal and proposal.max_model_len:
+        return proposal.max_model_len, "the proposal's context"
     if isinstance(shape, Shape) and shape.max_model_len <= DEFAULT_MAX_MODEL_LEN:
         return shape.max_model_len, "the model's own limit"
     return DEFAULT_MAX_MODEL_LEN, "chosen here: nothing was asked for"

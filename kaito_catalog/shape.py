@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias, cast
@@ -168,6 +168,22 @@ class Experts:
 FeedForward: TypeAlias = Mlp | Experts
 
 
+class Scheme(Enum):
+    """How one module's weights are stored on the GPU, as vLLM's linear methods allocate them."""
+
+    FP8_BLOCK = "fp8-block"
+    FP8_TENSOR = "fp8-tensor"
+    EIGHT_BIT_CHANNEL = "8-bit-channel"
+    """fp8 or int8 with a scale per output."""
+    MXFP4_EXPERTS = "mxfp4-experts"
+    """Only the experts are quantised."""
+    NVFP4 = "nvfp4"
+    GROUPED_INT = "grouped-int"
+    """compressed-tensors' pack-quantized: packed integers, a scale per group."""
+    AWQ = "awq"
+    GPTQ = "gptq"
+
+
 @dataclass(frozen=True)
 class Layer:
     """One layer of the decoder."""
@@ -177,6 +193,8 @@ class Layer:
     norm_elements: int
     unquantized: tuple[str, ...] = ()
     """Modules of this layer that keep the model's dtype: their names below the layer, `*` allowed."""
+    schemes: tuple[tuple[str, Scheme], ...] = ()
+    """Under mixed quantisation: the modules of this layer that are quantised, and how."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +219,17 @@ class Tower:
     """None: a tower whose size nobody here can compute."""
     plain_elements: int = 0
     """Norms, embeddings, convolutions: replicated."""
+    divided: bool = True
+    """Whether tensor parallelism cuts it, so that its heads must be a multiple of the ranks."""
+
+
+class Place(Enum):
+    """Parts that most models have on one pipeline stage, and some on all."""
+
+    EMBEDDING = "embedding"
+    HEAD = "head"
+    NORM = "norm"
+    TOWER = "tower"
 
 
 @dataclass(frozen=True)
@@ -209,14 +238,19 @@ class Quantization:
 
     method: str
     """fp8, mxfp4, compressed-tensors, modelopt, awq, gptq …"""
-    bits: int | None = None
+    scheme: Scheme | None
+    """None where a module has its own (`mixed`), or where nobody here knows the method."""
+    mixed: bool = False
+    bits: int = 8
     group_size: int | None = None
     weight_block: tuple[int, int] | None = None
     static_activations: bool = False
     ignored: tuple[str, ...] = ()
-    """Modules that keep the model's dtype, as the configuration names them."""
-    format: str | None = None
-    """The variant within the method, such as NVFP4 or pack-quantized."""
+    """Modules outside the layers, and regular expressions, that keep the model's dtype."""
+    lm_head: Scheme | None = None
+    """Where the output embedding is quantised."""
+    problem: str | None = None
+    """Why the bytes cannot be computed, where they cannot."""
     kv_cache_dtype: str | None = None
     """What the configuration asks of the KV cache where nobody else does."""
 
@@ -243,6 +277,8 @@ class Shape:
     plain_elements: int = 0
     """Parameters outside the layers that every rank holds."""
     lm_head_bias: bool = False
+    on_every_stage: frozenset[Place] = frozenset()
+    """What vLLM builds on every pipeline stage, needed there or not."""
 
     @property
     def dtype_bytes(self) -> int:
@@ -530,13 +566,14 @@ def _rope_elements(text: _Fields, head_dim: int) -> int:
     return int(min(positions, LONGEST_CONTEXT) * head_dim * min(partial, 1.0)) * max(1, len(ropes))
 
 
-def _ignored(section: _Fields) -> tuple[str, ...]:
-    found: list[str] = []
+def _ignored(section: _Fields) -> tuple[str, ...] | None:
+    """The modules that are left alone; None where no such list was found."""
+    found: list[str] | None = None
     for name in ("modules_to_not_convert", "ignore", "ignored_layers", "exclude_modules", "exclude"):
         value = section.values.get(name)
         if isinstance(value, list):
-            found += [v for v in value if isinstance(v, str)]
-    return tuple(found)
+            found = [*(found or []), *(v for v in value if isinstance(v, str))]
+    return None if found is None else tuple(found)
 
 
 def _kv_cache_dtype(section: _Fields, method: str) -> str | None:
@@ -552,54 +589,222 @@ def _kv_cache_dtype(section: _Fields, method: str) -> str | None:
     return None
 
 
+def _block(section: _Fields, name: str) -> tuple[int, int] | None:
+    block = section.values.get(name)
+    if block is None:
+        return None
+    if not (isinstance(block, list) and len(block) == 2):
+        raise _UnreadableError(f"{section.path(name)} is not two sizes", section.path(name))
+    sizes = [b for b in block if isinstance(b, int) and not isinstance(b, bool) and 0 < b <= 2**16]
+    if len(sizes) != 2:
+        raise _UnreadableError(f"{section.path(name)} is not two sizes", section.path(name))
+    return sizes[0], sizes[1]
+
+
+MODELOPT_SCHEMES = {
+    "FP8": Scheme.FP8_TENSOR,
+    "NVFP4": Scheme.NVFP4,
+    "W4A16_NVFP4": Scheme.NVFP4,
+}
+
+
 def _quantization(source: _Source) -> Quantization | None:
     section = source.root.section("quantization_config") or source.text.section("quantization_config")
-    if section is None and "compression_config" in source.root:
-        section = source.root.section("compression_config")
-    if section is None and source.quant_file is not None:
+    section = section or source.root.section("compression_config")
+    from_file = section is None and source.quant_file is not None
+    if from_file and source.quant_file is not None:
         section = _Fields(source.quant_file, "hf_quant_config.").section("quantization")
     if section is None:
         return None
-    algorithm = section.text("quant_algo")
-    method = section.text("quant_method") or ("modelopt" if algorithm else None)
+    method = section.text("quant_method") or ("modelopt" if from_file else None)
     if method is None:
-        raise _UnreadableError(f"{section.where}quant_method is missing", f"{section.where}quant_method")
-    block = section.values.get("weight_block_size")
-    blocks: tuple[int, int] | None = None
-    if isinstance(block, list):
-        if len(block) != 2 or not all(
-            isinstance(b, int) and not isinstance(b, bool) and b > 0 for b in block
-        ):
-            raise _UnreadableError(f"{section.where}weight_block_size is not two sizes", "weight_block_size")
-        blocks = (cast(int, block[0]), cast(int, block[1]))
-    return Quantization(
+        problem = "its quantization_config names no quant_method"
+        return Quantization("unnamed", None, problem=problem)
+    ignored = _ignored(section)
+    plain = Quantization(
         method,
-        bits=section.optional("bits", "w_bit", most=64),
-        group_size=section.optional("group_size", "q_group_size")
-        if section.values.get("group_size") != -1
-        else None,
-        weight_block=blocks,
-        static_activations=section.text("activation_scheme") == "static",
-        ignored=_ignored(section),
-        format=algorithm or section.text("format"),
+        None,
+        ignored=ignored or (),
         kv_cache_dtype=_kv_cache_dtype(section, method),
+        problem=f"no plan for weights quantised with {method[:40]}",
+    )
+    match method:
+        case "fp8":
+            if section.text("quant_algo") is not None:
+                return replace(plain, problem="no plan for fp8 with a second quantisation within")
+            block = _block(section, "weight_block_size")
+            return replace(
+                plain,
+                scheme=Scheme.FP8_BLOCK if block else Scheme.FP8_TENSOR,
+                weight_block=block,
+                static_activations=section.text("activation_scheme") == "static",
+                problem=None,
+            )
+        case "mxfp4":
+            return replace(plain, scheme=Scheme.MXFP4_EXPERTS, problem=None)
+        case "modelopt":
+            return _modelopt(section, plain, ignored is not None)
+        case "compressed-tensors":
+            return _compressed_tensors(section, plain)
+        case "awq" | "gptq":
+            bits = section.count("bits", "w_bit", default=4, most=8, least=2)
+            group = section.values.get("group_size", section.values.get("q_group_size", 128))
+            if not isinstance(group, int) or isinstance(group, bool) or group < 1:
+                return plain
+            if section.values.get("dynamic") or 32 % bits:
+                return plain
+            scheme = Scheme.AWQ if method == "awq" else Scheme.GPTQ
+            return replace(plain, scheme=scheme, bits=bits, group_size=group, problem=None)
+        case _:
+            return plain
+
+
+def _modelopt(section: _Fields, plain: Quantization, has_list: bool) -> Quantization:
+    algorithm = section.text("quant_algo") or ""
+    modules = section.values.get("quantized_layers")
+    if algorithm == "MIXED_PRECISION" and isinstance(modules, dict):
+        head = modules.get("lm_head")
+        lm_head = MODELOPT_SCHEMES.get(str(head.get("quant_algo"))) if isinstance(head, dict) else None
+        return replace(
+            plain,
+            mixed=True,
+            static_activations=True,
+            lm_head=lm_head,
+            group_size=section.count("group_size", default=16),
+            problem=None,
+        )
+    scheme = MODELOPT_SCHEMES.get(algorithm)
+    if scheme is None:
+        return replace(plain, problem=f"no plan for weights quantised with modelopt {algorithm[:40]}")
+    if not has_list:
+        return replace(plain, problem="nobody has read which modules its quantisation leaves alone")
+    return replace(
+        plain,
+        scheme=scheme,
+        static_activations=True,
+        group_size=section.count("group_size", default=16),
+        problem=None,
+    )
+
+
+def _compressed_tensors(section: _Fields, plain: Quantization) -> Quantization:
+    groups = section.section("config_groups")
+    if groups is None or len(groups.values) != 1:
+        return replace(plain, problem="no plan for compressed-tensors with several groups")
+    group = groups.section(next(iter(groups.values)))
+    weights = group.section("weights") if group else None
+    if group is None or weights is None or group.values.get("targets", ["Linear"]) != ["Linear"]:
+        return replace(plain, problem="no plan for these targets of compressed-tensors")
+    bits = weights.count("num_bits", most=16)
+    strategy = weights.text("strategy")
+    activations = group.section("input_activations")
+    static = activations is not None and activations.values.get("dynamic") is False
+    kind = section.text("format") or group.text("format") or ""
+    block = _block(weights, "block_structure")
+    scheme: Scheme | None = None
+    size: int | None = None
+    if bits == 8 and strategy == "channel" and not static:
+        scheme = Scheme.EIGHT_BIT_CHANNEL
+    elif bits == 8 and strategy == "tensor":
+        scheme = Scheme.FP8_TENSOR
+    elif bits == 8 and strategy == "block" and block is not None:
+        scheme = Scheme.FP8_BLOCK
+    elif bits == 4 and "nvfp4" in kind:
+        scheme, size, static = Scheme.NVFP4, 16, True
+    elif bits in (4, 8) and kind == "pack-quantized" and not weights.values.get("actorder"):
+        scheme, size = Scheme.GROUPED_INT, weights.count("group_size", default=0, least=0) or None
+        if size is None:
+            scheme = None
+    if scheme is None:
+        problem = f"no plan for weights quantised with compressed-tensors {kind[:40]}"
+        return replace(plain, problem=problem)
+    return replace(
+        plain,
+        scheme=scheme,
+        bits=bits,
+        group_size=size,
+        weight_block=block if scheme is Scheme.FP8_BLOCK else None,
+        static_activations=static,
+        problem=None,
     )
 
 
 _LAYER_NAME = re.compile(r"(?:^|\.)layers\.(\d+)(?:\.(.*)|(\*))$")
 
 
-def _per_layer(quantization: Quantization, count: int) -> list[tuple[str, ...]]:
-    """The names of `ignored` sorted to the layers they speak of."""
-    found: list[set[str]] = [set() for _ in range(count)]
-    for name in quantization.ignored:
+_PARTS = {
+    "block_sparse_moe": "mlp",
+    "feed_forward": "mlp",
+    "shared_experts": "shared_expert",
+}
+_MIXER_PARTS = {
+    "q_proj": "self_attn.q_proj",
+    "k_proj": "self_attn.k_proj",
+    "v_proj": "self_attn.v_proj",
+    "o_proj": "self_attn.o_proj",
+    "in_proj": "mixer.in_proj",
+    "out_proj": "mixer.out_proj",
+}
+
+
+def _local_name(rest: str) -> str:
+    """A module's name below its layer in the words of weights.py, whatever the checkpoint calls it."""
+    parts = rest.split(".")
+    if parts[0] == "mixer" and len(parts) > 1:
+        known = _MIXER_PARTS.get(parts[1])
+        parts = known.split(".") + parts[2:] if known else ["mlp", *parts[1:]]
+    parts = [
+        _PARTS.get(part.rstrip("*"), part.rstrip("*")) + ("*" if part.endswith("*") else "") for part in parts
+    ]
+    if parts[:2] in (["mlp", "experts"], ["moe", "experts"]):
+        # Single experts are listed one by one; they have one scheme in vLLM.
+        return ".".join(parts[:2])
+    return ".".join(parts)
+
+
+def _per_layer(names: Iterable[str], count: int) -> list[dict[str, str]]:
+    """Names of modules sorted to the layers they lie in: the name below the layer to the whole name."""
+    found: list[dict[str, str]] = [{} for _ in range(count)]
+    for name in names:
         match = _LAYER_NAME.search(name)
-        if match and int(match[1]) < count:
+        # Draft layers (MTP) are not loaded, and count from 0 again.
+        if match and int(match[1]) < count and not name.startswith("mtp"):
             rest = match[2] or "*"
-            # Norms and biases are never quantised: leaving them out keeps equal layers equal.
-            if not rest.endswith(("norm", "bias", ".gate", "norm.weight")):
-                found[int(match[1])].add(rest)
-    return [tuple(sorted(names)) for names in found]
+            # Norms, routers and biases are never quantised: leaving them out keeps equal layers equal.
+            if not rest.endswith(("norm", "bias", ".gate", "norm.weight", "router", "conv1d", "_gate")):
+                found[int(match[1])][_local_name(rest)] = name
+    return found
+
+
+def _with_quantization(
+    layers: list[Layer], quantization: Quantization, modules: Mapping[str, Json]
+) -> list[Layer]:
+    """The layers, each with the names of its modules that are quantised differently from the rest."""
+    if quantization.mixed:
+        schemes = {
+            name: MODELOPT_SCHEMES[algorithm]
+            for name, how in modules.items()
+            if isinstance(how, dict) and (algorithm := str(how.get("quant_algo"))) in MODELOPT_SCHEMES
+        }
+        listed = _per_layer(schemes, len(layers))
+        return [
+            replace(x, schemes=tuple(sorted(((k, schemes[v]) for k, v in mine.items()), key=lambda p: p[0])))
+            for x, mine in zip(layers, listed, strict=True)
+        ]
+    listed = _per_layer(quantization.ignored, len(layers))
+    return [replace(x, unquantized=tuple(sorted(mine))) for x, mine in zip(layers, listed, strict=True)]
+
+
+def _quantized_modules(source: _Source) -> Mapping[str, Json]:
+    for fields in (source.root, source.text):
+        section = fields.section("quantization_config")
+        if section is not None and isinstance(section.values.get("quantized_layers"), dict):
+            return cast(Mapping[str, Json], section.values["quantized_layers"])
+    if source.quant_file is not None:
+        inner = source.quant_file.get("quantization")
+        if isinstance(inner, dict) and isinstance(inner.get("quantized_layers"), dict):
+            return cast(Mapping[str, Json], inner["quantized_layers"])
+    return {}
 
 
 def _shape(
@@ -616,14 +821,10 @@ def _shape(
     text = source.text
     hidden = text.count("hidden_size")
     quantization = _quantization(source)
-    if quantization is not None and quantization.ignored:
-        layers = [
-            replace(x, unquantized=names)
-            for x, names in zip(layers, _per_layer(quantization, len(layers)), strict=True)
-        ]
-        quantization = replace(
-            quantization, ignored=tuple(n for n in quantization.ignored if "layers." not in n)
-        )
+    if quantization is not None:
+        layers = _with_quantization(layers, quantization, _quantized_modules(source))
+        kept = tuple(n for n in quantization.ignored if n.startswith("re:") or not _LAYER_NAME.search(n))
+        quantization = replace(quantization, ignored=kept)
     return Shape(
         architecture=source.architecture,
         hidden_size=hidden,
@@ -983,7 +1184,9 @@ def _deepseek(source: _Source) -> Shape:
         ("n_routed_experts",),
         shared=Mlp(width * shared_count) if shared_count else None,
         correction_bias=text.text("topk_method") == "noaux_tc",
-        router_bytes=4 if text.text("moe_router_dtype") == "float32" else 0,
+        router_bytes=4
+        if text.text("moe_router_dtype") == "float32" or source.root.text("model_type") == "glm_moe_dsa"
+        else 0,
     )
     first = text.count("first_k_dense_replace", default=0, least=0)
     step = text.count("moe_layer_freq", default=1)
@@ -1001,7 +1204,7 @@ def _deepseek(source: _Source) -> Shape:
             mixer = replace(attention, indexer=indexer, sparse=True)
         is_moe = i >= first and i % step == 0
         layers.append(Layer(mixer, experts if is_moe else dense, norms))
-    tower = _moonvit_tower(source)
+    tower = _moonvit_tower(source) if source.architecture.startswith("Kimi") else None
     return _shape(source, layers, tied=False, rope_dim=attention.qk_rope_head_dim, tower=tower)
 
 
@@ -1113,6 +1316,194 @@ def _nemotron_h(source: _Source) -> Shape:
     return _shape(source, layers, tied=False, rope_dim=rope_dim)
 
 
+def _gemma4(source: _Source) -> Shape:
+    """Gemma 4: sliding layers with small heads, global ones with large; some read another layer's cache."""
+    text = source.text
+    hidden = text.count("hidden_size")
+    count = _num_layers(text)
+    types = _layer_types(text, count)
+    if types is None or set(types) - {"sliding_attention", "full_attention"}:
+        field = text.path("layer_types")
+        raise _UnreadableError(f"{field} is missing or names a kind nobody knows", field)
+    window = text.count("sliding_window", most=LONGEST_CONTEXT)
+    family = _Family(head_dim=256, head_norms=2, tied=True)
+    sliding = _attention(text, family, sliding_window=window)
+    head_dim = text.count("global_head_dim", default=sliding.head_dim)
+    kv_heads = sliding.num_key_value_heads
+    if text.flag("attention_k_eq_v"):
+        kv_heads = text.count("num_global_key_value_heads", default=kv_heads, most=2**16)
+    if sliding.num_attention_heads % kv_heads:
+        field = text.path("num_global_key_value_heads")
+        raise _UnreadableError(f"attention heads are not a multiple of {kv_heads} KV heads", field)
+    full = replace(
+        sliding, sliding_window=None, head_dim=head_dim, v_head_dim=head_dim, num_key_value_heads=kv_heads
+    )
+    shared = text.count("num_kv_shared_layers", default=0, least=0, most=MOST_LAYERS)
+    first_shared = count - shared if shared else count
+    per_layer = text.optional("hidden_size_per_layer_input") or 0
+    norms = 4 * hidden
+    experts: Experts | None = None
+    if text.flag("enable_moe_block"):
+        experts = replace(
+            Experts(
+                text.count("num_experts", most=2**16),
+                text.count("top_k_experts", most=2**16),
+                text.count("moe_intermediate_size", "expert_intermediate_size"),
+            ),
+            # The router's scale, and one scale per expert.
+            extra_elements=hidden + text.count("num_experts"),
+        )
+        norms += 3 * hidden
+    if per_layer:
+        norms += 2 * hidden * per_layer + hidden  # gate, projection and norm of the per-layer embedding
+    width = text.count("intermediate_size")
+    layers = []
+    for i, kind in enumerate(types):
+        is_shared = i >= first_shared > 0
+        mixer = replace(sliding if kind == "sliding_attention" else full, shares_cache=is_shared)
+        mlp = Mlp(width * (2 if is_shared and text.flag("use_double_wide_mlp") else 1))
+        block: FeedForward = replace(experts, dense=mlp) if experts else mlp
+        layers.append(Layer(mixer, block, norms))
+    embedding = plain = 0
+    if per_layer:
+        vocabulary = -(-text.count("vocab_size_per_layer_input") // 64) * 64
+        # One embedding for all layers and its projection, divided; one norm, not.
+        embedding = (vocabulary + hidden) * per_layer * count
+        plain = per_layer
+    return _shape(
+        source,
+        layers,
+        tied=True,
+        rope_dim=head_dim,
+        tower=_gemma4_tower(source),
+        embedding_elements=embedding,
+        plain_elements=plain,
+    )
+
+
+def _gemma4_tower(source: _Source) -> Tower | None:
+    """transformers' Gemma 4 encoders, which vLLM 0.25.1 (gemma4_mm.py) uses as they are: never divided."""
+    vision, audio = _vision(source), source.root.section("audio_config")
+    if vision is None and audio is None:
+        return None
+    hidden = source.text.count("hidden_size")
+    plain = 0
+    matrices: list[Matrix] = []
+
+    def whole(inputs: int, outputs: int, count: int = 1, bias: bool = False) -> None:
+        matrices.append(Matrix(inputs, outputs, "none", bias, count))
+
+    if vision is not None and "mm_embed_dim" in vision:  # Gemma 4 12B: no encoder, patches are embedded
+        width = vision.count("mm_embed_dim")
+        patch = 3 * vision.count("model_patch_size") ** 2
+        plain += vision.count("mm_posemb_size") * 2 * width + 2 * patch + 4 * width
+        matrices.append(Matrix(patch, width, "column"))
+        whole(vision.count("output_proj_dims", default=width), hidden)
+    elif vision is not None:
+        width = vision.count("hidden_size")
+        depth = vision.count("num_hidden_layers", most=MOST_LAYERS)
+        heads = vision.count("num_attention_heads")
+        head_dim = vision.count("head_dim", default=width // heads)
+        wide = vision.count("intermediate_size")
+        kv_width = vision.count("num_key_value_heads", default=heads) * head_dim
+        plain += 2 * vision.count("position_embedding_size", default=10240) * width
+        plain += depth * (2 * head_dim + 4 * width)
+        whole(3 * vision.count("patch_size", default=16) ** 2, width)
+        whole(width, heads * head_dim, depth)
+        whole(width, kv_width, 2 * depth)
+        whole(heads * head_dim, width, depth)
+        whole(width, wide, 2 * depth)
+        whole(wide, width, depth)
+        whole(width, hidden)
+    if audio is not None and "audio_embed_dim" in audio:
+        whole(audio.count("audio_embed_dim"), hidden)
+    elif audio is not None:
+        width = audio.count("hidden_size")
+        depth = audio.count("num_hidden_layers", most=MOST_LAYERS)
+        heads = audio.count("num_attention_heads")
+        channels = audio.values.get("subsampling_conv_channels")
+        if not (
+            isinstance(channels, list) and len(channels) == 2 and all(isinstance(c, int) for c in channels)
+        ):
+            raise _UnreadableError(
+                "audio_config.subsampling_conv_channels is not two counts", "subsampling_conv_channels"
+            )
+        first, second = cast(list[int], channels)
+        kernel = audio.count("conv_kernel_size", default=5)
+        out = audio.count("output_proj_dims", default=1536)
+        plain += 9 * first + first + 9 * first * second + second
+        # Norms of two feed-forward blocks, of the convolution and around attention; scales of one head.
+        plain += depth * (4 * width + 2 * width + 3 * width + width // heads + kernel * width)
+        whole(second * 32, width)
+        whole(width, 4 * width, 2 * depth)
+        whole(4 * width, width, 2 * depth)
+        whole(width, width, 5 * depth)
+        whole(width, 2 * width, depth)
+        whole(width, width, depth)
+        whole(width, out, bias=True)
+        whole(out, hidden)
+    return Tower("vision", 1, tuple(matrices), plain, divided=False)
+
+
+def _llama4(source: _Source) -> Shape:
+    """Llama 4: three layers of chunked attention, then one that sees all; experts, or in turn with dense."""
+    text = source.text
+    hidden = text.count("hidden_size")
+    count = _num_layers(text)
+    chunk = text.optional("attention_chunk_size", most=LONGEST_CONTEXT)
+    attention = _attention(text, _LLAMA)
+    width = text.count("intermediate_size")
+    step = text.count("interleave_moe_layer_step", default=1, least=0)
+    experts = replace(_experts(text, ("num_local_experts",), ("intermediate_size",)), shared=Mlp(width))
+    dense = Mlp(text.count("intermediate_size_mlp", default=width))
+    rope = text.values.get("no_rope_layers")
+    # Llama4TextConfig: every fourth layer has no rope, and those see the whole context.
+    interval = text.count("no_rope_layer_interval", default=4)
+    layers = []
+    for i in range(count):
+        is_global = (i + 1) % interval == 0
+        if isinstance(rope, list) and len(rope) == count:
+            is_global = rope[i] == 0
+        mixer = replace(attention, chunk=None if is_global else chunk)
+        is_moe = step > 0 and (i + 1) % step == 0
+        layers.append(Layer(mixer, experts if is_moe else dense, 2 * hidden))
+    return _shape(source, layers, tied=False, rope_dim=attention.head_dim, tower=_llama4_tower(source))
+
+
+def _llama4_tower(source: _Source) -> Tower | None:
+    """vLLM 0.25.1's mllama4.py with Llama4VisionConfig's defaults (transformers)."""
+    if not source.architecture.endswith("ForConditionalGeneration"):
+        return None
+    vision = _vision(source) or _Fields({}, "vision_config.")
+    width = vision.count("hidden_size", default=768)
+    depth = vision.count("num_hidden_layers", default=34, most=MOST_LAYERS)
+    wide = vision.count("intermediate_size", default=5632)
+    patch = vision.count("patch_size", default=14)
+    patches = (vision.count("image_size", default=448) // patch) ** 2
+    middle = vision.count("projector_input_dim", default=4096)
+    out = vision.count("projector_output_dim", default=4096)
+    return Tower(
+        "vision",
+        vision.count("num_attention_heads", default=16),
+        (
+            Matrix(3 * patch * patch, width, "column", bias=False),
+            Matrix(width, 3 * width, "column", count=depth),
+            Matrix(width, width, "row", count=depth),
+            Matrix(width, wide, "column", count=depth),
+            Matrix(wide, width, "row", count=depth),
+            Matrix(wide, middle, "column", bias=False),
+            Matrix(middle, out, "row", bias=False),
+            Matrix(
+                vision.count("vision_output_dim", default=7680),
+                source.text.count("hidden_size"),
+                "column",
+                bias=False,
+            ),
+        ),
+        width + (patches + 1) * width + 4 * width + depth * 4 * width,
+    )
+
+
 _Reader: TypeAlias = Callable[[_Source], Shape]
 
 READERS: dict[str, _Reader] = {
@@ -1143,8 +1534,12 @@ READERS: dict[str, _Reader] = {
     "Qwen3_5MoeForCausalLM": _qwen_hybrid,
     "Qwen3_5MoeForConditionalGeneration": _qwen_hybrid,
     "NemotronHForCausalLM": _nemotron_h,
+    "Gemma4ForCausalLM": _gemma4,
+    "Gemma4ForConditionalGeneration": _gemma4,
+    "Gemma4UnifiedForConditionalGeneration": _gemma4,
+    "Llama4ForCausalLM": _llama4,
+    "Llama4ForConditionalGeneration": _llama4,
     "Mistral3ForConditionalGeneration": _dense(_LLAMA, _pixtral_tower),
-    "PixtralForConditionalGeneration": _dense(_LLAMA, _unknown_tower),
     "Qwen2_5_VLForConditionalGeneration": _dense(_QWEN2, _qwen2_5_vl_tower),
     "Qwen3VLForConditionalGeneration": _dense(_QWEN3, _qwen3_vl_tower),
     "Qwen3VLMoeForConditionalGeneration": _mixture(
@@ -1152,6 +1547,44 @@ READERS: dict[str, _Reader] = {
     ),
 }
 """Every architecture a plan knows, by its name in config.json, and what reads it."""
+
+
+ON_EVERY_STAGE = {
+    "GptOssForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
+    "Qwen2MoeForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
+    "Qwen3MoeForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
+    "MixtralForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
+    "Qwen3NextForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD}),
+    "GemmaForCausalLM": frozenset({Place.EMBEDDING, Place.NORM}),
+    "Gemma2ForCausalLM": frozenset({Place.EMBEDDING, Place.NORM}),
+    "Gemma4ForCausalLM": frozenset({Place.EMBEDDING, Place.NORM}),
+    "Gemma4ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.NORM, Place.TOWER}),
+    "Gemma4UnifiedForConditionalGeneration": frozenset({Place.EMBEDDING, Place.NORM, Place.TOWER}),
+    "Llama4ForConditionalGeneration": frozenset({Place.TOWER}),
+    "Mistral3ForConditionalGeneration": frozenset({Place.TOWER}),
+    "PixtralForConditionalGeneration": frozenset({Place.TOWER}),
+    "Qwen3VLForConditionalGeneration": frozenset({Place.TOWER}),
+    "Qwen3VLMoeForConditionalGeneration": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM, Place.TOWER}),
+    "KimiK25ForConditionalGeneration": frozenset({Place.TOWER}),
+    "Qwen2_5_VLForConditionalGeneration": frozenset({Place.TOWER}),
+    "NemotronHForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
+    "Gemma3ForCausalLM": frozenset({Place.EMBEDDING, Place.NORM}),
+    "Gemma3ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.NORM, Place.TOWER}),
+    "Qwen3_5ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.TOWER}),
+    "Qwen3_5MoeForConditionalGeneration": frozenset({Place.EMBEDDING, Place.TOWER}),
+}
+"""Classes of vLLM 0.25.1 that do not ask which stage they are on before they build these parts."""
+
+BY_MODEL_TYPE = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "granite": "GraniteForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+}
+"""What vLLM takes where config.json names no architecture (transformers' table of causal models)."""
 
 
 def read_shape(config: Config, *, quantization: Config | None = None) -> Shape | Unsupported:
@@ -1184,47 +1617,118 @@ def _read_shape(config: Config, quantization: Config | None) -> Shape | Unsuppor
         config = _from_params(_Fields(config))
     architecture = _architecture(config)
     if architecture is None:
+        model_type = config.get("model_type")
+        architecture = BY_MODEL_TYPE.get(model_type) if isinstance(model_type, str) else None
+    if architecture is None:
         return Unsupported("the configuration names no architecture", "architectures")
     reader = READERS.get(architecture)
     if reader is None:
         return Unsupported(f"no plan for the architecture {architecture[:80]}", "architectures", architecture)
     root = _Fields(config)
     text = root.section("text_config") or root
-    return reader(_Source(architecture, root, text, quantization))
+    shape = reader(_Source(architecture, root, text, quantization))
+    return replace(shape, on_every_stage=ON_EVERY_STAGE.get(architecture, frozenset()))
 
 
 def _from_params(params: _Fields) -> Config:
-    """Mistral's params.json in config.json's words (vLLM's MistralConfigParser does the same)."""
-    if "moe" in params or "q_lora_rank" in params or "kv_lora_rank" in params:
-        raise _UnreadableError("no plan for a params.json with experts or latent attention", "moe")
-    config: dict[str, Json] = {
-        "architectures": [
-            "PixtralForConditionalGeneration" if "vision_encoder" in params else "MistralForCausalLM"
-        ],
-        "tie_word_embeddings": params.flag("tied_embeddings"),
-    }
+    """Mistral's params.json in config.json's words (vLLM 0.25.1, transformers_utils/configs/mistral.py)."""
     names = {
         "hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads",
         "num_key_value_heads": "n_kv_heads", "intermediate_size": "hidden_dim", "head_dim": "head_dim",
-        "vocab_size": "vocab_size",
+        "vocab_size": "vocab_size", "q_lora_rank": "q_lora_rank", "kv_lora_rank": "kv_lora_rank",
+        "qk_nope_head_dim": "qk_nope_head_dim", "qk_rope_head_dim": "qk_rope_head_dim",
+        "v_head_dim": "v_head_dim", "quantization_config": "quantization_config",
     }  # fmt: skip
-    for name, short in names.items():
-        if params.values.get(short) is not None:
-            config[name] = params.values[short]
-    # vLLM takes 128,000 where params.json states no length.
-    config["max_position_embeddings"] = params.count(
-        "max_position_embeddings", "max_seq_len", default=128_000, most=LONGEST_CONTEXT
-    )
+    text = {name: params.values[short] for name, short in names.items() if short in params}
+    text["tie_word_embeddings"] = params.flag("tied_embeddings")
+    longest = params.count("max_position_embeddings", default=128_000, most=LONGEST_CONTEXT)
+    text["max_position_embeddings"] = longest
+    text["max_seq_len"] = params.count("max_seq_len", default=longest, most=LONGEST_CONTEXT)
     window = params.values.get("sliding_window")
-    if isinstance(window, int):
-        config["sliding_window"] = window
-    for name in ("vision_encoder",):
-        if name in params:
-            config[name] = params.values[name]
+    if isinstance(window, list):
+        raise _UnreadableError("no plan for a params.json with a window per layer", "sliding_window")
+    if window is not None:
+        text["sliding_window"] = window
+    architecture = "MistralForCausalLM"
+    moe = params.section("moe")
+    if moe is not None:
+        if not (moe.optional("num_shared_experts") and "kv_lora_rank" in params):
+            raise _UnreadableError("no plan for these experts of a params.json", "moe")
+        architecture = "MistralLarge3ForCausalLM"
+        experts = {
+            "moe_layer_freq": "route_every_n", "first_k_dense_replace": "first_k_dense_replace",
+            "num_experts_per_tok": "num_experts_per_tok", "n_routed_experts": "num_experts",
+            "moe_intermediate_size": "expert_hidden_dim", "n_shared_experts": "num_shared_experts",
+        }  # fmt: skip
+        text |= {name: moe.values[short] for name, short in experts.items() if short in moe}
+    elif "kv_lora_rank" in params:
+        raise _UnreadableError(
+            "no plan for a params.json with latent attention and no experts", "kv_lora_rank"
+        )
+    yarn = params.section("yarn")
+    if yarn is not None:
+        text["rope_parameters"] = {
+            "rope_type": "yarn",
+            "factor": yarn.values.get("factor"),
+            "original_max_position_embeddings": yarn.values.get("original_max_position_embeddings"),
+        }
     quantization = params.section("quantization")
     if quantization is not None:
-        if quantization.text("qformat_weight") == "fp8_e4m3":
-            config["quantization_config"] = {"quant_method": "fp8", "activation_scheme": "static"}
-        else:
-            raise _UnreadableError("the quantisation of params.json is not one a plan knows", "quantization")
-    return config
+        text["quantization_config"] = _params_quantization(quantization)
+    vision = params.section("vision_encoder")
+    multimodal = params.section("multimodal")
+    if vision is None and multimodal is not None:
+        vision = multimodal.section("vision_encoder_args")
+    if vision is None:
+        return {"architectures": [architecture], **text}
+    return {
+        "architectures": ["PixtralForConditionalGeneration"],
+        "text_config": {"architectures": [architecture], **text},
+        "vision_config": dict(vision.values),
+        **({"quantization_config": text["quantization_config"]} if "quantization_config" in text else {}),
+    }
+
+
+def _params_quantization(quantization: _Fields) -> Json:
+    if quantization.text("qformat_weight") == "fp8_e4m3":
+        is_dynamic = quantization.text("qscheme_act") == "NO_SCALES"
+        return {"quant_method": "fp8", "activation_scheme": "dynamic" if is_dynamic else "static"}
+    method = (quantization.text("quant_method") or "").lower().replace("_", "-")
+    if method == "compressed-tensors":
+        return {**quantization.values, "quant_method": method}
+    raise _UnreadableError("no plan for the quantization of this params.json", "quantization")
+
+
+def _pixtral(source: _Source) -> Shape:
+    """Mistral's own format with images: a decoder of its, and its encoder (vLLM 0.25.1, pixtral.py)."""
+    inner = source.text.texts("architectures")
+    vision = _vision(source)
+    if vision is None or not inner:
+        return _dense(_LLAMA, _pixtral_tower)(source)
+    decoder = READERS[inner[0]](source)
+    width = vision.count("hidden_size")
+    wide = vision.count("intermediate_size")
+    depth = vision.count("num_hidden_layers", most=MOST_LAYERS)
+    hidden = source.text.count("hidden_size")
+    bias = vision.flag("adapter_bias", True)
+    matrices = [
+        Matrix(width, 3 * width, "column", bias=False, count=depth),
+        Matrix(width, width, "row", bias=False, count=depth),
+        Matrix(width, 2 * wide, "column", bias=False, count=depth),
+        Matrix(wide, width, "row", bias=False, count=depth),
+        Matrix(width, hidden, "none", bias=bias),
+        Matrix(hidden, hidden, "none", bias=bias),
+    ]
+    plain = vision.count("num_channels", default=3) * vision.count("patch_size") ** 2 * width
+    plain += width + depth * 2 * width
+    if vision.flag("add_pre_mm_projector_layer_norm"):
+        plain += width
+    if vision.text("mm_projector_id") == "patch_merge":
+        merged = width * vision.count("spatial_merge_size", default=1) ** 2
+        matrices.append(Matrix(merged, width, "none", bias=False))
+    tower = Tower("vision", vision.count("num_attention_heads"), tuple(matrices), plain)
+    return replace(decoder, architecture=source.architecture, tower=tower)
+
+
+READERS["PixtralForConditionalGeneration"] = _pixtral
+READERS["MistralLarge3ForCausalLM"] = _deepseek

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import pairwise
+from typing import assert_never
 
 from kaito_catalog.shape import (
     Attention,
@@ -17,7 +19,9 @@ from kaito_catalog.shape import (
     Layer,
     Mamba2,
     Mlp,
+    Place,
     Quantization,
+    Scheme,
     Shape,
     Tower,
 )
@@ -35,16 +39,36 @@ class Split:
     """Ranks that each expert is cut over: TP × DP, or 1 with expert parallelism."""
     expert_parallel_size: int = 1
     """Ranks that the experts are dealt out to: 1, or TP × DP with expert parallelism."""
+    mxfp4_alignment: tuple[int, int] = (MXFP4_BLOCK, 64)
+    """What hidden and expert widths are rounded up to under mxfp4: the kernel's wish."""
 
 
 def split(
-    *, tensor_parallel_size: int, data_parallel_size: int = 1, enable_expert_parallel: bool = False
+    *,
+    tensor_parallel_size: int,
+    data_parallel_size: int = 1,
+    enable_expert_parallel: bool = False,
+    compute_capability: float | None = None,
 ) -> Split:
-    """How vLLM divides the weights (FusedMoEParallelConfig: without EP, experts are cut over TP × DP)."""
+    """How vLLM divides the weights (FusedMoEParallelConfig: without EP, experts are cut over TP × DP).
+
+    Without a compute capability, that of an H100 is taken (it matters to mxfp4 alone).
+    """
     ranks = tensor_parallel_size * data_parallel_size
+    alignment = mxfp4_alignment(compute_capability)
     if enable_expert_parallel:
-        return Split(tensor_parallel_size, 1, ranks)
-    return Split(tensor_parallel_size, ranks, 1)
+        return Split(tensor_parallel_size, 1, ranks, alignment)
+    return Split(tensor_parallel_size, ranks, 1, alignment)
+
+
+def mxfp4_alignment(compute_capability: float | None) -> tuple[int, int]:
+    """vLLM 0.25.1's mxfp4_round_up_hidden_size_and_intermediate_size for the kernel it picks on that GPU.
+
+    Triton on Hopper, TensorRT-LLM's on Blackwell of the data centre, Marlin elsewhere.
+    """
+    if compute_capability is None or 9 <= compute_capability < 10:
+        return MXFP4_BLOCK, 64
+    return (256, 256) if 10 <= compute_capability < 11 else (256, 128)
 
 
 @dataclass(frozen=True)
@@ -180,7 +204,8 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             groups_per_rank = groups // tp if groups % tp == 0 else 1
             inner = heads * mixer.head_dim
             conv = inner + 2 * groups_per_rank * mixer.state_size
-            yield Linear("mixer.in_proj", hidden, (inner + conv + heads,), mixer.bias)
+            state = groups_per_rank * mixer.state_size
+            yield Linear("mixer.in_proj", hidden, (inner, inner, state, state, heads), mixer.bias)
             yield Linear("mixer.out_proj", inner, (hidden,), mixer.bias)
             yield Plain(mixer.conv_kernel * conv + (conv if mixer.conv_bias else 0) + 2 * heads + inner)
             yield Plain(heads, 4)
@@ -207,7 +232,7 @@ def _feed_forward_parts(block: FeedForward | None, hidden: int, by: Split) -> It
             )
             inner = block.latent_size or hidden
             yield ExpertMatrices(
-                "mlp.experts",
+                "moe.experts" if block.dense is not None else "mlp.experts",
                 ceil_div(block.num_experts, by.expert_parallel_size),
                 inner,
                 width,
@@ -222,7 +247,7 @@ def _feed_forward_parts(block: FeedForward | None, hidden: int, by: Split) -> It
             if block.correction_bias:
                 yield Plain(block.num_experts, 4)
             if block.shared is not None:
-                yield from _mlp_parts("mlp.shared_experts", block.shared, hidden, by.tensor_parallel_size)
+                yield from _mlp_parts("mlp.shared_expert", block.shared, hidden, by.tensor_parallel_size)
             if block.shared_gate:
                 yield Plain(hidden)
             if block.dense is not None:
@@ -237,7 +262,8 @@ def _tower_bytes(tower: Tower | None, dtype_bytes: int, tp: int) -> int:
         return 0
     if tower.matrices is None:
         raise _UncomputableError(f"no plan for the weights of its {tower.kind} encoder")
-    _divide(tower.num_heads, tp, "the number of heads of the vision encoder")
+    if tower.divided:
+        _divide(tower.num_heads, tp, "the number of heads of the vision encoder")
     elements = tower.plain_elements
     for matrix in tower.matrices:
         inputs, outputs = matrix.inputs, matrix.outputs
@@ -262,46 +288,99 @@ def _plain_experts(part: ExpertMatrices, dtype_bytes: int) -> int:
     return dtype_bytes * part.count * elements
 
 
-def _fp8_linear(part: Linear, dtype_bytes: int, how: Quantization) -> int:
-    outputs = sum(part.outputs)
-    size = part.inputs * outputs + (dtype_bytes * outputs if part.bias else 0)
-    if how.weight_block is not None:
-        rows, columns = how.weight_block
-        if len(part.outputs) > 1 and any(width % rows for width in part.outputs[:-1]):
-            raise _IllegalError(f"fp8 blocks of {rows} do not divide {part.name} on each rank")
-        return size + 4 * ceil_div(outputs, rows) * ceil_div(part.inputs, columns)
-    scales = len(part.outputs) * (2 if how.static_activations else 1)
-    return size + 4 * scales
+def _quantized_linear(
+    part: Linear, dtype_bytes: int, scheme: Scheme, how: Quantization, by_columns: bool = False
+) -> int:
+    """Bytes of a matrix as vLLM 0.25.1's linear method for that scheme allocates it."""
+    outputs, parts = sum(part.outputs), len(part.outputs)
+    size = dtype_bytes * outputs if part.bias else 0
+    match scheme:
+        case Scheme.MXFP4_EXPERTS:
+            return _plain_linear(part, dtype_bytes)
+        case Scheme.FP8_BLOCK:
+            assert how.weight_block is not None
+            rows, columns = how.weight_block
+            # vLLM lets the last part of a matrix that is not divided end in an incomplete block.
+            checked = part.outputs if by_columns else part.outputs[:-1]
+            if not part.name.endswith("in_proj_ba") and any(width % rows for width in checked):
+                raise _IllegalError(f"fp8 blocks of {rows} do not divide {part.name} on each rank")
+            return size + part.inputs * outputs + 4 * ceil_div(outputs, rows) * ceil_div(part.inputs, columns)
+        case Scheme.FP8_TENSOR:
+            return size + part.inputs * outputs + 4 * parts * (2 if how.static_activations else 1)
+        case Scheme.EIGHT_BIT_CHANNEL:
+            return size + part.inputs * outputs + 4 * outputs
+        case Scheme.NVFP4:
+            group = how.group_size or 16
+            if part.inputs % group:
+                raise _IllegalError(f"nvfp4 groups of {group} do not divide {part.name} on each rank")
+            return size + part.inputs * outputs // 2 + outputs * part.inputs // group + 8 * parts
+        case Scheme.GROUPED_INT | Scheme.AWQ | Scheme.GPTQ:
+            group = how.group_size or part.inputs
+            if part.inputs % group:
+                raise _IllegalError(f"groups of {group} do not divide {part.name} on each rank")
+            packed = part.inputs * outputs * how.bits // 8
+            scales = part.inputs // group * outputs * dtype_bytes
+            if scheme is Scheme.GROUPED_INT:
+                return size + packed + scales + 2 * 8  # the shape, as int64
+            zeros = part.inputs // group * outputs * how.bits // 8
+            order = 4 * part.inputs if scheme is Scheme.GPTQ else 0
+            return size + packed + scales + zeros + order
+        case _:
+            assert_never(scheme)
 
 
-def _fp8_experts(part: ExpertMatrices, dtype_bytes: int, how: Quantization) -> int:
-    width, hidden = part.intermediate_size, part.hidden_size
+def _quantized_experts(
+    part: ExpertMatrices, dtype_bytes: int, scheme: Scheme, how: Quantization, alignment: tuple[int, int]
+) -> int:
+    """Bytes of a layer's experts as vLLM 0.25.1's fused-experts method for that scheme allocates them."""
+    width, hidden, count = part.intermediate_size, part.hidden_size, part.count
     halves = 2 if part.gated else 1
-    size = part.count * (hidden * halves * width + width * hidden)
-    if part.bias:
-        size += dtype_bytes * part.count * (halves * width + hidden)
-    if how.weight_block is not None:
-        rows, columns = how.weight_block
-        if width % rows:
-            raise _IllegalError(
-                f"fp8 blocks of {rows} do not divide the experts' width of {width:,} on each rank"
-            )
-        first = halves * ceil_div(width, rows) * ceil_div(hidden, columns)
-        second = ceil_div(hidden, rows) * ceil_div(width, columns)
-        return size + 4 * part.count * (first + second)
-    return size + 4 * part.count * ((halves + 1) + (2 if how.static_activations else 0))
-
-
-def _mxfp4_experts(part: ExpertMatrices, dtype_bytes: int) -> int:
-    width, hidden = part.intermediate_size, part.hidden_size
-    halves = 2 if part.gated else 1
-    if width % MXFP4_BLOCK or hidden % MXFP4_BLOCK:
-        raise _UncomputableError(f"mxfp4 blocks of {MXFP4_BLOCK} do not divide the experts' {width}")
-    elements = hidden * halves * width + width * hidden
-    size = part.count * (elements // 2 + elements // MXFP4_BLOCK)
-    if part.bias:
-        size += dtype_bytes * part.count * (halves * width + hidden)
-    return size
+    elements = count * (hidden * halves * width + width * hidden)
+    size = dtype_bytes * count * (halves * width + hidden) if part.bias else 0
+    match scheme:
+        case Scheme.MXFP4_EXPERTS:
+            hidden, width = (ceil_div(n, to) * to for n, to in zip((hidden, width), alignment, strict=True))
+            elements = count * (hidden * halves * width + width * hidden)
+            size = dtype_bytes * count * (halves * width + hidden) if part.bias else 0
+            return size + elements // 2 + elements // MXFP4_BLOCK
+        case Scheme.FP8_BLOCK:
+            assert how.weight_block is not None
+            rows, columns = how.weight_block
+            if width % rows:
+                words = f"fp8 blocks of {rows} do not divide the experts' width of {width:,} on each rank"
+                raise _IllegalError(words)
+            first = halves * ceil_div(width, rows) * ceil_div(hidden, columns)
+            second = ceil_div(hidden, rows) * ceil_div(width, columns)
+            return size + elements + 4 * count * (first + second)
+        case Scheme.FP8_TENSOR:
+            return size + elements + 4 * count * (halves + 1 + (2 if how.static_activations else 0))
+        case Scheme.EIGHT_BIT_CHANNEL:
+            return size + elements + 4 * count * (halves * width + hidden)
+        case Scheme.NVFP4:
+            group = how.group_size or 16
+            scales = halves * width * (hidden // group) + hidden * (width // group)
+            return size + elements // 2 + count * scales + 4 * 2 * count * (halves + 1)
+        case Scheme.GROUPED_INT:
+            assert how.group_size is not None
+            packed = elements * how.bits // 8
+            scales = elements // how.group_size * dtype_bytes
+            # Shapes in the model's dtype, and the order of inputs, twice, which vLLM always registers.
+            return size + packed + scales + count * (2 * 2 * dtype_bytes + 2 * 4 * (hidden + width))
+        case Scheme.AWQ | Scheme.GPTQ:
+            group = how.group_size or width
+            if width % group or hidden % group:
+                raise _IllegalError(f"groups of {group} do not divide the experts' width of {width:,}")
+            packed = elements * how.bits // 8
+            scales = elements // group * dtype_bytes
+            zeros = elements // group * how.bits // 8
+            order = 0
+            if scheme is Scheme.GPTQ:
+                # vLLM allocates the packed zeros in the model's dtype here.
+                zeros = elements // group * how.bits // 32 * dtype_bytes
+                order = count * 2 * 4 * (hidden + width)
+            return size + packed + scales + zeros + order
+        case _:
+            assert_never(scheme)
 
 
 _FUSED = {
@@ -313,46 +392,97 @@ _FUSED = {
 }
 """vLLM's fused modules, and the checkpoint's names of their parts."""
 
+_COLUMN_PARALLEL = (
+    "qkv_proj",
+    "gate_up_proj",
+    "up_proj",
+    "q_b_proj",
+    "kv_b_proj",
+    "q_proj",
+    "in_proj_qkvz",
+    "in_proj_ba",
+)
+"""Modules whose outputs tensor parallelism divides."""
 
-def _is_unquantized(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a module (as vLLM names it) keeps the model's dtype: itself or any part of it is listed."""
-    if not patterns:
-        return False
+
+def _names(name: str) -> list[str]:
     stem, _, last = name.rpartition(".")
-    names = [name, *(f"{stem}.{part}" for part in _FUSED.get(last, ()))]
-    return any(fnmatchcase(n, pattern) for n in names for pattern in patterns)
+    return [name, *(f"{stem}.{part}" for part in _FUSED.get(last, ()))]
 
 
-def _part_bytes(part: Part, dtype_bytes: int, how: Quantization | None, unquantized: tuple[str, ...]) -> int:
+_UNSAFE_EXPRESSION = re.compile(r"[)\]][*+{]")
+
+
+@lru_cache(maxsize=512)
+def _is_ignored(name: str, ignored: tuple[str, ...]) -> bool:
+    """Whether a regular expression of the configuration leaves out a module of any layer."""
+    for entry in ignored:
+        expression = entry.removeprefix("re:")
+        if expression == entry or len(expression) > 200 or _UNSAFE_EXPRESSION.search(expression):
+            continue
+        try:
+            pattern = re.compile(expression)
+        except re.error:
+            continue
+        # vLLM matches the whole name from its beginning, the parts of a fused module one by one.
+        if any(pattern.match(f"model.layers.0.{n}") for n in _names(_checkpoint_name(name))):
+            return True
+    return False
+
+
+def _checkpoint_name(name: str) -> str:
+    return name.replace("mlp.shared_expert.", "mlp.shared_experts.")
+
+
+def _scheme(name: str, layer: Layer, how: Quantization | None) -> Scheme | None:
+    """How a module of a layer is quantised; None: it keeps the model's dtype."""
+    if how is None:
+        return None
+    if how.mixed:
+        names = _names(name)
+        return next((scheme for listed, scheme in layer.schemes if listed in names), None)
+    if layer.unquantized:
+        names = _names(name)
+        if any(fnmatchcase(n, pattern) for n in names for pattern in layer.unquantized):
+            return None
+    return None if _is_ignored(name, how.ignored) else how.scheme
+
+
+def _part_bytes(part: Part, dtype_bytes: int, layer: Layer, how: Quantization | None, by: Split) -> int:
     if isinstance(part, Plain):
         return part.elements * (part.element_bytes or dtype_bytes)
-    if how is None or _is_unquantized(part.name, unquantized):
-        how = None
-    if isinstance(part, Linear) and (how is None or not part.quantized):
-        return _plain_linear(part, dtype_bytes)
-    if isinstance(part, ExpertMatrices) and how is None:
+    scheme = _scheme(part.name, layer, how)
+    if isinstance(part, Linear):
+        if scheme is None or how is None or not part.quantized:
+            return _plain_linear(part, dtype_bytes)
+        is_cut = by.tensor_parallel_size > 1 and part.name.endswith(_COLUMN_PARALLEL)
+        return _quantized_linear(part, dtype_bytes, scheme, how, is_cut)
+    if scheme is None or how is None:
         return _plain_experts(part, dtype_bytes)
-    assert how is not None
-    if how.method == "mxfp4":
-        # vLLM's Mxfp4Config only quantises the experts.
-        if isinstance(part, ExpertMatrices):
-            return _mxfp4_experts(part, dtype_bytes)
-        return _plain_linear(part, dtype_bytes)
-    if how.method == "fp8":
-        if isinstance(part, ExpertMatrices):
-            return _fp8_experts(part, dtype_bytes, how)
-        return _fp8_linear(part, dtype_bytes, how)
-    raise _UncomputableError(f"no plan for weights quantised with {how.method} {how.format or ''}".rstrip())
+    return _quantized_experts(part, dtype_bytes, scheme, how, by.mxfp4_alignment)
+
+
+def _cache_scale_bytes(layer: Layer, dtype_bytes: int, how: Quantization | None) -> int:
+    """Scales of the KV cache that vLLM registers as parameters until it has read them."""
+    if how is None or not isinstance(layer.mixer, Attention | LatentAttention):
+        return 0
+    is_latent = isinstance(layer.mixer, LatentAttention)
+    match how.method:
+        case "fp8":
+            return 0 if is_latent else 4 * dtype_bytes
+        case "modelopt":
+            return 4 * dtype_bytes if how.kv_cache_dtype else 0
+        case "compressed-tensors":
+            return 0 if is_latent else 3 * 4 + 3 * dtype_bytes
+        case _:
+            return 0
 
 
 @lru_cache(maxsize=4096)
 def _layer_bytes(layer: Layer, hidden: int, dtype_bytes: int, how: Quantization | None, by: Split) -> int:
     parts = [*_mixer_parts(layer.mixer, hidden, by), *_feed_forward_parts(layer.feed_forward, hidden, by)]
-    size = sum(_part_bytes(part, dtype_bytes, how, layer.unquantized) for part in parts)
-    if how is not None and how.method == "fp8" and isinstance(layer.mixer, Attention):
-        # vLLM's Fp8KVCacheMethod registers four scales per attention layer (not for MLA) until they are read.
-        size += 4 * dtype_bytes
-    return size + layer.norm_elements * dtype_bytes
+    size = sum(_part_bytes(part, dtype_bytes, layer, how, by) for part in parts)
+    return size + layer.norm_elements * dtype_bytes + _cache_scale_bytes(layer, dtype_bytes, how)
 
 
 def stages(layers: int, pipeline_parallel_size: int) -> tuple[range, ...]:
@@ -380,10 +510,17 @@ def weights_per_rank(
         )
     tp = by.tensor_parallel_size
     dtype_bytes = shape.dtype_bytes
+    how = shape.quantization
+    if how is not None and how.problem is not None:
+        return Uncomputable(how.problem)
     try:
         vocabulary = _divide(padded_vocabulary(shape), tp, "the padded vocabulary")
         embedding = vocabulary * shape.hidden_size * dtype_bytes
         head = embedding + (vocabulary * dtype_bytes if shape.lm_head_bias else 0)
+        if how is not None and how.lm_head is not None:
+            head = _quantized_linear(
+                Linear("lm_head", shape.hidden_size, (vocabulary,)), dtype_bytes, how.lm_head, how
+            )
         result = []
         for number, layers in enumerate(stages(len(shape.layers), pipeline_parallel_size)):
             size = shape.plain_elements * dtype_bytes
@@ -391,20 +528,38 @@ def weights_per_rank(
             for i in layers:
                 counts[shape.layers[i]] = counts.get(shape.layers[i], 0) + 1
             for layer, count in counts.items():
-                size += count * _layer_bytes(layer, shape.hidden_size, dtype_bytes, shape.quantization, by)
+                size += count * _layer_bytes(layer, shape.hidden_size, dtype_bytes, how, by)
             is_first, is_last = number == 0, number == pipeline_parallel_size - 1
-            if is_first:
-                # vLLM builds encoders on every stage that can see images; they run on the first.
-                size += embedding + shape.embedding_elements // tp * dtype_bytes
+            every = shape.on_every_stage
+            has_embedding = is_first or Place.EMBEDDING in every or (shape.tie_word_embeddings and is_last)
+            if has_embedding:
+                size += embedding
+            if is_first or Place.EMBEDDING in every:
+                size += shape.embedding_elements // tp * dtype_bytes
+            if is_first or Place.TOWER in every:
                 size += _tower_bytes(shape.tower, dtype_bytes, tp)
-            if is_last:
+            if is_last or Place.NORM in every:
                 size += shape.final_norm_elements * dtype_bytes
-                if not (shape.tie_word_embeddings and is_first):
-                    size += head
+            if not shape.tie_word_embeddings and (is_last or Place.HEAD in every):
+                size += head
             result.append(size)
     except _UncomputableError as error:
         return Uncomputable(str(error), isinstance(error, _IllegalError))
     return tuple(result)
+
+
+def mxfp4_bytes(shape: Shape, by: Split) -> int:
+    """Bytes of the experts on a rank that are stored as mxfp4 (all stages)."""
+    how = shape.quantization
+    if how is None or how.scheme is not Scheme.MXFP4_EXPERTS:
+        return 0
+    total = 0
+    for layer in shape.layers:
+        if isinstance(layer.feed_forward, Experts):
+            for part in _feed_forward_parts(layer.feed_forward, shape.hidden_size, by):
+                if isinstance(part, ExpertMatrices):
+                    total += _part_bytes(part, shape.dtype_bytes, layer, how, by)
+    return total
 
 
 def absorbed_bytes(shape: Shape, by: Split) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shapes import DEEPSEEK_V3, QWEN3_8B, shape
 
 from kaito_catalog import quantity
 from kaito_catalog.kaito import estimator
@@ -95,3 +96,9 @@ def test_no_room_beside_the_cache_gives_no_number() -> None:
 def test_the_a10_gets_a_lower_utilization() -> None:
     assert estimator.gpu_memory_utilization("NVIDIA A10") == 0.82
     assert estimator.gpu_memory_utilization(None) == 0.84
+
+
+def test_bytes_per_token_of_qwen3_8b_and_deepseek_v3_are_kaitos() -> None:
+    # kaito-project/kaito v0.12.0, presets/workspace/generator: BytesPerToken of its own tests.
+    assert estimator.kv_cache_bytes_per_token(shape(QWEN3_8B)) == 147_456
+    assert estimator.kv_cache_bytes_per_token(shape(DEEPSEEK_V3)) == 70_272

@@ -56,6 +56,14 @@ def test_the_layout_is_the_one_of_the_design() -> None:
     } <= generate.build_files(catalog()).keys()
 
 
+def test_every_proposal_is_written_as_markdown_under_its_dated_name() -> None:
+    written = [name for name in generate.build_files(catalog()) if name.startswith("kaito/proposals/")]
+    assert written == [
+        "kaito/proposals/20250103-phi-4.md",
+        "kaito/proposals/20250529-llama-3.3-70b-instruct.md",
+    ]
+
+
 def test_every_manifest_is_one_that_a_cluster_takes() -> None:
     for name, text in generate.build_files(catalog()).items():
         if name.startswith("presets/"):

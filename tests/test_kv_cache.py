@@ -8,17 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from kaito_catalog.kv_cache import (
-    Layout,
-    Unplannable,
-    batches_in_flight,
-    plan_layout,
-    version_tuple,
-)
-from kaito_catalog.shape import Shape, Unsupported, read_shape
-from kaito_catalog.weights import stages
-from tests.shapes import (
+from shapes import (
     DEEPSEEK_V3,
     EXACT,
     GEMMA3_27B,
@@ -30,6 +20,16 @@ from tests.shapes import (
     hub_config,
     shape,
 )
+
+from kaito_catalog.kv_cache import (
+    Layout,
+    Unplannable,
+    batches_in_flight,
+    plan_layout,
+    version_tuple,
+)
+from kaito_catalog.shape import Shape, Unsupported, read_shape
+from kaito_catalog.weights import stages
 
 GIB = 2**30
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kaito_catalog.kaito.markdown_reader import read_proposals
 
 from kaito_catalog import yaml_writer
 from kaito_catalog.catalog import read_catalog
@@ -13,6 +12,7 @@ from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import EntryReport, check_catalog
 from kaito_catalog.checks.registry import CHECKS
 from kaito_catalog.diagnostics import Diagnostic, Severity
+from kaito_catalog.kaito.markdown_reader import read_proposals
 
 NAME = "llama-3.3-70b-instruct"
 
@@ -100,7 +100,10 @@ def test_its_words_contradict_its_configuration(verbatim: EntryReport) -> None:
 
 def test_it_is_provisional_though_its_history_is_complete(verbatim: EntryReport) -> None:
     found = finding(verbatim, "DOC005")
-    assert found.message == "the status is provisional, though the history says 'Complete model support' on 2025-06-05"
+    assert (
+        found.message
+        == "the status is provisional, though the history says 'Complete model support' on 2025-06-05"
+    )
 
 
 def test_its_type_is_an_older_word(verbatim: EntryReport) -> None:

@@ -10,6 +10,8 @@ import jsonschema
 import pytest
 import yaml
 from generate_helpers import REVISION, SHARED, entry, facts, proposal, small_facts, small_proposal
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kaito_catalog.formats.base import Model
 from kaito_catalog.kaito import crd, manifests
@@ -183,6 +185,7 @@ def test_a_switch_becomes_a_bare_option() -> None:
         ({"enable-expert-parallel": True}, "leaves room for one switch"),
         ({"max-model-len": "16k"}, "max-model-len is '16k'"),
         ({"max-model-len": 16.5}, "max-model-len is '16.5'"),
+        ({"max-model-len": -1}, "max-model-len is '-1'"),
         ({"max-model-len": True}, "max-model-len is ''"),
         ({"trust-remote-code": True}, "trust-remote-code needs trustRemoteCode"),
         ({"trust-remote-code": "false"}, "trust-remote-code needs trustRemoteCode"),
@@ -429,3 +432,44 @@ def test_the_crd_and_we_refuse_the_same_mistakes() -> None:
         node[route[-1]] = value
         assert not accepts(bad)
         assert crd.problems(bad)
+
+
+# Whatever a proposal says
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+KEYS = st.sampled_from(
+    ["max-model-len", "max_model_len", "trust-remote-code", "no-trust-remote-code", "dtype"]
+) | (st.from_regex(r"\A[A-Za-z][A-Za-z0-9_.-]{0,9}\Z"))
+
+
+@given(
+    config=st.dictionaries(KEYS, VALUES, max_size=4),
+    instance_type=st.text(min_size=1),
+    names=st.tuples(st.text(min_size=1), st.text(min_size=1)),
+)
+def test_a_cluster_takes_whatever_is_generated(
+    config: dict[str, Any], instance_type: str, names: tuple[str, str]
+) -> None:
+    deployment = {"instanceType": instance_type, "modelAccessSecret": names[0], "configMap": names[1]}
+    built = build(proposal(runtimes=[{"name": "vllm", "config": config}], deployment=deployment))
+    assert (built.left_out is None) == bool(built.files)
+    for text in built.files.values():
+        assert crd.problems(yaml.safe_load(text)) == ()
+
+
+@given(config=st.dictionaries(KEYS, VALUES, max_size=4))
+def test_kaitos_expansion_yields_an_option_and_a_value_for_each_pair(config: dict[str, Any]) -> None:
+    built = build(proposal(runtimes=[{"name": "vllm", "config": config}]))
+    if built.left_out is None:
+        text = yaml.safe_load(built.files["inference-config.yaml"])["data"]["inference_config.yaml"]
+        line = expand(yaml.safe_load(text)["vllm"])
+        assert all(part.startswith("--") == (place % 2 == 0) for place, part in enumerate(line))
+        assert line.count("") <= 1

@@ -117,6 +117,17 @@ def test_what_is_missing_is_named() -> None:
     )
 
 
+@pytest.mark.parametrize("value", [0, 0.5, -1, True, "64", None, [64]])
+def test_a_figure_that_is_no_count_is_missing(value: Any) -> None:
+    config = {**facts()["config"], "num_attention_heads": value}
+    assert missing(facts(config=config)) == ("config.num_attention_heads",)
+
+
+@pytest.mark.parametrize("value", ["LlamaForCausalLM", [], [1], None])
+def test_architectures_are_a_list_of_names(value: Any) -> None:
+    assert missing(facts(config={**facts()["config"], "architectures": value})) == ("config.architectures",)
+
+
 def test_a_model_without_facts_is_left_out_with_the_reason() -> None:
     rows, left_out = model_catalog.rows(catalog(entry(small_proposal()), entry(proposal(), facts())))
     assert [r["name"] for r in rows] == ["meta-llama/Llama-3.3-70B-Instruct"]
@@ -146,6 +157,12 @@ def test_the_docs_table_names_the_license_in_words() -> None:
         "| meta-llama/Llama-3.3-70B-Instruct | https://huggingface.co/meta-llama/Llama-3.3-70B-Instruct "
         "| Llama 3.3 |"
     )
+
+
+def test_a_license_of_any_name_stays_inside_its_cell() -> None:
+    strange = row(facts(license={"id": "a | [b](javascript:c)\n<d>"}))
+    written = model_catalog.write_presets([strange]).splitlines()[-1]
+    assert written.endswith(r"| a \| \[b\]\(javascript\:c\) \<d\> |")
 
 
 def test_the_file_reads_back_as_it_was() -> None:

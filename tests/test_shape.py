@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shapes import DEEPSEEK_V3, GEMMA3_27B, GPT_OSS_20B, LLAMA_8B, QWEN3_NEXT_80B, configs, shape
 
 from kaito_catalog.shape import Attention, AttentionKind, Experts, Shape, Unsupported, read_shape
-from tests.shapes import DEEPSEEK_V3, GEMMA3_27B, GPT_OSS_20B, LLAMA_8B, QWEN3_NEXT_80B, configs, shape
 
 
 def refused(config: dict[str, Any]) -> Unsupported:
@@ -121,7 +121,7 @@ def test_a_params_json_is_read_like_the_config_json_of_the_same_model() -> None:
         "vocab_size": 32768,
         "norm_eps": 1e-05,
         "rope_theta": 1000000.0,
-        "max_seq_len": 32768,
+        "max_position_embeddings": 32768,
     }
     same = LLAMA_8B | {
         "architectures": ["MistralForCausalLM"],

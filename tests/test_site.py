@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,10 +18,11 @@ from markupsafe import Markup
 from kaito_catalog import generate
 from kaito_catalog.catalog import Entry
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity, Skipped
+from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.hardware import InstanceType
 from kaito_catalog.kaito import manifests
 from kaito_catalog.plan import Fit
-from kaito_catalog.site import api, chart, figures, pages, text
+from kaito_catalog.site import api, build, chart, figures, pages, text
 from kaito_catalog.site.figures import ChartPoint, Figures, InstanceRow, MemoryChart, chart_lengths
 from kaito_catalog.site.pages import ModelPage
 
@@ -198,6 +197,22 @@ def test_the_vllm_option_counts_more_than_the_claimed_context() -> None:
     assert figures.plan_figures(entry(claims, facts()), catalog().shared).max_model_len == 8192
 
 
+def test_the_plan_takes_the_options_that_the_manifests_pass_on() -> None:
+    made = figures.plan_figures(entry(proposal(), facts()), catalog().shared)
+    assert made.options == ("gpu-memory-utilization 0.95",)
+    assert made.smallest is not None
+    assert made.smallest.budget_bytes == int(0.95 * 85_000_000_000)
+    assert "and the proposal’s gpu-memory-utilization 0.95" in render(page(figures=made))
+
+
+def test_options_of_the_wrong_kind_leave_kaitos_own() -> None:
+    config = {"gpu-memory-utilization": "much", "max-num-seqs": True, "enforce-eager": "no"}
+    made = figures.plan_figures(
+        entry(proposal(runtimes=[{"name": "vllm", "config": config}]), facts()), catalog().shared
+    )
+    assert made.options == ()
+
+
 def test_a_proposal_without_a_context_is_planned_at_ours() -> None:
     made = figures.plan_figures(entry(small_proposal(), small_facts()), catalog().shared)
     assert (made.max_model_len, made.is_claimed) == (8192, False)
@@ -300,8 +315,8 @@ def test_a_page_without_a_plan_says_so_by_name() -> None:
 def test_claims_stand_beside_facts_with_their_source() -> None:
     rows = {c.field: c for c in pages.claims(page(), catalog().shared.policy)}
     assert rows["Storage"].claimed == "150GB"
-    assert rows["Weight files"].known == "131.4 GiB (141.1 GB)"
-    assert rows["Weight files"].source == "transcribed, 2026-11-01"
+    assert rows["Storage"].known == "weight files 131.4 GiB (141.1 GB)"
+    assert rows["Storage"].source == "transcribed, 2026-11-01"
     assert rows["GPUs"].source == "plan, vLLM 0.25.1"
 
 
@@ -473,26 +488,26 @@ def test_what_is_unknown_is_null_in_json() -> None:
 # The site as mkdocs builds it
 
 
+DOCS = generate.read_pages(ROOT / "docs")
+needs_mkdocs = pytest.mark.skipif(not build.is_installed(), reason="mkdocs-material is not installed")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@needs_mkdocs
 def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("material", reason="mkdocs-material is not installed")
     monkeypatch.setattr(figures, "plan_figures", lambda *_: FIGURES)
-    generate.write(tmp_path / "build", generate.build(catalog(), checks=[("STO001", "Storage", "x")]).files)
-    config = (ROOT / "mkdocs.yml").read_text()
-    (tmp_path / "mkdocs.yml").write_text(config)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "mkdocs", "build", "--strict", "-q"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PATH": "/usr/bin:/bin", "NO_MKDOCS_2_WARNING": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    output = tmp_path / "build"
+    built = generate.build(catalog(), hand_written=DOCS, checks=[("STO001", "Storage", "x")])
+    generate.write(output, built.files)
+    build.build_site(ROOT / "mkdocs.yml", output)
     site = tmp_path / "build" / "site"
-    built = Structure((site / "models" / "llama-3.3-70b-instruct" / "index.html").read_text())
-    assert [svg for svg in built.all("svg") if svg.get("class") == "memory-chart"]
+    shown = Structure((site / "models" / "llama-3.3-70b-instruct" / "index.html").read_text())
+    assert [svg for svg in shown.all("svg") if svg.get("class") == "memory-chart"]
     assert json.loads((site / "api" / "v1" / "index.json").read_text())["models"]
     for path in site.rglob("*.html"):
         found = Structure(path.read_text())
@@ -501,6 +516,39 @@ def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(
         ]
         assert not [address for address in loaded if address and "//" in address], path
         assert_links_lead_somewhere(path, found, site)
+
+
+@needs_mkdocs
+def test_building_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    generate.write(tmp_path, generate.build(catalog(), hand_written=DOCS).files)
+    build.build_site(ROOT / "mkdocs.yml", tmp_path)
+    first = tree(tmp_path / "site")
+    build.build_site(ROOT / "mkdocs.yml", tmp_path)
+    assert tree(tmp_path / "site") == first
+
+
+@needs_mkdocs
+def test_a_page_that_mkdocs_refuses_leaves_the_old_site_whole(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("old")
+    broken = {**DOCS, "lost.md": "# Lost\n\n[nowhere](missing.md)\n"}
+    generate.write(tmp_path, generate.build(catalog(), hand_written=broken).files)
+    with pytest.raises(CatalogError, match=r"missing\.md"):
+        build.build_site(ROOT / "mkdocs.yml", tmp_path)
+    assert tree(tmp_path / "site") == {"index.html": b"old"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kaito", "presets", "site", "site-src"]
+
+
+@needs_mkdocs
+def test_a_page_that_no_menu_names_is_refused_by_name(tmp_path: Path) -> None:
+    generate.write(tmp_path, generate.build(catalog(), hand_written={**DOCS, "lost.md": "# x\n"}).files)
+    with pytest.raises(CatalogError, match=r"not included in the \"nav\".*lost\.md"):
+        build.build_site(ROOT / "mkdocs.yml", tmp_path)
+
+
+def test_a_site_without_pages_says_what_to_run_first(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match=r"site-src|not installed"):
+        build.build_site(ROOT / "mkdocs.yml", tmp_path)
 
 
 def assert_links_lead_somewhere(path: Path, found: Structure, site: Path) -> None:

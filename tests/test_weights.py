@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from kaito_catalog.shape import Shape, Unsupported, read_shape
-from kaito_catalog.weights import Uncomputable, absorbed_bytes, split, stages, weights_per_rank
-from tests.shapes import (
+from shapes import (
     DEEPSEEK_V3,
     EXACT,
     GEMMA3_27B,
@@ -24,6 +21,9 @@ from tests.shapes import (
     hub_config,
     shape,
 )
+
+from kaito_catalog.shape import Shape, Unsupported, read_shape
+from kaito_catalog.weights import Uncomputable, absorbed_bytes, split, stages, weights_per_rank
 
 
 def weights(found: Shape, tensor_parallel_size: int = 1, pipeline_parallel_size: int = 1) -> tuple[int, ...]:
@@ -111,6 +111,21 @@ def test_a_kv_head_is_repeated_where_there_are_more_ranks_than_heads() -> None:
     assert (alone - replicated) // 8 + replicated == eight
 
 
+def test_gpt_oss_has_its_embeddings_on_every_stage() -> None:
+    # vLLM 0.25.1's classes: 8,038,902,144 bytes on both of two stages.
+    assert weights(shape(GPT_OSS_20B), 1, 2) == (8_038_902_144, 8_038_902_144)
+
+
+def test_mxfp4_is_padded_for_the_kernel_of_the_gpu() -> None:
+    # 11.07 GB of experts on an RTX A6000 (8.6) where an H100 (9.0) needs 10.15.
+    found = shape(GPT_OSS_20B)
+    sizes = [weights_per_rank(found, split(tensor_parallel_size=1, compute_capability=c)) for c in (9.0, 8.6)]
+    assert not any(isinstance(s, Uncomputable) for s in sizes)
+    hopper, ampere = (sum(s) for s in sizes if not isinstance(s, Uncomputable))
+    assert hopper == 13_761_264_768
+    assert (ampere - hopper) / 1e9 == pytest.approx(0.92, abs=0.01)
+
+
 @given(configs(), st.sampled_from([1, 2, 4]))
 def test_more_ranks_never_mean_more_weights_on_one(config: dict[str, Any], size: int) -> None:
     found = shape(config)
@@ -122,10 +137,10 @@ def test_more_ranks_never_mean_more_weights_on_one(config: dict[str, Any], size:
 
 
 @given(configs(), st.integers(1, 8))
-def test_stages_hold_the_whole_model_and_at_most_one_embedding_more(
+def test_stages_of_a_llama_hold_the_whole_model_and_at_most_one_embedding_more(
     config: dict[str, Any], pipeline: int
 ) -> None:
-    found = shape(config)
+    found = shape(config | {"architectures": ["LlamaForCausalLM"]})
     if pipeline > len(found.layers):
         return
     embedding = -(-found.vocab_size // 64) * 64 * found.hidden_size * found.dtype_bytes

@@ -105,14 +105,6 @@ def cards_of(claimed: Quantity, instance_type: str | None, shared: Shared) -> tu
     return tuple(gpu for gpu in near if distance(gpu) == closest)
 
 
-def _context_length(proposal: Proposal) -> int | None:
-    config = (proposal.vllm.config if proposal.vllm else None) or {}
-    served = config.get("max-model-len")
-    if isinstance(served, int) and not isinstance(served, bool) and served > 0:
-        return served
-    return known_count(proposal.requirements.context_length)
-
-
 def _number(config: dict[str, object], key: str) -> float | None:
     value = config.get(key)
     return (
@@ -129,7 +121,7 @@ def _asked(subject: Subject, context: Context) -> _Asked | Skip:
     each = claimed_per_gpu(proposal)
     if count is None or each is None:
         return Skip("the proposal does not say how many GPUs of which size", "add gpuCount and perGPUMemory")
-    max_model_len = _context_length(proposal)
+    max_model_len = proposal.max_model_len
     if max_model_len is None:
         return Skip("the proposal does not say for which context", "add requirements.contextLength")
     if subject.facts is None:
@@ -255,7 +247,9 @@ def fits(subject: Subject, context: Context) -> Iterator[Outcome]:
             f"the plan is sure to {gib(error)}; a dry run on that GPU would tell",
             severity=WARNING,
         )
-        yield Skip(f"the plan holds by less than its expected error of {gib(error)}", "add a dry run's evidence")
+        yield Skip(
+            f"the plan holds by less than its expected error of {gib(error)}", "add a dry run's evidence"
+        )
 
 
 @check("MEM002", severity=WARNING)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, Strict, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    Strict,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from kaito_catalog import quantity
@@ -89,6 +98,10 @@ def _size(value: Any) -> Quantity:
         raise PydanticCustomError("quantity", "{problem}", {"problem": str(error)}) from None
 
 
+def _written(value: Quantity | str | None) -> str | None:
+    return None if value is None else str(value)
+
+
 def _claimed_size(value: Any) -> Quantity | str | None:
     return value if value is None or value in MISSING_WORDS else _size(value)
 
@@ -96,11 +109,13 @@ def _claimed_size(value: Any) -> Quantity | str | None:
 Size = Annotated[
     Quantity,
     PlainValidator(_size),
+    PlainSerializer(_written),
     WithJsonSchema({"type": "string", "pattern": exactly(quantity.PATTERN)}),
 ]
 ClaimedSize = Annotated[
     Quantity | str | None,
     PlainValidator(_claimed_size),
+    PlainSerializer(_written),
     WithJsonSchema(
         {
             "anyOf": [

@@ -163,6 +163,15 @@ class Proposal(Model):
         return claimed.id if claimed and not is_missing(claimed.id) else None
 
     @property
+    def max_model_len(self) -> int | None:
+        """The context that is served: vLLM's `max-model-len`, else the claimed `contextLength`."""
+        config = (self.vllm.config if self.vllm else None) or {}
+        served = config.get("max-model-len", config.get("max_model_len"))
+        if isinstance(served, int) and not isinstance(served, bool) and served > 0:
+            return served
+        return known_count(self.requirements.context_length)
+
+    @property
     def vllm(self) -> Runtime | None:
         """The vLLM runtime, when the proposal has one."""
         return next((runtime for runtime in self.runtimes or () if runtime.name == "vllm"), None)

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from kaito_catalog.quantity import GIB
+from kaito_catalog.shape import Attention, LatentAttention, Shape
 
 WEIGHTS_FACTOR = 1.02
 """Of the file size: what loading is taken to add."""
@@ -96,6 +97,17 @@ def estimate(
     if nodes == 1 and fits_single_gpu(node, model_file_bytes=model_file_bytes):
         return Estimate(1, gpus, node.gpu_count, 1, 1)
     return Estimate(nodes, gpus, 1, node.gpu_count, nodes)
+
+
+def kv_cache_bytes_per_token(shape: Shape) -> int:
+    """KAITO's bytesPerToken: every layer as the first that attends, two bytes an element."""
+    mixers = [layer.mixer for layer in shape.layers]
+    for mixer in mixers:
+        if isinstance(mixer, LatentAttention):
+            return 2 * len(mixers) * (mixer.kv_lora_rank + mixer.qk_rope_head_dim)
+        if isinstance(mixer, Attention):
+            return 2 * 2 * len(mixers) * mixer.num_key_value_heads * mixer.head_dim
+    return 0
 
 
 def disk_gib(model_file_bytes: float) -> int:

@@ -90,8 +90,8 @@ def vllm_options(proposal: Proposal, runtime: Runtime) -> dict[str, str | int | 
         if claimed:
             options["max-model-len"] = claimed
     length = options.get("max-model-len")
-    if length is not None and not isinstance(length, int):
-        raise InexpressibleError(f"max-model-len is '{length}', and KAITO reads a whole number only")
+    if length is not None and not (isinstance(length, int) and length > 0):
+        raise InexpressibleError(f"max-model-len is '{length}', and KAITO reads a count of tokens only")
     if _REVISION.match(proposal.requirements.version or ""):
         for name in ("revision", "code-revision", "tokenizer-revision"):
             options.setdefault(name, proposal.requirements.version or "")

@@ -125,7 +125,7 @@ def row(facts: ModelFacts) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
     missing = [
         *(["license"] if license_id is None else []),
         *(["weights.total"] if size is None else []),
-        *([] if isinstance(architectures, list) and architectures else ["config.architectures"]),
+        *([] if _is_names(architectures) else ["config.architectures"]),
         *(f"config.{_DIMENSIONS[name][0]}" for name, value in found.items() if value is None),
     ]
     if missing or size is None:
@@ -153,6 +153,10 @@ def model_token_limit(facts: ModelFacts) -> int | None:
     return _integer(facts.config or {}, _DIMENSIONS["modelTokenLimit"])
 
 
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+
+
 def _license(facts: ModelFacts) -> str | None:
     if facts.license is None:
         return None
@@ -165,7 +169,7 @@ def _integer(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
     for part in (config, *nested):
         for key in keys:
             value = part.get(key)
-            if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+            if isinstance(value, int | float) and not isinstance(value, bool) and value >= 1:
                 return int(value)
     return None
 
@@ -223,13 +227,14 @@ def write_presets(models: Iterable[Row]) -> str:
     lines = ["---", "title: Presets", "---", "", "| Model Name | Description | License |", "|---|---|---|"]
     for model in models:
         license_id = str(model["license"])
-        cells = (model["name"], model["description"], _LICENSE_WORDS.get(license_id, license_id))
-        lines.append("| " + " | ".join(_cell(str(cell)) for cell in cells) + " |")
+        cells = (model["name"], model["description"], _LICENSE_WORDS.get(license_id) or _cell(license_id))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    """A licence that no table of ours knows, as plain text: its name may hold anything."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|~<>&:])", r"\\\1", " ".join(text.split()))
 
 
 def read(text: str, *, path: str) -> dict[str, Row]:

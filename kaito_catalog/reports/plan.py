@@ -146,6 +146,16 @@ def instance_types_text(
         ]
     else:
         lines.append("no instance type that is known fits it on one node")
+    several = [
+        (row.nodes_needed, row) for row in rows if row.nodes_needed is not None and row.nodes_needed > 1
+    ]
+    several.sort(
+        key=lambda pair: pair[0] * (pair[1].plan.gpu.memory_bytes or 0) * pair[1].instance_type.gpu_count
+    )
+    if several:
+        shown = ", ".join(f"{nodes} × {row.instance_type.name}" for nodes, row in several[:4])
+        more = f" and {len(several) - 4} more" if len(several) > 4 else ""
+        lines += ["", f"on several nodes (Ray, one pipeline stage each): {shown}{more}"]
     rest = [row for row in rows if row not in fitting]
     groups: dict[tuple[Fit, str], list[str]] = {}
     for row in rest:

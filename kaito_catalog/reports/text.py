@@ -27,7 +27,7 @@ def diagnostic_text(diagnostic: Diagnostic, sources: Sources, *, color: bool = F
     lines = [f"{paint(str(place), BOLD, color=color)}: {kind} {printable(diagnostic.message)}"]
     document = sources.get(place.path)
     line = document.line(place.line) if document else None
-    if line and line.strip():
+    if line and line.strip() and diagnostic.severity is not Severity.NOTE:
         number = str(place.line)
         gutter = " " * len(number)
         start = min(place.column - 1, len(line))

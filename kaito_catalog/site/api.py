@@ -74,6 +74,7 @@ def summary(page: ModelPage, catalog: Catalog) -> dict[str, Any]:
     """A model as the index lists it."""
     policy = catalog.shared.policy
     smallest = page.figures.smallest
+    total = page.facts.weights.total if page.facts and page.facts.weights else None
     return {
         "name": page.entry.name,
         "repoId": page.repo_id,
@@ -84,6 +85,7 @@ def summary(page: ModelPage, catalog: Catalog) -> dict[str, Any]:
         "proof": pages.proof(page.entry).level,
         "revision": page.facts.revision if page.facts else None,
         "weightsBytes": pages.weights_bytes(page),
+        "weightsPrecisionBytes": total.precision_bytes if total else None,
         "contextLimit": pages.context_limit(page),
         "smallestInstanceType": smallest.name if smallest else None,
         "smallestInstanceTypes": {row.cloud: row.name for row in page.figures.smallest_by_cloud},
@@ -99,6 +101,7 @@ def plan(figures: Figures) -> dict[str, Any] | None:
         "profile": figures.profile,
         "vllmVersion": figures.vllm_version,
         "maxModelLen": figures.max_model_len,
+        "options": list(figures.options),
         "unknown": figures.unknown,
         "instanceTypes": [_row(row) for row in figures.rows],
         "memory": _chart(figures.chart) if figures.chart else None,

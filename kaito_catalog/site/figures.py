@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kaito_catalog.catalog import Entry, Shared
-from kaito_catalog.formats.facts import ModelFacts
-from kaito_catalog.formats.proposal import Proposal, known_count
+from kaito_catalog.formats.facts import StoredSize
+from kaito_catalog.formats.policy import Profile
+from kaito_catalog.formats.proposal import Runtime
 from kaito_catalog.kaito.manifests import serving_runtime
 from kaito_catalog.plan import (
     Fit,
     InstanceTypePlan,
     PerGpu,
     Plan,
+    Settings,
     facts_shape,
+    instance_type_plans,
     make_plan,
-    plan_instance_types,
 )
 from kaito_catalog.shape import Shape, Unsupported
 
@@ -79,6 +80,8 @@ class Figures:
     max_model_len: int | None = None
     is_claimed: bool = True
     """Whether `max_model_len` is the proposal's, or ours for want of one."""
+    options: tuple[str, ...] = ()
+    """The proposal's own options that the plan took: `gpu-memory-utilization 0.95`."""
     rows: tuple[InstanceRow, ...] = ()
     chart: MemoryChart | None = None
     vllm_version: str | None = None
@@ -111,9 +114,18 @@ def plan_figures(entry: Entry, shared: Shared) -> Figures:
     shape = facts_shape(facts)
     if isinstance(shape, Unsupported):
         return Figures(unknown=shape.reason)
-    claimed = claimed_model_len(entry.proposal)
+    claimed = entry.proposal.max_model_len
     asked = claimed or min(shape.max_model_len, DEFAULT_MODEL_LEN)
-    plans = sorted(plan_instance_types(facts, shared, profile, max_model_len=asked), key=_smallest_first)
+    options = _options(runtime)
+    stored = facts.weights.total if facts.weights else None
+    found = instance_type_plans(
+        shape,
+        stored,
+        shared,
+        settings=lambda gpu: _settings(options, profile, gpu, max_model_len=asked),
+        vllm_version=profile.vllm_version,
+    )
+    plans = found
     reasons = {item.plan.reason for item in plans}
     if all(item.plan.fits is Fit.UNKNOWN for item in plans):
         words = "; ".join(sorted(reason for reason in reasons if reason))
@@ -122,27 +134,47 @@ def plan_figures(entry: Entry, shared: Shared) -> Figures:
         max_model_len=asked,
         is_claimed=claimed is not None,
         rows=tuple(_row(item) for item in plans),
-        chart=_chart(facts, shape, plans),
+        options=tuple(f"{name} {value}" for name, value in options.items()),
+        chart=_chart(shape, stored, plans),
         vllm_version=profile.vllm_version,
         profile=profile.name,
     )
 
 
-def claimed_model_len(proposal: Proposal) -> int | None:
-    """The context a proposal is about: its vLLM option, else its claim."""
-    config = (proposal.vllm.config if proposal.vllm else None) or {}
-    option = config.get("max-model-len", config.get("max_model_len"))
-    if isinstance(option, int) and not isinstance(option, bool) and option > 0:
-        return option
-    return known_count(proposal.requirements.context_length)
+def _options(runtime: Runtime | None) -> dict[str, str | int | float | bool]:
+    """The options of a proposal that memory depends on, where they have a value of the right kind."""
+    given = {
+        key.replace("_", "-"): value for key, value in ((runtime.config if runtime else None) or {}).items()
+    }
+    found: dict[str, str | int | float | bool] = {}
+    share = given.get("gpu-memory-utilization")
+    if isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1:
+        found["gpu-memory-utilization"] = share
+    for name in ("max-num-seqs", "max-num-batched-tokens"):
+        count = given.get(name)
+        if isinstance(count, int) and not isinstance(count, bool) and count > 0:
+            found[name] = count
+    dtype = given.get("kv-cache-dtype")
+    if isinstance(dtype, str):
+        found["kv-cache-dtype"] = dtype
+    if given.get("enforce-eager") is True:
+        found["enforce-eager"] = True
+    return found
 
 
-def _smallest_first(item: InstanceTypePlan) -> tuple[int, int, int, str]:
-    """As the planner orders them, but of two machines with the same GPUs the smaller one first."""
-    memory = (item.plan.gpu.memory_bytes or 0) * item.instance_type.gpu_count
-    multiple = re.search(r"\.([0-9]*)xlarge\Z", item.instance_type.name)
-    name = item.instance_type.name
-    return list(Fit).index(item.plan.fits), memory, int(multiple[1] or 1) if multiple else 0, name
+def _settings(
+    options: Mapping[str, str | int | float | bool], profile: Profile, gpu: str | None, *, max_model_len: int
+) -> Settings:
+    """What the generated manifests start vLLM with on `gpu`: the proposal's options, else KAITO's."""
+    seqs, batched = options.get("max-num-seqs"), options.get("max-num-batched-tokens")
+    return Settings(
+        max_model_len=max_model_len,
+        gpu_memory_utilization=float(options.get("gpu-memory-utilization", profile.utilization(gpu))),
+        kv_cache_dtype=str(options.get("kv-cache-dtype", "auto")),
+        max_num_seqs=int(seqs) if seqs is not None else None,
+        max_num_batched_tokens=int(batched) if batched is not None else None,
+        enforce_eager=bool(options.get("enforce-eager")),
+    )
 
 
 def _row(item: InstanceTypePlan) -> InstanceRow:
@@ -178,7 +210,7 @@ def _base(per_gpu: PerGpu) -> int:
     return per_gpu.weights_bytes + _overheads(per_gpu)
 
 
-def _chart(facts: ModelFacts, shape: Shape, plans: Sequence[InstanceTypePlan]) -> MemoryChart | None:
+def _chart(shape: Shape, stored: StoredSize | None, plans: Sequence[InstanceTypePlan]) -> MemoryChart | None:
     """On the smallest instance type that fits, else on the one with most memory."""
     planned = [item for item in plans if item.plan.per_gpu and item.plan.kv_cache]
     if not planned:
@@ -192,7 +224,7 @@ def _chart(facts: ModelFacts, shape: Shape, plans: Sequence[InstanceTypePlan]) -
         settings = replace(plan.settings, max_model_len=max(tokens, 1))
         at = make_plan(
             shape,
-            stored=facts.weights.total if facts.weights else None,
+            stored=stored,
             gpu=plan.gpu,
             parallelism=plan.parallelism,
             settings=settings,

@@ -131,22 +131,14 @@ def claims(page: ModelPage, policy: Policy) -> tuple[Claim, ...]:
     """Each claim of the proposal beside what is known, and from where."""
     facts, wanted = page.facts, page.proposal.requirements
     source = facts_source(facts)
-    weights = weights_bytes(page)
     smallest = page.figures.smallest
     plan = f"plan, vLLM {page.figures.vllm_version}" if page.figures.vllm_version else ""
-    repository = facts.repository if facts else None
     license_facts = facts.license if facts else None
     rows: list[tuple[str, object, object, str]] = [
         ("Revision", wanted.version, facts.revision if facts else None, source),
         ("Licence", page.proposal.license_id, license_facts.id if license_facts else None, source),
         ("Task", wanted.type, facts.pipeline_tag if facts else None, source),
-        ("Weight files", None, both(weights), source),
-        (
-            "Storage",
-            note(wanted.storage_size, wanted.notes, "storageSize"),
-            repository_size(repository),
-            source,
-        ),
+        ("Storage", note(wanted.storage_size, wanted.notes, "storageSize"), storage(page), source),
         ("GPUs", note(wanted.gpu_count, wanted.notes, "gpuCount"), gpus(smallest), plan),
         ("GPU memory in all", note(wanted.total_gpu_memory, wanted.notes, "totalGPUMemory"), None, ""),
         (
@@ -200,9 +192,13 @@ def both(size_bytes: int | None) -> str | None:
     return None if size_bytes is None else f"{gib(size_bytes)} ({gb(size_bytes)})"
 
 
-def repository_size(size: Any) -> str | None:
-    """All files of the repository."""
-    return f"all files: {both(size.size_bytes)}" if size else None
+def storage(page: ModelPage) -> str | None:
+    """What the files take: the weights that vLLM downloads, and all of the repository."""
+    repository = page.facts.repository if page.facts else None
+    weights = both(weights_bytes(page))
+    whole = both(repository.size_bytes if repository else None)
+    parts = (f"weight files {weights}" if weights else None, f"all files {whole}" if whole else None)
+    return "; ".join(part for part in parts if part) or None
 
 
 def gpus(row: InstanceRow | None) -> str | None:

@@ -1,0 +1,291 @@
+"""The command line as a person meets it: results on stdout, messages on stderr, exit codes, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kaito_catalog import cli
+
+COMMANDS = ("check", "import", "plan", "generate", "schema", "explain")
+
+
+@pytest.fixture
+def here(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a catalog of two models, as the current folder."""
+    models = tmp_path / "catalog" / "models"
+    models.mkdir(parents=True)
+    for name in ("policy.yaml", "gpus.yaml", "instance-types.yaml"):
+        shutil.copy(root / "catalog" / name, tmp_path / "catalog" / name)
+    for name in ("phi-4", "llama-3.3-70b-instruct"):
+        shutil.copytree(root / "catalog" / "models" / name, models / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def break_proposal(here: Path, old: str, new: str) -> None:
+    path = here / "catalog/models/phi-4/proposal.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert f"examples:\n  kaito-catalog {command}" in shown
+
+
+def test_without_a_command_the_help_is_shown_and_the_exit_code_is_2(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main([]) == 2
+    assert "commands:" in capsys.readouterr().out
+
+
+def test_a_clean_catalog_is_exit_code_0(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check"]) == 0
+    shown = capsys.readouterr()
+    assert "ok: 2 models: 0 errors" in shown.out
+    assert shown.err == ""
+
+
+def test_an_error_is_exit_code_1_and_points_at_its_line(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    break_proposal(here, "storageSize: ", "storageSize: 1GB # ")
+    assert cli.main(["check", "phi-4"]) == 1
+    shown = capsys.readouterr().out
+    assert "catalog/models/phi-4/proposal.yaml:" in shown
+    assert "error[STO001] 1GB is less than" in shown
+
+
+def test_bad_syntax_is_reported_and_the_rest_of_the_catalog_is_still_checked(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    break_proposal(here, "kind: ModelProposal", "kind: ModelProposal\nkind: ModelProposal")
+    assert cli.main(["check"]) == 1
+    shown = capsys.readouterr().out
+    assert "error[YML002]" in shown
+    assert "2 models: 1 error" in shown
+
+
+@pytest.mark.parametrize(
+    "path", ["phi-4", "microsoft/phi-4", "catalog/models/phi-4", "catalog/models/phi-4/proposal.yaml"]
+)
+def test_a_model_is_found_by_name_repository_folder_or_file(
+    path: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["check", path]) == 0
+    assert "ok: 1 model:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["check", "phi-5"], "'phi-5' is neither a model", "did you mean phi-4?"),
+        (["check", "--select", "XYZ"], "there is no check 'XYZ'", "lists the codes"),
+        (["check", "--profile", "kaito-v9"], "there is no profile 'kaito-v9'", "kaito-v0.12"),
+        (["check", "--catalog", "/nowhere"], "cannot read /nowhere/gpus.yaml", None),
+        (["plan", "phi-5"], "'phi-5' is no model of the catalog", None),
+        (["plan", "phi-4", "--gpu", "Abacus"], "how much memory 'Abacus' has is not known", "--gpu-memory"),
+        (["plan", "phi-4", "--instance-type", "T"], "has no 'T'", "name the GPU instead"),
+        (["plan", "phi-4", "--gpu", "A10", "--gpu-count", "3", "--data-parallel-size", "2"],
+         "3 GPUs cannot be split", None),
+        (["explain", "ABC999"], "there is no check 'ABC999'", "lists them all"),
+        (["import", "nothing.md"], "cannot read nothing.md", None),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_exit_code_2_with_a_hint(
+    arguments: list[str], message: str, hint: str | None, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert f"error: {message}" in shown.err or message in shown.err
+    assert hint is None or hint in shown.err
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "x"])
+def test_a_number_that_makes_no_sense_is_a_usage_error(value: str, here: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["plan", "phi-4", "--max-model-len", value])
+    assert stop.value.code == 2
+
+
+def test_check_as_json_is_parseable(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "--format", "json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert [model["name"] for model in value["models"]] == ["llama-3.3-70b-instruct", "phi-4"]
+    assert value["models"][0]["imageHosting"] == "user-built"
+    assert value["models"][1]["imageHosting"] == "public-mcr"
+
+
+def test_require_all_fails_where_something_could_not_be_checked(here: Path) -> None:
+    assert cli.main(["check", "phi-4", "--require-all"]) == 1
+
+
+def test_plan_as_json_keeps_its_contract(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        cli.main(["plan", "phi-4", "--gpu", "NVIDIA H100 80GB", "--gpu-count", "1", "--format", "json"]) == 0
+    )
+    value = json.loads(capsys.readouterr().out)
+    assert set(value["perGPU"]) == {
+        "budgetBytes", "weightsBytes", "nonTorchBytes", "activationPeakBytes", "cudaGraphBytes",
+        "kvCacheAvailableBytes", "kvCacheNeededBytes",
+    }  # fmt: skip
+    assert value["fits"] == "yes"
+    assert value["perGPU"]["weightsBytes"] == 29_319_014_400
+    assert value["kvCache"]["bytesPerToken"] == 204_800
+
+
+def test_plan_without_a_gpu_compares_instance_types_smallest_first(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["plan", "phi-4", "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["instanceTypes"]
+    assert len(rows) == 57
+    assert [rows[0]["name"], rows[0]["fits"]] == ["Standard_NC24ads_A100_v4", "yes"]
+
+
+def test_plan_reads_a_folder_with_a_configuration(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = here / "my-model"
+    folder.mkdir()
+    config = {
+        "architectures": ["LlamaForCausalLM"], "torch_dtype": "bfloat16", "hidden_size": 2048, "num_hidden_layers": 16,
+        "intermediate_size": 8192, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
+        "max_position_embeddings": 8192, "tie_word_embeddings": True,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    assert cli.main(["plan", "my-model", "--gpu-memory", "22", "--gpu-count", "1", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fits"] == "yes"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "[" * 100_000, '{"architectures": ["LlamaForCausalLM"], "hidden_size": 1e400}', "\x00"],
+)
+def test_a_bad_configuration_is_an_error_and_no_traceback(
+    text: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = here / "my-model"
+    folder.mkdir()
+    (folder / "config.json").write_text(text)
+    assert cli.main(["plan", "my-model", "--gpu-memory", "22", "--gpu-count", "1"]) in (0, 2)
+    shown = capsys.readouterr()
+    assert "unknown" in shown.out or "my-model/config.json" in shown.err
+
+
+def test_a_plan_that_does_not_fit_is_exit_code_1(here: Path) -> None:
+    assert cli.main(["plan", "llama-3.3-70b-instruct", "--gpu", "NVIDIA A10", "--gpu-count", "1"]) == 1
+
+
+MARKDOWN = """\
+---
+title: Proposal for new model support
+authors: ["@someone"]
+creation-date: 2025-05-29
+status: provisional
+---
+# Title
+Add https://huggingface.co/acme/Acme-7B
+## Requirements
+| Field | Notes |
+|---|---|
+| Family name | Acme |
+| Type | text-generation |
+| Download site | https://huggingface.co/acme/Acme-7B |
+## Runtimes
+| Options | Notes |
+|---|---|
+| Runtime | vLLM |
+"""
+
+
+def test_import_writes_a_folder_and_reports_what_is_missing(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "20250529-acme.md").write_text(MARKDOWN)
+    assert cli.main(["import", "20250529-acme.md", "--into", "mine"]) == 0
+    shown = capsys.readouterr().out
+    assert "20250529-acme.md:10:1: warning[IMP003] no revision is named" in shown
+    assert "wrote mine/acme-7b/proposal.yaml" in shown
+    assert cli.main(["check", "mine"]) == 0
+
+
+def test_import_does_not_replace_what_somebody_edited(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "a.md").write_text(MARKDOWN)
+    cli.main(["import", "a.md", "--into", "mine"])
+    path = here / "mine/acme-7b/proposal.yaml"
+    path.write_text(path.read_text() + "# edited\n")
+    assert cli.main(["import", "a.md", "--into", "mine"]) == 1
+    assert path.read_text().endswith("# edited\n")
+    assert "exists and differs" in capsys.readouterr().err
+    assert cli.main(["import", "a.md", "--into", "mine", "--force"]) == 0
+    assert "edited" not in path.read_text()
+
+
+def test_importing_twice_changes_nothing(here: Path) -> None:
+    (here / "a.md").write_text(MARKDOWN)
+    assert cli.main(["import", "a.md", "--into", "mine"]) == 0
+    assert cli.main(["import", "a.md", "--into", "mine"]) == 0
+
+
+def test_an_imported_proposal_completes_in_an_editor(here: Path) -> None:
+    (here / "a.md").write_text(MARKDOWN)
+    cli.main(["import", "a.md"])
+    text = (here / "catalog/models/acme-7b/proposal.yaml").read_text()
+    assert text.startswith("# yaml-language-server: $schema=../../../schema/proposal.schema.json\n")
+
+
+def test_a_file_that_is_no_proposal_is_exit_code_1(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "a.md").write_text("# Hello\n")
+    assert cli.main(["import", "a.md", "--into", "mine"]) == 1
+    assert "error[IMP002]" in capsys.readouterr().out
+    assert not (here / "mine").exists()
+
+
+def test_generate_writes_and_check_finds_what_changed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["generate", "--no-site"]) == 0
+    assert cli.main(["generate", "--check"]) == 0
+    (here / "build/kaito/presets.md").write_text("changed")
+    (here / "build/presets/orphan").mkdir()
+    (here / "build/presets/orphan/x.yaml").write_text("a: 1")
+    capsys.readouterr()
+    assert cli.main(["generate", "--check"]) == 1
+    shown = capsys.readouterr().out
+    assert shown == "build/kaito/presets.md: changed\nbuild/presets/orphan/x.yaml: orphan\n"
+    assert cli.main(["generate", "--no-site"]) == 0
+    assert not (here / "build/presets/orphan").exists()
+
+
+def test_generate_leaves_out_a_broken_entry_and_says_so(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    break_proposal(here, "kind: ModelProposal", "kind: Nonsense")
+    assert cli.main(["generate", "--no-site"]) == 1
+    assert "the files of phi-4 have errors" in capsys.readouterr().err
+    assert (here / "build/presets/llama-3.3-70b-instruct/workspace.yaml").is_file()
+
+
+def test_schema_check_finds_a_schema_that_is_not_up_to_date(here: Path) -> None:
+    assert cli.main(["schema"]) == 0
+    assert cli.main(["schema", "--check"]) == 0
+    (here / "schema/facts.schema.json").write_text("{}")
+    assert cli.main(["schema", "--check"]) == 1
+
+
+def test_a_pipe_that_is_closed_early_is_no_error(here: Path) -> None:
+    command = f"{sys.executable} -m kaito_catalog explain | head -1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

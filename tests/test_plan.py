@@ -1,0 +1,399 @@
+"""The plan: verdicts, what limits them, what is unknown, and how near it comes to published logs."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shapes import DEEPSEEK_V3, LLAMA_8B, LLAMA_70B, QWEN3_NEXT_80B, SHARED, configs, shape
+
+from kaito_catalog.catalog import Shared
+from kaito_catalog.formats.facts import ModelFacts, StoredSize
+from kaito_catalog.formats.hardware import Gpu, InstanceType
+from kaito_catalog.plan import (
+    Fit,
+    Parallelism,
+    Plan,
+    PlanGpu,
+    Settings,
+    illegal_tensor_parallel,
+    make_plan,
+    plan_for_facts,
+    plan_instance_types,
+    smallest_gpu_count,
+    to_json,
+)
+from kaito_catalog.quantity import GIB
+from kaito_catalog.quantity import parse as parse_quantity
+from kaito_catalog.shape import Unsupported, read_shape
+
+H100 = PlanGpu("NVIDIA H100 80GB", int(79.19 * GIB), 9.0)
+
+
+def plan(
+    config: dict[str, Any] = LLAMA_8B,
+    *,
+    gpu: PlanGpu = H100,
+    tensor_parallel_size: int = 1,
+    pipeline_parallel_size: int = 1,
+    max_model_len: int = 8192,
+    gpu_memory_utilization: float = 0.9,
+    vllm_version: str = "0.25.1",
+    **more: Any,
+) -> Plan:
+    return make_plan(
+        read_shape(config),
+        gpu=gpu,
+        parallelism=Parallelism(tensor_parallel_size, pipeline_parallel_size),
+        settings=Settings(max_model_len, gpu_memory_utilization, **more),
+        vllm_version=vllm_version,
+    )
+
+
+def test_llama_70b_does_not_fit_one_h100_for_its_weights() -> None:
+    found = plan(LLAMA_70B)
+    assert (found.fits, found.limited_by) == (Fit.NO, "weights")
+
+
+def test_llama_70b_with_16k_fits_four_h100_at_kaitos_utilization() -> None:
+    found = plan(LLAMA_70B, tensor_parallel_size=4, max_model_len=16384, gpu_memory_utilization=0.84)
+    assert found.fits is Fit.YES
+
+
+def test_llama_70b_with_16k_does_not_fit_two_h100_at_kaitos_utilization() -> None:
+    found = plan(LLAMA_70B, tensor_parallel_size=2, max_model_len=16384, gpu_memory_utilization=0.84)
+    assert (found.fits, found.limited_by) == (Fit.NO, "overheads")
+
+
+def test_a_context_that_the_cache_cannot_hold_is_limited_by_the_cache() -> None:
+    found = plan(LLAMA_8B, gpu=PlanGpu("NVIDIA A10", int(22 * GIB), 8.6), max_model_len=131072)
+    assert (found.fits, found.limited_by) == (Fit.NO, "kvCache")
+    assert found.reason is not None
+    assert "tokens would fit" in found.reason
+
+
+def test_a_margin_within_the_expected_error_is_tight() -> None:
+    roomy = plan(max_model_len=131072)
+    assert roomy.kv_cache is not None
+    assert roomy.expected_error_bytes is not None
+    longest = plan(LLAMA_8B | {"max_position_embeddings": 10**6}, max_model_len=8192).kv_cache
+    assert longest is not None
+    edge = plan(LLAMA_8B | {"max_position_embeddings": 10**6}, max_model_len=longest.longest_model_len - 64)
+    assert edge.fits is Fit.TIGHT
+
+
+def test_tensor_parallelism_that_does_not_divide_the_heads_does_not_fit() -> None:
+    found = plan(LLAMA_8B, tensor_parallel_size=3)
+    assert (found.fits, found.limited_by) == (Fit.NO, "parallelism")
+    assert found.reason == "32 attention heads cannot be divided by 3"
+
+
+def test_kv_heads_may_be_divided_or_repeated_but_not_both() -> None:
+    config = LLAMA_8B | {
+        "num_attention_heads": 48,
+        "num_key_value_heads": 6,
+        "head_dim": 128,
+        "intermediate_size": 24576,
+    }
+    assert illegal_tensor_parallel(shape(config), 4) is not None
+    assert illegal_tensor_parallel(shape(config), 2) is None
+    assert illegal_tensor_parallel(shape(config), 12) is None
+
+
+def test_more_context_than_the_model_allows_is_refused_as_vllm_does() -> None:
+    found = plan(max_model_len=131073)
+    assert (found.fits, found.limited_by) == (Fit.NO, "maxModelLen")
+
+
+def test_an_unknown_architecture_gives_an_unknown_plan_by_name() -> None:
+    found = plan({"architectures": ["NobodyForCausalLM"]})
+    assert found.fits is Fit.UNKNOWN
+    assert found.reason == "no plan for the architecture NobodyForCausalLM"
+
+
+def test_a_gpu_whose_memory_nobody_published_gives_an_unknown_plan() -> None:
+    found = plan(gpu=PlanGpu("NVIDIA Mystery", None))
+    assert (found.fits, found.limited_by) == (Fit.UNKNOWN, "gpu")
+
+
+def test_a_gpu_nobody_has_seen_widens_the_expected_error() -> None:
+    known, unseen = plan(), plan(gpu=PlanGpu("NVIDIA Mystery", H100.memory_bytes, 9.0))
+    assert known.expected_error_bytes is not None
+    assert unseen.expected_error_bytes is not None
+    assert unseen.expected_error_bytes > known.expected_error_bytes
+
+
+def test_a_vllm_version_nobody_has_seen_widens_the_expected_error() -> None:
+    known, unseen = plan(vllm_version="0.19.0"), plan(vllm_version="0.99.0")
+    assert known.expected_error_bytes is not None
+    assert unseen.expected_error_bytes is not None
+    assert unseen.expected_error_bytes > known.expected_error_bytes
+
+
+def test_a_name_that_is_not_needed_is_not_asked_for() -> None:
+    assert plan(gpu=PlanGpu(None, H100.memory_bytes)).fits is Fit.YES
+
+
+def test_an_a100_gets_smaller_batches_than_an_h100() -> None:
+    a100 = plan(gpu=PlanGpu("NVIDIA A100 80GB", int(79.15 * GIB), 8.0)).settings
+    assert (a100.max_num_batched_tokens, a100.max_num_seqs) == (2048, 256)
+    assert (plan().settings.max_num_batched_tokens, plan().settings.max_num_seqs) == (8192, 1024)
+
+
+def test_graphs_are_reserved_from_0_21_on_and_not_with_enforce_eager() -> None:
+    reserved = [
+        p.per_gpu.cuda_graph_bytes > 0
+        for p in (plan(vllm_version="0.19.0"), plan(), plan(enforce_eager=True))
+        if p.per_gpu
+    ]
+    assert reserved == [False, True, False]
+
+
+def test_a_hybrid_needs_a_state_block_for_each_sequence() -> None:
+    found = plan(QWEN3_NEXT_80B, tensor_parallel_size=4, max_num_seqs=8192)
+    assert found.limited_by == "maxNumSeqs"
+    assert found.fits is Fit.NO
+
+
+def test_stored_bytes_stand_in_where_the_quantisation_is_not_known() -> None:
+    secret = read_shape(LLAMA_8B | {"quantization_config": {"quant_method": "secret"}})
+    arguments: dict[str, Any] = {
+        "gpu": H100,
+        "parallelism": Parallelism(1),
+        "settings": Settings(8192, 0.9),
+        "vllm_version": "0.25.1",
+    }
+    without = make_plan(secret, **arguments)
+    assert (without.fits, without.limited_by) == (Fit.UNKNOWN, "weights")
+    stored = StoredSize.model_validate({"sizeBytes": 5 * 10**9, "precisionBytes": 10**7})
+    found = make_plan(secret, stored=stored, **arguments)
+    assert found.fits is Fit.YES
+    assert found.sources["weightsBytes"] == "facts"
+    sure = plan().expected_error_bytes
+    assert found.expected_error_bytes is not None
+    assert sure is not None
+    assert found.expected_error_bytes > sure
+
+
+def test_files_much_smaller_than_the_configuration_says_are_believed() -> None:
+    stored = StoredSize.model_validate({"sizeBytes": 8 * 10**9})
+    found = make_plan(
+        read_shape(LLAMA_8B),
+        stored=stored,
+        gpu=H100,
+        parallelism=Parallelism(1),
+        settings=Settings(8192, 0.9),
+        vllm_version="0.25.1",
+    )
+    assert found.per_gpu is not None
+    assert found.per_gpu.weights_bytes == 8 * 10**9
+
+
+def test_a_latent_cache_is_not_divided_by_tensor_parallelism() -> None:
+    eight = plan(DEEPSEEK_V3, gpu=PlanGpu("NVIDIA H200", int(139.72 * GIB), 9.0), tensor_parallel_size=8)
+    assert eight.per_gpu is not None
+    assert eight.per_gpu.kv_cache_needed_bytes == 8192 * 61 * 1152
+
+
+def test_the_smallest_gpu_count_is_the_first_size_that_fits() -> None:
+    found = smallest_gpu_count(
+        shape(LLAMA_70B), gpu=H100, settings=Settings(16384, 0.84), vllm_version="0.25.1"
+    )
+    assert found == 4
+
+
+def test_json_has_exactly_the_keys_of_the_contract() -> None:
+    found = to_json(plan())
+    assert set(found) == {
+        "perGPU", "kvCache", "fits", "limitedBy", "reason", "expectedErrorBytes", "parallelism", "gpu",
+        "vllmVersion", "settings", "sources",
+    }  # fmt: skip
+    assert set(found["perGPU"]) == {
+        "budgetBytes", "weightsBytes", "nonTorchBytes", "activationPeakBytes", "cudaGraphBytes",
+        "kvCacheAvailableBytes", "kvCacheNeededBytes",
+    }  # fmt: skip
+    assert set(found["kvCache"]) == {
+        "bytesPerToken", "tokens", "maxConcurrency", "longestModelLen", "groups",
+    }  # fmt: skip
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_json_of_an_unknown_plan_says_null_and_why() -> None:
+    found = to_json(plan({"architectures": ["NobodyForCausalLM"]}))
+    assert (found["perGPU"], found["kvCache"], found["fits"]) == (None, None, "unknown")
+    assert found["reason"]
+
+
+def test_the_account_adds_up() -> None:
+    found = plan(LLAMA_70B, tensor_parallel_size=4).per_gpu
+    assert found is not None
+    parts = (
+        found.weights_bytes
+        + found.non_torch_bytes
+        + found.activation_peak_bytes
+        + found.cuda_graph_bytes
+        + found.kv_cache_available_bytes
+    )
+    assert parts == found.budget_bytes
+
+
+def facts(config: dict[str, Any] | None) -> ModelFacts:
+    document = {
+        "apiVersion": "catalog.kaito.sh/v1alpha1",
+        "kind": "ModelFacts",
+        "repoId": "org/model",
+        "recordedAt": "2026-01-01",
+        "source": {"kind": "local"},
+    }
+    return ModelFacts.model_validate(document | ({"config": config} if config else {}))
+
+
+def test_facts_without_a_configuration_give_an_unknown_plan() -> None:
+    found = plan_for_facts(
+        facts(None),
+        gpu=H100,
+        parallelism=Parallelism(),
+        settings=Settings(8192, 0.9),
+        vllm_version="0.25.1",
+    )
+    assert (found.fits, found.limited_by) == (Fit.UNKNOWN, "architecture")
+
+
+def shared() -> Shared:
+    gpus = (
+        Gpu.model_construct(
+            name="NVIDIA H100 80GB", aliases=None, nominal_memory=parse_quantity("80GB"),
+            memory_bytes=H100.memory_bytes, compute_capability=9.0, source="a test",
+        ),
+        Gpu.model_construct(
+            name="NVIDIA Mystery", aliases=None, nominal_memory=parse_quantity("80GB"), memory_bytes=None,
+            compute_capability=9.0, source="a test",
+        ),
+    )  # fmt: skip
+    types = tuple(
+        InstanceType.model_construct(name=name, cloud="azure", gpu=gpu, gpu_count=count, source="a test")
+        for name, gpu, count in (
+            ("eight", "NVIDIA H100 80GB", 8),
+            ("four", "NVIDIA H100 80GB", 4),
+            ("one", "NVIDIA H100 80GB", 1),
+            ("mystery", "NVIDIA Mystery", 4),
+            ("three", "NVIDIA H100 80GB", 3),
+        )
+    )
+    policy: Any = None  # plans of instance types read the profile they are given
+    return Shared(policy, gpus, types)
+
+
+class Profile:
+    """As much of a profile as plans read."""
+
+    vllm_version = "0.25.1"
+
+    def utilization(self, gpu: str | None) -> float:
+        return 0.84
+
+
+def test_instance_types_that_fit_come_first_smallest_first_and_reasons_are_kept() -> None:
+    profile: Any = Profile()
+    found = plan_instance_types(facts(LLAMA_70B), shared(), profile, max_model_len=16384)
+    assert [item.instance_type.name for item in found[:2]] == ["four", "eight"]
+    by_name = {item.instance_type.name: item for item in found}
+    assert by_name["eight"].gpus_needed == 4
+    assert by_name["eight"].note == "4 of its 8 GPUs would do"
+    assert by_name["one"].plan.limited_by == "weights"
+    assert by_name["one"].nodes_needed == 3
+    assert by_name["four"].nodes_needed == 1
+    assert by_name["mystery"].plan.fits is Fit.UNKNOWN
+    assert by_name["three"].plan.parallelism.tensor_parallel_size == 2
+    assert by_name["three"].note is not None
+
+
+LEGAL = st.sampled_from([1, 2, 4])
+
+
+@settings(max_examples=60)
+@given(configs(), LEGAL, st.integers(1, 2048), st.floats(0.3, 0.95))
+def test_a_plan_that_fits_stays_in_its_budget_and_reaches_its_longest_context(
+    config: dict[str, Any], size: int, tokens: int, utilization: float
+) -> None:
+    found = plan(config, tensor_parallel_size=size, max_model_len=tokens, gpu_memory_utilization=utilization)
+    if found.per_gpu is None or found.kv_cache is None:
+        assert found.fits in (Fit.NO, Fit.UNKNOWN)
+        assert found.reason
+        return
+    assert found.per_gpu.kv_cache_needed_bytes >= 0
+    if found.fits is Fit.YES:
+        assert found.per_gpu.kv_cache_needed_bytes <= found.per_gpu.kv_cache_available_bytes
+        assert found.kv_cache.longest_model_len >= tokens
+        assert found.kv_cache.max_concurrency >= 1
+
+
+@settings(max_examples=60)
+@given(configs(), LEGAL, st.floats(0.2, 0.5), st.floats(0.01, 0.4))
+def test_less_utilization_leaves_less_for_the_cache(
+    config: dict[str, Any], size: int, low: float, more: float
+) -> None:
+    less = plan(config, tensor_parallel_size=size, max_model_len=1024, gpu_memory_utilization=low).per_gpu
+    most = plan(
+        config, tensor_parallel_size=size, max_model_len=1024, gpu_memory_utilization=low + more
+    ).per_gpu
+    if less is None or most is None:
+        return
+    assert less.kv_cache_available_bytes < most.kv_cache_available_bytes
+
+
+# One start each: TP and the KV memory printed in GiB (vLLM 0.19.0 on H100 80GB at 0.95,
+# llm-d-incubation/llm-d-planner PR #205).
+LOGGED = [
+    pytest.param(LLAMA_8B, 1, 58.11, id="Llama 3.1 8B"),
+    pytest.param(LLAMA_8B, 2, 63.76, id="Llama 3.1 8B TP2"),
+    pytest.param(LLAMA_8B, 4, 67.44, id="Llama 3.1 8B TP4"),
+]
+
+
+@pytest.mark.parametrize(("config", "size", "printed"), LOGGED)
+def test_available_memory_is_what_vllm_printed(config: dict[str, Any], size: int, printed: float) -> None:
+    found = plan(
+        config, tensor_parallel_size=size, gpu_memory_utilization=0.95, vllm_version="0.19.0"
+    ).per_gpu
+    assert found is not None
+    assert found.kv_cache_available_bytes / GIB == pytest.approx(printed, abs=0.1)
+
+
+def test_the_error_on_recorded_logs_does_not_grow() -> None:
+    if not (SHARED / "data" / "truth" / "observations.jsonl").exists():
+        pytest.skip("../shared is absent: no logs to compare with")
+    from tools.bench_memory import is_calibrated, quantile, score
+    from tools.observed import Observed, observations
+
+    scores = [s for row in observations(SHARED) if isinstance(row, Observed) and (s := score(row))]
+    errors = [abs(s.ours) for s in scores]
+    assert len(scores) >= 50
+    assert statistics.median(errors) <= 0.007
+    assert quantile(errors, 0.9) <= 0.02
+    assert max(errors) <= 0.05
+    assert max(s.ours for s in scores) <= 0.01
+    assert max(abs(s.ours) for s in scores if is_calibrated(s.observed)) <= 0.006
+    wrong = [s.observed.id for s in scores if s.plan.fits is Fit.NO and s.observed.kv_cache_bytes > 0]
+    assert wrong == []
+
+
+def test_every_illegal_size_that_kaito_would_pick_is_refused() -> None:
+    path = SHARED / "data" / "kaito" / "invalid_tp.json"
+    if not path.exists():
+        pytest.skip("../shared is absent: no list of illegal sizes")
+    refused = 0
+    for case in json.loads(path.read_text()):
+        config = SHARED / "data" / "hub" / "configs" / f"{case['model'].replace('/', '__')}.json"
+        if not config.exists():
+            continue
+        found = read_shape(json.loads(config.read_text()))
+        if isinstance(found, Unsupported):
+            continue
+        assert illegal_tensor_parallel(found, case["tp"]) is not None, case
+        refused += 1
+    assert refused

@@ -1,0 +1,34 @@
+"""README.md shows what really happens."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tools.readme import PAGES, with_output
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_a_page_shows_is_what_the_commands_print(name: str, kaito_data: Path, root: Path) -> None:
+    page = (root / name).read_text(encoding="utf-8")
+    assert with_output(page, kaito_data.parents[1]) == page
+
+
+def test_every_make_target_that_documents_name_exists(root: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), re.MULTILINE))
+    for name in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"):
+        named = re.findall(r"(?:`|^    |    )make ([a-z-]+)", (root / name).read_text(), re.MULTILINE)
+        assert set(named) <= targets, name
+
+
+def test_every_file_that_documents_link_to_exists(root: Path) -> None:
+    for path in (
+        root / "README.md",
+        root / "CONTRIBUTING.md",
+        root / "ARCHITECTURE.md",
+        *(root / "docs").glob("*.md"),
+    ):
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"

@@ -1,0 +1,96 @@
+"""Run the commands that README.md shows and write their real output below each; the same for the benchmark.
+
+    python -m tools.readme [--check]
+
+The session starts from KAITO's own proposal, the benchmark from published logs: both lie in `--shared DIR`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from kaito_catalog import cli, files
+from tools import bench_memory
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+PROPOSAL = "data/kaito/proposals/20250529-llama-3.3-70b-instruct.md"
+PAGES = ("README.md", "docs/memory.md")
+"""The pages that show output."""
+_BENCH = re.compile(r"<!-- bench -->\n.*?<!-- /bench -->", re.DOTALL)
+_SESSION = re.compile(r"```console\n\$ (?P<command>[^\n]+)\n.*?```", re.DOTALL)
+
+
+def run(command: str) -> str:
+    """What `kaito-catalog …` prints on stdout in the current folder."""
+    program, *arguments = shlex.split(command)
+    if program != "kaito-catalog":
+        raise ValueError(f"README.md shows '{program}', which is not ours to run")
+    stdout = io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(io.StringIO()):
+        cli.main(arguments)
+    return stdout.getvalue()
+
+
+def with_session(page: str, proposal: Path) -> str:
+    """`page` with the output of every command of its session, as a newcomer would see it."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(ROOT / "catalog", Path(folder) / "catalog")
+        shutil.copy(proposal, folder)
+        os.chdir(folder)
+        try:
+            return _SESSION.sub(lambda m: f"```console\n$ {m['command']}\n{run(m['command'])}```", page)
+        finally:
+            os.chdir(before)
+
+
+def with_benchmark(page: str, shared: Path) -> str:
+    """`page` with the benchmark's table (without its timing, which no two runs share)."""
+    if not _BENCH.search(page):
+        return page
+    stdout = io.StringIO()
+    with contextlib.redirect_stdout(stdout):
+        bench_memory.main(["--shared", str(shared)])
+    table = "\n".join(
+        line for line in stdout.getvalue().splitlines() if not line.startswith("Time of a plan")
+    )
+    return _BENCH.sub(lambda _: f"<!-- bench -->\n{table.rstrip()}\n<!-- /bench -->", page)
+
+
+def with_output(page: str, shared: Path = SHARED) -> str:
+    """`page` with everything that it shows as it really is."""
+    return with_benchmark(with_session(page, shared / PROPOSAL), shared)
+
+
+def main() -> int:
+    """Write the pages, or say with `--check` that one is out of date."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shared", type=Path, default=SHARED)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    stale = 0
+    for name in PAGES:
+        old = (ROOT / name).read_text(encoding="utf-8")
+        new = with_output(old, options.shared)
+        if old != new:
+            stale = 1
+            print(f"{name} is out of date" if options.check else f"{name} written")
+            if not options.check:
+                files.write_text(ROOT / name, new)
+    return stale if options.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
