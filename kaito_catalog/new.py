@@ -35,6 +35,7 @@ class NewProposal:
 
     name: str
     value: dict[str, Any]
+    facts: ModelFacts
     derived: Mapping[Route, str]
     gaps: tuple[str, ...]
 
@@ -189,7 +190,7 @@ def new_proposal(
         ],
     }
     _validated(value)
-    return NewProposal(name, value, draft.derived, tuple(draft.gaps))
+    return NewProposal(name, value, facts, draft.derived, tuple(draft.gaps))
 
 
 def _summary(draft: _Draft, page: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from huggingface_hub import HfApi
@@ -34,7 +35,7 @@ from kaito_catalog.repository import (
 REPO = "example-org/Example-7B-Instruct"
 
 
-def model(**settings: object) -> FakeRepository:
+def model(**settings: Any) -> FakeRepository:
     files = {
         "config.json": json_file({"architectures": ["LlamaForCausalLM"]}),
         "LICENSE": text_file("the terms\n"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,7 @@ from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.hub import Hub
 from kaito_catalog.loading import load
 from kaito_catalog.new import NewProposal, commented, family_name, new_proposal
+from kaito_catalog.plan import Fit, plan_instance_types
 from kaito_catalog.record import facts_of
 
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
@@ -48,9 +50,9 @@ CONFIG = {
 }
 
 
-def small(**settings: object) -> FakeRepository:
+def small(*, config: dict[str, Any] | None = None, **settings: Any) -> FakeRepository:
     listed = {
-        "config.json": json_file(settings.pop("config", CONFIG)),
+        "config.json": json_file(config or CONFIG),
         "LICENSE": text_file("the terms\n"),
         "model.safetensors": safetensors_file({"BF16": 1_235_814_400}),
     }
@@ -109,11 +111,15 @@ def test_llama_gets_its_true_size_and_a_plan(root: Path, shared_files: Shared) -
     assert (requirements["familyName"], requirements["type"]) == ("Llama 3.3", "text-generation")
     assert requirements["storageSize"] == "142GB"
     assert "131.4 GiB" in new.derived["requirements", "storageSize"]
-    assert (requirements["gpuCount"], requirements["totalGPUMemory"], requirements["perGPUMemory"]) == (
-        4,
-        "320GB",
-        "80GB",
-    )
+    (chosen,) = [
+        found
+        for found in plan_instance_types(
+            new.facts, shared_files, shared_files.policy.default_profile(), max_model_len=32768
+        )
+        if found.instance_type.name == new.value["deployment"]["instanceType"]
+    ]
+    assert chosen.plan.fits is Fit.YES
+    assert requirements["gpuCount"] == chosen.gpus_needed == chosen.instance_type.gpu_count
     assert requirements["contextLength"] == 32768
     assert new.value["runtimes"][0]["distributedInference"] is True
     assert new.value["runtimes"][0]["config"] == {"max-model-len": 32768, "tool-call-parser": "llama3_json"}

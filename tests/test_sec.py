@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from kaito_catalog.catalog import Entry
-from kaito_catalog.checks import sec
+from kaito_catalog.checks import example, sec
 from kaito_catalog.checks.base import Check, Context, Finding, Skip, Subject
 from kaito_catalog.diagnostics import Severity
-from tests.test_checks import entry_of
+from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.loading import load
 
 _TRUSTS = "runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 1}, trustRemoteCode: true}]\n"
 _BARE = "facts: {remoteCode: {files: [{path: modeling_example.py}]}}\n"
 
 
 def outcomes(check: Check, context: Context, fragment: str) -> list[Finding | Skip]:
-    entry: Entry = entry_of(fragment)
+    document, facts_document = example.documents(fragment)
+    proposal, problems = load(document, Proposal)
+    assert facts_document is not None
+    facts, more = load(facts_document, ModelFacts)
+    assert (problems, more) == ((), ())
+    name = "example-7b-instruct"
+    entry = Entry(name, Path(name), document, proposal, facts_document, facts, (), ())
     return list(check.run(Subject.of(entry), context))
 
 
