@@ -20,6 +20,8 @@ from kaito_catalog.reports.style import printable
 from kaito_catalog.reports.summary import plural
 
 OK, FAILED = 0, 1
+_SHOWN = 20
+"""Differences of one model that are listed."""
 _REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _PAGE = re.compile(r"https?://[^/]+/([^/?#]+/[^/?#]+).*")
 
@@ -210,8 +212,10 @@ def run_record(options: argparse.Namespace, tools: Tools) -> int:
                 f"{name}: {result.outcome.value}"
                 + (f" ({'; '.join(decision.notes)})" if decision.notes else "")
             )
-            for difference in decision.differences:
+            for difference in decision.differences[:_SHOWN]:
                 _emit(f"  {difference}")
+            if len(decision.differences) > _SHOWN:
+                _emit(f"  and {len(decision.differences) - _SHOWN} more")
         tools.say(f"[{len(results)}/{len(targets)}] {name}: {result.outcome.value}")
 
     calls = 0

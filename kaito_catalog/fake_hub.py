@@ -24,6 +24,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.repository import is_safe
 
 DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2}
 """Bytes of one element per safetensors dtype; every other dtype has one."""
@@ -268,22 +269,26 @@ def _declared(parameters: Mapping[str, int], size_bytes: int, sha256: str | None
 
 
 def repository_from_facts(facts: ModelFacts, *, downloads: int = 1000) -> FakeRepository:
-    """A repository as facts describe it: its configuration, and weights of the recorded size behind real headers."""
+    """A repository as facts describe it: its configuration, and weights of the recorded size behind real headers.
+
+    Recorded files have their recorded sizes and, in LFS, hashes; what they contain is made up.
+    """
+    license_id = facts.license.id if facts.license else "other"
     files: dict[str, FakeFile] = {
-        "config.json": json_file(facts.config or {}),
-        "README.md": text_file(f"---\nlicense: {facts.license.id if facts.license else 'other'}\n---\n"),
+        "config.json": json_file({**(facts.config or {}), **_auto_map(facts)}),
+        "README.md": text_file(f"---\nlicense: {license_id}\n---\n"),
         "LICENSE": text_file(f"The licence of {facts.repo_id}.\n"),
     }
     for python in facts.remote_code.files if facts.remote_code else ():
         files[python.path] = text_file("# code of the repository\n")
     weights = facts.weights
-    if weights is not None and weights.total is not None and weights.format in ("safetensors", "mistral"):
-        files |= _shards(
-            weights.total.size_bytes,
-            weights.files,
-            dict(facts.safetensors.parameters_by_dtype) if facts.safetensors else {},
-            stem="consolidated" if weights.format == "mistral" else "model",
-        )
+    counts = dict(facts.safetensors.parameters_by_dtype) if facts.safetensors else {}
+    if facts.files is None and weights is not None and weights.total is not None:
+        if weights.format in ("safetensors", "mistral"):
+            stem = "consolidated" if weights.format == "mistral" else "model"
+            files |= _shards(weights.total.size_bytes, weights.files, counts, stem=stem)
+    elif facts.files is not None:
+        files = _listed(facts, files, counts)
     return repository(
         facts.repo_id,
         files,
@@ -298,32 +303,77 @@ def repository_from_facts(facts: ModelFacts, *, downloads: int = 1000) -> FakeRe
     )
 
 
+def _auto_map(facts: ModelFacts) -> dict[str, Any]:
+    found = facts.remote_code.auto_map if facts.remote_code else None
+    return {"auto_map": found} if found else {}
+
+
+def _listed(facts: ModelFacts, made: Mapping[str, FakeFile], counts: dict[str, int]) -> dict[str, FakeFile]:
+    """Each recorded file with the recorded size and hash."""
+    sizes = {file.path: file.size_bytes or 0 for file in facts.files or () if is_safe(file.path)}
+    shards = [path for path in sizes if path.endswith(".safetensors") and "/" not in path]
+    weights = _filled({path: sizes[path] for path in shards}, counts)
+    code = {file.path: file.sha256 for file in facts.remote_code.files} if facts.remote_code else {}
+    found: dict[str, FakeFile] = {}
+    for file in facts.files or ():
+        if file.path not in sizes:
+            continue
+        size = sizes[file.path]
+        # What was hashed by content, though kept in Git, is served as if it were in LFS: its content is not known.
+        # JSON is made up so that it can be read, and then its hash is its own.
+        is_json = file.path.endswith(".json")
+        digest = None if is_json else file.sha256 or code.get(file.path)
+        if file.path == "LICENSE" and facts.license:
+            digest = digest or facts.license.sha256
+        if file.path in weights:
+            found[file.path] = replace(weights[file.path], declared_sha256=digest)
+        elif file.path == "model.safetensors.index.json":
+            index = {"metadata": {}, "weight_map": {path: path for path in shards}}
+            found[file.path] = _padded(json_file(index).head, size)
+        elif digest:
+            found[file.path] = lfs_file(b"", size_bytes=size, sha256=digest)
+        else:
+            found[file.path] = _padded(
+                made[file.path].head if file.path in made else b"{}" if is_json else b"", size
+            )
+    return found
+
+
+def _padded(head: bytes, size: int) -> FakeFile:
+    """A text of that size: longer than recorded only where it would not fit."""
+    text = head.ljust(size)
+    return FakeFile(text, len(text), lfs=False)
+
+
+def _filled(sizes: Mapping[str, int], counts: Mapping[str, int]) -> dict[str, FakeFile]:
+    """Weight files of those sizes that hold those parameters together, where they fit."""
+    left = dict(counts)
+    files: dict[str, FakeFile] = {}
+    for path, size in sizes.items():
+        held: dict[str, int] = {}
+        room = size - 4096
+        for dtype in list(left):
+            taken = max(0, min(left[dtype], int(room / dtype_bytes(dtype))))
+            if taken:
+                held[dtype] = taken
+                left[dtype] -= taken
+                room -= math.ceil(taken * dtype_bytes(dtype))
+        files[path] = safetensors_file(held, size_bytes=size) if _fits(held, size) else _declared({}, size)
+    return files
+
+
 def _shards(
     total_bytes: int, count: int | None, parameters: dict[str, int], *, stem: str
 ) -> dict[str, FakeFile]:
     number = count or max(1, math.ceil(total_bytes / _SHARD_BYTES))
     sizes = [total_bytes // number] * number
     sizes[-1] += total_bytes - sum(sizes)
-    left = dict(parameters)
-    known = bool(left)
-    if known and sum(math.ceil(n * dtype_bytes(d)) for d, n in left.items()) > total_bytes - 4096 * number:
-        known = False  # rounded figures: the tensors would not fit in the files
-    files: dict[str, FakeFile] = {}
-    for index, size in enumerate(sizes, start=1):
-        held: dict[str, int] = {}
-        if known:
-            room = size - 4096
-            for dtype in list(left):
-                width = dtype_bytes(dtype)
-                taken = min(left[dtype], int(room / width))
-                if taken > 0:
-                    held[dtype] = taken
-                    left[dtype] -= taken
-                    room -= math.ceil(taken * width)
-        name = f"{stem}.safetensors" if number == 1 else f"{stem}-{index:05d}-of-{number:05d}.safetensors"
-        files[name] = (
-            safetensors_file(held, size_bytes=size) if known and _fits(held, size) else _declared({}, size)
-        )
+    names = (
+        [f"{stem}.safetensors"]
+        if number == 1
+        else [f"{stem}-{index:05d}-of-{number:05d}.safetensors" for index in range(1, number + 1)]
+    )
+    files = _filled(dict(zip(names, sizes, strict=True)), parameters)
     if number > 1:
         weight_map = {f"{stem}.{path}": path for path in files}
         files[f"{stem}.safetensors.index.json"] = json_file(

@@ -133,6 +133,8 @@ class Hub:
 
     def __enter__(self) -> Hub:
         huggingface_hub.set_client_factory(self._client)
+        # Made before any thread asks for it: older clients would each make their own.
+        huggingface_hub.get_session()
         return self
 
     def __exit__(
@@ -221,7 +223,11 @@ class Hub:
                     hint="a proxy may have answered in its place; try again later",
                 )
                 cause = error
-            wait = found.retry_after if found.retry_after is not None else min(RETRY_SECONDS * 2 ** (attempt - 1), 20.0)
+            wait = (
+                found.retry_after
+                if found.retry_after is not None
+                else min(RETRY_SECONDS * 2 ** (attempt - 1), 20.0)
+            )
             if isinstance(cause, httpx.ConnectError) and attempt == self._attempts:
                 # Where nobody answers, the other models need not wait as long to learn it.
                 self._attempts = 1
