@@ -85,9 +85,11 @@ def online_report(
                     entry = _with(entry, subjects[entry.name], now, codes, require_all=require_all)
                     say(f"[{number}/{len(report.entries)}] {entry.name}: {now.skip or 'asked'}")
                 entries.append(entry)
-        finally:
+        except BaseException:
             for future in waiting.values():
                 future.cancel()
+            hub.stop()
+            raise
     return Report(tuple(entries))
 
 

@@ -287,6 +287,11 @@ def repository_from_facts(facts: ModelFacts, *, downloads: int = 1000) -> FakeRe
         if weights.format in ("safetensors", "mistral"):
             stem = "consolidated" if weights.format == "mistral" else "model"
             files |= _shards(weights.total.size_bytes, weights.files, counts, stem=stem)
+        rest = (
+            facts.repository.size_bytes - sum(f.size_bytes for f in files.values()) if facts.repository else 0
+        )
+        if rest > 0:
+            files["tokenizer.json"] = lfs_file(b"{}", size_bytes=rest)
     elif facts.files is not None:
         files = _listed(facts, files, counts)
     return repository(

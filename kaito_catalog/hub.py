@@ -102,7 +102,7 @@ class Hub:
         timeout_seconds: float = 30.0,
         attempts: int = 5,
         longest_wait_seconds: float = 330.0,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -123,7 +123,8 @@ class Hub:
         self._timeout = timeout_seconds
         self._attempts = attempts
         self._longest_wait = longest_wait_seconds
-        self._sleep = sleep
+        self._stopped = threading.Event()
+        self._sleep = sleep or self._stopped.wait
         self._clock = clock
         self._say = say
         self._lock = threading.Lock()
@@ -141,6 +142,11 @@ class Hub:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # Closes this client; a later `Hub` sets its own.
+        huggingface_hub.close_session()
+
+    def stop(self) -> None:
+        """End the waiting of every thread: what has not been asked will not be."""
+        self._stopped.set()
         huggingface_hub.close_session()
 
     def _client(self) -> httpx.Client:
@@ -195,6 +201,8 @@ class Hub:
 
     def _wait_for_turn(self) -> None:
         while True:
+            if self._stopped.is_set():
+                raise HubError(Trouble.STOPPED, "interrupted")
             with self._lock:
                 wait = self._not_before - self._clock()
             if wait <= 0:

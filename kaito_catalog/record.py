@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -760,7 +760,7 @@ def record_all(
     accept: bool = False,
     all_headers: bool = False,
     workers: int = _WORKERS,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Record models from the Hub, several at once; each is written whole as soon as it is known, in order.
 
     A model that fails keeps what was recorded of it, and the others go on.
@@ -783,9 +783,12 @@ def record_all(
                     yield write(target, recorded, decision)
                 except CatalogError as error:
                     yield Result(target, Outcome.FAILED, error=error)
-        finally:
+        except BaseException:
+            # Also when the reader of these results stops: nobody waits for a rate limit that nobody needs.
             for _, future in waiting:
                 future.cancel()
+            hub.stop()
+            raise
 
 
 def write(target: Target, recorded: Recorded, decision: Decision) -> Result:

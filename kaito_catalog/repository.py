@@ -124,6 +124,7 @@ class Trouble(Enum):
     TOO_LARGE = "too large"
     REDIRECTED = "redirected"
     USAGE = "usage"
+    STOPPED = "stopped"
 
 
 _TRANSIENT = {

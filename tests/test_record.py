@@ -42,6 +42,7 @@ from kaito_catalog.record import (
     kept_config,
     record_all,
 )
+from kaito_catalog.repository import HubError
 
 REPO = "example-org/Example-7B-Instruct"
 DAY = date(2026, 1, 5)
@@ -541,6 +542,24 @@ def test_from_local_is_for_one_model(
     code, _, err = run("record", "--from-local", tmp_path, "--catalog", catalog)
     assert code == 2
     assert "--from-local reads one model" in err
+
+
+def test_whoever_stops_reading_the_results_does_not_wait_for_the_rate_limit(
+    tmp_path: Path, root: Path
+) -> None:
+    names = ["example-org/Model-A", "example-org/Model-B"]
+    catalog = catalog_of(tmp_path, root, *names)
+    with (
+        FakeHub([repository(name, files()) for name in names]) as server,
+        Hub(endpoint=server.endpoint, token=False, longest_wait_seconds=10**7) as hub,
+    ):
+        server.faults.append(Fault("Model-B", status=429, headers={"Retry-After": "100000"}))
+        targets = [Target.of(entry) for entry in read_catalog(catalog).entries]
+        results = record_all(targets, hub, recorded_at=DAY, workers=1)
+        assert next(results).outcome is Outcome.WRITTEN
+        results.close()
+        with pytest.raises(HubError, match="interrupted"):
+            hub.repository(names[0])
 
 
 def test_a_catalog_of_sixty_models_is_recorded_within_the_anonymous_limit(tmp_path: Path, root: Path) -> None:
