@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kaito_catalog.checks import arc, doc, lic, mem, rev, run, sec, sto
+from kaito_catalog.checks import arc, doc, evd, lic, mem, rev, run, sec, sto
 from kaito_catalog.checks.base import Check, Rule, read_rule
 from kaito_catalog.checks.hub import HUB_RULES
 from kaito_catalog.checks.syntax import SYNTAX_RULES
@@ -36,13 +36,21 @@ CHECKS: tuple[Check, ...] = (
     sec.weights_have_hashes,
     sec.trust_is_needed,
     arc.type_of_the_hub,
+    arc.architecture_that_vllm_has,
     run.legal_tensor_parallel_size,
+    run.known_options,
+    run.legal_values,
+    run.switches_survive_kaito,
+    run.known_parsers,
     mem.fits,
     mem.fits_at_kaitos_utilization,
     mem.no_more_gpus_than_needed,
     mem.total_is_count_times_each,
     mem.context_within_the_limit,
     mem.context_is_what_is_served,
+    evd.evidence_is_current,
+    evd.plan_equals_exact_plan,
+    evd.dry_run_served,
 )
 
 UNUSED_WAIVER: Rule = read_rule(
@@ -77,6 +85,7 @@ FAMILIES: dict[str, str] = {
     "ARC": "the kind of model",
     "RUN": "options that vLLM takes",
     "MEM": "GPUs against the memory plan",
+    "EVD": "what running vLLM showed, against plan and claims",
     "HUB": "the recorded facts against the Hub now (--online)",
 }
 
