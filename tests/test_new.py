@@ -240,7 +240,7 @@ def test_a_new_folder_has_no_errors_and_a_warning_for_each_gap(
     (model,) = json.loads(out)["models"]
     assert code == 0
     assert [(f["code"], f["severity"]) for f in model["findings"]] == [("DOC008", "warning")] * 2
-    assert model["skipped"] == []
+    assert {skip["code"][:3] for skip in model["skipped"]} <= {"EVD"}, "only what nobody has measured yet"
     assert set(model["claims"].values()) == {"proven"}
 
 
