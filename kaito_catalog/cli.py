@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from kaito_catalog import __version__, cli_vllm, exact, files, generate, planning, yaml_writer
+from kaito_catalog import __version__, cli_hub, cli_vllm, exact, files, generate, planning, yaml_writer
 from kaito_catalog.catalog import (
     FACTS,
     PROPOSAL,
@@ -147,17 +147,25 @@ def run_check(options: argparse.Namespace) -> int:
     catalog = read_catalog(root, _selection(options.paths, root))
     if not catalog.entries:
         raise CatalogError(f"no model in {shown(root / 'models')}")
-    checks = selected(_codes(options.select), _codes(options.ignore))
-    if not checks:
+    select, ignore = _codes(options.select), _codes(options.ignore)
+    checks = selected(select, ignore)
+    if not checks and not options.online:
         raise CatalogError("no check is left to run", hint="'kaito-catalog explain' lists the codes")
     context = Context(catalog.shared, _profile(catalog, options.profile))
     report = check_catalog(catalog, checks, context, require_all=options.require_all)
+    if options.online:
+        report = cli_hub.online(
+            report, catalog, _TOOLS, select=select, ignore=ignore, require_all=options.require_all
+        )
     sources = _documents(catalog.entries)
     if options.format == "text":
         _emit(text(report, sources, color=wants_color(sys.stdout), verbose=options.verbose))
     else:
         _emit(RENDERERS[options.format](report, sources))
     return FAILED if report.failed else OK
+
+
+_TOOLS = cli_hub.Tools(_root, _selection, _profile, say)
 
 
 def _codes(values: Sequence[str]) -> list[str]:
@@ -488,6 +496,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--profile", metavar="NAME", help="KAITO release of policy.yaml (default: its `profile`)"
     )
     check.add_argument("--verbose", action="store_true", help="list every skipped check with its place")
+
+    check.add_argument("--online", action="store_true", help="compare the recorded facts with the Hub now")
+
+    cli_hub.add_commands(command, _TOOLS)
 
     importer = command(
         "import",

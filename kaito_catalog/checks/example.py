@@ -50,6 +50,10 @@ _FACTS: dict[str, Any] = {
     "pipelineTag": "text-generation",
     "repository": {"sizeBytes": 16070000000},
     "weights": {"format": "safetensors", "total": {"sizeBytes": 16060556288}},
+    "files": [
+        {"path": "config.json", "sizeBytes": 855},
+        {"path": "model.safetensors", "sizeBytes": 16060556288, "sha256": f"{170:064x}"},
+    ],
     "config": {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
