@@ -35,11 +35,12 @@ serve: $(STAMP) ## show the built site on this machine
 test: $(STAMP) ## run every test
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-lint: $(STAMP) ## ruff and mypy over package, tests and tools
+lint: $(STAMP) ## ruff, mypy, schemas up to date, workflows (zizmor; actionlint where installed)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/python -m mypy
 	@$(BIN)/kaito-catalog schema --check
+	@$(BIN)/python -m tools.lint_workflows
 
 format: $(STAMP) ## lay out the code
 	@$(BIN)/ruff format .
