@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from kaito_catalog.shape import (
     Attention,
     AttentionKind,
+    CompressedAttention,
     GatedDeltaNet,
     LatentAttention,
     Mamba2,
@@ -18,7 +19,7 @@ from kaito_catalog.shape import (
 BLOCK_SIZE = 16
 """Tokens of a block on CUDA with FlashAttention and dense MLA (vLLM's CacheConfig.DEFAULT_BLOCK_SIZE)."""
 SPARSE_BLOCK_SIZE = 64
-"""FlashMLA's sparse kernel, which GLM-5 and DeepSeek V3.2 need."""
+"""FlashMLA's sparse kernel, which GLM-5 and DeepSeek V3.2 need, and its dense one over an fp8 cache."""
 INDEXER_SCALE_BLOCK = 128
 """The indexer's cache keeps one fp32 scale for this many fp8 values."""
 
@@ -42,6 +43,8 @@ class Unplannable:
     """Why there is no layout."""
 
     reason: str
+    refused: str | None = None
+    """The setting for which vLLM itself would refuse."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class LayerCache:
     block_size: int
     page_bytes: int
     window: int | None = None
+    states: int = 1
+    """Blocks that the state of one sequence takes."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,13 @@ class Group:
     page_bytes: int
     """Of one layer (of all its layers where pages differ and there is one group)."""
     window: int | None = None
+    states: int = 1
 
     def blocks(self, max_model_len: int, in_flight_tokens: int) -> int:
         """Blocks that one request of `max_model_len` tokens holds at most."""
         match self.kind:
             case AttentionKind.STATE:
-                return 1
+                return self.states
             case AttentionKind.SLIDING:
                 assert self.window is not None
                 # The last window − 1 tokens, those being computed, and one block more because a window
@@ -96,6 +102,8 @@ class Layout:
     """What grows with each token: full attention and latents, all layers of this stage, on this GPU."""
     layers: tuple[tuple[LayerCache, int], ...]
     """The layers by kind with their number, before pages are made equal and groups padded."""
+    check_bytes: int | None = None
+    """What a block counts when vLLM checks that one request fits, where that is not what it costs."""
 
     def blocks(self, max_model_len: int) -> int:
         """Blocks that one request takes from the pool."""
@@ -103,19 +111,22 @@ class Layout:
 
     def pool_bytes(self, max_model_len: int) -> int:
         """What vLLM wants to be free before it starts: one request, groups padded to equal size."""
-        return self.blocks(max_model_len) * self.block_bytes
+        return self.blocks(max_model_len) * (self.check_bytes or self.block_bytes)
 
     def needed_bytes(self, max_model_len: int) -> int:
         """What the layers of one request hold, without the padding of groups (`max_memory_usage_bytes`)."""
         total = 0
         for cache, count in self.layers:
-            group = Group(cache.kind, 1, cache.block_size, cache.page_bytes, cache.window)
+            group = Group(cache.kind, 1, cache.block_size, cache.page_bytes, cache.window, cache.states)
             total += count * group.blocks(max_model_len, self.in_flight_tokens) * cache.page_bytes
         return total
 
     def max_concurrency(self, available_bytes: int, max_model_len: int) -> float:
         """Requests of `max_model_len` tokens that fit at once."""
         blocks = self.blocks(max_model_len)
+        if self.check_bytes is not None:
+            held = sum(g.blocks(max_model_len, self.in_flight_tokens) * g.page_bytes for g in self.groups)
+            blocks = ceil_div(held, self.groups[0].page_bytes)
         if not blocks or not self.block_bytes:
             return 0.0
         return max(0, available_bytes // self.block_bytes) / blocks
@@ -173,6 +184,25 @@ def batches_in_flight(vllm_version: str, *, pipeline_parallel_size: int = 1) -> 
 FIRST_CONCURRENT = (0, 26, 0)
 
 
+def states_per_sequence(shape: Shape, vllm_version: str) -> int | Unplannable:
+    """Blocks that vLLM keeps for the state of one sequence in a layer.
+
+    One up to 0.25. From 0.26 on hybrids cache prefixes by default, and two are kept (mamba_cache_mode
+    `align`); Mamba 2 kept one per block of tokens (`all`) in 0.26 to 0.28, which is not planned here.
+    """
+    version = version_tuple(vllm_version)
+    if version < FIRST_PREFIX_CACHING:
+        return 1
+    has_mamba = any(isinstance(layer.mixer, Mamba2) for layer in shape.layers)
+    if has_mamba and version < ALWAYS_ALIGNED:
+        return Unplannable(f"no plan for Mamba 2 layers with vLLM {vllm_version[:20]}")
+    return 2
+
+
+FIRST_PREFIX_CACHING = (0, 26, 0)
+ALWAYS_ALIGNED = (0, 29, 0)
+
+
 def cache_dtype_bytes(shape: Shape, kv_cache_dtype: str) -> int | None:
     """Bytes per element of the cache; None for a dtype that has no fixed size here."""
     if kv_cache_dtype == "auto":
@@ -200,11 +230,13 @@ def state_bytes(mixer: GatedDeltaNet | Mamba2, tensor_parallel_size: int, dtype_
 
 
 def _layer_caches(
-    shape: Shape, layers: range, tensor_parallel_size: int, cache_bytes: int
+    shape: Shape, layers: range, tensor_parallel_size: int, cache_bytes: int, states: int
 ) -> list[LayerCache]:
     """What each layer of a stage keeps, with the block sizes that vLLM gives to hybrids."""
     sparse = any(isinstance(x.mixer, LatentAttention) and x.mixer.sparse for x in shape.layers)
-    block = SPARSE_BLOCK_SIZE if sparse else BLOCK_SIZE
+    # FlashMLA's kernels, which also serve dense MLA over an fp8 cache, take longer blocks.
+    latent = any(isinstance(x.mixer, LatentAttention) for x in shape.layers)
+    block = SPARSE_BLOCK_SIZE if sparse or (latent and cache_bytes == 1) else BLOCK_SIZE
     state = max(
         (
             state_bytes(x.mixer, tensor_parallel_size, shape.dtype_bytes)
@@ -255,13 +287,87 @@ def _layer_caches(
                     index = block * (dim + dim // INDEXER_SCALE_BLOCK * 4)
                     caches.append(LayerCache(AttentionKind.MLA, block, index))
             case GatedDeltaNet() | Mamba2():
-                caches.append(LayerCache(AttentionKind.STATE, block, state))
+                caches.append(LayerCache(AttentionKind.STATE, block, state, states=states))
+            case CompressedAttention():
+                caches.extend(_compressed_caches(mixer))
             case None:
                 continue
     return caches
 
 
-def _unify_pages(caches: Sequence[LayerCache]) -> list[LayerCache] | Unplannable:
+V4_TOKEN_BYTES = 584
+"""A latent of DeepSeek V4 under its fp8 layout: 448 fp8, 64 bf16, 8 of scales."""
+V4_PAGE_ALIGNMENT = 576
+V4_BLOCK_SIZE = 256
+
+
+def _compressed_caches(mixer: CompressedAttention) -> Iterator[LayerCache]:
+    """The caches of a DeepSeek V4 layer in vLLM 0.25.1: window, latents, indexer, states of compressors."""
+
+    def page(content: int) -> int:
+        return ceil_div(content, V4_PAGE_ALIGNMENT) * V4_PAGE_ALIGNMENT
+
+    yield LayerCache(AttentionKind.SLIDING, 64, page(64 * V4_TOKEN_BYTES), mixer.sliding_window)
+    ratio = mixer.compress_ratio
+    if not ratio:
+        return
+    block = {4: 4, 128: 8}[ratio]
+    window, overlap = (2 * ratio, 2) if ratio == 4 else (ratio, 1)
+    latents = V4_BLOCK_SIZE // ratio
+    if mixer.indexer is not None:
+        dim = mixer.indexer.head_dim
+        content = latents * (dim + dim // INDEXER_SCALE_BLOCK * 4)
+        yield LayerCache(AttentionKind.MLA, V4_BLOCK_SIZE, page(content))
+        yield LayerCache(AttentionKind.SLIDING, block, page(block * 2 * overlap * dim * 4), window)
+    yield LayerCache(AttentionKind.MLA, V4_BLOCK_SIZE, page(latents * V4_TOKEN_BYTES))
+    yield LayerCache(AttentionKind.SLIDING, block, page(block * 2 * overlap * mixer.head_dim * 4), window)
+
+
+def _compressed_layout(caches: Sequence[LayerCache], in_flight_tokens: int) -> Layout:
+    """vLLM 0.25.1's _get_kv_cache_groups_uniform_groups: groups of latents and windows over packed blocks."""
+    full = [c for c in caches if c.kind is AttentionKind.MLA]
+    sizes = sorted({c.page_bytes for c in full}, reverse=True)
+    by_window: dict[tuple[int, int | None], list[LayerCache]] = {}
+    for cache in caches:
+        if cache.kind is AttentionKind.SLIDING:
+            # Pages are padded to the next size that the latents have.
+            padded = replace(cache, page_bytes=min(s for s in sizes if s >= cache.page_bytes))
+            by_window.setdefault((cache.block_size, cache.window), []).append(padded)
+
+    def tuples(members: Sequence[LayerCache]) -> int:
+        counts = [sum(c.page_bytes == s for c in members) for s in {c.page_bytes for c in members}]
+        return max(counts)
+
+    counts = [tuples(full), *(tuples(members) for members in by_window.values())]
+    best = min(
+        range(counts[0], max(counts) + 1), key=lambda d: (sum(ceil_div(n, d) * d - n for n in counts), -d)
+    )
+    groups = [Group(AttentionKind.MLA, len(full), V4_BLOCK_SIZE, sum(c.page_bytes for c in full))]
+    slots = {size: sum(c.page_bytes == size for c in full) for size in sizes}
+    most = counts[0]
+    for (block, window), members in by_window.items():
+        kinds = {c.page_bytes for c in members}
+        per_size = len(members) // len(kinds)
+        parts = ceil_div(per_size, best)
+        for i in range(parts):
+            layers = len(range(i, per_size, parts))
+            most = max(most, layers)
+            for size in kinds:
+                slots[size] = max(slots[size], layers)
+            groups.append(
+                Group(AttentionKind.SLIDING, layers * len(kinds), block, layers * sum(kinds), window)
+            )
+    return Layout(
+        tuple(groups),
+        sum(size * count for size, count in slots.items()),
+        in_flight_tokens,
+        sum(c.page_bytes // c.block_size for c in full),
+        tuple(_count(caches).items()),
+        check_bytes=most * sum(sizes),
+    )
+
+
+def _unify_pages(caches: Sequence[LayerCache]) -> list[LayerCache]:
     """Give all layers one page size (vLLM's unify_kv_cache_spec_page_size)."""
     largest = max(c.page_bytes for c in caches)
     unified = []
@@ -292,6 +398,7 @@ def plan_layout(
     stages: tuple[range, ...],
     kv_cache_dtype: str = "auto",
     in_flight_tokens: int,
+    states: int = 1,
 ) -> tuple[Layout, ...] | Unplannable:
     """The layout on a GPU of each pipeline stage; `stages` are the layers of each (weights.stages).
 
@@ -302,7 +409,14 @@ def plan_layout(
     cache_bytes = cache_dtype_bytes(shape, kv_cache_dtype)
     if cache_bytes is None:
         return Unplannable(f"no plan for kv_cache_dtype '{kv_cache_dtype[:40]}'")
-    by_stage = [_layer_caches(shape, layers, tensor_parallel_size, cache_bytes) for layers in stages]
+    is_compressed = any(isinstance(layer.mixer, CompressedAttention) for layer in shape.layers)
+    if is_compressed and cache_bytes != 1:
+        return Unplannable("DeepSeek V4 is only served with kv_cache_dtype fp8", "kvCacheDtype")
+    by_stage = [_layer_caches(shape, layers, tensor_parallel_size, cache_bytes, states) for layers in stages]
+    if is_compressed:
+        if len(stages) > 1:
+            return Unplannable("no plan for the KV cache of DeepSeek V4 on several pipeline stages")
+        return (_compressed_layout(by_stage[0], in_flight_tokens),)
     every = [cache for caches in by_stage for cache in caches]
     if not every:
         return tuple(Layout((), 0, in_flight_tokens, 0, ()) for _ in stages)
@@ -324,8 +438,6 @@ def plan_layout(
             layouts.append(Layout(groups, page, in_flight_tokens, grows, tuple(_count(caches).items())))
         return tuple(layouts)
     unified = _unify_pages(every)
-    if isinstance(unified, Unplannable):
-        return unified
     names = [(stage, i) for stage, caches in enumerate(by_stage) for i in range(len(caches))]
     by_kind: dict[LayerCache, list[int]] = {}
     for (stage, _), cache in zip(names, unified, strict=True):
@@ -341,7 +453,14 @@ def plan_layout(
     layouts = []
     for stage, (caches, grows) in enumerate(zip(by_stage, per_token, strict=True)):
         groups = tuple(
-            Group(cache.kind, members.count(stage), cache.block_size, cache.page_bytes, cache.window)
+            Group(
+                cache.kind,
+                members.count(stage),
+                cache.block_size,
+                cache.page_bytes,
+                cache.window,
+                cache.states,
+            )
             for cache, members in whole
         )
         block_bytes = max(g.layers for g in groups) * unified[0].page_bytes

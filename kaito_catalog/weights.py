@@ -12,6 +12,7 @@ from typing import assert_never
 
 from kaito_catalog.shape import (
     Attention,
+    CompressedAttention,
     Experts,
     FeedForward,
     GatedDeltaNet,
@@ -93,6 +94,8 @@ class ExpertMatrices:
     intermediate_size: int
     gated: bool
     bias: bool
+    scheme: Scheme | None = None
+    """Where it differs from the rest of the model."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,26 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
                     quantized=False,
                 )
                 yield Plain(2 * index.head_dim, 4)
+        case CompressedAttention():
+            heads = _divide(mixer.num_attention_heads, tp, "the number of attention heads")
+            width = heads * mixer.head_dim
+            out = _divide(mixer.o_groups, tp, "the number of output groups") * mixer.o_lora_rank
+            yield Linear("self_attn.fused_wqa_wkv", hidden, (mixer.q_lora_rank, mixer.head_dim))
+            yield Linear("self_attn.q_b_proj", mixer.q_lora_rank, (width,))
+            yield Linear(
+                "self_attn.wo_a", mixer.num_attention_heads * mixer.head_dim // mixer.o_groups, (out,)
+            )
+            yield Linear("self_attn.wo_b", out, (hidden,))
+            yield Plain(mixer.q_lora_rank + mixer.head_dim)
+            # One sink per head; vLLM pads the heads of a rank to 64.
+            yield Plain(mixer.hyper_elements + max(heads, 64), 4)
+            if mixer.compress_ratio:
+                yield from _compressor_parts(mixer.compress_ratio, mixer.head_dim, hidden)
+            if mixer.indexer is not None:
+                index = mixer.indexer
+                yield Linear("self_attn.indexer.wq_b", mixer.q_lora_rank, (index.head_dim * index.num_heads,))
+                yield Plain(index.num_heads * hidden)
+                yield from _compressor_parts(mixer.compress_ratio, index.head_dim, hidden)
         case GatedDeltaNet():
             keys = mixer.key_head_dim * _divide(
                 mixer.num_key_heads, tp, "the number of linear-attention key heads"
@@ -200,6 +223,8 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
         case Mamba2():
             heads = _divide(mixer.num_heads, tp, "the number of Mamba heads")
             groups = mixer.num_groups
+            if groups % tp and groups != 1:
+                raise _IllegalError(f"{groups} Mamba groups can neither be divided by {tp} nor repeated")
             # vLLM repeats groups so that every rank has those its heads need.
             groups_per_rank = groups // tp if groups % tp == 0 else 1
             inner = heads * mixer.head_dim
@@ -211,6 +236,13 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             yield Plain(heads, 4)
         case _:
             raise AssertionError(mixer)
+
+
+def _compressor_parts(ratio: int, head_dim: int, hidden: int) -> Iterator[Part]:
+    """DeepSeek V4's compressor: windows of 4 tokens overlap, so that their projections are twice as wide."""
+    width = head_dim * (2 if ratio == 4 else 1)
+    yield Plain(ratio * width, 4)
+    yield Plain(2 * width * hidden + head_dim)
 
 
 def _mlp_parts(name: str, mlp: Mlp, hidden: int, tp: int) -> Iterator[Part]:
@@ -238,12 +270,14 @@ def _feed_forward_parts(block: FeedForward | None, hidden: int, by: Split) -> It
                 width,
                 block.gated,
                 block.bias,
+                block.scheme,
             )
             if block.latent_size:
                 yield Linear("mlp.fc1_latent_proj", hidden, (inner,))
                 yield Linear("mlp.fc2_latent_proj", inner, (hidden,))
             router = block.num_experts * (hidden + (1 if block.router_bias else 0))
             yield Plain(router, block.router_bytes)
+            yield Plain(block.table_elements, 4)
             if block.correction_bias:
                 yield Plain(block.num_experts, 4)
             if block.shared is not None:
@@ -304,7 +338,8 @@ def _quantized_linear(
             checked = part.outputs if by_columns else part.outputs[:-1]
             if not part.name.endswith("in_proj_ba") and any(width % rows for width in checked):
                 raise _IllegalError(f"fp8 blocks of {rows} do not divide {part.name} on each rank")
-            return size + part.inputs * outputs + 4 * ceil_div(outputs, rows) * ceil_div(part.inputs, columns)
+            scales = ceil_div(outputs, rows) * ceil_div(part.inputs, columns)
+            return size + part.inputs * outputs + how.scale_bytes * scales
         case Scheme.FP8_TENSOR:
             return size + part.inputs * outputs + 4 * parts * (2 if how.static_activations else 1)
         case Scheme.EIGHT_BIT_CHANNEL:
@@ -457,6 +492,7 @@ def _part_bytes(part: Part, dtype_bytes: int, layer: Layer, how: Quantization | 
             return _plain_linear(part, dtype_bytes)
         is_cut = by.tensor_parallel_size > 1 and part.name.endswith(_COLUMN_PARALLEL)
         return _quantized_linear(part, dtype_bytes, scheme, how, is_cut)
+    scheme = part.scheme or scheme
     if scheme is None or how is None:
         return _plain_experts(part, dtype_bytes)
     return _quantized_experts(part, dtype_bytes, scheme, how, by.mxfp4_alignment)
@@ -551,13 +587,13 @@ def weights_per_rank(
 def mxfp4_bytes(shape: Shape, by: Split) -> int:
     """Bytes of the experts on a rank that are stored as mxfp4 (all stages)."""
     how = shape.quantization
-    if how is None or how.scheme is not Scheme.MXFP4_EXPERTS:
+    if how is None:
         return 0
     total = 0
     for layer in shape.layers:
         if isinstance(layer.feed_forward, Experts):
             for part in _feed_forward_parts(layer.feed_forward, shape.hidden_size, by):
-                if isinstance(part, ExpertMatrices):
+                if isinstance(part, ExpertMatrices) and Scheme.MXFP4_EXPERTS in (part.scheme, how.scheme):
                     total += _part_bytes(part, shape.dtype_bytes, layer, how, by)
     return total
 

@@ -184,8 +184,24 @@ def test_a_bad_configuration_is_an_error_and_no_traceback(
     assert "unknown" in shown.out or "my-model/config.json" in shown.err
 
 
-def test_a_plan_that_does_not_fit_is_exit_code_1(here: Path) -> None:
-    assert cli.main(["plan", "llama-3.3-70b-instruct", "--gpu", "NVIDIA A10", "--gpu-count", "1"]) == 1
+def test_a_plan_that_does_not_fit_is_an_answer_and_no_error(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["plan", "llama-3.3-70b-instruct", "--gpu", "NVIDIA A10", "--gpu-count", "1"]) == 0
+    assert "does not fit" in capsys.readouterr().out
+
+
+def test_a_gpu_nobody_has_seen_widens_the_expected_error_instead_of_failing(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def error_of(*arguments: str) -> int:
+        assert cli.main(["plan", "phi-4", "--gpu-count", "1", "--format", "json", *arguments]) == 0
+        return int(json.loads(capsys.readouterr().out)["expectedErrorBytes"])
+
+    measured = ("--vllm-version", "0.19.0")
+    seen = error_of("--gpu", "NVIDIA H100 80GB", *measured)
+    assert error_of("--gpu", "Abacus 9000", "--gpu-memory", "79.19", *measured) > seen
+    assert error_of("--gpu", "NVIDIA H100 80GB", "--vllm-version", "9.9.9") > seen
 
 
 MARKDOWN = """\

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shapes import (
     DEEPSEEK_V3,
+    DEEPSEEK_V4_FLASH,
     EXACT,
     GEMMA3_27B,
+    GEMMA4_26B,
     GPT_OSS_20B,
     LLAMA_8B,
     QWEN3_8B,
@@ -26,10 +29,11 @@ from kaito_catalog.kv_cache import (
     Unplannable,
     batches_in_flight,
     plan_layout,
+    states_per_sequence,
     version_tuple,
 )
 from kaito_catalog.shape import Shape, Unsupported, read_shape
-from kaito_catalog.weights import stages
+from kaito_catalog.weights import split, stages, weights_per_rank
 
 GIB = 2**30
 
@@ -54,6 +58,7 @@ NEEDED = [
     pytest.param(DEEPSEEK_V3, 32_768, 8192, 2.145, id="DeepSeek V3"),
     pytest.param(GPT_OSS_20B, 32_768, 8192, 0.941, id="gpt-oss 20B"),
     pytest.param(GEMMA3_27B, 131_072, 8192, 13.663, id="Gemma 3 27B"),
+    pytest.param(GEMMA4_26B, 262_144, 8192, 6.761, id="Gemma 4 26B"),
     pytest.param(GEMMA3_27B, 131_072, 16384, 16.913, id="Gemma 3 27B, two batches in flight"),
 ]
 
@@ -80,6 +85,41 @@ def test_gemma_3_is_put_into_seven_groups_and_pads_one() -> None:
     found = layout(shape(GEMMA3_27B))
     assert len(found.groups) == 7
     assert found.pool_bytes(131_072) > found.needed_bytes(131_072)
+
+
+def test_deepseek_v4_packs_five_groups_into_one_block() -> None:
+    found = layout(shape(DEEPSEEK_V4_FLASH), kv_cache_dtype="fp8")
+    # vLLM 0.25.1's planner at 1,048,576 tokens: 4,600,135 blocks serve 651.116 requests.
+    assert len(found.groups) == 5
+    assert found.needed_bytes(1_048_576) == 6_785_877_312
+    assert found.pool_bytes(1_048_576) == 7_835_731_200
+    blocks = 4_600_135 * found.block_bytes
+    assert found.max_concurrency(blocks, 1_048_576) == 651.1160651096957
+
+
+def test_deepseek_v4_is_refused_without_an_fp8_cache() -> None:
+    found = shape(DEEPSEEK_V4_FLASH)
+    refused = plan_layout(found, stages=stages(43, 1), in_flight_tokens=8192)
+    assert isinstance(refused, Unplannable)
+    assert refused.refused == "kvCacheDtype"
+
+
+def test_hybrids_keep_two_states_once_they_cache_prefixes() -> None:
+    found = shape(QWEN3_NEXT_80B)
+    assert states_per_sequence(found, "0.25.1") == 1
+    assert states_per_sequence(found, "0.32.0") == 2
+
+
+def test_qwen3_next_at_tp_4_needs_what_vllm_0_32_says() -> None:
+    found = plan_layout(
+        shape(QWEN3_NEXT_80B),
+        tensor_parallel_size=4,
+        stages=stages(48, 1),
+        in_flight_tokens=16384,
+        states=2,
+    )
+    assert not isinstance(found, Unplannable)
+    assert found[0].needed_bytes(262_144) / GIB == pytest.approx(3.019, abs=0.0005)
 
 
 def test_a_latent_is_replicated_on_every_rank() -> None:
@@ -163,6 +203,31 @@ def test_stages_hold_every_layer_once(config: dict[str, Any], pipeline: int) -> 
     assert not isinstance(cut, Unplannable)
     assert sum(count for part in cut for _, count in part.layers) == len(found.layers)
     assert sum(part.bytes_per_token for part in cut) == layout(found).bytes_per_token
+
+
+PLANNER_CASES = json.loads((Path(__file__).parent / "data" / "planner_cases.json").read_text())["cases"]
+
+
+@pytest.mark.parametrize("case", PLANNER_CASES, ids=lambda case: case["config"]["layer_types"])
+def test_random_mixes_of_windows_are_planned_as_vllm_does(case: dict[str, Any]) -> None:
+    kinds = {"s": "sliding_attention", "f": "full_attention"}
+    types = [kinds[letter] for letter in case["config"]["layer_types"]]
+    found = shape(
+        case["config"]
+        | {
+            "architectures": ["Gemma3ForCausalLM"],
+            "model_type": "gemma3_text",
+            "num_hidden_layers": len(types),
+            "layer_types": types,
+        }
+    )
+    size, tokens = case["tensorParallelSize"], case["maxModelLen"]
+    plan = layout(found, tensor_parallel_size=size, in_flight_tokens=case["maxNumBatchedTokens"])
+    assert weights_per_rank(found, split(tensor_parallel_size=size)) == (case["weightsBytes"],)
+    assert plan.needed_bytes(tokens) == case["neededBytes"]
+    assert plan.pool_bytes(tokens) == case["poolBytes"]
+    assert len(plan.groups) == case["groups"]
+    assert case["numBlocks"] / plan.blocks(tokens) == case["maxConcurrency"]
 
 
 def test_every_exact_plan_of_vllm_is_met_to_the_byte() -> None:

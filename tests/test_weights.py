@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shapes import (
     DEEPSEEK_V3,
+    DEEPSEEK_V4_FLASH,
     EXACT,
     GEMMA3_27B,
     GPT_OSS_20B,
     LLAMA_8B,
     LLAMA_70B,
+    QWEN3_8B,
     QWEN3_32B,
     QWEN3_NEXT_80B,
     configs,
@@ -41,6 +43,7 @@ KNOWN = [
     pytest.param(QWEN3_32B, 1, 65_524_246_528, id="Qwen3 32B"),
     pytest.param(GEMMA3_27B, 1, 54_018_692_608, id="Gemma 3 27B text"),
     pytest.param(GPT_OSS_20B, 1, 10_152_345_600 + 3_608_919_168, id="gpt-oss 20B mxfp4"),
+    pytest.param(DEEPSEEK_V4_FLASH, 1, 156_006_389_980, id="DeepSeek V4 Flash"),
     pytest.param(QWEN3_NEXT_80B, 4, 39_925_738_176, id="Qwen3-Next 80B TP4"),
 ]
 
@@ -109,6 +112,109 @@ def test_a_kv_head_is_repeated_where_there_are_more_ranks_than_heads() -> None:
     (alone,), (eight,) = weights(multi_query), weights(multi_query, 8)
     replicated = 32 * 2 * 4096 * 128 * 2 + 65 * 4096 * 2  # K and V of each layer, and the norms
     assert (alone - replicated) // 8 + replicated == eight
+
+
+def compressed(weights: dict[str, Any], format_: str, **activations: Any) -> dict[str, Any]:
+    return {
+        "quant_method": "compressed-tensors",
+        "format": format_,
+        "ignore": ["lm_head", "re:.*mlp.gate$"],
+        "config_groups": {
+            "group_0": {
+                "targets": ["Linear"],
+                "weights": weights,
+                "input_activations": activations or None,
+            }
+        },
+    }
+
+
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128}
+FP8_CHANNEL = {"num_bits": 8, "type": "float", "strategy": "channel", "dynamic": False}
+FP8_TENSOR = {"num_bits": 8, "type": "float", "strategy": "tensor", "dynamic": False}
+FP8_BLOCK = {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [128, 128]}
+INT4 = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128}
+NVFP4 = {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16}
+
+# Qwen3-8B and Llama 3.1 8B quantised in each way: what vLLM 0.25.1's classes allocate, at TP 1 and TP 2.
+QUANTIZED = [
+    pytest.param(QWEN3_8B, AWQ, 6_098_479_104, 3_049_547_776, id="awq"),
+    pytest.param(
+        QWEN3_8B, compressed(INT4, "pack-quantized"), 6_071_350_152, 3_035_984_776, id="packed int4"
+    ),
+    pytest.param(
+        QWEN3_8B,
+        compressed(FP8_CHANNEL, "float-quantized", dynamic=True),
+        9_441_307_272,
+        4_721_552_008,
+        id="fp8 per channel",
+    ),
+    pytest.param(
+        QWEN3_8B,
+        compressed(FP8_TENSOR, "float-quantized", dynamic=False),
+        9_435_705_960,
+        4_718_162_536,
+        id="fp8 per tensor",
+    ),
+    pytest.param(
+        QWEN3_8B,
+        compressed(FP8_BLOCK, "float-quantized", dynamic=True),
+        9_437_399_688,
+        4_719_008_392,
+        id="fp8 per block",
+    ),
+    pytest.param(
+        QWEN3_8B,
+        compressed(FP8_CHANNEL | {"type": "int"}, "int-quantized", dynamic=True),
+        9_441_307_272,
+        4_721_552_008,
+        id="int8 per channel",
+    ),
+    pytest.param(
+        QWEN3_8B,
+        compressed(NVFP4, "nvfp4-pack-quantized", dynamic="local"),
+        6_396_932_712,
+        3_198_775_912,
+        id="nvfp4",
+    ),
+    pytest.param(
+        LLAMA_8B,
+        {"quant_method": "fp8", "activation_scheme": "static"},
+        9_081_202_688,
+        4_540_868_608,
+        id="fp8 with static activations",
+    ),
+    pytest.param(
+        LLAMA_8B,
+        {"quant_method": "fp8", "activation_scheme": "dynamic"},
+        9_081_201_792,
+        4_540_867_712,
+        id="fp8 with dynamic activations",
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "quantization", "one", "two"), QUANTIZED)
+def test_quantised_weights_equal_vllms_own_to_the_byte(
+    config: dict[str, Any], quantization: dict[str, Any], one: int, two: int
+) -> None:
+    found = shape(config | {"quantization_config": quantization})
+    assert (weights(found, 1), weights(found, 2)) == ((one,), (two,))
+
+
+def test_modules_that_are_left_alone_keep_the_models_dtype() -> None:
+    alone = AWQ | {"modules_to_not_convert": ["model.layers.0.self_attn.q_proj"]}
+    all_of_them = shape(QWEN3_8B | {"quantization_config": AWQ})
+    but_one = shape(QWEN3_8B | {"quantization_config": alone})
+    fused = 4096 * (32 + 2 * 8) * 128  # Q, K and V are one matrix, and one scheme
+    packed = fused // 2 + fused // 128 * 2 + fused // 128 // 2
+    assert weights(but_one)[0] - weights(all_of_them)[0] == 2 * fused - packed
+
+
+def test_an_expression_that_could_run_for_ever_is_not_run() -> None:
+    evil = AWQ | {"modules_to_not_convert": ["re:(a*)*b", "re:((((x+)+)+)+)+y", "re:["]}
+    found = shape(QWEN3_8B | {"quantization_config": evil})
+    assert weights(found) == weights(shape(QWEN3_8B | {"quantization_config": AWQ}))
 
 
 def test_gpt_oss_has_its_embeddings_on_every_stage() -> None:

@@ -23,6 +23,7 @@ TERMS = {
     "maxModelLen": "the model's own context limit",
     "parallelism": "how the model can be split",
     "maxNumSeqs": "max_num_seqs against the Mamba blocks",
+    "gpu": "the GPU: vLLM's CUDA build does not run on it",
 }
 _BAR = 40
 _HEAD = ("INSTANCE TYPE", "GPUS", "VERDICT", "USED", "ENOUGH", "NEEDS/GPU", "BUDGET/GPU", "LONGEST CONTEXT")
