@@ -21,6 +21,7 @@ from kaito_catalog.reports.github import step_summary
 from kaito_catalog.reports.json import report_value
 from kaito_catalog.reports.markdown import MARKER, MAX_CHARACTERS, markdown
 from kaito_catalog.reports.sarif import sarif
+from tools import drift, guide, lint_workflows
 
 PATH = "catalog/models/phi-4/proposal.yaml"
 FINDING = Diagnostic("STO001", Severity.ERROR, "too small", Place(PATH, 2, 3, 14), "write 145GB")
@@ -298,8 +299,31 @@ def test_fix_leaves_a_file_with_broken_syntax_alone(clone: Path, edit: Edit) -> 
 def test_a_new_finding_fails_where_an_old_one_is_waived(clone: Path, edit: Edit) -> None:
     edit("storageSize: 30GB", "storageSize: 10GB")
     assert cli.main(["check", "phi-4"]) == 1
-    with (clone / PROPOSAL).open("a") as stream:
-        stream.write("waivers:\n  STO001: the disk is shared\n")
+    kept = (clone / PROPOSAL).read_text().partition("\nwaivers:")[0].rstrip("\n")
+    (clone / PROPOSAL).write_text(f"{kept}\nwaivers:\n  STO001: the disk is shared\n")
     assert cli.main(["check", "phi-4"]) == 0
     edit("lastUpdated: 2026-11-23", "lastUpdated: 2026-13-13")
     assert cli.main(["check", "phi-4"]) == 1
+
+
+def test_the_contributors_session_is_what_really_happens() -> None:
+    page = guide.PAGE.read_text(encoding="utf-8")
+    assert guide.with_session(page) == page
+
+
+def test_every_action_is_pinned_by_a_commit(root: Path) -> None:
+    for path in (*(root / ".github/workflows").glob("*.yml"), root / "action.yml"):
+        assert source.parse(path.read_text(), path=path.name).problems == ()
+        assert lint_workflows.unpinned(path.read_text()) == []
+
+
+def test_an_action_named_by_a_tag_is_found() -> None:
+    assert lint_workflows.unpinned("- uses: actions/checkout@v4\n") == ["actions/checkout@v4"]
+
+
+def test_drift_makes_one_issue_a_model_and_code() -> None:
+    value = report_value(report(FINDING, FINDING, FINDING.accept("shared")))
+    found = drift.issues(value)
+    assert [issue.title for issue in found] == ["phi-4: STO001"]
+    assert found[0].body.count("too small") == 2
+    assert "needs an edit" in found[0].body
