@@ -168,7 +168,10 @@ def run_check(options: argparse.Namespace) -> int:
     select, ignore = _codes(options.select), _codes(options.ignore)
     checks = selected(select, ignore)
     if not checks and not options.online:
-        raise CatalogError("no check is left to run", hint="'kaito-catalog explain' lists the codes")
+        raise CatalogError(
+            "no check is left to run",
+            hint="YML and SCH always run, and cannot be selected; 'kaito-catalog explain' lists the others",
+        )
     context = Context(catalog.shared, _profile(catalog, options.profile))
     report = check_catalog(catalog, checks, context, require_all=options.require_all)
     if options.online:

@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 import strategies
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from pydantic import ValidationError
 
 from kaito_catalog.checks import example
@@ -35,13 +35,13 @@ def accepted(model: Any, document: dict[str, Any]) -> bool:
     return True
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(strategies.mutated(strategies.BASE))
 def test_schema_and_model_accept_the_same_proposals(document: dict[str, Any]) -> None:
     assert _VALIDATORS["proposal"].is_valid(document) == accepted(Proposal, document)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(strategies.mutated(_FACTS))
 def test_schema_and_model_accept_the_same_facts(document: dict[str, Any]) -> None:
     assert _VALIDATORS["facts"].is_valid(document) == accepted(ModelFacts, document)

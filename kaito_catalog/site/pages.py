@@ -92,7 +92,9 @@ class Claim:
 
 def proof(entry: Entry) -> Proof:
     """The best source an entry has."""
-    if any(isinstance(e.record, DryRun) and e.record.outcome == "served" for e in entry.evidence):
+    runs = [e.record for e in entry.evidence if isinstance(e.record, DryRun)]
+    # A run on a CPU, or of a model that was scaled down, measures nothing that a plan is about.
+    if any(run.outcome == "served" and run.device == "cuda" and not run.scaled_down for run in runs):
         return MEASURED
     if any(not isinstance(e.record, DryRun) for e in entry.evidence):
         return EXACT
