@@ -24,6 +24,7 @@ ORDER = (
     "overheads",
     "plan",
     "exact",
+    "recommend",
     "kaito",
     "planning",
     "repository",

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from kaito_catalog import recommend
 from kaito_catalog.catalog import Catalog
 from kaito_catalog.diagnostics import Diagnostic
 from kaito_catalog.formats.proposal import known_count, known_size
@@ -103,6 +104,12 @@ def plan(figures: Figures) -> dict[str, Any] | None:
         "maxModelLen": figures.max_model_len,
         "options": list(figures.options),
         "unknown": figures.unknown,
+        "recommended": {
+            **recommend.to_json(figures.recommended),
+            "byCloud": recommend.clouds_to_json(figures.recommended_by_cloud),
+        }
+        if figures.recommended
+        else None,
         "instanceTypes": [_row(row) for row in figures.rows],
         "memory": _chart(figures.chart) if figures.chart else None,
     }
