@@ -10,7 +10,7 @@ from pathlib import Path
 from kaito_catalog import files
 from kaito_catalog.catalog import Catalog, Entry
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.kaito import manifests, markdown_writer, model_catalog
+from kaito_catalog.kaito import batching, manifests, markdown_writer, model_catalog
 from kaito_catalog.kaito.model_catalog import LeftOut
 from kaito_catalog.site import api, figures, pages
 from kaito_catalog.site.pages import Finding, ModelPage
@@ -114,7 +114,13 @@ def _page(
         entry=entry,
         proposal=entry.proposal,
         figures=figures.plan_figures(entry, catalog.shared),
-        manifests=manifests.build(entry.proposal, entry.facts),
+        manifests=manifests.build(
+            entry.proposal,
+            entry.facts,
+            max_num_seqs=batching.max_num_seqs(
+                entry.proposal, entry.facts, catalog.shared, catalog.shared.policy.default_profile()
+            ),
+        ),
         findings=None if said is None else tuple(said),
     )
 

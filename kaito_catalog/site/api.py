@@ -12,7 +12,7 @@ from kaito_catalog.diagnostics import Diagnostic
 from kaito_catalog.formats.proposal import known_count, known_size
 from kaito_catalog.kaito.model_catalog import natural
 from kaito_catalog.quantity import Quantity
-from kaito_catalog.site import pages
+from kaito_catalog.site import kaito, pages
 from kaito_catalog.site.figures import Figures, InstanceRow, MemoryChart
 from kaito_catalog.site.pages import ModelPage
 
@@ -53,6 +53,7 @@ def model(page: ModelPage, catalog: Catalog) -> str:
                 "notes": wanted.notes or {},
             },
             "plan": plan(figures),
+            "kaito": kaito.to_json(kaito.view(page.entry, catalog.shared)),
             "manifests": page.manifests.files,
             "notGenerated": page.manifests.left_out,
             "findings": None
