@@ -188,6 +188,30 @@ def test_a_dense_model_needs_no_max_num_seqs() -> None:
     assert batching.max_num_seqs(found.proposal, found.facts, files, files.policy.default_profile()) is None
 
 
+def on_an_a100(utilization: float) -> tuple[Proposal, ModelFacts]:
+    claims, recorded = hybrid(**{"gpu-memory-utilization": utilization})
+    deployment = {"instanceType": "Standard_NC24ads_A100_v4"}
+    value = {**claims.model_dump(by_alias=True, exclude_none=True), "deployment": deployment}
+    return Proposal.model_validate(value), recorded
+
+
+@pytest.mark.parametrize(
+    ("utilization", "expected"),
+    [
+        pytest.param(0.24, 64, id="few blocks"),
+        pytest.param(0.25, 128, id="more blocks"),
+        pytest.param(0.5, None, id="enough for the default"),
+        pytest.param(0.2, None, id="no room for the weights"),
+    ],
+)
+def test_a_hybrid_gets_as_many_requests_as_the_cache_has_blocks(
+    catalog: Catalog, utilization: float, expected: int | None
+) -> None:
+    claims, recorded = on_an_a100(utilization)
+    profile = catalog.shared.policy.default_profile()
+    assert batching.max_num_seqs(claims, recorded, catalog.shared, profile) == expected
+
+
 def test_a_count_that_a_hybrid_needs_is_written_unless_the_proposal_sets_one() -> None:
     def options(claims: Proposal, recorded: ModelFacts) -> Any:
         built = manifests.build(claims, recorded, max_num_seqs=64)

@@ -30,7 +30,13 @@ def max_num_seqs(
         return None
     node = release.node_of(machine, shared.gpu_by_name[machine.gpu])
     start = release.parallelism(row, node, max_model_len=length)
-    settings = Settings(length, profile.utilization(machine.gpu))
+    config = (proposal.vllm.config if proposal.vllm else None) or {}
+    share = config.get("gpu-memory-utilization", config.get("gpu_memory_utilization"))
+    usable = isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1
+    settings = Settings(
+        length,
+        float(share) if usable and share is not None else profile.utilization(machine.gpu),  # type: ignore[arg-type]
+    )
     split = Parallelism(start.tensor_parallel_size, start.pipeline_parallel_size, start.data_parallel_size)
 
     def planned(asked: Settings) -> Plan:
