@@ -256,6 +256,9 @@ def dry_run_evidence(
             }.items()
             if part is not None
         }
+    size = args.get("tensor_parallel_size", 1)
+    if size != 1:
+        value["parallelism"] = {"tensorParallelSize": size}
     value["command"] = [f"--{name.replace('_', '-')}={part}" for name, part in sorted(args.items())]
     value["weights"] = weights
     if changed:

@@ -29,6 +29,7 @@ import contextlib
 import ctypes
 import importlib
 import importlib.util
+import inspect
 import json
 import logging
 import math
@@ -137,6 +138,13 @@ def resolve_layout(vllm_config: Any, specs: Mapping[str, Any]) -> None:
     worker = types.SimpleNamespace(vllm_config=vllm_config)
     layouts = WorkerBase.get_supported_kv_cache_layouts(worker)
     resolve_kv_cache_layout(vllm_config, [layouts], specs.values())
+
+
+def pool_bytes_per_block(vllm_config: Any, groups: Any) -> int:
+    """Bytes of one block over all the layers that share the pool; some releases take no configuration (0.30)."""
+    function = importlib.import_module("vllm.v1.core.kv_cache_utils")._pool_bytes_per_block
+    takes_configuration = len(inspect.signature(function).parameters) == 2
+    return int(function(vllm_config, groups) if takes_configuration else function(groups))
 
 
 def leave_expert_maps_undescribed() -> None:
@@ -760,7 +768,7 @@ def plan_kv_cache(vllm_config: Any, contents: Sequence[RankContent], *, budget_b
             ),
             "neededBlocks": needed_blocks,
             "blockBytes": max(
-                kv_cache_utils._pool_bytes_per_block(vllm_config, config.kv_cache_groups)
+                pool_bytes_per_block(vllm_config, config.kv_cache_groups)
                 for config in configs
                 if config.kv_cache_groups
             ),

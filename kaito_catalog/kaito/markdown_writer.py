@@ -332,13 +332,12 @@ def _code(text: str) -> str:
     return _shown(text.replace("`", "'")).replace("<", "&lt;")
 
 
+_ADDRESS = re.compile(r"(?:https?:/|\.{0,2})/?[^\s()<>\"\\\[\]`|:&]+[^\s()<>\"\\\[\]`|]*")
+
+
 def _url(text: str) -> str:
     """An address that cannot leave its parentheses; others are replaced, and kept in the block at the end."""
-    return (
-        text
-        if re.fullmatch(r"(?:https?:/|\.{0,2})/?[^\s()<>\"\\\[\]`|:&]+[^\s()<>\"\\\[\]`|]*", text)
-        else "about:blank"
-    )
+    return text if _ADDRESS.fullmatch(text) and not _HIDDEN.search(text) else "about:blank"
 
 
 def _yaml(value: Any) -> str:
