@@ -335,7 +335,8 @@ def run_generate(options: argparse.Namespace) -> int:
     catalog = read_catalog(root)
     if options.compare:
         return _compare_with_kaito(catalog, Path(options.compare), options.format)
-    profile = _profile(catalog, None)
+    profile = _profile(catalog, options.profile)
+    catalog = generate.with_profile(catalog, profile)
     report = check_catalog(catalog, CHECKS, Context(catalog.shared, profile))
     generated = generate.build(
         catalog,
@@ -575,6 +576,9 @@ def build_parser() -> argparse.ArgumentParser:
     generator.add_argument("--no-site", action="store_true", help="do not turn the site's pages into HTML")
     generator.add_argument(
         "--check", action="store_true", help="write nothing; fail when something would change"
+    )
+    generator.add_argument(
+        "--profile", metavar="NAME", help="KAITO release of policy.yaml (default: its `profile`)"
     )
     generator.add_argument(
         "--compare",

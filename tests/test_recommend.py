@@ -11,7 +11,9 @@ import pytest
 
 from kaito_catalog import cli, recommend
 from kaito_catalog.catalog import Catalog
+from kaito_catalog.generate import with_profile
 from kaito_catalog.plan import Fit, InstanceTypePlan, plan_instance_types
+from kaito_catalog.site.figures import plan_figures
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +96,13 @@ def test_plan_recommends_in_words(root: Path, capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     assert "smallest that fits: " in out
     assert "with headroom: " in out
+
+
+def test_the_figures_follow_the_release_that_is_asked_for(catalog: Catalog) -> None:
+    policy = catalog.shared.policy
+    other = policy.profiles[0].model_copy(update={"name": "roomier", "gpu_memory_utilization": 0.92})
+    both = policy.model_copy(update={"profiles": (*policy.profiles, other)})
+    roomier = with_profile(replace(catalog, shared=replace(catalog.shared, policy=both)), other)
+    found = roomier.entry("phi-4")
+    assert found is not None
+    assert plan_figures(found, roomier.shared).profile == "roomier"
