@@ -45,6 +45,7 @@ from kaito_catalog.diagnostics import Diagnostic, Severity, sort_key
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats import schema
 from kaito_catalog.formats.policy import Profile
+from kaito_catalog.kaito import comparison, model_catalog
 from kaito_catalog.kaito.markdown_reader import IMPORT_CODES, read_proposals
 from kaito_catalog.reports import RENDERERS
 from kaito_catalog.reports.explain import explain_text, import_code_text, list_text, rule_markdown
@@ -384,7 +385,10 @@ def run_generate(options: argparse.Namespace) -> int:
     """`generate`."""
     root = _root(options)
     catalog = read_catalog(root)
-    profile = _profile(catalog, None)
+    if options.compare:
+        return _compare_with_kaito(catalog, Path(options.compare), options.format)
+    profile = _profile(catalog, options.profile)
+    catalog = generate.with_profile(catalog, profile)
     report = check_catalog(catalog, CHECKS, Context(catalog.shared, profile))
     generated = generate.build(
         catalog,
@@ -422,6 +426,16 @@ def run_generate(options: argparse.Namespace) -> int:
             f"{shown(output / site.SITE)}: {plural(len(list((output / site.SITE).rglob('*.html'))), 'page')}\n"
         )
     return FAILED if unreadable else OK
+
+
+def _compare_with_kaito(catalog: Catalog, path: Path, format_: str) -> int:
+    rows, left_out = model_catalog.rows(catalog)
+    found = comparison.compare(path, rows, left_out)
+    if format_ == "json":
+        _emit(json.dumps(comparison.value(found), indent=2, ensure_ascii=False) + "\n")
+    else:
+        _emit(comparison.text(found))
+    return OK if found.can_replace else FAILED
 
 
 def run_schema(options: argparse.Namespace) -> int:
@@ -619,12 +633,24 @@ def build_parser() -> argparse.ArgumentParser:
         "write KAITO's presets, manifests, proposals and the site's pages",
         "  kaito-catalog generate\n"
         "  kaito-catalog generate --output /tmp/build\n"
-        "  kaito-catalog generate --check          fails when build/ is not up to date\n",
+        "  kaito-catalog generate --check          fails when build/ is not up to date\n"
+        "  kaito-catalog generate --compare kaito/presets/workspace/models/model_catalog.yaml\n",
     )
     generator.add_argument("--output", metavar="DIR", default="build", help="default: build")
     generator.add_argument("--no-site", action="store_true", help="do not turn the site's pages into HTML")
     generator.add_argument(
         "--check", action="store_true", help="write nothing; fail when something would change"
+    )
+    generator.add_argument(
+        "--profile", metavar="NAME", help="KAITO release of policy.yaml (default: its `profile`)"
+    )
+    generator.add_argument(
+        "--compare",
+        metavar="FILE",
+        help="write nothing; compare with KAITO's model_catalog.yaml or presets.md, fail where ours cannot replace it",
+    )
+    generator.add_argument(
+        "--format", choices=("text", "json"), default="text", help="of --compare; default: text"
     )
 
     schemas = command(

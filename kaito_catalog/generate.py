@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
 from kaito_catalog import files
 from kaito_catalog.catalog import Catalog, Entry
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.kaito import manifests, markdown_writer, model_catalog
+from kaito_catalog.formats.policy import Profile
+from kaito_catalog.kaito import batching, manifests, markdown_writer, model_catalog
 from kaito_catalog.kaito.model_catalog import LeftOut
 from kaito_catalog.site import api, figures, pages
 from kaito_catalog.site.pages import Finding, ModelPage
@@ -99,6 +100,12 @@ def build(
     return Generated(dict(sorted(result.items())), tuple(sorted(gaps, key=lambda g: (g.name, g.what))))
 
 
+def with_profile(catalog: Catalog, profile: Profile) -> Catalog:
+    """The catalog as a policy with that KAITO release for its default has it; every generator follows."""
+    policy = catalog.shared.policy.model_copy(update={"profile": profile.name})
+    return replace(catalog, shared=replace(catalog.shared, policy=policy))
+
+
 def build_files(catalog: Catalog) -> dict[str, str]:
     """The files of `build`, without hand-written pages and findings."""
     return dict(build(catalog).files)
@@ -114,7 +121,13 @@ def _page(
         entry=entry,
         proposal=entry.proposal,
         figures=figures.plan_figures(entry, catalog.shared),
-        manifests=manifests.build(entry.proposal, entry.facts),
+        manifests=manifests.build(
+            entry.proposal,
+            entry.facts,
+            max_num_seqs=batching.max_num_seqs(
+                entry.proposal, entry.facts, catalog.shared, catalog.shared.policy.default_profile()
+            ),
+        ),
         findings=None if said is None else tuple(said),
     )
 

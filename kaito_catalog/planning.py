@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kaito_catalog import recommend
 from kaito_catalog.catalog import Shared, read_entry, shown
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import StoredSize
@@ -269,6 +270,12 @@ def rows_value(subject: PlanSubject, rows: tuple[InstanceTypePlan, ...]) -> dict
         "version": 1,
         "model": subject.name,
         "maxModelLen": subject.max_model_len,
+        "recommended": {
+            **recommend.to_json(recommend.recommend(rows, max_model_len=subject.max_model_len)),
+            "byCloud": recommend.clouds_to_json(
+                recommend.by_cloud(rows, max_model_len=subject.max_model_len)
+            ),
+        },
         "instanceTypes": [
             {
                 "name": row.instance_type.name,

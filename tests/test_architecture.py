@@ -25,6 +25,7 @@ ORDER = (
     "overheads",
     "plan",
     "exact",
+    "recommend",
     "kaito",
     "planning",
     "repository",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kaito_catalog.checks import arc, doc, evd, lic, mem, rev, run, sec, sto
+from kaito_catalog.checks import arc, doc, evd, kto, lic, mem, rev, run, sec, sto
 from kaito_catalog.checks.base import Check, Rule, read_rule
 from kaito_catalog.checks.hub import HUB_RULES
 from kaito_catalog.checks.syntax import SYNTAX_RULES
@@ -48,6 +48,12 @@ CHECKS: tuple[Check, ...] = (
     mem.total_is_count_times_each,
     mem.context_within_the_limit,
     mem.context_is_what_is_served,
+    kto.kaito_splits_legally,
+    kto.kaito_starts_what_is_claimed,
+    kto.name_and_architecture_agree,
+    kto.declared_as_kaito_chooses,
+    kto.context_that_admission_takes,
+    kto.tool_template_has_a_parser,
     evd.evidence_is_current,
     evd.plan_equals_exact_plan,
     evd.dry_run_served,
@@ -85,6 +91,7 @@ FAMILIES: dict[str, str] = {
     "ARC": "the kind of model",
     "RUN": "options that vLLM takes",
     "MEM": "GPUs against the memory plan",
+    "KTO": "what KAITO would start by itself",
     "EVD": "what running vLLM showed, against plan and claims",
     "HUB": "the recorded facts against the Hub now (--online)",
 }

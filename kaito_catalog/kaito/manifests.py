@@ -67,13 +67,17 @@ def access_secret(proposal: Proposal, facts: ModelFacts | None) -> str | None:
     return DEFAULT_SECRET if facts and facts.gated in ("auto", "manual", "yes") else None
 
 
-def vllm_options(proposal: Proposal, runtime: Runtime) -> dict[str, str | int | float]:
+def vllm_options(
+    proposal: Proposal, runtime: Runtime, *, max_num_seqs: int | None = None
+) -> dict[str, str | int | float]:
     """The `vllm:` block of KAITO's inference_config.yaml.
 
     KAITO appends every pair as `--key`, `str(value)`. So a mapping is written as JSON, a switch as a
     bare option (`no-trust-remote-code: ""`), of which vLLM's parser bears one, and the revision of
     weights, code and tokenizer is pinned where the proposal names a commit. Remote code stays off
     unless the proposal lists it: KAITO itself passes --trust-remote-code to every model.
+
+    `max_num_seqs` is what a hybrid model needs (`batching`), where the proposal sets none.
 
     Raises:
         InexpressibleError: an option that KAITO's expansion would garble.
@@ -89,6 +93,8 @@ def vllm_options(proposal: Proposal, runtime: Runtime) -> dict[str, str | int | 
         claimed = known_count(proposal.requirements.context_length)
         if claimed:
             options["max-model-len"] = claimed
+    if max_num_seqs is not None:
+        options.setdefault("max-num-seqs", max_num_seqs)
     length = options.get("max-model-len")
     if length is not None and not (isinstance(length, int) and length > 0):
         raise InexpressibleError(f"max-model-len is '{length}', and KAITO reads a count of tokens only")
@@ -135,8 +141,8 @@ def _option(key: str, value: JsonValue) -> tuple[str, str | int | float]:
     return key, value
 
 
-def build(proposal: Proposal, facts: ModelFacts | None) -> Manifests:
-    """The manifests of a model: file name to YAML."""
+def build(proposal: Proposal, facts: ModelFacts | None, *, max_num_seqs: int | None = None) -> Manifests:
+    """The manifests of a model: file name to YAML; `max_num_seqs` where a hybrid needs one."""
     repo_id = (facts.repo_id if facts else None) or proposal.repo_id
     if repo_id is None:
         return Manifests({}, "the download site is no page of the Hub, so KAITO has no name for the model")
@@ -147,7 +153,9 @@ def build(proposal: Proposal, facts: ModelFacts | None) -> Manifests:
             return Manifests({}, f"KAITO has no runtime {names}")
         runtime = Runtime.model_validate({"name": "vllm"})  # KAITO's default, with its own options
     try:
-        options = vllm_options(proposal, runtime) if runtime.name == "vllm" else None
+        options = (
+            vllm_options(proposal, runtime, max_num_seqs=max_num_seqs) if runtime.name == "vllm" else None
+        )
     except InexpressibleError as error:
         return Manifests({}, str(error))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kaito_catalog import recommend
 from kaito_catalog.plan import Fit, InstanceTypePlan, Plan, resolved_settings
 from kaito_catalog.planning import PlanSubject, smallest
 from kaito_catalog.quantity import gib
@@ -170,6 +171,9 @@ def instance_types_text(
         words = VERDICTS[fit][0]
         which = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         lines.append(f"{words} ({printable(reason)}): {plural(len(names), 'instance type')}: {which}")
+    advice = recommend.text(recommend.recommend(rows, max_model_len=subject.max_model_len))
+    if advice:
+        lines += ["", advice.rstrip("\n")]
     if best is not None:
         lines += ["", f"next: kaito-catalog plan {subject.name} --instance-type {best.instance_type.name}"]
     return "\n".join(lines) + "\n"

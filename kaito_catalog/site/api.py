@@ -6,12 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from kaito_catalog import recommend
 from kaito_catalog.catalog import Catalog
 from kaito_catalog.diagnostics import Diagnostic
 from kaito_catalog.formats.proposal import known_count, known_size
 from kaito_catalog.kaito.model_catalog import natural
 from kaito_catalog.quantity import Quantity
-from kaito_catalog.site import pages
+from kaito_catalog.site import kaito, pages
 from kaito_catalog.site.figures import Figures, InstanceRow, MemoryChart
 from kaito_catalog.site.pages import ModelPage
 
@@ -52,6 +53,7 @@ def model(page: ModelPage, catalog: Catalog) -> str:
                 "notes": wanted.notes or {},
             },
             "plan": plan(figures),
+            "kaito": kaito.to_json(kaito.view(page.entry, catalog.shared)),
             "manifests": page.manifests.files,
             "notGenerated": page.manifests.left_out,
             "findings": None
@@ -103,6 +105,12 @@ def plan(figures: Figures) -> dict[str, Any] | None:
         "maxModelLen": figures.max_model_len,
         "options": list(figures.options),
         "unknown": figures.unknown,
+        "recommended": {
+            **recommend.to_json(figures.recommended),
+            "byCloud": recommend.clouds_to_json(figures.recommended_by_cloud),
+        }
+        if figures.recommended
+        else None,
         "instanceTypes": [_row(row) for row in figures.rows],
         "memory": _chart(figures.chart) if figures.chart else None,
     }

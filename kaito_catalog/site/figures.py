@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from kaito_catalog.catalog import Entry, Shared
 from kaito_catalog.formats.facts import StoredSize
@@ -20,6 +20,7 @@ from kaito_catalog.plan import (
     instance_type_plans,
     make_plan,
 )
+from kaito_catalog.recommend import Recommendations, by_cloud, recommend
 from kaito_catalog.shape import Shape, Unsupported
 
 __all__ = ["ChartPoint", "Figures", "Fit", "InstanceRow", "MemoryChart", "chart_lengths", "plan_figures"]
@@ -87,6 +88,8 @@ class Figures:
     vllm_version: str | None = None
     profile: str | None = None
     unknown: str | None = None
+    recommended: Recommendations | None = None
+    recommended_by_cloud: Mapping[str, Recommendations] = field(default_factory=dict)
 
     @property
     def smallest(self) -> InstanceRow | None:
@@ -138,6 +141,8 @@ def plan_figures(entry: Entry, shared: Shared) -> Figures:
         chart=_chart(shape, stored, plans),
         vllm_version=profile.vllm_version,
         profile=profile.name,
+        recommended=recommend(plans, max_model_len=asked),
+        recommended_by_cloud=by_cloud(plans, max_model_len=asked),
     )
 
 

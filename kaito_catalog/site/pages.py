@@ -23,6 +23,7 @@ from kaito_catalog.kaito.manifests import Manifests
 from kaito_catalog.kaito.model_catalog import model_token_limit, natural
 from kaito_catalog.quantity import gb, gib
 from kaito_catalog.site import chart
+from kaito_catalog.site import kaito as kaito_view
 from kaito_catalog.site.figures import Figures, Fit, InstanceRow
 from kaito_catalog.site.text import escape, fenced, line, link, prose, words
 
@@ -277,6 +278,7 @@ def model_page(page: ModelPage, catalog: Catalog) -> str:
         proposal=page.proposal,
         facts=page.facts,
         figures=figures,
+        kaito=kaito_view.view(page.entry, catalog.shared),
         best=fitting[:_SHOWN] + tight[:_SHOWN],
         more=fitting[_SHOWN:] + tight[_SHOWN:],
         others=[row for row in figures.rows if row.fits in (Fit.NO, Fit.UNKNOWN)],

@@ -1,0 +1,269 @@
+"""KTO: what would KAITO v0.12 make of the model, left to itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kaito_catalog.checks.base import (
+    NO_FACTS,
+    NOTE,
+    WARNING,
+    Context,
+    Finding,
+    Outcome,
+    Skip,
+    Subject,
+    check,
+)
+from kaito_catalog.diagnostics import Route
+from kaito_catalog.formats.base import is_missing
+from kaito_catalog.formats.hardware import InstanceType
+from kaito_catalog.formats.proposal import known_count
+from kaito_catalog.kaito import model_catalog, release
+from kaito_catalog.kaito.estimator import Estimate
+from kaito_catalog.kaito.release import Row
+from kaito_catalog.plan import facts_shape, illegal_tensor_parallel
+from kaito_catalog.shape import Shape
+
+_INSTANCE_TYPE: Route = ("deployment", "instanceType")
+_COUNT: Route = ("requirements", "gpuCount")
+
+
+def _row(subject: Subject) -> Row | Skip:
+    if subject.proposal.runtimes and subject.proposal.vllm is None:
+        return Skip("KAITO decides these things for vLLM only, and the proposal serves with something else")
+    if subject.facts is None:
+        return NO_FACTS
+    row, missing = model_catalog.row(subject.facts)
+    return row if row is not None else Skip(f"the facts lack {', '.join(missing)}")
+
+
+def _start(subject: Subject, context: Context) -> tuple[Row, InstanceType, Estimate] | Skip:
+    """The model, the proposal's instance type, and what KAITO would start there."""
+    row = _row(subject)
+    if isinstance(row, Skip):
+        return row
+    name = subject.proposal.deployment.instance_type if subject.proposal.deployment else None
+    if name is None or is_missing(name):
+        return Skip("the proposal names no instance type", "add deployment.instanceType")
+    machine = context.shared.instance_type(name)
+    if machine is None:
+        return Skip(f"instance-types.yaml has no '{name[:60]}'")
+    node = release.node_of(machine, context.shared.gpu_by_name[machine.gpu])
+    return (
+        row,
+        machine,
+        release.parallelism(row, node, max_model_len=subject.proposal.max_model_len),
+    )
+
+
+@check("KTO001", severity=WARNING)
+def kaito_splits_legally(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """KAITO would split the model over a number of GPUs that vLLM refuses.
+
+    KAITO v0.12 sets tensor-parallel-size to all GPUs of the node and does not look at the model's heads. vLLM
+    stops where it cannot divide the attention heads by them, nor divide or repeat the key-value heads. Another
+    instance type helps, or tensor-parallel-size in the ConfigMap, which comes last and therefore wins.
+
+    Fails::
+
+        facts:
+          weights: {format: safetensors, total: {sizeBytes: 29319017472}}
+          config: {num_attention_heads: 40, num_key_value_heads: 10, hidden_size: 5120}
+        deployment: {instanceType: Standard_ND96asr_A100_v4}
+
+    Passes::
+
+        deployment: {instanceType: Standard_NC24ads_A100_v4}
+    """
+    found = _start(subject, context)
+    if isinstance(found, Skip):
+        yield found
+        return
+    row, machine, estimate = found
+    size = estimate.tensor_parallel_size
+    config = (subject.proposal.vllm.config if subject.proposal.vllm else None) or {}
+    own = config.get("tensor-parallel-size", config.get("tensor_parallel_size"))
+    if estimate.nodes is None or own is not None:
+        return
+    reason = release.illegal_split(row, size)
+    shape = facts_shape(subject.facts) if subject.facts else None
+    if reason is None and isinstance(shape, Shape):
+        expert_parallel = any(c.option == "enable-expert-parallel" for c in release.choices(row))
+        reason = illegal_tensor_parallel(shape, size, enable_expert_parallel=expert_parallel)
+    if reason:
+        yield Finding(
+            f"KAITO would start {machine.name} with tensor-parallel-size {size}: {reason}",
+            _INSTANCE_TYPE,
+            "name another instance type, or set tensor-parallel-size in the configuration",
+        )
+
+
+@check("KTO002", severity=NOTE)
+def kaito_starts_what_is_claimed(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """KAITO would use another number of GPUs than the proposal claims.
+
+    KAITO's own formula counts nodes from the size of the files, an even share of the cache and a fixed overhead
+    (docs/kaito.md), and takes whole nodes. Where it starts more than the claim, the user pays for them; where a
+    small model gets a copy on every GPU, that is more throughput and not a need.
+
+    Fails::
+
+        deployment: {instanceType: Standard_NC96ads_A100_v4}
+
+    Passes::
+
+        deployment: {instanceType: Standard_NC24ads_A100_v4}
+    """
+    found = _start(subject, context)
+    if isinstance(found, Skip):
+        yield found
+        return
+    _, machine, estimate = found
+    claimed = known_count(subject.proposal.requirements.gpu_count)
+    if estimate.nodes is None:
+        yield Finding(
+            f"KAITO's formula finds no room for the weights on {machine.name} at that context",
+            _INSTANCE_TYPE,
+            "a larger instance type, or a shorter max-model-len",
+            severity=WARNING,
+        )
+    elif claimed is not None and estimate.nodes * machine.gpu_count != claimed:
+        yield Finding(
+            f"KAITO would start {release.words(estimate, machine)}; the proposal claims {claimed}",
+            _COUNT,
+        )
+
+
+@check("KTO003", severity=NOTE)
+def name_and_architecture_agree(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """KAITO chooses a parser by the name, and the architecture would have another.
+
+    The beginning of a model's name comes first. A model distilled from another family keeps that family's name and
+    has its base model's tokens, so look at its chat template before you trust the parser.
+
+    Fails::
+
+        facts: {repoId: example-org/DeepSeek-R1-Distill-Example-7B}
+
+    Passes::
+
+        facts: {repoId: example-org/Example-7B-Instruct}
+    """
+    row = _row(subject)
+    if isinstance(row, Skip):
+        yield row
+        return
+    kaito = release.release()
+    name = release.short_name(str(row["name"]))
+    own = release.declared(subject.proposal)
+    for option, parsers in (
+        ("tool-call-parser", kaito.tool_call_parser),
+        ("reasoning-parser", kaito.reasoning_parser),
+    ):
+        named, built = parsers.by_name(name), parsers.by_architecture(list(row["architectures"]))
+        if option not in own and name not in parsers.never and named and built and named[1] != built[1]:
+            yield Finding(
+                f"KAITO would pass {option} {named[1]} by the name '{named[0]}'; for {built[0]} it has {built[1]}",
+                ("metadata", "name"),
+                f"set {option} in the configuration to be sure",
+            )
+
+
+@check("KTO004", severity=NOTE)
+def declared_as_kaito_chooses(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """The proposal sets an option otherwise than KAITO does.
+
+    KAITO appends the ConfigMap to its own options, and the last one counts. A user who does not copy the
+    ConfigMap gets KAITO's choice.
+
+    Fails::
+
+        runtimes:
+          - name: vllm
+            distributedInference: false
+            config: {max-model-len: 16384, tool-call-parser: hermes}
+
+    Passes::
+
+        runtimes:
+          - name: vllm
+            distributedInference: false
+            config: {max-model-len: 16384, tool-call-parser: llama3_json}
+    """
+    row = _row(subject)
+    if isinstance(row, Skip):
+        yield row
+        return
+    own = release.declared(subject.proposal)
+    for choice in release.choices(row):
+        if choice.option in own and choice.option != "max-model-len":
+            route, value = own[choice.option]
+            if value != choice.value:
+                yield Finding(
+                    f"{choice.option} is {value} here, and KAITO would pass {choice.value or 'the bare switch'} "
+                    f"({choice.because})",
+                    route,
+                )
+
+
+@check("KTO005")
+def context_that_admission_takes(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """KAITO's admission webhook refuses the context.
+
+    It compares max-model-len with modelTokenLimit of KAITO's catalog, which is max_position_embeddings of the
+    configuration whatever the rope settings say, and refuses the Workspace when it is more.
+
+    Fails::
+
+        requirements: {contextLength: 200000}
+        runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 200000}}]
+
+    Passes::
+
+        requirements: {contextLength: 16384}
+        runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 16384}}]
+    """
+    row = _row(subject)
+    if isinstance(row, Skip):
+        yield row
+        return
+    own = release.declared(subject.proposal).get("max-model-len")
+    served, limit = subject.proposal.max_model_len, int(row["modelTokenLimit"])
+    if served is not None and served > limit:
+        route: Route = own[0] if own else ("requirements", "contextLength")
+        yield Finding(
+            f"KAITO takes max-model-len up to {limit:,} for this model, found {served:,}",
+            route,
+            f"max-model-len: {limit}",
+        )
+
+
+@check("KTO006", severity=NOTE)
+def tool_template_has_a_parser(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """KAITO chooses a chat template for tools, and no parser for the calls.
+
+    The template makes the model write tool calls; without tool-call-parser vLLM hands them to the client as
+    plain text.
+
+    Fails::
+
+        facts: {repoId: example-org/Phi-4-mini-Example, config: {architectures: [Phi3ForCausalLM], model_type: phi3}}
+
+    Passes::
+
+        facts: {repoId: example-org/Example-7B-Instruct}
+    """
+    row = _row(subject)
+    if isinstance(row, Skip):
+        yield row
+        return
+    options = {choice.option: choice for choice in release.choices(row)}
+    own = release.declared(subject.proposal)
+    template = options.get("chat-template")
+    if template and "chat-template" not in own and not {"tool-call-parser"} & (options.keys() | own.keys()):
+        yield Finding(
+            f"KAITO would pass {template.shown} ({template.because}) and no tool-call-parser",
+            ("runtimes",),
+            "set tool-call-parser in the configuration",
+        )

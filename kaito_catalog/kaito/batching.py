@@ -1,0 +1,59 @@
+"""max-num-seqs for hybrid models: vLLM stops where its states outnumber the blocks of the cache."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kaito_catalog.catalog import Shared
+from kaito_catalog.formats.base import is_missing
+from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.formats.policy import Profile
+from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.kaito import model_catalog, release
+from kaito_catalog.plan import Fit, Parallelism, Plan, Settings, plan_for_facts, plan_gpu
+
+
+def max_num_seqs(
+    proposal: Proposal, facts: ModelFacts | None, shared: Shared, profile: Profile
+) -> int | None:
+    """The requests at once that a hybrid model can hold on the proposal's instance type, as KAITO splits it.
+
+    A power of two, as vLLM's CUDA graphs are made for. None where the default serves, where the proposal sets
+    the option itself, or where no plan can be made.
+    """
+    own = release.declared(proposal)
+    name = proposal.deployment.instance_type if proposal.deployment else None
+    machine = shared.instance_type(name) if name and not is_missing(name) else None
+    row = model_catalog.row(facts)[0] if facts else None
+    length = proposal.max_model_len
+    if facts is None or machine is None or row is None or length is None or "max-num-seqs" in own:
+        return None
+    node = release.node_of(machine, shared.gpu_by_name[machine.gpu])
+    start = release.parallelism(row, node, max_model_len=length)
+    config = (proposal.vllm.config if proposal.vllm else None) or {}
+    share = config.get("gpu-memory-utilization", config.get("gpu_memory_utilization"))
+    usable = isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1
+    settings = Settings(
+        length,
+        float(share) if usable and share is not None else profile.utilization(machine.gpu),  # type: ignore[arg-type]
+    )
+    split = Parallelism(start.tensor_parallel_size, start.pipeline_parallel_size, start.data_parallel_size)
+
+    def planned(asked: Settings) -> Plan:
+        return plan_for_facts(
+            facts,
+            gpu=plan_gpu(shared, machine.gpu),
+            parallelism=split,
+            settings=asked,
+            vllm_version=profile.vllm_version,
+        )
+
+    plan = planned(settings)
+    if plan.limited_by != "maxNumSeqs" or plan.settings.max_num_seqs is None:
+        return None
+    count = 1 << (plan.settings.max_num_seqs.bit_length() - 1)
+    while count > 1:
+        count //= 2
+        if planned(replace(settings, max_num_seqs=count)).fits in (Fit.YES, Fit.TIGHT):
+            return count
+    return None

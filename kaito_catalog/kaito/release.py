@@ -1,0 +1,251 @@
+"""What KAITO v0.12 decides by itself when it starts a model: parsers, template, fixed options, split over GPUs."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from kaito_catalog.diagnostics import Route
+from kaito_catalog.formats.hardware import Gpu, InstanceType
+from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.kaito.estimator import Estimate, Node, estimate
+from kaito_catalog.quantity import GIB
+from kaito_catalog.shape import LatentAttention, Shape, Unsupported
+
+Row = Mapping[str, Any]
+
+BY_NAME, BY_ARCHITECTURE, ALWAYS = "by name", "by architecture", "always"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An option that KAITO passes to vLLM, and what made it do so."""
+
+    option: str
+    value: str
+    """Empty for a switch."""
+    because: str
+    """`always`, or `by name 'phi-4-mini'`, or `by architecture LlamaForCausalLM`."""
+
+    @property
+    def shown(self) -> str:
+        """As on a command line, without the dashes."""
+        return f"{self.option} {self.value}".strip()
+
+
+@dataclass(frozen=True)
+class ParserMap:
+    """A parser by prefix of the name, else by architecture."""
+
+    prefixes: Mapping[str, str]
+    architectures: Mapping[str, str]
+    never: frozenset[str] = frozenset()
+
+    def by_name(self, name: str) -> tuple[str, str] | None:
+        """The longest prefix of `name` and its parser; KAITO goes through them in reverse order."""
+        found = [prefix for prefix in self.prefixes if name.startswith(prefix)]
+        return (max(found), self.prefixes[max(found)]) if found else None
+
+    def by_architecture(self, architectures: list[str]) -> tuple[str, str] | None:
+        """The first known architecture and its parser."""
+        return next(((a, self.architectures[a]) for a in architectures if a in self.architectures), None)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Where our catalog differs from KAITO's on purpose."""
+
+    model: str
+    """A pattern of repository ids."""
+    fields: tuple[str, ...]
+    reason: str
+
+    def covers(self, name: str, field: str) -> bool:
+        """Whether this is the reason for that difference."""
+        return field in self.fields and fnmatch.fnmatchcase(name, self.model)
+
+
+@dataclass(frozen=True)
+class Release:
+    """A KAITO release as `data/kaito-v0.12.yaml` records it."""
+
+    name: str
+    tool_call_parser: ParserMap
+    reasoning_parser: ParserMap
+    by_prefix: Mapping[str, Mapping[str, str]]
+    fixed_options: Mapping[str, str]
+    legacy_presets: Mapping[str, str]
+    reserved_labels: frozenset[str]
+    differences: tuple[Explained, ...]
+
+    def reason_for(self, name: str, field: str) -> str | None:
+        """Why `field` of `name` differs from KAITO's catalog; None where nobody said."""
+        return next((d.reason for d in self.differences if d.covers(name, field)), None)
+
+
+@lru_cache(maxsize=1)
+def release() -> Release:
+    """KAITO v0.12."""
+    path = resources.files("kaito_catalog") / "data" / "kaito-v0.12.yaml"
+    value: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+
+    def parsers(part: dict[str, Any]) -> ParserMap:
+        return ParserMap(part["prefixes"], part["architectures"], frozenset(part.get("never", ())))
+
+    return Release(
+        value["release"],
+        parsers(value["toolCallParser"]),
+        parsers(value["reasoningParser"]),
+        value["byPrefix"],
+        value["fixedOptions"],
+        value["legacyPresets"],
+        frozenset(value["reservedLabels"]),
+        tuple(Explained(d["model"], tuple(d["fields"]), d["reason"]) for d in value["differences"]),
+    )
+
+
+def short_name(repo_id: str) -> str:
+    """The name that KAITO's prefixes are compared with."""
+    return repo_id.rpartition("/")[2].lower()
+
+
+def choices(row: Row) -> tuple[Choice, ...]:
+    """The options KAITO passes for a model of its catalog, sorted by option.
+
+    Args:
+        row: the model's entry in `model_catalog.yaml`.
+    """
+    kaito = release()
+    name = short_name(str(row["name"]))
+    architectures = list(row.get("architectures") or ())
+    found: dict[str, Choice] = {
+        option: Choice(option, value, ALWAYS) for option, value in kaito.fixed_options.items()
+    }
+    if row.get("quantMethod"):
+        found["dtype"] = Choice("dtype", "auto", "because it is quantised")
+    for option, field in (
+        ("load-format", "loadFormat"),
+        ("config-format", "configFormat"),
+        ("tokenizer-mode", "tokenizerMode"),
+    ):
+        value = row.get(field) or row.get("loadFormat") or "auto"
+        found[option] = Choice(option, str(value), "by its files" if value != "auto" else ALWAYS)
+    for option, prefixes in kaito.by_prefix.items():
+        matching = [prefix for prefix in prefixes if name.startswith(prefix)]
+        if matching:
+            prefix = max(matching)
+            value = prefixes[prefix]
+            if option == "chat-template":
+                value = f"/workspace/chat_templates/{value}"
+            found[option] = Choice(option, value, f"{BY_NAME} '{prefix}'")
+    for option, parsers in (
+        ("tool-call-parser", kaito.tool_call_parser),
+        ("reasoning-parser", kaito.reasoning_parser),
+    ):
+        parser = _parser(parsers, name, architectures)
+        if parser is not None:
+            found[option] = Choice(option, *parser)
+            if option == "tool-call-parser":
+                found["enable-auto-tool-choice"] = Choice("enable-auto-tool-choice", "", parser[1])
+    return tuple(sorted(found.values(), key=lambda choice: choice.option))
+
+
+def _parser(parsers: ParserMap, name: str, architectures: list[str]) -> tuple[str, str] | None:
+    if name in parsers.never:
+        return None
+    named = parsers.by_name(name)
+    if named:
+        return named[1], f"{BY_NAME} '{named[0]}'"
+    built = parsers.by_architecture(architectures)
+    return (built[1], f"{BY_ARCHITECTURE} {built[0]}") if built else None
+
+
+def model_file_bytes(row: Row) -> float:
+    """`modelFileSize` as KAITO reads it."""
+    return float(str(row["modelFileSize"]).removesuffix("Gi")) * GIB
+
+
+def kv_cache_bytes_per_token(row: Row) -> int:
+    """KAITO's bytesPerToken from the figures of its catalog: 16-bit, every layer alike, no window.
+
+    The source is calculateKVCacheTokenSize of its generator: MLA keeps one latent, others keys and values.
+    """
+    layers, heads = int(row["numHiddenLayers"]), int(row["numAttentionHeads"])
+    if "kvLoraRank" in row:
+        return 2 * layers * (int(row["kvLoraRank"]) + int(row.get("qkRopeHeadDim", 0)))
+    head_dim = int(row.get("headDim") or int(row["hiddenSize"]) // heads)
+    return 2 * layers * 2 * int(row["numKeyValueHeads"] or heads) * head_dim
+
+
+def node_of(instance_type: InstanceType, gpu: Gpu) -> Node:
+    """The instance type as KAITO's table has it: the brochure's figure is a count of GiB."""
+    gigabytes = round(float(re.sub(r"[^0-9.]", "", gpu.nominal_memory.text) or 0))
+    return Node(gigabytes * GIB * instance_type.gpu_count, instance_type.gpu_count)
+
+
+def parallelism(row: Row, node: Node, *, max_model_len: int | None = None) -> Estimate:
+    """Nodes and split that KAITO would start a model with.
+
+    Args:
+        row: the model's entry in `model_catalog.yaml`.
+        node: the instance type.
+        max_model_len: of the ConfigMap; None where there is none.
+    """
+    return estimate(
+        node,
+        model_file_bytes=model_file_bytes(row),
+        kv_cache_bytes_per_token=kv_cache_bytes_per_token(row),
+        max_model_len=max_model_len,
+    )
+
+
+def illegal_split(row: Row, size: int) -> str | None:
+    """Why vLLM refuses a tensor-parallel size, as far as KAITO's own figures tell; None where they do not."""
+    heads, kv_heads = int(row["numAttentionHeads"]), int(row["numKeyValueHeads"])
+    if heads % size:
+        return f"{heads} attention heads cannot be divided by {size}"
+    if "kvLoraRank" in row:
+        return None  # one latent, replicated on every GPU
+    if (kv_heads >= size and kv_heads % size) or (kv_heads < size and size % kv_heads):
+        return f"{kv_heads} KV heads can neither be divided by {size} nor repeated evenly on {size} GPUs"
+    return None
+
+
+def shards_what_vllm_replicates(shape: Shape | Unsupported, size: int) -> bool:
+    """Whether KAITO divides a latent cache by the GPUs, of which vLLM keeps a copy on each."""
+    return (
+        isinstance(shape, Shape)
+        and size > 1
+        and any(isinstance(layer.mixer, LatentAttention) for layer in shape.layers)
+    )
+
+
+def declared(proposal: Proposal) -> dict[str, tuple[Route, str]]:
+    """The vLLM options that a proposal sets: name with dashes to its route and its value as KAITO writes it."""
+    found: dict[str, tuple[Route, str]] = {}
+    for number, runtime in enumerate(proposal.runtimes or ()):
+        if runtime.name == "vllm":
+            for name, value in (runtime.config or {}).items():
+                found[name.replace("_", "-")] = (("runtimes", number, "config", name), str(value))
+    return found
+
+
+def words(estimate: Estimate, instance_type: InstanceType) -> str:
+    """What KAITO would start, for a sentence: `2 × Standard_… (8 GPUs): tensor 4, pipeline 2`."""
+    if estimate.nodes is None:
+        return f"nothing on {instance_type.name}: its formula finds no room for the weights"
+    gpus = estimate.nodes * instance_type.gpu_count
+    split = [f"tensor {estimate.tensor_parallel_size}"]
+    if estimate.pipeline_parallel_size > 1:
+        split.append(f"pipeline {estimate.pipeline_parallel_size}")
+    if estimate.data_parallel_size > 1:
+        split = [f"a copy on each GPU (data parallel {estimate.data_parallel_size})"]
+    many = f"{gpus} GPU" + ("" if gpus == 1 else "s")
+    return f"{estimate.nodes} × {instance_type.name} ({many}): {', '.join(split)}"

@@ -1,0 +1,201 @@
+"""What KAITO v0.12 chooses by itself, and how it splits a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from generate_helpers import SHARED, entry, facts, proposal, shared, small_facts, small_proposal
+
+from kaito_catalog.catalog import Catalog
+from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.kaito import model_catalog, release
+from kaito_catalog.kaito.estimator import Node
+from kaito_catalog.quantity import GIB
+from kaito_catalog.site import kaito
+from kaito_catalog.vllm_known import known
+
+KAITO = SHARED / "data" / "kaito"
+needs_kaito = pytest.mark.skipif(not KAITO.is_dir(), reason="../shared/data/kaito is not there")
+
+PHI_4 = {
+    "name": "microsoft/phi-4",
+    "modelFileSize": "27.31Gi",
+    "architectures": ["Phi3ForCausalLM"],
+    "modelTokenLimit": 16384,
+    "hiddenSize": 5120,
+    "numHiddenLayers": 40,
+    "numAttentionHeads": 40,
+    "numKeyValueHeads": 10,
+}
+
+
+def chosen(name: str, *architectures: str, **more: Any) -> dict[str, str]:
+    row = {**PHI_4, "name": name, "architectures": list(architectures), **more}
+    return {choice.option: choice.value for choice in release.choices(row)}
+
+
+def test_a_parser_comes_from_the_name_before_the_architecture() -> None:
+    found = chosen("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "LlamaForCausalLM")
+    assert found["tool-call-parser"] == "deepseek_v3"
+    assert chosen("meta-llama/Llama-3.1-8B", "LlamaForCausalLM")["tool-call-parser"] == "llama3_json"
+
+
+def test_the_longest_prefix_counts() -> None:
+    assert chosen("Qwen/Qwen3-Coder-30B", "X")["tool-call-parser"] == "qwen3_xml"
+    assert chosen("Qwen/Qwen3-8B", "X")["tool-call-parser"] == "hermes"
+
+
+def test_models_that_do_not_reason_get_no_reasoning_parser() -> None:
+    assert "reasoning-parser" not in chosen("mistralai/Mistral-7B-v0.3", "MistralForCausalLM")
+    assert chosen("mistralai/Mistral-Medium-9", "MistralForCausalLM")["reasoning-parser"] == "mistral"
+
+
+def test_a_tool_call_parser_switches_tool_choice_on() -> None:
+    assert chosen("a/b", "LlamaForCausalLM")["enable-auto-tool-choice"] == ""
+    assert "enable-auto-tool-choice" not in chosen("a/b", "Phi3ForCausalLM")
+
+
+def test_a_quantised_model_keeps_its_own_dtype() -> None:
+    assert chosen("a/b", "X")["dtype"] == "bfloat16"
+    assert chosen("a/b", "X", quantMethod="mxfp4")["dtype"] == "auto"
+
+
+def test_mistrals_own_files_set_the_tokenizer_too() -> None:
+    assert chosen("a/b", "X", loadFormat="mistral")["tokenizer-mode"] == "mistral"
+
+
+def test_every_parser_of_the_maps_is_registered_in_vllm_0_25_1() -> None:
+    vllm, kaito_release = known("0.25.1"), release.release()
+    assert vllm is not None
+    for parsers, registered in (
+        (kaito_release.tool_call_parser, vllm.tool_parsers),
+        (kaito_release.reasoning_parser, vllm.reasoning_parsers),
+    ):
+        assert {*parsers.prefixes.values(), *parsers.architectures.values()} <= set(registered)
+
+
+def test_every_option_kaito_passes_is_one_of_vllm_0_25_1() -> None:
+    vllm, kaito_release = known("0.25.1"), release.release()
+    assert vllm is not None
+    for option in (*kaito_release.by_prefix, *kaito_release.fixed_options):
+        assert vllm.option(option.partition(".")[0]) is not None, option
+
+
+def test_kaito_gives_a_small_model_a_copy_on_every_gpu() -> None:
+    found = release.parallelism({**PHI_4, "modelFileSize": "7Gi"}, Node(320 * GIB, 4))
+    assert (found.data_parallel_size, found.tensor_parallel_size) == (4, 1)
+
+
+def test_kaito_splits_phi_4_over_eight_gpus_which_vllm_refuses() -> None:
+    found = release.parallelism(PHI_4, Node(320 * GIB, 8), max_model_len=2048)
+    assert found.tensor_parallel_size == 8
+    assert release.illegal_split(PHI_4, 8) == (
+        "10 KV heads can neither be divided by 8 nor repeated evenly on 8 GPUs"
+    )
+
+
+def test_a_latent_cache_is_split_over_any_number_that_divides_the_heads() -> None:
+    row = {**PHI_4, "numAttentionHeads": 128, "numKeyValueHeads": 128, "kvLoraRank": 512, "qkRopeHeadDim": 64}
+    assert release.illegal_split(row, 16) is None
+    assert release.kv_cache_bytes_per_token(row) == 2 * 40 * 576
+
+
+def test_an_instance_type_has_the_brochures_memory(catalog: Catalog) -> None:
+    machine = catalog.shared.instance_type("Standard_NC96ads_A100_v4")
+    assert machine is not None
+    node = release.node_of(machine, catalog.shared.gpu_by_name[machine.gpu])
+    assert node == Node(320 * GIB, 4)
+
+
+def illegal_pairs(rows: list[dict[str, Any]], catalog: Catalog) -> set[tuple[str, str]]:
+    shared_files = catalog.shared
+    pairs = set()
+    for machine in shared_files.instance_types:
+        gpu = shared_files.gpu_by_name[machine.gpu]
+        for row in rows if gpu.vllm else ():
+            found = release.parallelism(row, release.node_of(machine, gpu), max_model_len=2048)
+            if found.nodes is not None and release.illegal_split(row, found.tensor_parallel_size):
+                pairs.add((row["name"], machine.name))
+    return pairs
+
+
+def test_kaito_would_start_eight_pairs_of_each_model_with_ten_kv_heads_illegally(catalog: Catalog) -> None:
+    rows = [
+        row
+        for entry_ in catalog.entries
+        if entry_.facts and (row := model_catalog.row(entry_.facts)[0]) is not None
+    ]
+    pairs = illegal_pairs(rows, catalog)
+    counts = {name: sum(1 for pair in pairs if pair[0] == name) for name in dict(pairs)}
+    assert {"microsoft/phi-4", "Qwen/Qwen2.5-Coder-7B-Instruct"} <= counts.keys()
+    assert counts["microsoft/phi-4"] == 8
+    assert counts["Qwen/Qwen2.5-Coder-7B-Instruct"] == 2
+
+
+@needs_kaito
+def test_all_26_illegal_pairs_of_kaitos_tables_are_found(catalog: Catalog) -> None:
+    rows = yaml.safe_load((KAITO / "model_catalog.yaml").read_text())["models"]
+    recorded = json.loads((KAITO / "invalid_tp.json").read_text())
+    wanted = {(pair["model"], pair["sku"]) for pair in recorded}
+    assert len(wanted) == 26
+    names = {sku["sku"] for sku in json.loads((KAITO / "skus.json").read_text())["skus"]}
+    assert {pair for pair in illegal_pairs(rows, catalog) if pair[1] in names} == wanted
+
+
+@needs_kaito
+def test_the_maps_are_kaitos() -> None:
+    theirs = json.loads((KAITO / "generator_maps.json").read_text())
+    mine = release.release()
+    assert mine.tool_call_parser.prefixes == theirs["toolCallParserModeNamePrefixMap"]
+    assert mine.tool_call_parser.architectures == theirs["toolCallParserArchMap"]
+    assert mine.reasoning_parser.prefixes == theirs["reasoningParserModeNamePrefixMap"]
+    assert mine.reasoning_parser.architectures == theirs["reasoningParserArchMap"]
+    assert mine.reasoning_parser.never == theirs["nonReasoningModels"].keys()
+    assert mine.by_prefix["chat-template"] == theirs["chatTemplatePrefixMap"]
+    assert mine.by_prefix["tokenizer-mode"] == theirs["tokenizerModePrefixMap"]
+    assert mine.by_prefix["kv-cache-dtype"] == theirs["vllmKVCacheDtypePrefixMap"]
+    assert mine.by_prefix["gdn-prefill-backend"] == theirs["vllmGdnPrefillBackendPrefixMap"]
+
+
+# On the page
+
+
+def test_the_view_names_the_instance_types_that_vllm_would_refuse(catalog: Catalog) -> None:
+    found = catalog.entry("phi-4")
+    assert found is not None
+    illegal = kaito.view(found, catalog.shared).illegal
+    assert "Standard_ND96asr_A100_v4" in [start.name for start in illegal]
+
+
+def test_the_view_says_what_the_proposal_sets_beside_it() -> None:
+    claims = proposal(runtimes=[{"name": "vllm", "config": {"tool_call_parser": "hermes"}}])
+    value = kaito.to_json(kaito.view(entry(claims, facts()), shared()))
+    (option,) = [o for o in value["options"] if o["option"] == "tool-call-parser"]
+    assert (option["value"], option["declared"]) == ("llama3_json", "hermes")
+
+
+@pytest.mark.parametrize(
+    ("claims", "recorded", "reason"),
+    [
+        (small_proposal(), None, "nobody has recorded facts"),
+        (small_proposal(runtimes=[{"name": "transformers"}]), small_facts(), "serves with transformers"),
+        (small_proposal(), small_facts(license=None), "the facts lack license"),
+    ],
+)
+def test_the_view_says_why_nothing_is_known(claims: Any, recorded: Any, reason: str) -> None:
+    assert reason in kaito.to_json(kaito.view(entry(claims, recorded), shared()))["unknown"]
+
+
+def test_facts_of_a_row_are_enough_for_the_choices() -> None:
+    row, _ = model_catalog.row(ModelFacts.model_validate(facts()))
+    assert row is not None
+    assert "llama3_json" in {choice.value for choice in release.choices(row)}
+
+
+def test_the_data_file_says_where_it_was_read() -> None:
+    path = Path(release.__file__).parents[1] / "data" / "kaito-v0.12.yaml"
+    assert all("056b8280b1a8" in source for source in yaml.safe_load(path.read_text())["source"].values())
