@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -267,7 +268,7 @@ def dry_run_evidence(
     if found.get("class"):
         value["failure"] = found["class"] if found["class"] in _FAILURES else "other"
     if found.get("message"):
-        value["message"] = str(found["message"])[:2000]
+        value["message"] = without_paths(str(found["message"])[:2000])
     ranks = [_rank(number, rank) for number, rank in enumerate(found.get("ranks") or ())]
     if ranks:
         value["ranks"] = ranks
@@ -281,8 +282,16 @@ def dry_run_evidence(
             value[key] = part
     value["recordedAt"] = today or datetime.now(UTC).date().isoformat()
     if found.get("log"):
-        value["log"] = [str(line)[:500] for line in found["log"]][-20:]
+        value["log"] = [without_paths(str(line)[:500]) for line in found["log"]][-20:]
     return value
+
+
+_FOLDERS = re.compile(r"(?<![\w.:/])/(?:[\w.+@-]+/)+")
+
+
+def without_paths(text: str) -> str:
+    """`text` with absolute folders shortened: where things lie on a machine is nobody's evidence."""
+    return _FOLDERS.sub("…/", text)
 
 
 _FAILURES = ("out-of-memory", "unsupported-architecture", "bad-option", "missing-kernel", "time-out", "other")

@@ -201,6 +201,11 @@ def test_evidence_that_does_not_belong_is_refused_and_nothing_is_written(
     assert not (here / "catalog/models/phi-4/evidence").exists()
 
 
+def test_a_machines_folders_do_not_get_into_evidence() -> None:
+    line = 'File "/home/me/.venv-vllm/lib/python3.11/site-packages/vllm/engine.py", line 3; see https://a.org/b/c'
+    assert exact.without_paths(line) == 'File "…/engine.py", line 3; see https://a.org/b/c'
+
+
 def test_a_scaled_down_configuration_keeps_every_kind_of_layer(catalog: Catalog) -> None:
     entry = catalog.entry("gpt-oss-20b")
     assert entry is not None
