@@ -61,7 +61,7 @@ def _device_class(gpu: PlanGpu) -> DeviceClass:
     return gpu.compute_capability, defaults.max_num_batched_tokens, defaults.max_num_seqs
 
 
-def _offered(shared: Shared) -> list[PlanGpu]:
+def offered(shared: Shared) -> list[PlanGpu]:
     """The GPUs that plans can be made for: their memory is published, and vLLM runs on them."""
     return [
         PlanGpu(gpu.name, gpu.memory_bytes, gpu.compute_capability)
@@ -73,7 +73,7 @@ def _offered(shared: Shared) -> list[PlanGpu]:
 def device_classes(shared: Shared) -> dict[DeviceClass, PlanGpu]:
     """Each kind of device with one GPU of it."""
     found: dict[DeviceClass, PlanGpu] = {}
-    for gpu in _offered(shared):
+    for gpu in offered(shared):
         found.setdefault(_device_class(gpu), gpu)
     return found
 
@@ -82,7 +82,7 @@ def data(models: Sequence[ModelPage], catalog: Catalog) -> dict[str, Any]:
     """The coefficients of all models, and what they share."""
     shared = catalog.shared
     profile = shared.policy.default_profile()
-    gpus = _offered(shared)
+    gpus = offered(shared)
     classes = device_classes(shared)
     index = {key: i for i, key in enumerate(classes)}
     batches = batches_in_flight(profile.vllm_version)
@@ -120,10 +120,14 @@ def data(models: Sequence[ModelPage], catalog: Catalog) -> dict[str, Any]:
     }
 
 
+def text(value: Mapping[str, Any]) -> str:
+    """The data as JSON."""
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":")) + "\n"
+
+
 def script(value: Mapping[str, Any]) -> str:
     """The data as a script, which a page can load from a disk too."""
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
-    return f"globalThis.kaitoCatalogData = {text};\n"
+    return f"globalThis.kaitoCatalogData = {text(value).rstrip()};\n"
 
 
 def _gpu(gpu: PlanGpu, profile: Profile, device_class: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -89,8 +89,8 @@ class Claim:
     claimed: Markup
     known: Markup
     source: str
-    evidence: Markup = Markup()
-    evidence_source: str = ""
+    evidence: Markup
+    evidence_source: str
 
 
 def proof(entry: Entry) -> Proof:
@@ -305,7 +305,7 @@ def index_page(pages: Sequence[ModelPage], catalog: Catalog) -> str:
     """The catalog as one table."""
     policy = catalog.shared.policy
     profile = policy.default_profile()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": page.entry.name,
             "org": page.repo_id.rpartition("/")[0],
@@ -320,10 +320,63 @@ def index_page(pages: Sequence[ModelPage], catalog: Catalog) -> str:
             "context": context_limit(page),
             "status": page.proposal.metadata.status,
             "proof": proof(page.entry),
+            "proof_rank": PROOFS.index(proof(page.entry)),
+            "gpu_memory": _gpu_memory(page, catalog),
         }
         for page in sorted(pages, key=lambda p: natural(p.repo_id))
     ]
-    return _render("index.md.j2", rows=rows, profile=profile, proofs=PROOFS)
+    instances = {choice.name for row in rows for choice in row["smallest"]}
+    choices = (
+        ("task", "Task", _distinct(row["task"] for row in rows)),
+        ("license", "Licence", _distinct(row["license"] for row in rows)),
+        ("family", "Family", _distinct(row["family"] for row in rows)),
+        ("instance", "Instance type", _distinct(instances)),
+        ("status", "Status", _distinct(row["status"] for row in rows)),
+        ("proof", "How well proven", [p.word for p in PROOFS if any(row["proof"] is p for row in rows)]),
+    )
+    return _render(
+        "index.md.j2",
+        rows=rows,
+        profile=profile,
+        proofs=PROOFS,
+        choices=choices,
+        contexts=CONTEXTS,
+        memories=MEMORIES,
+    )
+
+
+CONTEXTS = (8192, 16384, 32768, 65536, 131072, 262144)
+"""Contexts that a reader may ask for at least."""
+MEMORIES = (8, 16, 32, 64, 128, 256, 512)
+"""Weights that a reader may allow at most, in GiB."""
+
+
+def _distinct(values: Iterable[str | None]) -> list[str]:
+    return sorted({value for value in values if value}, key=natural)
+
+
+def _gpu_memory(page: ModelPage, catalog: Catalog) -> int | None:
+    """All GPU memory of the smallest instance type that fits."""
+    row = page.figures.smallest
+    gpu = catalog.shared.gpu(row.gpu) if row else None
+    return row.gpu_count * gpu.memory_bytes if row and gpu and gpu.memory_bytes else None
+
+
+def calculator_page(catalog: Catalog, families: Sequence[str]) -> str:
+    """The form of the calculator; scripts fill it."""
+    return _render("calculator.md.j2", profile=catalog.shared.policy.default_profile(), families=families)
+
+
+def hardware_page(catalog: Catalog, gpus: Sequence[object], counts: Sequence[int], known: set[str]) -> str:
+    """A table for each GPU, and the form over all."""
+    return _render(
+        "hardware.md.j2",
+        profile=catalog.shared.policy.default_profile(),
+        gpus=gpus,
+        counts=counts,
+        contexts=CONTEXTS,
+        without=[gpu.name for gpu in catalog.shared.gpus if gpu.name not in known],
+    )
 
 
 def model_page(page: ModelPage, catalog: Catalog) -> str:

@@ -142,6 +142,16 @@
     };
   }
 
+  // The longest context that fits by more than the expected error; 0 where none does.
+  function longestCertain(data, model, gpu, asked) {
+    const shortest = plan(data, model, gpu, { ...asked, maxModelLen: data.shortestModelLen });
+    if (shortest.fits !== "yes") return 0;
+    const size = model.tensorParallel[String(asked.gpuCount)];
+    const layout = model.layouts[size.layouts[data.cacheDtypes.indexOf(asked.cacheDtype || "auto")]];
+    const spare = shortest.perGPU.kvCacheAvailableBytes - shortest.expectedErrorBytes - 1;
+    return longestModelLen(layout, spare, model.maxModelLen, data.deviceClasses[gpu.deviceClass].inFlightTokens);
+  }
+
   function judge(p) {
     const margin = p.available - p.wanted;
     if (margin < 0) {
@@ -344,7 +354,7 @@
     return null;
   }
 
-  const api = { plan, fromConfig, gib, grouped };
+  const api = { plan, longestCertain, fromConfig, gib, grouped };
   if (typeof module !== "undefined" && module.exports) module.exports = api;
   else root.kaitoCatalogPlan = api;
 })(globalThis);
