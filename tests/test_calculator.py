@@ -14,10 +14,10 @@ from kaito_catalog.catalog import Catalog
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito import manifests
-from kaito_catalog.plan import Parallelism, Plan, Settings, facts_shape, make_plan, plan_gpu, to_json
+from kaito_catalog.plan import Fit, Parallelism, Plan, Settings, facts_shape, make_plan, plan_gpu, to_json
 from kaito_catalog.quantity import gib
 from kaito_catalog.shape import Shape, Unsupported, read_shape
-from kaito_catalog.site import coefficients
+from kaito_catalog.site import coefficients, hardware
 from kaito_catalog.site.figures import Figures
 from kaito_catalog.site.pages import ModelPage
 
@@ -144,6 +144,50 @@ def test_the_page_says_what_the_planner_says_in_a_thousand_cases(
     # The cases are worth something: each verdict is among them, and most have an account.
     assert {answer["fits"] for answer in answers} == {"yes", "no", "tight", "unknown"}
     assert sum(answer["perGPU"] is not None for answer in answers) > CASES // 3
+
+
+def test_both_say_the_same_of_the_longest_context_that_surely_fits(
+    shipped: dict[str, Any], catalog: Catalog
+) -> None:
+    known = subjects(catalog)
+    profile = catalog.shared.policy.default_profile()
+    cases = [c for c in random_cases(shipped, 300) if c["utilization"] is None]
+    expression = """cases.map((c) => kaitoCatalogPlan.longestCertain(data,
+        data.models.find((m) => m.name === c.model), data.gpus.find((g) => g.name === c.gpu), c))"""
+    answers = evaluate([PLAN_JS], expression, {"data": shipped, "cases": cases})
+    expected = [
+        hardware.longest_certain(
+            *known[case["model"]],
+            plan_gpu(catalog.shared, case["gpu"]),
+            case["gpuCount"],
+            utilization=profile.utilization(case["gpu"]),
+            vllm_version=profile.vllm_version,
+            kv_cache_dtype=case["cacheDtype"],
+        )
+        or 0
+        for case in cases
+    ]
+    assert answers == expected
+    assert any(expected)
+
+
+def test_what_surely_fits_fits_and_one_block_more_is_not_sure(catalog: Catalog) -> None:
+    shape, stored = subjects(catalog)["llama-3.1-8b-instruct"]
+    assert isinstance(shape, Shape)
+    case = {"gpu": "NVIDIA A10", "gpuCount": 2, "utilization": None, "cacheDtype": "auto"}
+    longest = hardware.longest_certain(
+        shape,
+        stored,
+        plan_gpu(catalog.shared, "NVIDIA A10"),
+        2,
+        utilization=catalog.shared.policy.default_profile().utilization("NVIDIA A10"),
+        vllm_version=catalog.shared.policy.default_profile().vllm_version,
+    )
+    assert longest
+    verdicts = [
+        planned({**case, "maxModelLen": n}, (shape, stored), catalog).fits for n in (longest, longest + 1)
+    ]
+    assert verdicts == [Fit.YES, Fit.TIGHT]
 
 
 def dense_configs() -> list[dict[str, Any]]:

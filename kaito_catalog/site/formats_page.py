@@ -87,6 +87,8 @@ def _type(kind: str, about: Mapping[str, Any]) -> Markup:
     """The type in words: `text`, `list of File`, `one of hub, local`."""
     if "$ref" in about:
         name = str(about["$ref"]).rpartition("/")[2]
+        if name == "JsonValue":
+            return Markup("any value")
         return Markup('<a href="#{}">{}</a>').format(_anchor(kind, name), escape(name))
     for key in ("anyOf", "oneOf", "allOf"):
         if key in about:

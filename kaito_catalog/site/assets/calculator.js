@@ -96,7 +96,7 @@
         }
         const head = make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "On each GPU"),
           make("th", { scope: "col", class: "kc-number" }, "Size"), make("th", { scope: "col", class: "kc-number" }, "Bytes")));
-        parts.push(make("p", {}, `Longest context that fits: ${grouped(result.kvCache.longestModelLen)} tokens. Requests of ${grouped(asked.maxModelLen)} tokens at once: ${result.kvCache.maxConcurrency.toFixed(2)}.`));
+        parts.push(make("p", {}, `Longest context that fits: ${result.kvCache.longestModelLen ? `${grouped(result.kvCache.longestModelLen)} tokens` : "none"}. Requests of ${grouped(asked.maxModelLen)} tokens at once: ${result.kvCache.maxConcurrency.toFixed(2)}.`));
         parts.push(make("table", { class: "kc-table kc-account" }, head, body));
       }
       if (at("model").value) {
