@@ -79,7 +79,8 @@
       const parts = [verdict];
       if (result.reason) {
         const term = TERMS[result.limitedBy] || result.limitedBy;
-        parts.push(make("p", {}, `Limited by ${term}: ${result.reason}.`));
+        const words = result.fits === "unknown" ? "Not known" : `Limited by ${term}`;
+        parts.push(make("p", {}, `${words}: ${result.reason}.`));
       }
       if (result.perGPU) {
         const p = result.perGPU;
