@@ -8,18 +8,21 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from kaito_catalog import __version__, files, generate, planning, yaml_writer
+from kaito_catalog import __version__, cli_hub, cli_vllm, exact, files, generate, planning, yaml_writer
 from kaito_catalog.catalog import (
     FACTS,
     PROPOSAL,
     Catalog,
     Entry,
+    Shared,
     find_root,
     read_catalog,
+    read_entry,
     read_shared,
     shown,
 )
@@ -145,17 +148,25 @@ def run_check(options: argparse.Namespace) -> int:
     catalog = read_catalog(root, _selection(options.paths, root))
     if not catalog.entries:
         raise CatalogError(f"no model in {shown(root / 'models')}")
-    checks = selected(_codes(options.select), _codes(options.ignore))
-    if not checks:
+    select, ignore = _codes(options.select), _codes(options.ignore)
+    checks = selected(select, ignore)
+    if not checks and not options.online:
         raise CatalogError("no check is left to run", hint="'kaito-catalog explain' lists the codes")
     context = Context(catalog.shared, _profile(catalog, options.profile))
     report = check_catalog(catalog, checks, context, require_all=options.require_all)
+    if options.online:
+        report = cli_hub.online(
+            report, catalog, _TOOLS, select=select, ignore=ignore, require_all=options.require_all
+        )
     sources = _documents(catalog.entries)
     if options.format == "text":
         _emit(text(report, sources, color=wants_color(sys.stdout), verbose=options.verbose))
     else:
         _emit(RENDERERS[options.format](report, sources))
     return FAILED if report.failed else OK
+
+
+_TOOLS = cli_hub.Tools(_root, _selection, _profile, say)
 
 
 def _codes(values: Sequence[str]) -> list[str]:
@@ -261,6 +272,10 @@ def run_plan(options: argparse.Namespace) -> int:
     profile = _profile(Catalog(root, shared, ()), options.profile)
     subject = planning.read_subject(request, root)
     color = wants_color(sys.stdout)
+    if options.record and not options.exact:
+        raise CatalogError("--record writes what --exact found", hint="add --exact")
+    if options.exact:
+        return _run_exact(options, request, subject, shared, profile, root)
     if request.names_a_gpu:
         plan = planning.plan_one(request, subject, shared, profile)
         if options.format == "json":
@@ -273,6 +288,41 @@ def run_plan(options: argparse.Namespace) -> int:
         _emit(json.dumps(planning.rows_value(subject, rows), indent=2, ensure_ascii=False) + "\n")
     else:
         _emit(instance_types_text(subject, rows, color=color))
+    return OK
+
+
+def _run_exact(
+    options: argparse.Namespace,
+    request: planning.Request,
+    subject: planning.PlanSubject,
+    shared: Shared,
+    profile: Profile,
+    root: Path,
+) -> int:
+    asked = request if request.names_a_gpu else replace(request, gpu="NVIDIA H100 80GB")
+    plan = planning.plan_one(asked, subject, shared, profile)
+    version = request.vllm_version or profile.vllm_version
+    folder = Path(request.model)
+    local = (folder / "config.json").is_file() or (folder / "params.json").is_file()
+    with cli_vllm.asking(options.vllm_python, root.parent) as worker:
+        if local:
+            config: Path | Mapping[str, Any] = folder
+        else:
+            entry = read_entry(root / "models" / subject.name)
+            config = exact.need_config(entry.facts, entry.name)
+        found = cli_vllm.exact_plan(worker(), config, asked, plan, vllm_version=version)
+        if options.record:
+            if local:
+                raise CatalogError("only a model of the catalog has evidence", hint="leave out --record")
+            path = cli_vllm.record_exact(
+                read_entry(root / "models" / subject.name), worker, vllm_version=version
+            )
+            say(f"wrote {shown(path)}")
+    if options.format == "json":
+        value = {"version": 1, "model": subject.name, **found, "plan": planning.plan_value(subject, plan)}
+        _emit(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    else:
+        _emit(cli_vllm.exact_text(subject, plan, found, color=wants_color(sys.stdout)))
     return OK
 
 
@@ -448,6 +498,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--verbose", action="store_true", help="list every skipped check with its place")
 
+    check.add_argument("--online", action="store_true", help="compare the recorded facts with the Hub now")
+
+    cli_hub.add_commands(command, _TOOLS)
+
     importer = command(
         "import",
         run_import,
@@ -492,6 +546,9 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("--vllm-version", metavar="V", help="default: the profile's")
     plan.add_argument("--profile", metavar="NAME", help="KAITO release of policy.yaml")
     plan.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+
+    cli_vllm.add_plan_options(plan)
+    cli_vllm.add_commands(command)
 
     generator = command(
         "generate",

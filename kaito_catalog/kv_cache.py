@@ -368,7 +368,7 @@ def _compressed_layout(caches: Sequence[LayerCache], in_flight_tokens: int) -> L
     )
 
 
-def _unify_pages(caches: Sequence[LayerCache]) -> list[LayerCache] | Unplannable:
+def _unify_pages(caches: Sequence[LayerCache]) -> list[LayerCache]:
     """Give all layers one page size (vLLM's unify_kv_cache_spec_page_size)."""
     largest = max(c.page_bytes for c in caches)
     unified = []
@@ -439,8 +439,6 @@ def plan_layout(
             layouts.append(Layout(groups, page, in_flight_tokens, grows, tuple(_count(caches).items())))
         return tuple(layouts)
     unified = _unify_pages(every)
-    if isinstance(unified, Unplannable):
-        return unified
     names = [(stage, i) for stage, caches in enumerate(by_stage) for i in range(len(caches))]
     by_kind: dict[LayerCache, list[int]] = {}
     for (stage, _), cache in zip(names, unified, strict=True):

@@ -21,6 +21,7 @@ from kaito_catalog.shape import (
     Layer,
     Mamba2,
     Mlp,
+    Scheme,
     Shape,
 )
 
@@ -104,6 +105,24 @@ def _layer_activations(layer: Layer, hidden: int, tp: int, expert_tp: int) -> fl
 
 
 @lru_cache(maxsize=1024)
+def moe_workspace(shape: Shape, expert_tp: int) -> float:
+    """Widths per token of the buffers that the fused experts keep: both products, the larger and the other.
+
+    vLLM's WorkspaceManager never frees them, so that they are there while the sampler runs. The kernels for
+    mxfp4 have none.
+    """
+    widest = 0.0
+    for layer in set(shape.layers):
+        block = layer.feed_forward
+        how = shape.quantization.scheme if shape.quantization else None
+        if isinstance(block, Experts) and Scheme.MXFP4_EXPERTS not in (block.scheme, how):
+            width = block.intermediate_size / expert_tp
+            first = max((2 if block.gated else 1) * width, block.latent_size or shape.hidden_size)
+            widest = max(widest, block.num_experts_per_tok * (first + width))
+    return widest
+
+
+@lru_cache(maxsize=1024)
 def _widest_layer(shape: Shape, tp: int, expert_tp: int) -> float:
     return max(
         (_layer_activations(x, shape.hidden_size, tp, expert_tp) for x in set(shape.layers)), default=0.0
@@ -138,7 +157,10 @@ def activation_peak(
     if is_last_stage:
         rows = min(max_num_batched_tokens, max_num_seqs)
         per_logit = size + _by_version(known["samplerBytesPerLogit"], version)
-        peak = max(peak, known["hiddenStates"] * hidden + rows * shape.vocab_size * per_logit)
+        kept = 0.0
+        if version >= version_tuple(known["workspaceKeptFrom"]):
+            kept = max_num_batched_tokens * size * moe_workspace(shape, expert_tensor_parallel_size)
+        peak = max(peak, known["hiddenStates"] * hidden + kept + rows * shape.vocab_size * per_logit)
     if shape.tower is not None:
         peak += known["encoder"]
     return int(_by_version(known["fixed"], version) + peak)

@@ -91,10 +91,15 @@ class PerGpu:
     weights_bytes: int
     non_torch_bytes: int
     activation_peak_bytes: int
+    """What torch holds beside the parameters: the profile run's peak, rotary tables, repacked weights."""
     cuda_graph_bytes: int
     kv_cache_available_bytes: int
     kv_cache_needed_bytes: int
-    """For one request of `max_model_len` tokens."""
+    """What the layers of one request of `max_model_len` tokens hold (vLLM's max_memory_usage_bytes).
+
+    Where layers differ, vLLM pads groups of them to equal size and asks for a little more before it
+    starts: `KvCache.pool_bytes`, which the verdict goes by.
+    """
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,7 @@ class InstanceTypePlan:
     instance_type: InstanceType
     plan: Plan
     gpus_needed: int | None
-    """The fewest of its GPUs that serve the context; None where not even all of them do, or it is unknown."""
+    """The fewest of its GPUs that serve the context as surely as all do; None where not even all do."""
     nodes_needed: int | None
     """The fewest nodes that do, one pipeline stage each; None where MOST_NODES do not, or it is unknown."""
     note: str | None
@@ -216,6 +221,8 @@ def _weights(
     computed = weights_per_rank(shape, by, pipeline)
     reason = "no plan for its weights"
     if isinstance(computed, Uncomputable):
+        if computed.illegal:
+            return computed
         reason = computed.reason
     else:
         whole = weights_per_rank(shape, split(tensor_parallel_size=1))
@@ -228,10 +235,9 @@ def _weights(
     if stored is None:
         return Uncomputable(reason)
     ranks = parallelism.tensor_parallel_size * pipeline
-    if parallelism.enable_expert_parallel:
-        # Experts are dealt out over the replicas too; how much of the model they are is not known.
-        ranks = parallelism.tensor_parallel_size * pipeline
     share = ceil_div(stored.high_bytes, ranks)
+    # Experts dealt out over data-parallel replicas would make it less; how much of the model they are is
+    # not known, so that this errs on the safe side.
     embedding = ceil_div(shape.vocab_size * shape.hidden_size * shape.dtype_bytes, by.tensor_parallel_size)
     error = int(share * REPLICATED_SHARE) + ceil_div(2 * stored.precision_bytes, ranks)
     if pipeline > 1:
@@ -276,6 +282,11 @@ def make_plan(
         return _unknown(shape.reason, "architecture", *common)
     tp = parallelism.tensor_parallel_size
     pipeline = parallelism.pipeline_parallel_size
+    if min(tp, pipeline, parallelism.data_parallel_size) < 1:
+        return _refused("every parallel size is at least 1", "parallelism", *common)
+    if settings.max_model_len < 1 or not 0 < settings.gpu_memory_utilization <= 1:
+        bounds = "max_model_len is at least 1, and gpu_memory_utilization above 0 and at most 1"
+        return _refused(bounds, "settings", *common)
     illegal = illegal_tensor_parallel(shape, tp, enable_expert_parallel=parallelism.enable_expert_parallel)
     if illegal is not None:
         return _refused(illegal, "parallelism", *common)
@@ -386,7 +397,7 @@ def make_plan(
         has_tower=shape.tower is not None,
     )
     fits, limited_by, reason = _verdict(
-        shape, per_gpu, beside[tightest], wanted[tightest], layouts[tightest], error, settings, longest
+        per_gpu, beside[tightest], wanted[tightest], layouts[tightest], error, settings, longest
     )
     return Plan(
         fits,
@@ -404,7 +415,6 @@ def make_plan(
 
 
 def _verdict(
-    shape: Shape,
     per_gpu: PerGpu,
     beside: Overheads,
     wanted: int,
@@ -500,8 +510,9 @@ def smallest_gpu_count(
     settings: Settings,
     vllm_version: str,
     most: int = 16,
+    allow_tight: bool = True,
 ) -> int | None:
-    """The smallest tensor-parallel size that is legal and fits (tight counts); None: none up to `most`."""
+    """The smallest tensor-parallel size that is legal and fits; None: none up to `most`."""
     if isinstance(shape, Unsupported):
         return None
     for size in range(1, most + 1):
@@ -513,7 +524,7 @@ def smallest_gpu_count(
             settings=settings,
             vllm_version=vllm_version,
         )
-        if plan.fits in (Fit.YES, Fit.TIGHT):
+        if plan.fits is Fit.YES or (allow_tight and plan.fits is Fit.TIGHT):
             return size
         if plan.fits is Fit.UNKNOWN:
             return None
@@ -619,7 +630,13 @@ def instance_type_plans(
         needed = None
         if plan.fits in (Fit.YES, Fit.TIGHT):
             needed = smallest_gpu_count(
-                shape, stored=stored, gpu=gpu, settings=asked, vllm_version=vllm_version, most=size
+                shape,
+                stored=stored,
+                gpu=gpu,
+                settings=asked,
+                vllm_version=vllm_version,
+                most=size,
+                allow_tight=plan.fits is Fit.TIGHT,
             )
             if note is None and needed is not None and needed < instance_type.gpu_count:
                 note = f"{needed} of its {instance_type.gpu_count} GPUs would do"

@@ -315,6 +315,11 @@ class Worker:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether the worker can be asked again."""
+        return not self._log.closed
+
     def close(self) -> None:
         """End the worker after the request it is at; kill what has not ended after a few seconds."""
         if self._process.stdin and not self._process.stdin.closed:
@@ -326,7 +331,7 @@ class Worker:
 
     def kill(self) -> None:
         """End the worker's whole process group now. Engines notice that it is gone and end as well."""
-        if self._log.closed:
+        if not self.alive:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -434,7 +439,8 @@ class Worker:
     def request(self, op: str, fields: Mapping[str, Any], *, time_limit_seconds: float | None = None) -> Json:
         """Send one request, pass its progress on, and give its result.
 
-        Raises WorkerError; after one of class `time-out`, `worker-died` or `worker-garbage` the worker is gone.
+        Raises WorkerError. Where vLLM refused, the worker can be asked again; where the worker itself failed (`alive`
+        tells), it is gone.
         """
         self._next_id += 1
         message: Json = {"id": self._next_id, "op": op, **fields}
@@ -450,17 +456,14 @@ class Worker:
                     raise self._failure(
                         "worker-garbage", f"the worker answered something else: {answer!r:.200}"
                     )
-                if "progress" in answer:
-                    self._progress(str(answer["progress"]))
-                    continue
-                return result_of(answer)
-        except WorkerError as error:
-            if error.failure_class in ("time-out", "worker-died", "worker-garbage"):
-                self.kill()
-            raise
+                if "progress" not in answer:
+                    break
+                self._progress(str(answer["progress"]))
         except BaseException:
+            # Whatever it was, Ctrl-C included: an answer that comes now would be taken for the next request's.
             self.kill()
             raise
+        return result_of(answer)
 
     def _send(self, message: Json) -> None:
         assert self._process.stdin is not None
@@ -512,7 +515,7 @@ class Worker:
 
     def log_tail(self, lines: int = QUOTED_LOG_LINES) -> str:
         """The end of what vLLM and the worker printed to standard error."""
-        if self._log.closed:
+        if not self.alive:
             return ""
         size = self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, size - (1 << 16)))

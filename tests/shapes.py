@@ -177,6 +177,38 @@ GEMMA4_26B: Config = {
     "max_position_embeddings": 262144,
     "torch_dtype": "bfloat16",
 }
+QWEN2_7B: Config = LLAMA_8B | {
+    "architectures": ["Qwen2ForCausalLM"],
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "vocab_size": 152064,
+    "max_position_embeddings": 32768,
+}
+QWEN2_72B: Config = QWEN2_7B | {
+    "hidden_size": 8192,
+    "intermediate_size": 29568,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+}
+QWEN2_MOE: Config = {
+    "architectures": ["Qwen2MoeForCausalLM"],
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "moe_intermediate_size": 1408,
+    "shared_expert_intermediate_size": 5632,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 16,
+    "num_experts": 60,
+    "num_experts_per_tok": 4,
+    "vocab_size": 151936,
+    "max_position_embeddings": 8192,
+    "torch_dtype": "bfloat16",
+}
 QWEN3_8B: Config = QWEN3_32B | {
     "hidden_size": 4096,
     "intermediate_size": 12288,

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from kaito_catalog.catalog import Entry
+from kaito_catalog.catalog import Entry, Evidence
 from kaito_catalog.checks import example
 from kaito_catalog.checks.base import Check, Context, Finding, Rule, Skip, Subject, read_rule
 from kaito_catalog.checks.engine import ClaimState, EntryReport, check_entry
 from kaito_catalog.checks.registry import ALL_CODES, CHECKS, FAMILIES, RULES, UNUSED_WAIVER, selected
 from kaito_catalog.checks.syntax import SYNTAX_RULES
 from kaito_catalog.diagnostics import Severity
+from kaito_catalog.formats.evidence import DryRun, ExactPlan
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.loading import load
@@ -30,9 +31,16 @@ def entry_of(fragment: str = "{}") -> Entry:
     if facts_document is not None:
         facts, more = load(facts_document, ModelFacts)
         problems = (*problems, *more)
+    evidence = []
+    for document in example.evidence_documents(fragment):
+        kind = ExactPlan if document.value["kind"] == "ExactPlan" else DryRun
+        record, more = load(document, kind)
+        problems = (*problems, *more)
+        if isinstance(record, ExactPlan | DryRun):
+            evidence.append(Evidence(document, record))
     assert problems == (), [d.message for d in problems]
     name = "example-7b-instruct"
-    return Entry(name, Path(name), proposal_document, proposal, facts_document, facts, (), ())
+    return Entry(name, Path(name), proposal_document, proposal, facts_document, facts, tuple(evidence), ())
 
 
 def report(context: Context, fragment: str = "{}", checks: tuple[Check, ...] = CHECKS) -> EntryReport:
@@ -59,7 +67,7 @@ def test_a_check_points_at_a_key_that_exists_or_at_its_parent(check: Check, cont
     subject = Subject.of(entry_of(check.rule.fails))
     for outcome in check.run(subject, context):
         if isinstance(outcome, Finding):
-            document = subject.facts_document if outcome.in_facts else subject.document
+            document = outcome.document or (subject.facts_document if outcome.in_facts else subject.document)
             assert document is not None
             assert outcome.route[:1] in document.spans
 
@@ -179,8 +187,9 @@ def test_a_check_that_was_not_run_proves_nothing(context: Context) -> None:
 
 def test_require_all_turns_a_skip_into_an_error(context: Context) -> None:
     entry = entry_of("facts: {license: null}")
-    lenient = check_entry(entry, CHECKS, context)
-    strict = check_entry(entry, CHECKS, context, require_all=True)
+    checks = selected(["LIC"], [])
+    lenient = check_entry(entry, checks, context)
+    strict = check_entry(entry, checks, context, require_all=True)
     assert [skip.code for skip in lenient.skips] == ["LIC001"]
     assert not any(d.fails for d in lenient.diagnostics)
     assert [d.code for d in strict.diagnostics if d.fails] == ["LIC001"]

@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shapes import DEEPSEEK_V3, GEMMA3_27B, GPT_OSS_20B, LLAMA_8B, QWEN3_NEXT_80B, configs, shape
 
-from kaito_catalog.shape import Attention, AttentionKind, Experts, Shape, Unsupported, read_shape
+from kaito_catalog.shape import (
+    BY_MODEL_TYPE,
+    NEVER_TIED,
+    ON_EVERY_STAGE,
+    READERS,
+    Attention,
+    AttentionKind,
+    Experts,
+    Shape,
+    Unsupported,
+    read_shape,
+)
 
 
 def refused(config: dict[str, Any]) -> Unsupported:
@@ -22,6 +33,10 @@ def test_an_unknown_architecture_is_refused_by_name() -> None:
     found = refused({"architectures": ["NobodyForCausalLM"]})
     assert found.architecture == "NobodyForCausalLM"
     assert "NobodyForCausalLM" in found.reason
+
+
+def test_every_note_about_an_architecture_is_about_one_that_is_read() -> None:
+    assert set(ON_EVERY_STAGE) | NEVER_TIED | set(BY_MODEL_TYPE.values()) <= set(READERS)
 
 
 def test_a_configuration_without_architecture_is_refused() -> None:
@@ -76,6 +91,14 @@ def test_gpt_oss_slides_every_second_layer_first_one_included() -> None:
 
 def test_qwen3_next_has_one_full_attention_layer_in_four() -> None:
     assert shape(QWEN3_NEXT_80B).kinds == {AttentionKind.STATE: 36, AttentionKind.FULL: 12}
+
+
+def test_an_interval_that_transformers_would_ignore_is_refused() -> None:
+    assert refused(QWEN3_NEXT_80B | {"full_attention_interval": 3}).field == "full_attention_interval"
+
+
+def test_classes_that_never_tie_their_embeddings_do_not() -> None:
+    assert not shape(QWEN3_NEXT_80B | {"tie_word_embeddings": True}).tie_word_embeddings
 
 
 def test_deepseek_v3_begins_with_three_dense_layers() -> None:

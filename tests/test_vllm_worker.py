@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import sys
 import textwrap
 import time
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -266,6 +268,51 @@ def test_heads_that_do_not_divide_are_refused_in_vllms_words(
     assert refusal.value.failure_class == "bad-option"
 
 
+def test_mistrals_own_format_is_enough(worker: Worker, tmp_path: Path) -> None:
+    shape = {
+        "dim": 4096,
+        "n_layers": 32,
+        "head_dim": 128,
+        "hidden_dim": 14336,
+        "n_heads": 32,
+        "n_kv_heads": 8,
+    }
+    params = shape | {
+        "norm_eps": 1e-5,
+        "vocab_size": 32768,
+        "rope_theta": 1e6,
+        "max_position_embeddings": 32768,
+    }
+    (tmp_path / "params.json").write_text(json.dumps(params), encoding="utf-8")
+    plan = plan_of(worker, tmp_path)
+    assert plan["perGPU"]["weightsBytes"] == 14_496_047_104
+
+
+def test_a_side_file_with_the_quantisation_is_read(worker: Worker, model: Callable[..., Path]) -> None:
+    directory = model("llama-70b")
+    quantization = {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"]}
+    side_file = {"producer": {"name": "modelopt", "version": "0.29.0"}, "quantization": quantization}
+    (directory / "hf_quant_config.json").write_text(json.dumps(side_file), encoding="utf-8")
+    plan = plan_of(worker, directory, max_model_len=8192)
+    assert plan["quantization"] == "modelopt"
+    # All but the embeddings, the head and the norms.
+    assert plan["perGPU"]["weightsBytesByDtype"]["float8_e4m3fn"] == 80 * (
+        2 * 8192 * 8192 + 2 * 8192 * 1024 + 3 * 8192 * 28672
+    )
+    assert plan["kvCache"]["bytesPerTokenPerGPU"] == 327_680 / 2
+
+
+def test_a_plan_over_its_time_limit_leaves_the_worker_usable(
+    python: Path, model: Callable[..., Path]
+) -> None:
+    with Worker(python) as worker:
+        with pytest.raises(WorkerError, match="importing vLLM") as over:
+            worker.exact_plan(model("tiny-llama"), time_limit_seconds=0.5)
+        assert over.value.failure_class == "time-out"
+        assert worker.alive
+        assert worker.exact_plan(model("tiny-llama"))["perGPU"]["weightsBytes"] == 4_820_480
+
+
 def test_a_version_that_is_not_there_is_named(worker: Worker, model: Callable[..., Path]) -> None:
     with pytest.raises(WorkerError, match=r"0\.1\.2") as refusal:
         plan_of(worker, model("tiny-llama"), version="0.1.2")
@@ -367,6 +414,13 @@ def test_the_options_have_types_choices_and_defaults(worker: Worker) -> None:
     assert options["gpu-memory-utilization"]["type"] == "number"
     assert "bfloat16" in options["dtype"]["choices"]
     assert "-tp" in options["tensor-parallel-size"]["aliases"]
+
+
+@pytest.mark.parametrize("version", [KAITO_VLLM, NEWER_VLLM])
+def test_the_committed_data_is_what_vllm_says(worker: Worker, version: str) -> None:
+    tool = tool_module("refresh_vllm_data")
+    surfaces = {version: tool.read_surface(worker, version) for version in tool.VERSIONS}
+    assert tool.content(version, surfaces) == tool.data_file(version).read_text(encoding="utf-8")
 
 
 # --- engines --------------------------------------------------------------------------------------------------------
@@ -576,7 +630,61 @@ def test_without_any_python_the_message_says_what_to_do(tmp_path: Path) -> None:
         find_python(environment={}, root=tmp_path)
 
 
+# --- the set-up ------------------------------------------------------------------------------------------------------
+
+
+def test_a_torch_that_is_not_to_be_had_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup = tool_module("setup_vllm")
+
+    def no_torch(directory: Path, *arguments: str) -> str:
+        raise setup.SetupError("ERROR: No matching distribution found for torch==2.13.0+cpu")
+
+    monkeypatch.setattr(setup, "pip", no_torch)
+    monkeypatch.setattr(setup, "make_environment", lambda directory: None)
+    assert setup.main(["--into", str(tmp_path / "venv")]) == 1
+    assert "PIP_EXTRA_INDEX_URL" in capsys.readouterr().err
+
+
+def test_an_interrupted_set_up_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = tool_module("setup_vllm")
+    done: list[str] = []
+
+    def step(name: str, inputs: str) -> Any:
+        return setup.Step(name, inputs, lambda directory: done.append(name))
+
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").touch()
+    for one in (step("first", "1"), step("second", "1"), step("first", "1"), step("second", "2")):
+        setup.perform(tmp_path, one)
+    assert done == ["first", "second", "second"]
+
+
+def test_an_overlay_keeps_code_and_data_and_no_binaries(tmp_path: Path) -> None:
+    setup = tool_module("setup_vllm")
+    with zipfile.ZipFile(tmp_path / "vllm.whl", "w") as wheel:
+        wheel.writestr("vllm/__init__.py", "")
+        wheel.writestr("vllm/configs/E=8.json", "{}")
+        wheel.writestr("vllm/_C.abi3.so", b"\x7fELF...")
+    setup.unpack_without_binaries(tmp_path / "vllm.whl", tmp_path / "out")
+    files = [path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert sorted(map(str, files)) == ["vllm/__init__.py", "vllm/configs/E=8.json"]
+
+
 # --- helpers --------------------------------------------------------------------------------------------------------
+
+
+def tool_module(name: str) -> Any:
+    """A script of `tools/`, imported."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def plan_of(worker: Worker, directory: Path, *, version: str = KAITO_VLLM, **args: Any) -> ExactPlan:

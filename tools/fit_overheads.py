@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kaito_catalog.kv_cache import version_tuple
-from kaito_catalog.overheads import serve_defaults
+from kaito_catalog.overheads import moe_workspace, serve_defaults
 from kaito_catalog.quantity import GIB
 from tools.observed import SHARED, Observed, observations
 
@@ -42,15 +42,14 @@ def solve(rows: Sequence[Sequence[float]], values: Sequence[float]) -> list[floa
 
 
 def features(row: Observed) -> tuple[float, float, float]:
-    """Constant, tokens × hidden size in bytes, and logits of the sampler's profile run."""
+    """Constant, bytes that are not fitted (hidden states, the experts' workspace), the sampler's logits."""
     defaults = serve_defaults(row.gpu, row.gpu_memory_bytes)
     tokens = row.max_num_batched_tokens or defaults.max_num_batched_tokens
     rows = min(tokens, row.max_num_seqs or defaults.max_num_seqs)
-    return (
-        1.0,
-        float(tokens * row.shape.hidden_size * row.shape.dtype_bytes),
-        float(rows * row.shape.vocab_size),
-    )
+    per_token = float(row.shape.hidden_size)
+    if is_new(row):
+        per_token += moe_workspace(row.shape, row.tensor_parallel_size)
+    return 1.0, tokens * per_token * row.shape.dtype_bytes, float(rows * row.shape.vocab_size)
 
 
 Model = tuple[float, float]

@@ -29,9 +29,6 @@ DEFAULT_GPU: Gpu = {"name": "NVIDIA H100 80GB HBM3", "capability": "9.0", "memor
 # What a plan depends on besides the arguments.
 CONFIGURATION_FILES = ("config.json", "params.json", "hf_quant_config.json")
 
-# These end the worker; a new one goes on with the next plan.
-FATAL = frozenset({"time-out", "worker-died", "worker-garbage"})
-
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -61,13 +58,12 @@ def main(argv: list[str] | None = None) -> int:
         for directory in options.directories:
             plans = []
             for size in options.tensor_parallel_sizes:
-                entry, usable = plan_once(worker, directory, size, options)
+                if not worker.alive:
+                    worker = Worker(python)
+                entry = plan_once(worker, directory, size, options)
                 plans.append(entry)
                 refused += "refused" in entry
                 print(summary(directory, entry), file=sys.stderr, flush=True)
-                if not usable:
-                    worker.kill()
-                    worker = Worker(python)
             write(options.output / f"{directory.name}.json", document(directory, plans, options))
         worker.close()
     except BaseException:
@@ -77,10 +73,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def plan_once(
-    worker: Worker, directory: Path, size: int, options: argparse.Namespace
-) -> tuple[dict[str, Any], bool]:
-    """The plan or vLLM's refusal, and whether the worker can be asked again."""
+def plan_once(worker: Worker, directory: Path, size: int, options: argparse.Namespace) -> dict[str, Any]:
+    """The plan or vLLM's refusal."""
     args: dict[str, Any] = {"tensor_parallel_size": size}
     if options.max_model_len is not None:
         args["max_model_len"] = options.max_model_len
@@ -96,8 +90,9 @@ def plan_once(
         )
     except WorkerError as error:
         refusal = {"class": error.failure_class, "words": error.words}
-        return {"tensorParallelSize": size, "refused": refusal}, error.failure_class not in FATAL
-    return {"tensorParallelSize": size, "plan": {key: plan[key] for key in plan if key != "seconds"}}, True  # type: ignore[literal-required]
+        return {"tensorParallelSize": size, "refused": refusal}
+    timeless = {key: value for key, value in plan.items() if key != "seconds"}
+    return {"tensorParallelSize": size, "plan": timeless}
 
 
 def document(directory: Path, plans: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:

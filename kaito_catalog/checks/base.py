@@ -79,6 +79,8 @@ class Finding:
     severity: Severity | None = None
     """Where it differs from the check's own."""
     in_facts: bool = False
+    document: Document | None = None
+    """The evidence file, where the finding is about one."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,8 @@ def read_rule(code: str, severity: Severity, docstring: str) -> Rule:
 
 def place_of(subject: Subject, finding: Finding) -> Place:
     """Where a finding stands."""
+    if finding.document is not None:
+        return finding.document.place(finding.route)
     if finding.in_facts and subject.facts_document is not None:
         return subject.facts_document.place(finding.route)
     return subject.document.place(finding.route)

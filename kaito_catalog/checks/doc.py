@@ -258,6 +258,8 @@ def _claims(subject: Subject) -> Iterator[tuple[Route, object]]:
     proposal = subject.proposal
     requirements = proposal.requirements
     summary = proposal.summary
+    for number, author in enumerate(proposal.metadata.authors):
+        yield ("metadata", "authors", number), author
     yield ("summary", "description"), summary.description if summary else None
     yield ("summary", "license", "id"), proposal.license_id
     yield ("requirements", "version"), requirements.version

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kaito_catalog import yaml_writer
+from kaito_catalog.exact import config_sha256
 from kaito_catalog.source import Document, parse
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -49,6 +50,10 @@ _FACTS: dict[str, Any] = {
     "pipelineTag": "text-generation",
     "repository": {"sizeBytes": 16070000000},
     "weights": {"format": "safetensors", "total": {"sizeBytes": 16060556288}},
+    "files": [
+        {"path": "config.json", "sizeBytes": 855},
+        {"path": "model.safetensors", "sizeBytes": 16060556288, "sha256": f"{170:064x}"},
+    ],
     "config": {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -65,6 +70,40 @@ _FACTS: dict[str, Any] = {
     },
 }
 
+_EXACT: dict[str, Any] = {
+    "apiVersion": "catalog.kaito.sh/v1alpha1",
+    "kind": "ExactPlan",
+    "model": "example-7b-instruct",
+    "revision": REVISION,
+    "configSha256": config_sha256(_FACTS["config"]),
+    "versions": {"vllm": "0.25.1"},
+    "gpu": {"name": "NVIDIA A100 80GB", "memoryBytes": 85000000000, "computeCapability": 8.0},
+    "recordedAt": "2026-01-05",
+    "worlds": [
+        {
+            "parallelism": {"tensorParallelSize": 1},
+            "ranks": [
+                {
+                    "rank": 0,
+                    "weightsBytes": 16060522496,
+                    "bufferBytes": 0,
+                    "weightsByDtype": {"bfloat16": 16060522496},
+                }
+            ],
+            "kvCache": {"maxModelLen": 16384, "neededBytes": 2147483648},
+        }
+    ],
+}
+
+
+def evidence_documents(fragment: str) -> list[Document]:
+    """The evidence of a fragment: each item of its `evidence` merged over the example's exact plan."""
+    change = parse(fragment, path="example").value or {}
+    return [
+        parse(yaml_writer.write(_merge(_EXACT, item)), path=f"evidence/{number}.yaml")
+        for number, item in enumerate(change.get("evidence") or ())
+    ]
+
 
 def documents(fragment: str) -> tuple[Document, Document | None]:
     """The example's proposal and facts with a fragment of YAML merged over them.
@@ -74,6 +113,7 @@ def documents(fragment: str) -> tuple[Document, Document | None]:
     """
     change = parse(fragment, path="example").value or {}
     facts_change = change.pop("facts", {})
+    change.pop("evidence", None)
     proposal = parse(yaml_writer.write(_merge(_PROPOSAL, change)), path="proposal.yaml")
     if facts_change is None:
         return proposal, None

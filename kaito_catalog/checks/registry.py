@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from kaito_catalog.checks import arc, doc, lic, mem, rev, run, sto
+from kaito_catalog.checks import arc, doc, evd, lic, mem, rev, run, sec, sto
 from kaito_catalog.checks.base import Check, Rule, read_rule
+from kaito_catalog.checks.hub import HUB_RULES
 from kaito_catalog.checks.syntax import SYNTAX_RULES
 from kaito_catalog.diagnostics import Severity
 
@@ -28,14 +29,28 @@ CHECKS: tuple[Check, ...] = (
     sto.room_for_the_weights,
     sto.room_for_all_files,
     sto.not_far_too_much,
+    sec.no_pickle,
+    sec.code_of_others_is_pinned,
+    sec.code_has_hashes,
+    sec.safe_names,
+    sec.weights_have_hashes,
+    sec.trust_is_needed,
     arc.type_of_the_hub,
+    arc.architecture_that_vllm_has,
     run.legal_tensor_parallel_size,
+    run.known_options,
+    run.legal_values,
+    run.switches_survive_kaito,
+    run.known_parsers,
     mem.fits,
     mem.fits_at_kaitos_utilization,
     mem.no_more_gpus_than_needed,
     mem.total_is_count_times_each,
     mem.context_within_the_limit,
     mem.context_is_what_is_served,
+    evd.evidence_is_current,
+    evd.plan_equals_exact_plan,
+    evd.dry_run_served,
 )
 
 UNUSED_WAIVER: Rule = read_rule(
@@ -55,7 +70,7 @@ Passes::
 """,
 )
 
-RULES: tuple[Rule, ...] = (*SYNTAX_RULES, *(check.rule for check in CHECKS), UNUSED_WAIVER)
+RULES: tuple[Rule, ...] = (*SYNTAX_RULES, *(check.rule for check in CHECKS), UNUSED_WAIVER, *HUB_RULES)
 """The documentation of every code, for `explain`, the docs and SARIF."""
 
 ALL_CODES = frozenset(rule.code for rule in RULES)
@@ -66,9 +81,12 @@ FAMILIES: dict[str, str] = {
     "LIC": "the licence against the Hub's, and what follows from it",
     "REV": "a full commit, and facts about that commit",
     "STO": "disk against the files",
+    "SEC": "what loading the model runs, and whether its files are what they were",
     "ARC": "the kind of model",
     "RUN": "options that vLLM takes",
     "MEM": "GPUs against the memory plan",
+    "EVD": "what running vLLM showed, against plan and claims",
+    "HUB": "the recorded facts against the Hub now (--online)",
 }
 
 

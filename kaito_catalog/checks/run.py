@@ -1,13 +1,34 @@
-"""RUN: will vLLM take the options."""
+"""RUN: will vLLM take the options, as KAITO hands them over."""
 
 from __future__ import annotations
 
+import difflib
+import json
 from collections.abc import Iterator
 
-from kaito_catalog.checks.base import NO_FACTS, Context, Finding, Outcome, Skip, Subject, check
+from pydantic import JsonValue
+
+from kaito_catalog.checks.base import NO_FACTS, WARNING, Context, Finding, Outcome, Skip, Subject, check
+from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.proposal import known_count
 from kaito_catalog.plan import facts_shape, illegal_tensor_parallel
 from kaito_catalog.shape import Unsupported
+from kaito_catalog.vllm_known import Option, VllmVersion, known
+
+
+def _no_data(context: Context) -> Skip:
+    version = context.profile.vllm_version
+    return Skip(
+        f"what vLLM {version} knows is not recorded", "maintainers: python -m tools.refresh_vllm_data"
+    )
+
+
+def _options(subject: Subject) -> Iterator[tuple[Route, str, JsonValue]]:
+    """The vLLM options of the proposal: route, name as written, value."""
+    for number, runtime in enumerate(subject.proposal.runtimes or ()):
+        if runtime.name == "vllm":
+            for name, value in (runtime.config or {}).items():
+                yield ("runtimes", number, "config", name), name, value
 
 
 @check("RUN001")
@@ -41,3 +62,214 @@ def legal_tensor_parallel_size(subject: Subject, context: Context) -> Iterator[O
     reason = illegal_tensor_parallel(shape, count)
     if reason:
         yield Finding(f"tensor_parallel_size {count} is not possible: {reason}", ("requirements", "gpuCount"))
+
+
+@check("RUN002")
+def known_options(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """An option that this vLLM does not have.
+
+    vLLM refuses an option it does not know, and the server does not start. The options are those of the vLLM
+    that the KAITO profile runs (policy.yaml). For an option that is gone the message says since when.
+
+    Fails::
+
+        runtimes: [{name: vllm, distributedInference: false, config: {swap-space: 4, max-model-len: 16384}}]
+
+    Passes::
+
+        runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 16384}}]
+    """
+    vllm = known(context.profile.vllm_version)
+    if vllm is None:
+        yield _no_data(context)
+        return
+    for route, name, _ in _options(subject):
+        if vllm.option(name) is None:
+            yield _unknown_option(vllm, route, name)
+
+
+def _unknown_option(vllm: VllmVersion, route: Route, name: str) -> Finding:
+    removed = vllm.removed_options.get(name.replace("_", "-"))
+    if removed:
+        return Finding(
+            f"vLLM {vllm.version} has no option {name}: it is gone since {removed['goneBy']} "
+            f"(last in {removed['lastVersion']})",
+            route,
+            removed["advice"],
+        )
+    newer = vllm.only_in("options", name.replace("_", "-"))
+    if newer:
+        return Finding(
+            f"{name} is an option of vLLM {newer}, not yet of {vllm.version}", route, "leave it out"
+        )
+    near = vllm.nearest_option(name)
+    return Finding(
+        f"vLLM {vllm.version} has no option {name}",
+        route,
+        f"did you mean '{near}'?" if near else "leave it out",
+    )
+
+
+@check("RUN003")
+def legal_values(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """An option has a value that vLLM does not take.
+
+    Types and choices are those of vLLM's own parser, in the version of the KAITO profile.
+
+    Fails::
+
+        runtimes: [{name: vllm, distributedInference: false, config: {dtype: fp32x, max-model-len: 16384}}]
+
+    Passes::
+
+        runtimes: [{name: vllm, distributedInference: false, config: {dtype: bfloat16, max-model-len: 16384}}]
+    """
+    vllm = known(context.profile.vllm_version)
+    if vllm is None:
+        yield _no_data(context)
+        return
+    for route, name, value in _options(subject):
+        option = vllm.option(name)
+        if option is None or option.type == "boolean":
+            continue  # RUN002 and RUN004
+        wanted = _wanted(option, value)
+        if wanted:
+            near = difflib.get_close_matches(str(value), option.choices, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else None
+            yield Finding(f"{name} is {wanted}, found {_shown(value)}", route, hint)
+
+
+def _shown(value: JsonValue) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _wanted(option: Option, value: JsonValue) -> str | None:
+    """What the option takes, when `value` is not it."""
+    text = value if isinstance(value, str) else None
+    if isinstance(value, bool):
+        return f"not a switch ({option.type})"
+    if isinstance(value, list):
+        return None if option.takes_several else f"one value ({option.type})"
+    if option.choices:
+        return None if str(value) in option.choices else f"one of {', '.join(option.choices)}"
+    kinds = option.type.split(" or ")
+    number = isinstance(value, int | float)
+    if "auto" in kinds and text == "auto":
+        return None
+    if "integer" in kinds and not (isinstance(value, int) or _reads_as_integer(text)):
+        return "a whole number"
+    if "number" in kinds and not (number or _reads_as_number(text)):
+        return "a number"
+    if kinds == ["json"] and not (isinstance(value, dict) or _reads_as_json(text)):
+        return "a JSON object"
+    return None
+
+
+def _reads_as_integer(text: str | None) -> bool:
+    # vLLM's own parser reads 16k and 1.5M as well, but KAITO's does not count with them.
+    return text is not None and text.lstrip("-").isdecimal()
+
+
+def _reads_as_number(text: str | None) -> bool:
+    try:
+        return text is not None and bool(float(text) or True)
+    except ValueError:
+        return False
+
+
+def _reads_as_json(text: str | None) -> bool:
+    try:
+        return text is not None and isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
+@check("RUN004")
+def switches_survive_kaito(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """A switch means something else after KAITO has expanded it.
+
+    KAITO appends every pair of the ConfigMap as `--key` and `str(value)`. A switch takes no value: `--key
+    False` switches it *on*, and the word that is left over breaks the parser where a second one follows. What
+    survives is the bare switch, an empty text: `enable-prefix-caching: ""`, `no-trust-remote-code: ""`. The
+    generated manifests write it that way.
+
+    Fails::
+
+        runtimes:
+          - name: vllm
+            distributedInference: false
+            config: {trust-remote-code: false, max-model-len: 16384}
+
+    Passes::
+
+        runtimes:
+          - name: vllm
+            distributedInference: false
+            config: {no-trust-remote-code: "", max-model-len: 16384}
+    """
+    vllm = known(context.profile.vllm_version)
+    if vllm is None:
+        yield _no_data(context)
+        return
+    for route, name, value in _options(subject):
+        option = vllm.option(name)
+        if option is None or option.type != "boolean" or value in ("", None):
+            continue
+        if value is False or str(value).lower() == "false":
+            off = option.negation or f"no-{option.name}"
+            yield Finding(
+                f"KAITO makes '--{name} {value}' of it, which switches {name} on", route, f'write {off}: ""'
+            )
+        elif value is True or str(value).lower() == "true":
+            yield Finding(
+                f"KAITO makes '--{name} {value}' of it, and the word {value} is left over",
+                route,
+                f'write {name}: ""',
+                severity=WARNING,
+            )
+        else:
+            yield Finding(
+                f"{name} is a switch, found {_shown(value)}", route, f'write {name}: "" to switch it on'
+            )
+
+
+@check("RUN005")
+def known_parsers(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """A tool-call or reasoning parser that this vLLM does not have.
+
+    The names are registered by vLLM, and new ones come with new versions; a name that is not registered stops
+    the server, after the weights have been downloaded.
+
+    Fails::
+
+        runtimes:
+          - name: vllm
+            distributedInference: false
+            config: {max-model-len: 16384, enable-auto-tool-choice: "", tool-call-parser: hermez}
+
+    Passes::
+
+        runtimes:
+          - name: vllm
+            distributedInference: false
+            config: {max-model-len: 16384, enable-auto-tool-choice: "", tool-call-parser: hermes}
+    """
+    vllm = known(context.profile.vllm_version)
+    if vllm is None:
+        yield _no_data(context)
+        return
+    kinds = {
+        "tool-call-parser": ("toolParsers", vllm.tool_parsers),
+        "reasoning-parser": ("reasoningParsers", vllm.reasoning_parsers),
+    }
+    for route, name, value in _options(subject):
+        kind, names = kinds.get(name.replace("_", "-"), ("", ()))
+        if not kind or not isinstance(value, str) or value in names or value == "":
+            continue
+        newer = vllm.only_in(kind, value)
+        near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(names)}"
+        if newer:
+            hint = f"it comes with vLLM {newer}"
+        yield Finding(f"vLLM {vllm.version} has no {name} '{value[:60]}'", route, hint)

@@ -67,15 +67,20 @@ class ExactKvCache(Model):
 
     max_model_len: Count
     needed_bytes: Bytes
-    """For one request of `maxModelLen` tokens."""
+    """What vLLM asks for one request of `maxModelLen` tokens, groups padded."""
+    needed_by_layers_bytes: Bytes | None = None
+    """The same without the padding of groups."""
     groups: Items[dict[str, JsonValue]] | None = None
+    """Each group's layers, kind, block size, bytes of a page."""
 
 
 class ExactWorld(Model):
     """One parallelism of an exact plan."""
 
     parallelism: Parallelism
-    ranks: Items[ExactRank]
+    max_num_batched_tokens: Count | None = None
+    max_num_seqs: Count | None = None
+    ranks: Items[ExactRank] | None = None
     kv_cache: ExactKvCache | None = None
     refused: str | None = None
     """vLLM's own reason where it refuses."""
@@ -92,8 +97,9 @@ class ExactPlan(Model):
     """Of the configuration the plan was made from (canonical JSON)."""
     versions: Versions
     gpu: GpuUsed
+    """What was simulated."""
     recorded_at: IsoDate
-    worlds: Items[ExactWorld]
+    worlds: Annotated[Items[ExactWorld], Field(min_length=1)]
 
 
 Outcome: TypeAlias = Literal["served", "does-not-fit", "failed"]

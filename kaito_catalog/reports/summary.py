@@ -36,5 +36,7 @@ def claims_line(report: Report) -> str:
     if counts[ClaimState.WRONG]:
         advice.append("correct the wrong ones (see the errors)")
     if counts[ClaimState.UNKNOWN]:
-        advice.append("fill in or record what is unknown (--format json names each)")
+        advice.append("fill in what is unknown (--format json names each)")
+    if counts[ClaimState.TRANSCRIBED]:
+        advice.append("ask the Hub about the transcribed ones: kaito-catalog record NAME")
     return line + (f" — {'; '.join(advice)}" if advice else "")

@@ -1,0 +1,204 @@
+"""EVD: what running vLLM showed, against the plan and the claims; stale when anything it depends on changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kaito_catalog.catalog import Evidence
+from kaito_catalog.checks.base import WARNING, Context, Finding, Outcome, Skip, Subject, check
+from kaito_catalog.exact import config_sha256
+from kaito_catalog.formats.evidence import DryRun, ExactPlan, ExactWorld
+from kaito_catalog.plan import Parallelism, Plan, PlanGpu, Settings, facts_shape, make_plan
+from kaito_catalog.quantity import gib
+from kaito_catalog.shape import Unsupported
+
+_NONE = Skip("there is no evidence", "kaito-catalog plan NAME --exact --record, or dry-run NAME")
+
+
+def stale_because(evidence: Evidence, subject: Subject, context: Context) -> str | None:
+    """Why evidence says nothing about the model as it is now; None where it does."""
+    record = evidence.record
+    facts = subject.facts
+    version = subject.proposal.requirements.version
+    if record.revision is not None and version is not None and record.revision != version:
+        return f"it is of revision {record.revision[:12]}…, the proposal pins {version[:12]}…"
+    if facts is not None and facts.config and record.config_sha256 != config_sha256(facts.config):
+        return "the configuration in facts.yaml is another"
+    exact = isinstance(record, ExactPlan)
+    if (exact or (isinstance(record, DryRun) and record.device == "cuda")) and (
+        record.versions.vllm != context.profile.vllm_version
+    ):
+        return f"it is of vLLM {record.versions.vllm}, {context.profile.name} runs {context.profile.vllm_version}"
+    return None
+
+
+def current(subject: Subject, context: Context) -> list[Evidence]:
+    """The evidence that is not stale."""
+    return [e for e in subject.evidence if stale_because(e, subject, context) is None]
+
+
+@check("EVD001", severity=WARNING)
+def evidence_is_current(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """Evidence is stale.
+
+    Evidence is about one revision, one configuration and one vLLM. When one of them changes it proves nothing
+    any more, and has to be made again. (A dry run on a CPU may be of another vLLM: it shows that the model is
+    built and answers, not how much GPU memory it takes.)
+
+    Fails::
+
+        evidence: [{versions: {vllm: 0.19.0}}]
+
+    Passes::
+
+        evidence: [{versions: {vllm: 0.25.1}}]
+    """
+    if not subject.evidence:
+        yield _NONE
+    for evidence in subject.evidence:
+        why = stale_because(evidence, subject, context)
+        if why:
+            yield Finding(
+                f"this evidence is stale: {why}",
+                ("kind",),
+                "make it again, or remove it",
+                document=evidence.document,
+            )
+
+
+def _plan_of(world: ExactWorld, record: ExactPlan, subject: Subject) -> Plan | Skip:
+    assert subject.facts is not None
+    assert world.kv_cache is not None
+    shape = facts_shape(subject.facts)
+    if isinstance(shape, Unsupported):
+        return Skip(shape.reason)
+    sizes = world.parallelism
+    return make_plan(
+        shape,
+        stored=subject.facts.weights.total if subject.facts.weights else None,
+        gpu=PlanGpu(record.gpu.name, record.gpu.memory_bytes, record.gpu.compute_capability),
+        parallelism=Parallelism(
+            sizes.tensor_parallel_size,
+            sizes.pipeline_parallel_size,
+            sizes.data_parallel_size,
+            sizes.enable_expert_parallel,
+        ),
+        settings=Settings(
+            world.kv_cache.max_model_len,
+            0.9,
+            max_num_seqs=world.max_num_seqs,
+            max_num_batched_tokens=world.max_num_batched_tokens,
+        ),
+        vllm_version=record.versions.vllm,
+    )
+
+
+@check("EVD002")
+def plan_equals_exact_plan(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """The plan differs from vLLM's own code.
+
+    An exact plan is what vLLM's model classes and its KV cache planner allocate. The closed form has to give
+    the same: a difference beyond `tolerances.planError` of the GPU's memory (policy.yaml) means that one of
+    them is wrong, and no claim should lean on it.
+
+    Fails::
+
+        evidence:
+          - worlds:
+              - parallelism: {tensorParallelSize: 1}
+                ranks: [{rank: 0, weightsBytes: 30000000000, bufferBytes: 0, weightsByDtype: {bfloat16: 30000000000}}]
+                kvCache: {maxModelLen: 16384, neededBytes: 2147483648}
+
+    Passes::
+
+        evidence:
+          - worlds:
+              - parallelism: {tensorParallelSize: 1}
+                ranks: [{rank: 0, weightsBytes: 16060522496, bufferBytes: 0, weightsByDtype: {bfloat16: 16060522496}}]
+                kvCache: {maxModelLen: 16384, neededBytes: 2147483648}
+    """
+    found = [e for e in current(subject, context) if isinstance(e.record, ExactPlan)]
+    if not found or subject.facts is None:
+        yield Skip("there is no exact plan of this configuration", _NONE.hint)
+        return
+    for evidence in found:
+        record = evidence.record
+        assert isinstance(record, ExactPlan)
+        for number, world in enumerate(record.worlds):
+            if not world.ranks or world.kv_cache is None:
+                continue
+            plan = _plan_of(world, record, subject)
+            if isinstance(plan, Skip) or plan.per_gpu is None:
+                yield plan if isinstance(plan, Skip) else Skip(plan.reason or "the plan is unknown")
+                return
+            weights = max(rank.weights_bytes for rank in world.ranks)
+            size = world.parallelism.tensor_parallel_size
+            allowed = context.shared.policy.tolerances.plan_error * (plan.gpu.memory_bytes or 0)
+            for what, ours, theirs in (
+                ("weights", plan.per_gpu.weights_bytes, weights),
+                ("the KV cache of one request", _needed(plan), world.kv_cache.needed_bytes),
+            ):
+                if abs(ours - theirs) > allowed:
+                    yield Finding(
+                        f"at tensor_parallel_size {size} the plan has {gib(ours)} for {what}, vLLM {gib(theirs)}",
+                        ("worlds", number),
+                        "report it: the arithmetic of this architecture is wrong, or the configuration is",
+                        document=evidence.document,
+                    )
+
+
+def _needed(plan: Plan) -> int:
+    assert plan.per_gpu is not None
+    pool = plan.kv_cache.pool_bytes if plan.kv_cache else 0
+    return pool or plan.per_gpu.kv_cache_needed_bytes
+
+
+@check("EVD003")
+def dry_run_served(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """A dry run on the claimed GPUs did not serve.
+
+    What vLLM measured on the very GPUs outweighs any plan.
+
+    Fails::
+
+        evidence:
+          - kind: DryRun
+            device: cuda
+            gpu: {name: NVIDIA A100 80GB, count: 1}
+            command: [--max-model-len=16384]
+            weights: dummy
+            outcome: does-not-fit
+            message: needed 2.00 GiB, available 1.10 GiB
+            worlds: null
+
+    Passes::
+
+        evidence:
+          - kind: DryRun
+            device: cuda
+            gpu: {name: NVIDIA A100 80GB, count: 1}
+            command: [--max-model-len=16384]
+            weights: dummy
+            outcome: served
+            worlds: null
+    """
+    runs = [
+        (evidence, evidence.record)
+        for evidence in current(subject, context)
+        if isinstance(evidence.record, DryRun)
+        and evidence.record.device == "cuda"
+        and not evidence.record.scaled_down
+    ]
+    if not runs:
+        yield Skip("no dry run on a GPU", "kaito-catalog dry-run NAME, on a machine that has one")
+        return
+    count = subject.proposal.requirements.gpu_count
+    for evidence, record in runs:
+        if record.outcome != "served" and record.gpu is not None and record.gpu.count == count:
+            words = f": {record.message[:200]}" if record.message else ""
+            yield Finding(
+                f"{count} × {record.gpu.name} did not serve it ({record.outcome}){words}",
+                ("outcome",),
+                "claim more memory or a shorter context",
+                document=evidence.document,
+            )

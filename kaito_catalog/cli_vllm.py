@@ -1,0 +1,486 @@
+"""The commands that ask vLLM: `plan --exact`, `dry-run`, `evidence add`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kaito_catalog import exact, files, yaml_writer
+from kaito_catalog.catalog import Entry, find_root, read_entry, shown
+from kaito_catalog.errors import CatalogError
+from kaito_catalog.formats.evidence import DryRun
+from kaito_catalog.formats.evidence import ExactPlan as ExactPlanFile
+from kaito_catalog.kaito.manifests import vllm_options
+from kaito_catalog.loading import load
+from kaito_catalog.plan import Plan, PlanGpu
+from kaito_catalog.planning import PlanSubject, Request
+from kaito_catalog.quantity import gib
+from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable, wants_color
+from kaito_catalog.source import parse
+from kaito_catalog.vllm import ExactPlan, Gpu, Outcome, Worker, WorkerError, find_python
+
+SIZES = (1, 2, 4, 8)
+"""The tensor-parallel sizes that KAITO's instance types would use: the numbers of GPUs that they have."""
+# Weights of more than this share of the host's memory are not tried on a CPU; the model is scaled down instead.
+CPU_SHARE = 0.4
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+@contextmanager
+def asking(python: str | None, root: Path) -> Iterator[Callable[[], Worker]]:
+    """A function that gives a live worker; nothing of it is left when the block ends, however it ends.
+
+    Raises:
+        CatalogError: there is no Python with vLLM.
+    """
+    try:
+        found = find_python(python, root=root)
+    except WorkerError as error:
+        raise CatalogError(error.words) from error
+    current: list[Worker] = []
+
+    def worker() -> Worker:
+        if not current or not current[-1].alive:
+            current.append(Worker(found, progress=lambda text: _say(f"  {text}")))
+        return current[-1]
+
+    try:
+        yield worker
+    except BaseException:
+        for started in current:
+            started.kill()
+        raise
+    for started in current:
+        started.close()
+
+
+# --- plan --exact ----------------------------------------------------------------------------------------------
+
+
+def add_plan_options(plan: argparse.ArgumentParser) -> None:
+    """`--exact` and what goes with it."""
+    plan.add_argument(
+        "--exact", action="store_true", help="ask vLLM's own code (needs an environment with vLLM)"
+    )
+    plan.add_argument("--record", action="store_true", help="with --exact: write it to the entry's evidence/")
+    plan.add_argument("--vllm-python", metavar="PATH", help="the Python that has vLLM (default: .venv-vllm)")
+
+
+def simulated(gpu: PlanGpu) -> Gpu:
+    """The GPU of a plan, as the worker wants it.
+
+    Raises:
+        CatalogError: its memory or compute capability is not known.
+    """
+    if gpu.memory_bytes is None or gpu.compute_capability is None:
+        raise CatalogError(
+            f"the compute capability of {gpu.name or 'the GPU'} is not known",
+            hint="name one of gpus.yaml: --gpu 'NVIDIA H100 80GB'",
+        )
+    return {
+        "name": gpu.name or "GPU",
+        "capability": f"{gpu.compute_capability:.1f}",
+        "memoryBytes": gpu.memory_bytes,
+    }
+
+
+def exact_plan(
+    worker: Worker, config: Mapping[str, Any] | Path, request: Request, plan: Plan, *, vllm_version: str
+) -> ExactPlan:
+    """vLLM's own plan for what `plan` was computed for.
+
+    Raises:
+        CatalogError: vLLM refuses the model or the options, in its own words.
+    """
+    sizes, settings = plan.parallelism, plan.settings
+    args: dict[str, Any] = {
+        "tensor_parallel_size": sizes.tensor_parallel_size,
+        "pipeline_parallel_size": sizes.pipeline_parallel_size,
+        "data_parallel_size": sizes.data_parallel_size,
+        "enable_expert_parallel": sizes.enable_expert_parallel,
+        "max_model_len": settings.max_model_len,
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "kv_cache_dtype": settings.kv_cache_dtype,
+        "max_num_seqs": request.max_num_seqs,
+        "max_num_batched_tokens": request.max_num_batched_tokens,
+        "enforce_eager": request.enforce_eager or None,
+    }
+    wanted = {name: value for name, value in args.items() if value is not None}
+    available = plan.per_gpu.kv_cache_available_bytes if plan.per_gpu else 0
+
+    def ask(folder: Path) -> ExactPlan:
+        try:
+            return worker.exact_plan(
+                folder,
+                args=wanted,
+                gpu=simulated(plan.gpu),
+                vllm_version=vllm_version,
+                kv_cache_bytes=available if available > 0 else None,
+                time_limit_seconds=600,
+            )
+        except WorkerError as error:
+            raise CatalogError(f"vLLM {vllm_version} ({error.failure_class}): {error.words}") from error
+
+    if isinstance(config, Path):
+        return ask(config)
+    with exact.model_directory(config) as folder:
+        return ask(folder)
+
+
+def exact_text(subject: PlanSubject, plan: Plan, found: ExactPlan, *, color: bool) -> str:
+    """The exact plan beside the closed form."""
+    ours = plan.per_gpu
+    cache = found["kvCache"]
+    rows: list[tuple[str, int | None, int]] = [
+        ("weights", ours.weights_bytes if ours else None, found["perGPU"]["weightsBytes"]),
+        ("KV cache, one request", exact_need(plan), found["perGPU"]["kvCacheNeededBytes"]),
+    ]
+    lines = [
+        f"{paint(subject.name, BOLD, color=color)} on {plan.gpu.name or 'the GPU'}: what vLLM "
+        f"{found['vllmVersion']} allocates for {found['modelClass']}",
+        f"  tensor_parallel_size {plan.parallelism.tensor_parallel_size}, pipeline_parallel_size "
+        f"{plan.parallelism.pipeline_parallel_size}, {plan.settings.max_model_len:,} tokens",
+        "",
+        paint(f"    {'per GPU':<24}{'plan':>18}{'vLLM':>18}  bytes", DIM, color=color),
+    ]
+    for label, mine, theirs in rows:
+        same = "=" if mine == theirs else "" if mine is None else f"{mine - theirs:+,}"
+        shown_ = f"{mine:,}" if mine is not None else "unknown"
+        style = [GREEN] if same == "=" else [YELLOW]
+        lines.append(f"    {label:<24}{shown_:>18}{theirs:>18,}  {paint(same, *style, color=color)}")
+    buffers = found["perGPU"]["bufferBytes"]
+    lines.append(f"    {'buffers':<24}{'':>18}{buffers:>18,}")
+    lines.append("")
+    for group in cache["groups"]:
+        kind = group["kind"].removesuffix("Spec")
+        lines.append(
+            f"    {group['layers']:>3} layers, {kind}, blocks of {group['blockSize']}, {group['pageBytes']:,} B a page"
+        )
+    if cache.get("refusal"):
+        lines.append(f"  {paint(printable(cache['refusal']), RED, color=color)}")
+    lines.append(f"  took {found['seconds']:.1f} s with vLLM loaded")
+    return "\n".join(lines) + "\n"
+
+
+def exact_need(plan: Plan) -> int | None:
+    """What the closed form says of the figure that vLLM's admission check uses."""
+    if plan.per_gpu is None:
+        return None
+    return (plan.kv_cache.pool_bytes if plan.kv_cache else 0) or plan.per_gpu.kv_cache_needed_bytes
+
+
+def record_exact(entry: Entry, worker: Callable[[], Worker], *, vllm_version: str) -> Path:
+    """Write the exact plans of an entry at every size to its evidence.
+
+    Raises:
+        CatalogError: the configuration is not known, or vLLM gives no plan at all.
+    """
+    config = exact.need_config(entry.facts, entry.name)
+    proposal = entry.proposal
+    length = (proposal.max_model_len if proposal else None) or 8192
+    try:
+        worlds = exact.plan_worlds(
+            worker, config, sizes=SIZES, max_model_len=length, vllm_version=vllm_version
+        )
+    except WorkerError as error:
+        raise CatalogError(error.words) from error
+    path = entry.folder / "evidence" / f"vllm-{vllm_version}-exact.yaml"
+    write_evidence(path, exact.exact_evidence(entry, worlds), "exact-plan")
+    return path
+
+
+def write_evidence(path: Path, value: Mapping[str, Any], kind: str) -> None:
+    """Write an evidence file after validating it.
+
+    Raises:
+        CatalogError: it is not valid; nothing is written.
+    """
+    text = f"# yaml-language-server: $schema=../../../../schema/{kind}.schema.json\n{yaml_writer.write(dict(value))}"
+    document = parse(text, path=shown(path))
+    _, problems = load(document, ExactPlanFile if kind == "exact-plan" else DryRun)
+    if problems:
+        first = problems[0]
+        raise CatalogError(f"this is no valid evidence: {first.message}", hint=first.hint)
+    files.write_text(path, text)
+
+
+# --- dry-run ---------------------------------------------------------------------------------------------------
+
+
+def run_dry_run(options: argparse.Namespace) -> int:
+    """`dry-run`."""
+    root = Path(options.catalog) if options.catalog else find_root(Path.cwd())
+    entry = _entry(options.name, root)
+    config = exact.need_config(entry.facts, entry.name)
+    assert entry.proposal is not None
+    device = options.device if options.device != "auto" else "cuda" if shutil.which("nvidia-smi") else "cpu"
+    changed: dict[str, Any] = {}
+    if (
+        options.weights == "dummy"
+        and not options.model_dir
+        and (options.scale_down or _too_large(entry, device))
+    ):
+        config, changed = exact.scaled_down(config)
+        if changed:
+            _say(
+                f"scaled down for this machine: {', '.join(f'{key}={value}' for key, value in changed.items())}"
+            )
+    length = options.max_model_len or min(
+        entry.proposal.max_model_len or 8192, 2048 if device == "cpu" else 10**9
+    )
+    args: dict[str, Any] = {"max_model_len": length}
+    if options.tensor_parallel_size:
+        args["tensor_parallel_size"] = options.tensor_parallel_size
+    if options.gpu_memory_utilization and device == "cuda":
+        args["gpu_memory_utilization"] = options.gpu_memory_utilization
+    with asking(options.vllm_python, root.parent) as worker:
+        outcome = _run(worker(), entry, config, args, options, device)
+    if options.serve:
+        _emit_outcome(entry, outcome, options.format)
+        return 0 if outcome["outcome"] == "served" else 1
+    value = exact.dry_run_evidence(entry, outcome, args=args, weights=options.weights, changed=changed)
+    if not options.no_write:
+        path = entry.folder / "evidence" / _file_name(value, options.tensor_parallel_size or 1)
+        write_evidence(path, value, "dry-run")
+        _say(f"wrote {shown(path)}")
+    if options.format == "json":
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    else:
+        _emit_outcome(entry, outcome, "text")
+    return 0 if outcome["outcome"] == "served" else 1
+
+
+def _run(
+    worker: Worker,
+    entry: Entry,
+    config: Mapping[str, Any],
+    args: Mapping[str, Any],
+    options: argparse.Namespace,
+    device: str,
+) -> Outcome:
+    assert entry.proposal is not None
+    try:
+        if options.serve:
+            runtime = entry.proposal.vllm
+            if runtime is None:
+                raise CatalogError(f"{entry.name} does not serve with vLLM")
+            settings: dict[str, Any] = {
+                **vllm_options(entry.proposal, runtime),
+                "max-model-len": args["max_model_len"],
+            }
+            parsers = {
+                name: settings.pop(option, None)
+                for name, option in (("tool", "tool-call-parser"), ("reasoning", "reasoning-parser"))
+            }
+            return worker.serve(
+                options.model_dir or entry.proposal.repo_id or "",
+                options=settings,
+                weights=options.weights,
+                tool_call_parser=parsers["tool"],
+                reasoning_parser=parsers["reasoning"],
+                time_limit_seconds=options.time_limit,
+            )
+        if options.model_dir or options.weights == "real":
+            pinned = {} if options.model_dir else {"revision": entry.proposal.requirements.version}
+            return worker.dry_run(
+                options.model_dir or entry.proposal.repo_id or "",
+                args={**args, **pinned},
+                weights=options.weights,
+                device=device,  # type: ignore[arg-type]
+                time_limit_seconds=options.time_limit,
+            )
+        with exact.model_directory(config) as folder:
+            return worker.dry_run(
+                folder,
+                args=args,
+                device=device,  # type: ignore[arg-type]
+                time_limit_seconds=options.time_limit,
+            )
+    except WorkerError as error:
+        if error.failure_class == "time-out":
+            return {"outcome": "failed", "class": "time-out", "message": error.words}
+        raise CatalogError(f"vLLM could not be asked ({error.failure_class}): {error.words}") from error
+
+
+def _too_large(entry: Entry, device: str) -> bool:
+    weights = entry.facts.weights.total if entry.facts and entry.facts.weights else None
+    if device != "cpu":
+        return False
+    if weights is None:
+        return True
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+        memory = int(re.search(r"MemTotal: +([0-9]+) kB", text)[1]) * 1024  # type: ignore[index]
+    except (OSError, TypeError):
+        return True
+    return weights.size_bytes > CPU_SHARE * memory
+
+
+def _emit_outcome(entry: Entry, outcome: Outcome, form: str) -> None:
+    found: dict[str, Any] = dict(outcome)
+    if form == "json":
+        sys.stdout.write(json.dumps({"model": entry.name, **found}, ensure_ascii=False) + "\n")
+        return
+    color = wants_color(sys.stdout)
+    style = GREEN if found["outcome"] == "served" else RED
+    head = f"{paint(entry.name, BOLD, color=color)}: {paint(found['outcome'], style, BOLD, color=color)}"
+    lines = [head + (f" ({found['class']})" if found.get("class") else "")]
+    if found.get("message"):
+        lines.append(f"  vLLM says: {printable(str(found['message'])[:600])}")
+    if found["outcome"] == "does-not-fit":
+        lines.append(f"  needed {gib(found['neededBytes'])}, available {gib(found['availableBytes'])}")
+        if found.get("longestModelLen"):
+            lines.append(f"  longest context that fits: {found['longestModelLen']:,} tokens")
+    cache = found.get("kvCache") or {}
+    if cache.get("tokens"):
+        lines.append(f"  KV cache of {cache['tokens']:,} tokens")
+    if found.get("tokensGenerated"):
+        lines.append(f"  generated {len(found['tokensGenerated'])} tokens")
+    if found.get("seconds"):
+        lines.append(
+            "  seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in found["seconds"].items())
+        )
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _file_name(value: Mapping[str, Any], tensor_parallel_size: int) -> str:
+    where = value.get("gpu", {}).get("name", value["device"])
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{where}-tp{tensor_parallel_size}".lower()).strip("-")
+    version = re.sub(r"[^0-9a-z.]+", "-", value["versions"].get("vllm", "unknown").lower())
+    return f"vllm-{version}-{slug}.yaml"
+
+
+def _entry(name: str, root: Path) -> Entry:
+    folder = root / "models" / files.safe_name(name.rpartition("/")[2].lower())
+    if not folder.is_dir():
+        raise CatalogError(
+            f"'{name[:80]}' is no model of the catalog", hint=f"the models are in {shown(root / 'models')}"
+        )
+    entry = read_entry(folder)
+    if not entry.is_readable:
+        first = entry.problems[0]
+        raise CatalogError(f"{first.place}: {first.message}", hint=f"run 'kaito-catalog check {name}'")
+    return entry
+
+
+# --- evidence add ----------------------------------------------------------------------------------------------
+
+_MAX_LINE = 2**20
+
+
+def run_evidence_add(options: argparse.Namespace) -> int:
+    """`evidence add -`."""
+    root = Path(options.catalog) if options.catalog else find_root(Path.cwd())
+    text = sys.stdin.read(_MAX_LINE + 1) if options.file == "-" else _read(Path(options.file))
+    if len(text) > _MAX_LINE:
+        raise CatalogError("the evidence is larger than 1 MiB")
+    found = [line for line in text.splitlines() if line.lstrip().startswith("{")]
+    if not found:
+        raise CatalogError(
+            "there is no JSON line", hint="pipe the log of a dry run: kubectl logs job/… | … -"
+        )
+    written = 0
+    for line in found:
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise CatalogError(f"a line is no JSON: {error}") from error
+        if not isinstance(value, dict) or value.get("kind") not in ("DryRun", "ExactPlan"):
+            continue
+        path = _add(value, root)
+        sys.stdout.write(f"wrote {shown(path)}\n")
+        written += 1
+    if not written:
+        raise CatalogError("no line is evidence", hint="evidence has kind: DryRun or ExactPlan")
+    return 0
+
+
+def _add(value: dict[str, Any], root: Path) -> Path:
+    entry = _entry(str(value.get("model", "")), root)
+    assert entry.proposal is not None
+    pinned = entry.proposal.requirements.version
+    if value.get("revision") is not None and pinned is not None and value["revision"] != pinned:
+        raise CatalogError(
+            f"this evidence is of revision {str(value['revision'])[:12]}…, {entry.name} pins {pinned[:12]}…",
+            hint="run it again at the pinned revision",
+        )
+    if (
+        entry.facts
+        and entry.facts.config
+        and value.get("configSha256") != exact.config_sha256(entry.facts.config)
+    ):
+        raise CatalogError(f"this evidence is of another configuration than that of {entry.name}")
+    kind = "exact-plan" if value["kind"] == "ExactPlan" else "dry-run"
+    document = parse(yaml_writer.write(value), path="(the evidence)")
+    _, problems = load(document, ExactPlanFile if kind == "exact-plan" else DryRun)
+    if problems:
+        raise CatalogError(f"this is no valid evidence: {problems[0].message}", hint=problems[0].hint)
+    version = re.sub(r"[^0-9a-z.]+", "-", str(value["versions"]["vllm"]).lower())
+    name = f"vllm-{version}-exact.yaml"
+    if kind == "dry-run":
+        size = (value.get("parallelism") or {}).get("tensorParallelSize", 1)
+        name = _file_name(value, int(size))
+    path = entry.folder / "evidence" / name
+    write_evidence(path, value, kind)
+    return path
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return stream.read(_MAX_LINE + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CatalogError(f"cannot read {shown(path)}: {error}") from error
+
+
+# --- arguments -------------------------------------------------------------------------------------------------
+
+
+def add_commands(command: Callable[..., Any]) -> None:
+    """`dry-run` and `evidence`."""
+    dry = command(
+        "dry-run",
+        run_dry_run,
+        "start vLLM with random weights, generate a few tokens, and keep what it measured",
+        "  kaito-catalog dry-run phi-3-mini-4k-instruct\n"
+        "  kaito-catalog dry-run phi-4 --device cuda --gpu-memory-utilization 0.84\n"
+        "  kaito-catalog dry-run phi-4 --serve --format json\n",
+    )
+    dry.add_argument("name", metavar="NAME")
+    dry.add_argument("--weights", choices=("dummy", "real"), default="dummy", help="default: dummy (random)")
+    dry.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default: auto")
+    dry.add_argument(
+        "--serve", action="store_true", help="start the OpenAI server as KAITO does, and chat once"
+    )
+    dry.add_argument(
+        "--scale-down", action="store_true", help="two layers and eight experts; the evidence says so"
+    )
+    dry.add_argument(
+        "--max-model-len", metavar="N", type=int, help="default: the proposal's, at most 2,048 on a CPU"
+    )
+    dry.add_argument("--tensor-parallel-size", metavar="N", type=int)
+    dry.add_argument("--gpu-memory-utilization", metavar="X", type=float)
+    dry.add_argument("--model-dir", metavar="DIR", help="a folder with the model's files, instead of the Hub")
+    dry.add_argument("--time-limit", metavar="S", type=float, default=900.0, help="seconds (default: 900)")
+    dry.add_argument("--vllm-python", metavar="PATH", help="the Python that has vLLM (default: .venv-vllm)")
+    dry.add_argument("--no-write", action="store_true", help="do not write evidence")
+    dry.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+
+    evidence = command(
+        "evidence",
+        run_evidence_add,
+        "take evidence that was made elsewhere, after validating it",
+        "  kubectl logs job/dry-run-phi-4 | kaito-catalog evidence add -\n  kaito-catalog evidence add run.json\n",
+    )
+    evidence.add_argument("action", choices=("add",))
+    evidence.add_argument("file", metavar="FILE", help="JSON lines; - is standard input")

@@ -1,0 +1,115 @@
+"""A model's shape: config.json (or params.json) read once into typed layers, or why it cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kaito_catalog.shape.decoders import ON_EVERY_STAGE, READERS
+from kaito_catalog.shape.fields import NEVER_TIED, Fields, Source, UnreadableError
+from kaito_catalog.shape.model import (
+    Attention,
+    AttentionKind,
+    CompressedAttention,
+    Config,
+    Experts,
+    FeedForward,
+    GatedDeltaNet,
+    Indexer,
+    Json,
+    LatentAttention,
+    Layer,
+    Mamba2,
+    Matrix,
+    Mixer,
+    Mlp,
+    Place,
+    Quantization,
+    Scheme,
+    Shape,
+    Tower,
+    Unsupported,
+)
+from kaito_catalog.shape.params import from_params
+
+__all__ = [
+    "BY_MODEL_TYPE",
+    "NEVER_TIED",
+    "ON_EVERY_STAGE",
+    "READERS",
+    "Attention",
+    "AttentionKind",
+    "CompressedAttention",
+    "Config",
+    "Experts",
+    "FeedForward",
+    "GatedDeltaNet",
+    "Indexer",
+    "Json",
+    "LatentAttention",
+    "Layer",
+    "Mamba2",
+    "Matrix",
+    "Mixer",
+    "Mlp",
+    "Place",
+    "Quantization",
+    "Scheme",
+    "Shape",
+    "Tower",
+    "Unsupported",
+    "read_shape",
+]
+
+BY_MODEL_TYPE = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "granite": "GraniteForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+}
+"""What vLLM takes where config.json names no architecture (transformers' table of causal models)."""
+
+
+def read_shape(config: Config, *, quantization: Config | None = None) -> Shape | Unsupported:
+    """Read a configuration.
+
+    Args:
+        config: config.json, or Mistral's params.json.
+        quantization: hf_quant_config.json, where the quantisation lies beside the configuration.
+
+    Returns:
+        The shape, or why there is none: an architecture nobody here knows, or a field that is missing
+        or impossible, by name. Numbers are never guessed; what a class of transformers documents as
+        its default is taken.
+    """
+    try:
+        return _read_shape(config, quantization)
+    except UnreadableError as error:
+        return Unsupported(error.reason, error.field, _architecture(config))
+
+
+def _architecture(config: Config) -> str | None:
+    names = config.get("architectures")
+    if isinstance(names, list) and names and isinstance(names[0], str):
+        return names[0]
+    return None
+
+
+def _read_shape(config: Config, quantization: Config | None) -> Shape | Unsupported:
+    if "architectures" not in config and "n_layers" in config and "dim" in config:
+        config = from_params(Fields(config))
+    architecture = _architecture(config)
+    if architecture is None:
+        model_type = config.get("model_type")
+        architecture = BY_MODEL_TYPE.get(model_type) if isinstance(model_type, str) else None
+    if architecture is None:
+        return Unsupported("the configuration names no architecture", "architectures")
+    reader = READERS.get(architecture)
+    if reader is None:
+        return Unsupported(f"no plan for the architecture {architecture[:80]}", "architectures", architecture)
+    root = Fields(config)
+    text = root.section("text_config") or root
+    shape = reader(Source(architecture, root, text, quantization))
+    return replace(shape, on_every_stage=ON_EVERY_STAGE.get(architecture, frozenset()))

@@ -1,0 +1,349 @@
+"""A model's shape in types: layers, their attention and feed-forward blocks, towers, quantisation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from typing import TypeAlias
+
+from pydantic import JsonValue
+
+Json: TypeAlias = JsonValue
+Config: TypeAlias = Mapping[str, Json]
+
+MOST_LAYERS = 1_000
+LARGEST_DIMENSION = 2**24
+LONGEST_CONTEXT = 10**9
+
+
+class AttentionKind(Enum):
+    """What a layer keeps of the tokens it has seen."""
+
+    FULL = "full"
+    SLIDING = "sliding"
+    CHUNKED = "chunked"
+    MLA = "mla"
+    STATE = "linear-state"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Softmax attention with a key and a value per KV head and token."""
+
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    v_head_dim: int
+    sliding_window: int | None = None
+    chunk: int | None = None
+    """Tokens of a local chunk (Llama 4)."""
+    qkv_bias: bool = False
+    output_bias: bool = False
+    head_norms: int = 0
+    """Norms over one head's width: 2 where queries and keys are normalised."""
+    flat_norms: bool = False
+    """Queries and keys normalised over all heads at once (MiniMax M2)."""
+    output_gate: bool = False
+    """The query projection also gives a gate of the output (Qwen3-Next)."""
+    sinks: bool = False
+    """One learnt logit per head (gpt-oss)."""
+    shares_cache: bool = False
+    """Reads an earlier layer's cache and has none (Gemma 4, Gemma 3n)."""
+
+    @property
+    def kind(self) -> AttentionKind:
+        """What the layer keeps."""
+        if self.shares_cache:
+            return AttentionKind.NONE
+        if self.sliding_window is not None:
+            return AttentionKind.SLIDING
+        return AttentionKind.CHUNKED if self.chunk is not None else AttentionKind.FULL
+
+
+@dataclass(frozen=True)
+class Indexer:
+    """DeepSeek's sparse attention: picks the tokens to look at, with a small cache of its own."""
+
+    num_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True)
+class LatentAttention:
+    """Multi-head latent attention (MLA): one latent per token, whatever the number of heads."""
+
+    num_attention_heads: int
+    q_lora_rank: int | None
+    kv_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+    indexer: Indexer | None = None
+    sparse: bool = False
+    """Looks only at tokens an indexer picked, its own or an earlier layer's."""
+
+    @property
+    def kind(self) -> AttentionKind:
+        """What the layer keeps."""
+        return AttentionKind.MLA
+
+
+@dataclass(frozen=True)
+class GatedDeltaNet:
+    """Linear attention with a fixed state per sequence (Qwen3-Next, Qwen3.5)."""
+
+    num_key_heads: int
+    num_value_heads: int
+    key_head_dim: int
+    value_head_dim: int
+    conv_kernel: int
+    state_bytes: int
+    """Bytes per element of the recurrent state; the convolution's is of the model's dtype."""
+
+    @property
+    def kind(self) -> AttentionKind:
+        """What the layer keeps."""
+        return AttentionKind.STATE
+
+
+@dataclass(frozen=True)
+class Mamba2:
+    """A Mamba 2 layer (Nemotron-H)."""
+
+    num_heads: int
+    head_dim: int
+    num_groups: int
+    state_size: int
+    conv_kernel: int
+    state_bytes: int
+    bias: bool
+    conv_bias: bool
+
+    @property
+    def kind(self) -> AttentionKind:
+        """What the layer keeps."""
+        return AttentionKind.STATE
+
+
+@dataclass(frozen=True)
+class CompressedAttention:
+    """DeepSeek V4: a short sliding window, and beside it latents of 4 or 128 tokens each."""
+
+    num_attention_heads: int
+    head_dim: int
+    q_lora_rank: int
+    o_lora_rank: int
+    o_groups: int
+    sliding_window: int
+    compress_ratio: int
+    """Tokens per latent: 0 (only the window), 4 or 128."""
+    indexer: Indexer | None
+    """Where the ratio is 4."""
+    hyper_elements: int
+    """fp32 parameters of the layer's hyper-connections."""
+
+    @property
+    def kind(self) -> AttentionKind:
+        """What the layer keeps."""
+        return AttentionKind.MLA
+
+
+Mixer: TypeAlias = Attention | LatentAttention | CompressedAttention | GatedDeltaNet | Mamba2
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """A dense feed-forward block; gated ones have two input matrices."""
+
+    intermediate_size: int
+    gated: bool = True
+    bias: bool = False
+
+
+@dataclass(frozen=True)
+class Experts:
+    """A mixture of experts."""
+
+    num_experts: int
+    num_experts_per_tok: int
+    intermediate_size: int
+    gated: bool = True
+    bias: bool = False
+    router_bias: bool = False
+    router_bytes: int = 0
+    """Bytes per element of the router; 0 is the model's dtype."""
+    correction_bias: bool = False
+    """One fp32 number per expert that balances the routing."""
+    shared: Mlp | None = None
+    shared_gate: bool = False
+    latent_size: int | None = None
+    """Width the experts work in, where it is not hidden_size (Nemotron-H's latent experts)."""
+    dense: Mlp | None = None
+    """A dense block beside the experts (Gemma 4)."""
+    extra_elements: int = 0
+    """Scales and norms of the router, replicated."""
+    table_elements: int = 0
+    """int32 entries of a table that routes by the token's number (DeepSeek V4's first layers)."""
+    scheme: Scheme | None = None
+    """How the experts are quantised where it differs from the rest."""
+
+
+FeedForward: TypeAlias = Mlp | Experts
+
+
+class Scheme(Enum):
+    """How one module's weights are stored on the GPU, as vLLM's linear methods allocate them."""
+
+    FP8_BLOCK = "fp8-block"
+    FP8_TENSOR = "fp8-tensor"
+    EIGHT_BIT_CHANNEL = "8-bit-channel"
+    """fp8 or int8 with a scale per output."""
+    MXFP4_EXPERTS = "mxfp4-experts"
+    """Only the experts are quantised."""
+    NVFP4 = "nvfp4"
+    GROUPED_INT = "grouped-int"
+    """compressed-tensors' pack-quantized: packed integers, a scale per group."""
+    AWQ = "awq"
+    GPTQ = "gptq"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the decoder."""
+
+    mixer: Mixer | None
+    feed_forward: FeedForward | None
+    norm_elements: int
+    unquantized: tuple[str, ...] = ()
+    """Modules of this layer that keep the model's dtype: their names below the layer, `*` allowed."""
+    schemes: tuple[tuple[str, Scheme], ...] = ()
+    """Under mixed quantisation: the modules of this layer that are quantised, and how."""
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, field.name) for field in dataclasses.fields(self)))
+
+    def __hash__(self) -> int:
+        """Made once: a plan looks up each shape and its layers thousands of times."""
+        return self._hash
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A linear layer of a tower: `split` says how tensor parallelism cuts it."""
+
+    inputs: int
+    outputs: int
+    split: str
+    """column, row or none."""
+    bias: bool = True
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Tower:
+    """The encoder of images (or other media) and its projector."""
+
+    kind: str
+    num_heads: int
+    matrices: tuple[Matrix, ...] | None
+    """None: a tower whose size nobody here can compute."""
+    plain_elements: int = 0
+    """Norms, embeddings, convolutions: replicated."""
+    divided: bool = True
+    """Whether tensor parallelism cuts it, so that its heads must be a multiple of the ranks."""
+
+
+class Place(Enum):
+    """Parts that most models have on one pipeline stage, and some on all."""
+
+    EMBEDDING = "embedding"
+    HEAD = "head"
+    NORM = "norm"
+    TOWER = "tower"
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How the weights are stored."""
+
+    method: str
+    """fp8, mxfp4, compressed-tensors, modelopt, awq, gptq …"""
+    scheme: Scheme | None
+    """None where a module has its own (`mixed`), or where nobody here knows the method."""
+    mixed: bool = False
+    bits: int = 8
+    group_size: int | None = None
+    weight_block: tuple[int, int] | None = None
+    scale_bytes: int = 4
+    """Of a block's scale."""
+    static_activations: bool = False
+    ignored: tuple[str, ...] = ()
+    """Modules outside the layers, and regular expressions, that keep the model's dtype."""
+    lm_head: Scheme | None = None
+    """Where the output embedding is quantised."""
+    problem: str | None = None
+    """Why the bytes cannot be computed, where they cannot."""
+    kv_cache_dtype: str | None = None
+    """What the configuration asks of the KV cache where nobody else does."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What memory depends on, as the configuration says."""
+
+    architecture: str
+    hidden_size: int
+    vocab_size: int
+    layers: tuple[Layer, ...]
+    tie_word_embeddings: bool
+    dtype: str
+    quantization: Quantization | None
+    tower: Tower | None
+    max_model_len: int
+    """The longest context vLLM accepts without being told to ignore the model's own limit."""
+    rope_elements: int
+    """Elements of the rotary tables, which vLLM keeps beside the parameters."""
+    final_norm_elements: int
+    embedding_elements: int = 0
+    """Per-layer embeddings and kin, divided like the vocabulary (Gemma 4's small models)."""
+    plain_elements: int = 0
+    """Parameters outside the layers that every rank holds."""
+    lm_head_bias: bool = False
+    on_every_stage: frozenset[Place] = frozenset()
+    """What vLLM builds on every pipeline stage, needed there or not."""
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, field.name) for field in dataclasses.fields(self)))
+
+    def __hash__(self) -> int:
+        """Made once: a plan looks up each shape and its layers thousands of times."""
+        return self._hash
+
+    @property
+    def dtype_bytes(self) -> int:
+        """Bytes per element of what is not quantised."""
+        return 4 if self.dtype == "float32" else 2
+
+    @property
+    def kinds(self) -> dict[AttentionKind, int]:
+        """How many layers there are of each kind."""
+        found: dict[AttentionKind, int] = {}
+        for layer in self.layers:
+            kind = layer.mixer.kind if layer.mixer else AttentionKind.NONE
+            found[kind] = found.get(kind, 0) + 1
+        return found
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """Why there is no shape: what was found, and the field it stands in."""
+
+    reason: str
+    field: str | None = None
+    architecture: str | None = None

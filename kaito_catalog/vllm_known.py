@@ -1,0 +1,88 @@
+"""What a vLLM version knows, from the committed files `data/vllm-<version>.json`: options, architectures, parsers."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+_VERSION = re.compile(r"[0-9]+(\.[0-9]+){1,3}([a-z0-9.+-]{0,20})\Z")
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of `vllm serve`."""
+
+    name: str
+    type: str
+    """`boolean`, `integer`, `number`, `string`, `json`, or two of them with "or"."""
+    choices: tuple[str, ...]
+    negation: str | None
+    takes_several: bool
+
+
+@dataclass(frozen=True)
+class VllmVersion:
+    """The registries and the parser of one version, as `tools/refresh_vllm_data.py` read them."""
+
+    version: str
+    options: Mapping[str, Option]
+    removed_options: Mapping[str, Mapping[str, str]]
+    architectures: frozenset[str]
+    removed_architectures: Mapping[str, str]
+    """Architecture to the last version that had it."""
+    tool_parsers: tuple[str, ...]
+    reasoning_parsers: tuple[str, ...]
+    newer: Mapping[str, Mapping[str, Any]]
+    """What only another version has: version to `options`, `architectures`, `toolParsers`, `reasoningParsers`."""
+
+    def option(self, written: str) -> Option | None:
+        """The option as somebody wrote it: with dashes or underscores, or its negation."""
+        name = written.replace("_", "-")
+        return self.options.get(name) or next((o for o in self.options.values() if o.negation == name), None)
+
+    def nearest_option(self, written: str) -> str | None:
+        """The known option that is spelt most alike."""
+        names = [*self.options, *(o.negation for o in self.options.values() if o.negation)]
+        near = difflib.get_close_matches(written.replace("_", "-"), names, n=1, cutoff=0.6)
+        return near[0] if near else None
+
+    def only_in(self, kind: str, name: str) -> str | None:
+        """The version that has `name`, where this one does not."""
+        return next((version for version, found in self.newer.items() if name in found.get(kind, ())), None)
+
+
+@lru_cache(maxsize=8)
+def known(version: str) -> VllmVersion | None:
+    """What that version knows; None where no file says."""
+    if not _VERSION.match(version):
+        return None
+    path = resources.files("kaito_catalog") / "data" / f"vllm-{version}.json"
+    if not path.is_file():
+        return None
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    options = {
+        name: Option(
+            name,
+            option["type"],
+            tuple(option.get("choices", ())),
+            option.get("negation"),
+            option.get("nargs") in ("+", "*"),
+        )
+        for name, option in value["options"].items()
+    }
+    return VllmVersion(
+        value["vllmVersion"],
+        options,
+        value["removedOptions"],
+        frozenset(value["architectures"]),
+        value["removedArchitectures"],
+        tuple(value["toolParsers"]),
+        tuple(value["reasoningParsers"]),
+        value.get("onlyIn", {}),
+    )
