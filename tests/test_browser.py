@@ -7,15 +7,18 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from browser import CHROMIUM, Page
 
 from kaito_catalog import generate
 from kaito_catalog.catalog import Catalog
+from kaito_catalog.checks.registry import RULES
+from kaito_catalog.reports.explain import rule_markdown
 from kaito_catalog.site import build
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,13 +40,19 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def site(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the real catalog's site."""
+def folder(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real catalog's site on disk."""
     output = tmp_path_factory.mktemp("output")
-    made = generate.build(catalog, hand_written=generate.read_pages(ROOT / "docs"), checks=CHECKS)
+    made = generate.build(catalog, hand_written=generate.read_pages(ROOT / "docs"), checks=CHECKS_PAGE)
     generate.write(output, made.files)
     build.build_site(ROOT / "mkdocs.yml", output)
-    handler = functools.partial(Quiet, directory=str(output / build.SITE))
+    return output / build.SITE
+
+
+@pytest.fixture(scope="module")
+def site(folder: Path) -> Iterator[str]:
+    """The address of the site."""
+    handler = functools.partial(Quiet, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
@@ -51,7 +60,7 @@ def site(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     server.server_close()
 
 
-CHECKS = [("STO001", "Storage", "Storage is claimed.")]
+CHECKS_PAGE = [(found.code, found.title, rule_markdown(found)) for found in RULES]
 
 
 @pytest.fixture(scope="module")
@@ -258,3 +267,66 @@ def test_text_stands_out_from_what_is_behind_it(page: Page, site: str, path: str
     page.open(site + path)
     assert page.run("document.body.dataset.mdColorScheme") == ("slate" if scheme == "dark" else "default")
     assert page.run(CONTRAST) == []
+
+
+class Links(HTMLParser):
+    """The addresses that a page names, its anchors, and elements that were closed out of order."""
+
+    VOID = frozenset(
+        ["area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "track", "wbr"]
+    )
+    OPTIONAL = frozenset(["p", "li", "option", "dt", "dd"])
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.targets: set[str] = set()
+        self.ids: set[str] = set()
+        self.open: list[str] = []
+        self.faults: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.ids |= {value for name in ("id", "name") if (value := found.get(name))}
+        self.targets |= {value for name in ("href", "src") if (value := found.get(name))}
+        if tag not in self.VOID and not self.in_svg:
+            self.open.append(tag)
+
+    @property
+    def in_svg(self) -> bool:
+        return "svg" in self.open and self.open[-1] == "svg"
+
+    def handle_endtag(self, tag: str) -> None:
+        # Python-Markdown's tabs write </input>, which browsers drop.
+        if (self.in_svg and tag != "svg") or tag in self.VOID:
+            return
+        while self.open and self.open[-1] != tag and self.open[-1] in self.OPTIONAL:
+            self.open.pop()
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"</{tag}> at {self.getpos()}")
+
+
+def test_every_link_inside_the_site_leads_somewhere_and_every_element_is_closed(folder: Path) -> None:
+    pages = {path: Links(path.read_text(encoding="utf-8")) for path in folder.rglob("*.html")}
+    wrong = [f"{path.relative_to(folder)}: {fault}" for path, page in pages.items() for fault in page.faults]
+    for path, page in pages.items():
+        if path.name == "404.html":
+            continue
+        for target in page.targets:
+            parts = urlsplit(target)
+            if parts.scheme or parts.netloc:
+                continue
+            found = path if not parts.path else (path.parent / unquote(parts.path))
+            found = found / "index.html" if found.is_dir() else found
+            found = found.resolve()
+            if not found.is_file():
+                wrong.append(f"{path.relative_to(folder)}: {target}")
+            # What follows the calculator's # is a model, no place on the page.
+            elif found in pages and found.parent.name != "calculator":
+                wrong += [
+                    f"{path.relative_to(folder)}: {target}"
+                    for anchor in filter(None, [unquote(parts.fragment)])
+                    if anchor not in pages[found].ids
+                ]
+    assert wrong == []
