@@ -18,7 +18,7 @@ from kaito_catalog.site.pages import Finding, ModelPage
 TREES = ("kaito", "presets", "site-src")
 """The folders of the output; each is swapped in as a whole, and what it held before is gone."""
 
-ASSETS = ("catalog.css", "catalog.js", "plan.js", "calculator.js")
+ASSETS = ("catalog.css", "catalog.js", "plan.js", "calculator.js", "site.js")
 
 _HAND_WRITTEN = (".md", ".css", ".svg", ".txt", ".json")
 

@@ -44,7 +44,7 @@ def _kind(name: str, value: Mapping[str, Any]) -> str:
     for part, definition in value.get("definitions", {}).items():
         if "properties" in definition:
             lines += ["", f"### {part} {{ #{_anchor(name, part)} }}", "", _words(definition), ""]
-            lines.append(_table(name, part, definition))
+            lines.append(_table(name, f"{name}: {part}", definition))
     return "\n".join(lines) + "\n"
 
 
