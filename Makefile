@@ -40,11 +40,12 @@ test: $(STAMP) ## run every test (sets up .venv-vllm as well, where it can)
 	@$(BIN)/python tools/setup_vllm.py || echo "without vLLM: the tests that need it are skipped" >&2
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-lint: $(STAMP) ## ruff and mypy over package, tests and tools
+lint: $(STAMP) ## ruff, mypy, schemas up to date, workflows (zizmor; actionlint where installed)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/python -m mypy
 	@$(BIN)/kaito-catalog schema --check
+	@$(BIN)/python -m tools.lint_workflows
 
 format: $(STAMP) ## lay out the code
 	@$(BIN)/ruff format .

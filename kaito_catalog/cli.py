@@ -13,7 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from kaito_catalog import __version__, cli_hub, cli_vllm, exact, files, generate, planning, yaml_writer
+from kaito_catalog import (
+    __version__,
+    changes,
+    cli_hub,
+    cli_vllm,
+    diff,
+    exact,
+    files,
+    fix,
+    generate,
+    planning,
+    yaml_writer,
+)
 from kaito_catalog.catalog import (
     FACTS,
     PROPOSAL,
@@ -36,6 +48,7 @@ from kaito_catalog.formats.policy import Profile
 from kaito_catalog.kaito.markdown_reader import IMPORT_CODES, read_proposals
 from kaito_catalog.reports import RENDERERS
 from kaito_catalog.reports.explain import explain_text, import_code_text, list_text, rule_markdown
+from kaito_catalog.reports.github import step_summary
 from kaito_catalog.reports.json import diagnostic_value
 from kaito_catalog.reports.plan import instance_types_text, plan_text
 from kaito_catalog.reports.style import wants_color
@@ -145,8 +158,13 @@ def _documents(entries: Sequence[Entry]) -> dict[str, Document]:
 def run_check(options: argparse.Namespace) -> int:
     """`check`."""
     root = _root(options)
-    catalog = read_catalog(root, _selection(options.paths, root))
-    if not catalog.entries:
+    folders = _selection(options.paths, root)
+    if options.changed_since:
+        folders = changes.only_changed(root, options.changed_since, folders)
+    if options.fix:
+        folders = _fix(root, folders)
+    catalog = read_catalog(root, folders)
+    if not catalog.entries and not options.changed_since:
         raise CatalogError(f"no model in {shown(root / 'models')}")
     select, ignore = _codes(options.select), _codes(options.ignore)
     checks = selected(select, ignore)
@@ -163,7 +181,38 @@ def run_check(options: argparse.Namespace) -> int:
         _emit(text(report, sources, color=wants_color(sys.stdout), verbose=options.verbose))
     else:
         _emit(RENDERERS[options.format](report, sources))
+    if options.format == "github" and os.environ.get("GITHUB_STEP_SUMMARY"):
+        _append(Path(os.environ["GITHUB_STEP_SUMMARY"]), step_summary(report))
     return FAILED if report.failed else OK
+
+
+def _fix(root: Path, folders: list[Path] | None) -> list[Path] | None:
+    """Mend what is mechanical, show it on stderr, and say where the folders are now."""
+    results = [
+        fix.fix_folder(entry.folder, read_shared(root).policy)
+        for entry in read_catalog(root, folders).entries
+    ]
+    for result in results:
+        for reason in result.reasons:
+            say(f"fixed: {reason}")
+        if result.diff:
+            say(result.diff.rstrip("\n"))
+    return None if folders is None else [result.folder for result in results]
+
+
+def _append(path: Path, content: str) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(content)
+    except OSError as error:
+        raise CatalogError(f"cannot write the step summary: {error.strerror or error}") from error
+
+
+def run_diff(options: argparse.Namespace) -> int:
+    """`diff`."""
+    root = _root(options)
+    _emit(diff.diff_text(root, options.revision))
+    return OK
 
 
 _TOOLS = cli_hub.Tools(_root, _selection, _profile, say)
@@ -492,6 +541,10 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--ignore", action="append", default=[], metavar="CODES", help="not these codes or families"
     )
+    check.add_argument(
+        "--changed-since", metavar="REV", help="only models whose folder changed; all when shared files did"
+    )
+    check.add_argument("--fix", action="store_true", help="mend what is mechanical first, and show it")
     check.add_argument("--require-all", action="store_true", help="a check that cannot be made is an error")
     check.add_argument(
         "--profile", metavar="NAME", help="KAITO release of policy.yaml (default: its `profile`)"
@@ -501,6 +554,14 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("--online", action="store_true", help="compare the recorded facts with the Hub now")
 
     cli_hub.add_commands(command, _TOOLS)
+
+    differ = command(
+        "diff",
+        run_diff,
+        "say what a change means for what is served (Markdown)",
+        "  kaito-catalog diff origin/main\n  kaito-catalog diff HEAD~1\n",
+    )
+    differ.add_argument("revision", metavar="REV", help="compare the files here with that commit's")
 
     importer = command(
         "import",

@@ -12,7 +12,7 @@ import pytest
 
 from kaito_catalog import cli
 
-COMMANDS = ("check", "import", "plan", "generate", "schema", "explain")
+COMMANDS = ("check", "diff", "import", "plan", "generate", "schema", "explain")
 
 
 @pytest.fixture

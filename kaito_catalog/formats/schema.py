@@ -11,6 +11,7 @@ from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.hardware import Gpus, InstanceTypes
 from kaito_catalog.formats.policy import Policy
 from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.formats.report import CheckReport
 
 FILE_KINDS: dict[str, type[Model]] = {
     "proposal": Proposal,
@@ -20,6 +21,7 @@ FILE_KINDS: dict[str, type[Model]] = {
     "gpus": Gpus,
     "instance-types": InstanceTypes,
     "policy": Policy,
+    "report": CheckReport,
 }
 """The name of each schema file, and its model."""
 

@@ -6,6 +6,7 @@ from collections import Counter
 
 from kaito_catalog.checks.engine import Report
 from kaito_catalog.diagnostics import Diagnostic, Severity
+from kaito_catalog.reports.markdown import escape
 from kaito_catalog.reports.summary import claims_line, findings_line
 
 MAX_PER_KIND = 10
@@ -14,15 +15,40 @@ MAX_PER_KIND = 10
 _COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
 
 
+SUMMARY_BYTES = 2**20
+"""GitHub refuses a larger step summary."""
+
+
+def _split(report: Report, severity: Severity) -> tuple[list[Diagnostic], list[Diagnostic]]:
+    """The findings of a severity that get an annotation, and the rest."""
+    found = [d for d in report.diagnostics if d.waived is None and d.severity is severity]
+    count = len(found) if len(found) <= MAX_PER_KIND else MAX_PER_KIND - 1
+    return found[:count], found[count:]
+
+
+def step_summary(report: Report, *, limit_bytes: int = SUMMARY_BYTES) -> str:
+    """Markdown for the step's page: the verdict, and the findings that got no annotation."""
+    text = f"{escape(findings_line(report))}\n\n{escape(claims_line(report))}\n"
+    rest = [d for severity in _COMMANDS for d in _split(report, severity)[1]]
+    if rest:
+        text += "\n| place | code | finding |\n|---|---|---|\n"
+    size = len(text.encode()) + 200
+    for number, found in enumerate(rest):
+        hint = f"<br>hint: {escape(found.hint)}" if found.hint else ""
+        row = f"| {escape(str(found.place))} | {found.severity.value} {found.code} | {escape(found.message)}{hint} |\n"
+        size += len(row.encode())
+        if size > limit_bytes:
+            return text + f"\nand {len(rest) - number} more than fit here\n"
+        text += row
+    return text
+
+
 def github(report: Report) -> str:
     """At most ten annotations of a kind, worst first; the last says how many more there are."""
     lines: list[str] = []
-    found = [d for d in report.diagnostics if d.waived is None]
     for severity, command in _COMMANDS.items():
-        of_kind = [d for d in found if d.severity is severity]
-        shown = of_kind if len(of_kind) <= MAX_PER_KIND else of_kind[: MAX_PER_KIND - 1]
+        shown, rest = _split(report, severity)
         lines.extend(_annotation(d) for d in shown)
-        rest = of_kind[len(shown) :]
         if rest:
             codes = ", ".join(
                 f"{code} × {count}" for code, count in sorted(Counter(d.code for d in rest).items())

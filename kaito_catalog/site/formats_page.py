@@ -20,8 +20,9 @@ PLACES = {
     "gpus": "catalog/gpus.yaml",
     "instance-types": "catalog/instance-types.yaml",
     "policy": "catalog/policy.yaml",
+    "report": "kaito-catalog check --format json",
 }
-"""Where files of each kind lie."""
+"""Where files of each kind lie, or the command that prints them."""
 
 
 def page() -> str:
@@ -38,8 +39,10 @@ def page() -> str:
 
 
 def _kind(name: str, value: Mapping[str, Any]) -> str:
-    lines = [f"## {PLACES[name].rpartition('/')[2] if '*' not in PLACES[name] else name} {{ #{name} }}", ""]
-    lines += [f"`{PLACES[name]}`, schema `schema/{name}.schema.json`.", "", _words(value), ""]
+    place = PLACES[name]
+    is_one_file = place.endswith(".yaml") and "*" not in place
+    lines = [f"## {place.rpartition('/')[2] if is_one_file else name} {{ #{name} }}", ""]
+    lines += [f"`{place}`, schema `schema/{name}.schema.json`.", "", _words(value), ""]
     lines.append(_table(name, name, value))
     for part, definition in value.get("definitions", {}).items():
         if "properties" in definition:

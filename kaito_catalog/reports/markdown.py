@@ -1,0 +1,102 @@
+"""A pull-request comment that is updated in place: the verdict first, then the claims, details folded."""
+
+from __future__ import annotations
+
+import re
+
+from kaito_catalog.checks.engine import ClaimState, EntryReport, Report
+from kaito_catalog.diagnostics import Diagnostic
+from kaito_catalog.reports.summary import claims_line, findings_line, plural
+from kaito_catalog.reports.text import Sources
+
+MARKER = "<!-- kaito-catalog check -->"
+"""The first line, by which the workflow finds the comment to update."""
+MAX_CHARACTERS = 60_000
+"""GitHub refuses comments from 65,536 characters on."""
+
+_SPECIAL = re.compile(r"[&<>|`*_~\[\]()#@\\!:$\"]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_MARKS = {"proven": "✅", "transcribed": "📄", "wrong": "❌", "unknown": "❔"}
+_SHORT = {
+    "summary.license.id": "licence",
+    "requirements.type": "type",
+    "requirements.version": "version",
+    "requirements.storageSize": "storage",
+    "requirements.gpuCount": "GPUs",
+    "requirements.totalGPUMemory": "total memory",
+    "requirements.perGPUMemory": "per GPU",
+    "requirements.contextLength": "context",
+}
+
+
+def escape(text: str) -> str:
+    """`text` as it is: no markup, link, mention or table cell of it takes effect on GitHub."""
+    flat = _CONTROL.sub(" ", text)
+    # GitHub links bare addresses on its own; without ':' and 'www.' it does not see one.
+    return _SPECIAL.sub(lambda m: f"&#{ord(m[0])};", flat).replace("www.", "www&#46;")
+
+
+def markdown(report: Report, sources: Sources) -> str:
+    """The comment."""
+    verdict = "❌ **Not yet**" if report.failed else "✅ **Ready**"
+    parts = [MARKER, f"{verdict} — {findings_line(report)}", claims_line(report)]
+    if report.entries:
+        parts.append(_claims_table(report))
+    text = "\n\n".join(parts) + "\n"
+    rows = [_finding(d) for d in report.diagnostics if d.waived is None]
+    waived = [_finding(d) for d in report.diagnostics if d.waived is not None]
+    skipped = [f"- `{s.code}` {escape(s.model)}: {escape(s.reason)}" for s in report.skips]
+    text = _cut(text)
+    for title, lines, opened in (
+        (plural(len(rows), "finding"), rows, report.failed),
+        (f"{len(waived)} waived", waived, False),
+        (f"{plural(len(skipped), 'check')} skipped", skipped, False),
+    ):
+        if lines:
+            text += _folded(title, lines, MAX_CHARACTERS - len(text), opened=opened)
+    return text
+
+
+def _cut(text: str) -> str:
+    if len(text) <= MAX_CHARACTERS - 5_000:
+        return text
+    kept = text[: MAX_CHARACTERS - 5_000].rpartition("\n")[0]
+    return kept + "\n\nThe table is longer than a comment may be; `check` shows the rest.\n"
+
+
+def _claims_table(report: Report) -> str:
+    head = "| model | " + " | ".join(_SHORT.values()) + " |\n|---|" + "---|" * len(_SHORT)
+    key = ", ".join(f"{_MARKS[state.value]} {state.value}" for state in ClaimState)
+    return "\n".join([head, *(_claims_row(entry) for entry in report.entries)]) + f"\n\n{key}"
+
+
+def _claims_row(entry: EntryReport) -> str:
+    states = {str(claim): state.value for claim, state in entry.claims.items()}
+    cells = [f"{_MARKS[states[c]]} {states[c]}" if c in states else "❔ not read" for c in _SHORT]
+    return f"| {escape(entry.name)} | " + " | ".join(cells) + " |"
+
+
+def _finding(diagnostic: Diagnostic) -> str:
+    line = (
+        f"- **{diagnostic.severity.value}** `{diagnostic.code}` {escape(str(diagnostic.place))}: "
+        f"{escape(diagnostic.message)}"
+    )
+    if diagnostic.hint:
+        line += f"<br>hint: {escape(diagnostic.hint)}"
+    if diagnostic.waived:
+        line += f"<br>waived: {escape(diagnostic.waived)}"
+    return line
+
+
+def _folded(title: str, lines: list[str], room: int, *, opened: bool) -> str:
+    start = f"\n<details{' open' if opened else ''}><summary>{escape(title)}</summary>\n\n"
+    kept: list[str] = []
+    left = room - len(start) - 200
+    for line in lines:
+        left -= len(line) + 1
+        if left < 0:
+            break
+        kept.append(line)
+    if len(kept) < len(lines):
+        kept.append(f"- … and {len(lines) - len(kept)} more: `kaito-catalog check` shows all")
+    return start + "\n".join(kept) + "\n\n</details>\n"
