@@ -55,6 +55,7 @@ from kaito_catalog.reports.plan import instance_types_text, plan_text
 from kaito_catalog.reports.style import wants_color
 from kaito_catalog.reports.summary import plural
 from kaito_catalog.reports.text import diagnostic_text, text
+from kaito_catalog.site import api_schema
 from kaito_catalog.site import build as site
 from kaito_catalog.source import Document
 
@@ -441,7 +442,7 @@ def _compare_with_kaito(catalog: Catalog, path: Path, format_: str) -> int:
 def run_schema(options: argparse.Namespace) -> int:
     """`schema`."""
     root = Path(options.output) if options.output else _root(options).parent / "schema"
-    wanted = schema.files()
+    wanted = {**schema.files(), **api_schema.files()}
     if options.check:
         changed = files.differences(root, wanted)
         for name, how in changed:

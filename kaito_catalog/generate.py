@@ -13,11 +13,13 @@ from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.kaito import batching, manifests, markdown_writer, model_catalog
 from kaito_catalog.kaito.model_catalog import LeftOut
-from kaito_catalog.site import api, figures, pages
+from kaito_catalog.site import api, api_schema, coefficients, figures, formats_page, hardware, pages
 from kaito_catalog.site.pages import Finding, ModelPage
 
 TREES = ("kaito", "presets", "site-src")
 """The folders of the output; each is swapped in as a whole, and what it held before is gone."""
+
+ASSETS = ("catalog.css", "catalog.js", "plan.js", "calculator.js", "site.js")
 
 _HAND_WRITTEN = (".md", ".css", ".svg", ".txt", ".json")
 
@@ -93,8 +95,27 @@ def build(
 
     _add(result, "site-src/index.md", pages.index_page(models, catalog))
     _add(result, "site-src/checks.md", pages.checks_page(checks))
+    _add(result, "site-src/formats.md", formats_page.page())
+    for name, text in api_schema.files().items():
+        _add(result, f"site-src/api/v1/{name}", text)
     _add(result, "site-src/api/v1/index.json", api.index(models, catalog))
-    _add(result, "site-src/assets/catalog.css", _asset("catalog.css"))
+    by_hardware = hardware.tables(models, catalog)
+    known = {table.name for table in by_hardware}
+    _add(
+        result,
+        "site-src/hardware.md",
+        pages.hardware_page(catalog, by_hardware, hardware.COUNTS, known),
+    )
+    _add(
+        result,
+        "site-src/calculator.md",
+        pages.calculator_page(catalog, sorted(coefficients.DENSE_FAMILIES)),
+    )
+    shipped = coefficients.data(models, catalog)
+    _add(result, "site-src/api/v1/plan-data.json", coefficients.text(shipped))
+    _add(result, "site-src/assets/plan-data.js", coefficients.script(shipped))
+    for name in ASSETS:
+        _add(result, f"site-src/assets/{name}", _asset(name))
     for name, text in (hand_written or {}).items():
         _add(result, f"site-src/{name}", text)
     return Generated(dict(sorted(result.items())), tuple(sorted(gaps, key=lambda g: (g.name, g.what))))

@@ -155,6 +155,7 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+@lru_cache(maxsize=64)
 def version_tuple(version: str) -> tuple[int, int, int]:
     """`0.25.1` as (0, 25, 1); letters after the digits of a part are left out, missing parts are 0."""
     numbers: list[int] = []

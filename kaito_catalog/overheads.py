@@ -224,3 +224,24 @@ def expected_error(
     if has_tower:
         share += known["encoder"]
     return int(share * memory_bytes) + int(size)
+
+
+def dense_constants(vllm_version: str) -> dict[str, Any]:
+    """The constants that the plan of a dense model without a tower takes for that version, by name."""
+    known, version = constants(), version_tuple(vllm_version)
+    activation, graphs = known["activation"], known["cudaGraphs"]
+    reserved = version >= version_tuple(graphs["reservedFrom"])
+    return {
+        "activationFixed": _by_version(activation["fixed"], version),
+        "samplerBytesPerLogit": _by_version(activation["samplerBytesPerLogit"], version),
+        "hiddenStates": activation["hiddenStates"],
+        "forwardHiddenStates": activation["forwardHiddenStates"],
+        "nonTorch": [
+            int(_by_version(known["nonTorch"], version, tensorParallel=several)) for several in (False, True)
+        ],
+        "cudaGraphs": {
+            "fixed": graphs["fixed"] if reserved else 0,
+            "perLayer": graphs["perLayer"] if reserved else 0,
+            "fullCaptureSize": graphs["fullCaptureSize"],
+        },
+    }

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 from kaito_catalog.catalog import Shared
@@ -171,6 +172,7 @@ def facts_shape(facts: ModelFacts) -> Shape | Unsupported:
     return read_shape(facts.config)
 
 
+@lru_cache(maxsize=4096)
 def illegal_tensor_parallel(shape: Shape, size: int, *, enable_expert_parallel: bool = False) -> str | None:
     """Why vLLM would refuse `tensor_parallel_size`, in words; None where it would not."""
     if size < 1:

@@ -16,15 +16,17 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 from kaito_catalog import generate
-from kaito_catalog.catalog import Entry
+from kaito_catalog.catalog import Entry, Evidence
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity, Skipped
 from kaito_catalog.errors import CatalogError
+from kaito_catalog.formats.evidence import DryRun
 from kaito_catalog.formats.hardware import InstanceType
 from kaito_catalog.kaito import manifests
 from kaito_catalog.plan import Fit
 from kaito_catalog.site import api, build, chart, figures, pages, text
 from kaito_catalog.site.figures import ChartPoint, Figures, InstanceRow, MemoryChart, chart_lengths
 from kaito_catalog.site.pages import ModelPage
+from kaito_catalog.source import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 131072
@@ -310,6 +312,62 @@ def test_a_page_without_a_plan_says_so_by_name() -> None:
     shown = render(page(figures=Figures(unknown="StrangeForCausalLM is no architecture the plan knows")))
     assert "Unknown: StrangeForCausalLM is no architecture the plan knows." in shown
     assert "<svg" not in shown
+
+
+def test_the_fit_matrix_says_at_which_context_what_fits_and_what_limits_it() -> None:
+    made = figures.plan_figures(entry(proposal(), facts()), catalog().shared)
+    assert made.contexts == (4096, 8192, 16384, 32768, 65536, LIMIT)
+    assert [cell.fits for cell in made.matrix[0].cells] == [Fit.YES] * 6
+    assert {cell.limited_by for row in made.matrix[1:] for cell in row.cells} == {"weights"}
+    shown = html(render(page(figures=made)))
+    assert {"128k", "4k"} <= set(shown.words)
+
+
+def test_the_fit_matrix_agrees_with_the_table_of_instance_types() -> None:
+    made = figures.plan_figures(entry(small_proposal(), small_facts()), catalog().shared)
+    assert made.max_model_len is not None
+    column = made.contexts.index(made.max_model_len)
+    of = {name: row.cells[column].fits for row in made.matrix for name in row.names}
+    assert of == {row.name: row.fits for row in made.rows}
+
+
+@pytest.mark.parametrize(
+    ("limit", "asked", "expected"),
+    [
+        (131072, 16384, (4096, 8192, 16384, 32768, 65536, 131072)),
+        (2048, 2048, (2048,)),
+        (4096, 5000, (4096,)),
+        (10**6, 1000, (1000, 16384, 32768, 65536, 131072, 262144, 524288, 10**6)),
+    ],
+)
+def test_a_matrix_has_at_most_eight_contexts(limit: int, asked: int, expected: tuple[int, ...]) -> None:
+    assert figures.matrix_lengths(limit, asked) == expected
+
+
+def test_evidence_stands_beside_the_claim_with_its_date() -> None:
+    record = DryRun.model_validate(
+        {
+            "apiVersion": "catalog.kaito.sh/v1alpha1",
+            "kind": "DryRun",
+            "model": "meta-llama/Llama-3.3-70B-Instruct",
+            "configSha256": "0" * 64,
+            "versions": {"vllm": "0.25.1"},
+            "device": "cuda",
+            "gpu": {"name": "NVIDIA H100 80GB", "count": 4},
+            "parallelism": {"tensorParallelSize": 4},
+            "command": ["vllm", "serve"],
+            "weights": "real",
+            "outcome": "served",
+            "ranks": [{"rank": 0, "weightsBytes": 33 * GIB}],
+            "kvCacheTokens": 300000,
+            "recordedAt": "2026-11-20",
+        }
+    )
+    seen = pages.evidence(entry(proposal(), facts(), (Evidence(parse("{}", path="x"), record),)))
+    source = "dry run, vLLM 0.25.1, 2026-11-20"
+    assert seen["GPUs"] == ("served on 4 × NVIDIA H100 80GB", source)
+    assert seen["Weights on each GPU"] == ("33.0 GiB with TP 4", source)
+    assert seen["Context"] == ("300,000 tokens of KV cache", source)
 
 
 def test_claims_stand_beside_facts_with_their_source() -> None:

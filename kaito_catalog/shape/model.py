@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import TypeAlias
 
 from pydantic import JsonValue
@@ -221,6 +223,14 @@ class Layer:
     schemes: tuple[tuple[str, Scheme], ...] = ()
     """Under mixed quantisation: the modules of this layer that are quantised, and how."""
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, field.name) for field in dataclasses.fields(self)))
+
+    def __hash__(self) -> int:
+        """Made once: a plan looks up each shape and its layers thousands of times."""
+        return self._hash
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -306,6 +316,14 @@ class Shape:
     lm_head_bias: bool = False
     on_every_stage: frozenset[Place] = frozenset()
     """What vLLM builds on every pipeline stage, needed there or not."""
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, field.name) for field in dataclasses.fields(self)))
+
+    def __hash__(self) -> int:
+        """Made once: a plan looks up each shape and its layers thousands of times."""
+        return self._hash
 
     @property
     def dtype_bytes(self) -> int:

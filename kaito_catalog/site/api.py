@@ -112,6 +112,20 @@ def plan(figures: Figures) -> dict[str, Any] | None:
         if figures.recommended
         else None,
         "instanceTypes": [_row(row) for row in figures.rows],
+        "matrix": {
+            "contexts": list(figures.contexts),
+            "rows": [
+                {
+                    "instanceTypes": list(row.names),
+                    "gpu": row.gpu,
+                    "gpuCount": row.gpu_count,
+                    "parallelism": row.parallelism,
+                    "fits": [cell.fits.value for cell in row.cells],
+                    "limitedBy": [cell.limited_by for cell in row.cells],
+                }
+                for row in figures.matrix
+            ],
+        },
         "memory": _chart(figures.chart) if figures.chart else None,
     }
 

@@ -75,6 +75,30 @@ class MemoryChart:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """The verdict at one context, and the term that decides it."""
+
+    fits: Fit
+    limited_by: str | None = None
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    """Instance types with the same GPUs, at the contexts of `Figures.contexts`."""
+
+    names: tuple[str, ...]
+    gpu: str
+    gpu_count: int
+    parallelism: str | None
+    cells: tuple[Cell, ...]
+
+    @property
+    def ever_fits(self) -> bool:
+        """Whether any context fits, be it tightly."""
+        return any(cell.fits in (Fit.YES, Fit.TIGHT) for cell in self.cells)
+
+
+@dataclass(frozen=True)
 class Figures:
     """Everything planned about a model; `unknown` says why there is no plan."""
 
@@ -84,6 +108,9 @@ class Figures:
     options: tuple[str, ...] = ()
     """The proposal's own options that the plan took: `gpu-memory-utilization 0.95`."""
     rows: tuple[InstanceRow, ...] = ()
+    contexts: tuple[int, ...] = ()
+    """The columns of `matrix`."""
+    matrix: tuple[MatrixRow, ...] = ()
     chart: MemoryChart | None = None
     vllm_version: str | None = None
     profile: str | None = None
@@ -133,8 +160,11 @@ def plan_figures(entry: Entry, shared: Shared) -> Figures:
     if all(item.plan.fits is Fit.UNKNOWN for item in plans):
         words = "; ".join(sorted(reason for reason in reasons if reason))
         return Figures(unknown=words or "no instance type is known")
+    contexts = matrix_lengths(shape.max_model_len, asked)
     return Figures(
         max_model_len=asked,
+        contexts=contexts,
+        matrix=_matrix(shape, stored, plans, contexts),
         is_claimed=claimed is not None,
         rows=tuple(_row(item) for item in plans),
         options=tuple(f"{name} {value}" for name, value in options.items()),
@@ -144,6 +174,51 @@ def plan_figures(entry: Entry, shared: Shared) -> Figures:
         recommended=recommend(plans, max_model_len=asked),
         recommended_by_cloud=by_cloud(plans, max_model_len=asked),
     )
+
+
+def matrix_lengths(limit: int, asked: int, *, most: int = 8) -> tuple[int, ...]:
+    """The contexts of the fit matrix: powers of two from 4,096 on, the one asked for, the model's limit."""
+    powers = [2**n for n in range(12, 31) if 2**n < limit]
+    fixed = {asked, limit} if asked <= limit else {limit}
+    spare = most - len(fixed)
+    return tuple(sorted(fixed | set([p for p in powers if p not in fixed][-spare:])))
+
+
+def _matrix(
+    shape: Shape, stored: StoredSize | None, plans: Sequence[InstanceTypePlan], contexts: Sequence[int]
+) -> tuple[MatrixRow, ...]:
+    """A row for each choice of GPUs, in the order of `plans`; instance types that differ otherwise share it."""
+    names: dict[tuple[str, int, int], list[str]] = {}
+    first: dict[tuple[str, int, int], InstanceTypePlan] = {}
+    for item in plans:
+        kind = item.instance_type
+        key = (kind.gpu, kind.gpu_count, item.plan.parallelism.tensor_parallel_size)
+        names.setdefault(key, []).append(kind.name)
+        first.setdefault(key, item)
+    return tuple(
+        MatrixRow(
+            names=tuple(names[key]),
+            gpu=item.plan.gpu.name or key[0],
+            gpu_count=key[1],
+            parallelism=_parallelism(item.plan),
+            cells=tuple(_cell(shape, stored, item.plan, tokens) for tokens in contexts),
+        )
+        for key, item in first.items()
+    )
+
+
+def _cell(shape: Shape, stored: StoredSize | None, plan: Plan, tokens: int) -> Cell:
+    if plan.per_gpu is None:
+        return Cell(plan.fits, plan.limited_by)
+    at = make_plan(
+        shape,
+        stored=stored,
+        gpu=plan.gpu,
+        parallelism=plan.parallelism,
+        settings=replace(plan.settings, max_model_len=tokens),
+        vllm_version=plan.vllm_version,
+    )
+    return Cell(at.fits, at.limited_by)
 
 
 def _options(runtime: Runtime | None) -> dict[str, str | int | float | bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -15,7 +15,7 @@ from markupsafe import Markup
 from kaito_catalog.catalog import Catalog, Entry
 from kaito_catalog.diagnostics import Diagnostic, Skipped
 from kaito_catalog.formats.base import is_missing
-from kaito_catalog.formats.evidence import DryRun
+from kaito_catalog.formats.evidence import DryRun, ExactPlan
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.policy import Policy
 from kaito_catalog.formats.proposal import Proposal, known_count, known_size
@@ -30,6 +30,7 @@ from kaito_catalog.site.text import escape, fenced, line, link, prose, words
 Finding = Diagnostic | Skipped
 
 VERDICTS = {Fit.YES: "fits", Fit.TIGHT: "tight", Fit.NO: "does not fit", Fit.UNKNOWN: "unknown"}
+SHORT_VERDICTS = {**VERDICTS, Fit.NO: "no"}
 LIMITS = {
     "kvCache": "KV cache",
     "maxModelLen": "the model's own limit",
@@ -89,6 +90,8 @@ class Claim:
     claimed: Markup
     known: Markup
     source: str
+    evidence: Markup
+    evidence_source: str
 
 
 def proof(entry: Entry) -> Proof:
@@ -150,6 +153,7 @@ def claims(page: ModelPage, policy: Policy) -> tuple[Claim, ...]:
             gib(smallest.needed_bytes) + " needed" if smallest and smallest.needed_bytes else None,
             plan,
         ),
+        ("Weights on each GPU", None, weights_each(page), plan),
         (
             "Context",
             tokens(known_count(wanted.context_length)),
@@ -159,11 +163,63 @@ def claims(page: ModelPage, policy: Policy) -> tuple[Claim, ...]:
         ("Runtime", ", ".join(r.name for r in page.proposal.runtimes or ()), None, ""),
         ("Gated", None, GATED.get(facts.gated or "") if facts else None, source),
     ]
+    seen = evidence(page.entry)
     return tuple(
-        Claim(name, cell(claimed), cell(known), where if known is not None else "")
+        Claim(
+            name,
+            cell(claimed),
+            cell(known),
+            where if known is not None else "",
+            *((cell(seen[name][0]), seen[name][1]) if name in seen else (cell(None), "")),
+        )
         for name, claimed, known, where in rows
-        if not (is_missing(claimed) and known is None)
+        if not (is_missing(claimed) and known is None and name not in seen)
     )
+
+
+def weights_each(page: ModelPage) -> str | None:
+    """The weights on each GPU of the instance type that the chart is about."""
+    chart = page.figures.chart
+    return f"{gib(chart.weights_bytes)} with {chart.parallelism}" if chart else None
+
+
+def evidence(entry: Entry) -> dict[str, tuple[str, str]]:
+    """What the newest evidence says of each figure, and where it is from: `dry run, vLLM 0.25.1, 2026-11-01`."""
+    found: dict[str, tuple[str, str]] = {}
+    for record in sorted((e.record for e in entry.evidence), key=lambda r: r.recorded_at):
+        kind = "dry run" if isinstance(record, DryRun) else "exact plan"
+        source = f"{kind}, vLLM {record.versions.vllm}, {record.recorded_at}"
+        said = _dry_run(record) if isinstance(record, DryRun) else _exact_plan(record)
+        if record.revision:
+            said["Revision"] = record.revision
+        found |= {field: (value, source) for field, value in said.items()}
+    return found
+
+
+def _exact_plan(record: ExactPlan) -> dict[str, str]:
+    weights = [
+        f"{gib(max(rank.weights_bytes for rank in world.ranks))} with "
+        f"TP {world.parallelism.tensor_parallel_size}"
+        for world in record.worlds
+        if world.ranks and world.parallelism.pipeline_parallel_size == 1
+    ]
+    return {"Weights on each GPU": "; ".join(weights)} if weights else {}
+
+
+def _dry_run(record: DryRun) -> dict[str, str]:
+    """The figures of a run of the whole model; a scaled-down one says nothing about its size."""
+    said: dict[str, str] = {}
+    if record.scaled_down is not None:
+        return said
+    if record.gpu:
+        said["GPUs"] = f"{record.outcome} on {record.gpu.count} × {record.gpu.name}"
+    weights = [rank.weights_bytes for rank in record.ranks or () if rank.weights_bytes is not None]
+    if weights:
+        size = record.parallelism.tensor_parallel_size
+        said["Weights on each GPU"] = f"{gib(max(weights))} with TP {size}"
+    if record.kv_cache_tokens is not None:
+        said["Context"] = f"{record.kv_cache_tokens:,} tokens of KV cache"
+    return said
 
 
 def facts_source(facts: ModelFacts | None) -> str:
@@ -231,7 +287,14 @@ def _environment() -> Environment:
     environment.filters.update(
         gib=gib, tokens=tokens, cell=cell, prose=prose, line=line, fenced=fenced, json=_front_matter
     )
-    environment.globals.update(link=link, verdicts=VERDICTS, clouds=CLOUDS, limits=LIMITS)
+    environment.globals.update(
+        link=link,
+        verdicts=VERDICTS,
+        short_verdicts=SHORT_VERDICTS,
+        clouds=CLOUDS,
+        limits=LIMITS,
+        short=chart.short,
+    )
     return environment
 
 
@@ -244,7 +307,7 @@ def index_page(pages: Sequence[ModelPage], catalog: Catalog) -> str:
     """The catalog as one table."""
     policy = catalog.shared.policy
     profile = policy.default_profile()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": page.entry.name,
             "org": page.repo_id.rpartition("/")[0],
@@ -259,10 +322,63 @@ def index_page(pages: Sequence[ModelPage], catalog: Catalog) -> str:
             "context": context_limit(page),
             "status": page.proposal.metadata.status,
             "proof": proof(page.entry),
+            "proof_rank": PROOFS.index(proof(page.entry)),
+            "gpu_memory": _gpu_memory(page, catalog),
         }
         for page in sorted(pages, key=lambda p: natural(p.repo_id))
     ]
-    return _render("index.md.j2", rows=rows, profile=profile, proofs=PROOFS)
+    instances = {choice.name for row in rows for choice in row["smallest"]}
+    choices = (
+        ("task", "Task", _distinct(row["task"] for row in rows)),
+        ("license", "Licence", _distinct(row["license"] for row in rows)),
+        ("family", "Family", _distinct(row["family"] for row in rows)),
+        ("instance", "Instance type", _distinct(instances)),
+        ("status", "Status", _distinct(row["status"] for row in rows)),
+        ("proof", "How well proven", [p.word for p in PROOFS if any(row["proof"] is p for row in rows)]),
+    )
+    return _render(
+        "index.md.j2",
+        rows=rows,
+        profile=profile,
+        proofs=PROOFS,
+        choices=choices,
+        contexts=CONTEXTS,
+        memories=MEMORIES,
+    )
+
+
+CONTEXTS = (8192, 16384, 32768, 65536, 131072, 262144)
+"""Contexts that a reader may ask for at least."""
+MEMORIES = (8, 16, 32, 64, 128, 256, 512)
+"""Weights that a reader may allow at most, in GiB."""
+
+
+def _distinct(values: Iterable[str | None]) -> list[str]:
+    return sorted({value for value in values if value}, key=natural)
+
+
+def _gpu_memory(page: ModelPage, catalog: Catalog) -> int | None:
+    """All GPU memory of the smallest instance type that fits."""
+    row = page.figures.smallest
+    gpu = catalog.shared.gpu(row.gpu) if row else None
+    return row.gpu_count * gpu.memory_bytes if row and gpu and gpu.memory_bytes else None
+
+
+def calculator_page(catalog: Catalog, families: Sequence[str]) -> str:
+    """The form of the calculator; scripts fill it."""
+    return _render("calculator.md.j2", profile=catalog.shared.policy.default_profile(), families=families)
+
+
+def hardware_page(catalog: Catalog, gpus: Sequence[object], counts: Sequence[int], known: set[str]) -> str:
+    """A table for each GPU, and the form over all."""
+    return _render(
+        "hardware.md.j2",
+        profile=catalog.shared.policy.default_profile(),
+        gpus=gpus,
+        counts=counts,
+        contexts=CONTEXTS,
+        without=[gpu.name for gpu in catalog.shared.gpus if gpu.name not in known],
+    )
 
 
 def model_page(page: ModelPage, catalog: Catalog) -> str:
@@ -293,6 +409,7 @@ def model_page(page: ModelPage, catalog: Catalog) -> str:
         weights=weights_bytes(page),
         context=context_limit(page),
         references=(page.facts.source.references or ()) if page.facts else (),
+        claimed_on=page.proposal.metadata.last_updated or page.proposal.metadata.creation_date,
         evidence=[e.record for e in page.entry.evidence],
         findings=[f for f in page.findings or () if isinstance(f, Diagnostic)],
         skipped=[f for f in page.findings or () if isinstance(f, Skipped)],

@@ -1,0 +1,170 @@
+// The calculator and the hardware page: forms over plan.js and plan-data.js. No request leaves the page.
+"use strict";
+
+(function () {
+  const data = globalThis.kaitoCatalogData;
+  const { plan, longestCertain, fromConfig, gib, grouped } = globalThis.kaitoCatalogPlan;
+  const VERDICTS = { yes: "fits", tight: "tight", no: "does not fit", unknown: "unknown" };
+  const TERMS = {
+    kvCache: "KV cache", maxModelLen: "the model's own limit", maxNumSeqs: "max_num_seqs",
+    gpu: "GPU memory not published",
+  };
+
+  function make(tag, attributes = {}, ...children) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    element.append(...children);
+    return element;
+  }
+
+  const badge = (fits) => make("span", { class: `kc-badge kc-fit-${fits}` }, VERDICTS[fits]);
+
+  function gpuOptions(select) {
+    for (const gpu of data.gpus) {
+      select.append(new Option(`${gpu.name} (${gib(gpu.memoryBytes)})`, gpu.name));
+    }
+  }
+
+  const wholeNumber = (input) => {
+    const value = Number(input.value);
+    return input.value !== "" && Number.isInteger(value) && input.checkValidity() ? value : null;
+  };
+
+  function calculator(form, output) {
+    const at = (name) => form.elements.namedItem(name);
+    const pasted = form.querySelector(".kc-pasted");
+    for (const model of data.models) at("model").append(new Option(model.repoId, model.name));
+    at("model").append(new Option("a config.json of my own …", ""));
+    gpuOptions(at("gpu"));
+    for (const dtype of data.cacheDtypes) at("cacheDtype").append(new Option(dtype, dtype));
+    at("gpuCount").max = data.mostGPUs;
+    at("maxModelLen").min = data.shortestModelLen;
+    const named = decodeURIComponent(location.hash.slice(1));
+    if (data.models.some((model) => model.name === named)) at("model").value = named;
+
+    function chosenModel() {
+      const found = data.models.find((model) => model.name === at("model").value);
+      if (found) return found;
+      if (!at("config").value.trim()) return { unknown: "paste a config.json above" };
+      try {
+        return fromConfig(data, JSON.parse(at("config").value));
+      } catch (error) {
+        if (error instanceof SyntaxError) return { unknown: `this is no JSON text: ${error.message}` };
+        throw error;
+      }
+    }
+
+    function update(event) {
+      if (!event || event.target.name === "model") {
+        const model = data.models.find((m) => m.name === at("model").value);
+        if (model && model.context) at("maxModelLen").value = model.context;
+      }
+      const gpu = data.gpus.find((g) => g.name === at("gpu").value);
+      pasted.hidden = at("model").value !== "";
+      at("utilization").placeholder = `${gpu.utilization}, as ${data.profile} has it`;
+      const [gpuCount, maxModelLen] = [wholeNumber(at("gpuCount")), wholeNumber(at("maxModelLen"))];
+      if (gpuCount === null || maxModelLen === null || !at("utilization").checkValidity()) {
+        output.replaceChildren(make("p", {}, "Give whole numbers of GPUs and tokens, and a utilization up to 1."));
+        return;
+      }
+      const asked = {
+        gpuCount, maxModelLen, cacheDtype: at("cacheDtype").value,
+        utilization: at("utilization").value === "" ? null : Number(at("utilization").value),
+      };
+      show(plan(data, chosenModel(), gpu, asked), gpu, asked);
+    }
+
+    function show(result, gpu, asked) {
+      const verdict = make("p", { class: "kc-verdict" }, badge(result.fits), ` on ${asked.gpuCount} × ${gpu.name} at ${grouped(asked.maxModelLen)} tokens`);
+      const parts = [verdict];
+      if (result.reason) {
+        const term = TERMS[result.limitedBy] || result.limitedBy;
+        const words = result.fits === "unknown" ? "Not known" : `Limited by ${term}`;
+        parts.push(make("p", {}, `${words}: ${result.reason}.`));
+      }
+      if (result.perGPU) {
+        const p = result.perGPU;
+        const rows = [
+          ["vLLM may use", p.budgetBytes], ["weights", p.weightsBytes], ["non-torch", p.nonTorchBytes],
+          ["activation peak", p.activationPeakBytes], ["CUDA graphs", p.cudaGraphBytes],
+          ["left for KV cache", p.kvCacheAvailableBytes], ["one request needs", result.kvCache.poolBytes],
+          ["expected error", result.expectedErrorBytes],
+        ];
+        const body = make("tbody");
+        for (const [name, bytes] of rows) {
+          body.append(make("tr", {}, make("th", { scope: "row" }, name),
+            make("td", { class: "kc-number" }, gib(bytes)), make("td", { class: "kc-number" }, grouped(bytes))));
+        }
+        const head = make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "On each GPU"),
+          make("th", { scope: "col", class: "kc-number" }, "Size"), make("th", { scope: "col", class: "kc-number" }, "Bytes")));
+        parts.push(make("p", {}, `Longest context that fits: ${result.kvCache.longestModelLen ? `${grouped(result.kvCache.longestModelLen)} tokens` : "none"}. Requests of ${grouped(asked.maxModelLen)} tokens at once: ${result.kvCache.maxConcurrency.toFixed(2)}.`));
+        parts.push(make("table", { class: "kc-table kc-account" }, head, body));
+      }
+      if (at("model").value) {
+        const share = asked.utilization === null ? "" : ` --gpu-memory-utilization ${asked.utilization}`;
+        const dtype = asked.cacheDtype === "auto" ? "" : ` --kv-cache-dtype ${asked.cacheDtype}`;
+        parts.push(make("p", {}, "The same on the command line:"), make("pre", { tabindex: "0" }, make("code", {},
+          `kaito-catalog plan ${at("model").value} --gpu '${gpu.name}' --gpu-count ${asked.gpuCount} --max-model-len ${asked.maxModelLen}${dtype}${share}`)));
+      }
+      output.replaceChildren(...parts);
+    }
+
+    form.addEventListener("input", update);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.hidden = false;
+    update();
+  }
+
+  function hardware(form, output) {
+    const at = (name) => form.elements.namedItem(name);
+    gpuOptions(at("gpu"));
+    for (const dtype of data.cacheDtypes) at("cacheDtype").append(new Option(dtype, dtype));
+    at("gpuCount").max = data.mostGPUs;
+
+    function update() {
+      const gpu = data.gpus.find((g) => g.name === at("gpu").value);
+      const [gpuCount, least] = [wholeNumber(at("gpuCount")), Number(at("context").value)];
+      if (gpuCount === null) {
+        output.replaceChildren(make("p", {}, "Give a whole number of GPUs."));
+        return;
+      }
+      const asked = { gpuCount, maxModelLen: data.shortestModelLen, cacheDtype: at("cacheDtype").value };
+      const found = data.models
+        .map((model) => ({ model, certain: longestCertain(data, model, gpu, asked), result: plan(data, model, gpu, asked) }))
+        .map((item) => ({ ...item, longest: item.result.kvCache && item.result.fits !== "no" ? item.result.kvCache.longestModelLen : 0 }));
+      const shown = found.filter((item) => item.longest >= Math.max(1, least));
+      const body = make("tbody");
+      for (const { model, certain, longest } of shown) {
+        const fits = certain >= Math.max(1, least) ? "yes" : "tight";
+        body.append(make("tr", {},
+          make("th", { scope: "row" }, make("a", { href: `../models/${model.name}/` }, model.repoId)),
+          make("td", {}, badge(fits)),
+          make("td", { class: "kc-number" }, certain ? grouped(certain) : "none"),
+          make("td", { class: "kc-number" }, grouped(longest)),
+          make("td", { class: "kc-number" }, grouped(model.maxModelLen)),
+          make("td", {}, make("a", { href: `../calculator/#${model.name}`, "aria-label": `Calculate ${model.repoId}` }, "calculate"))));
+      }
+      const heads = ["Model", "Verdict", "Surely fits", "At most", "The model's own limit", ""];
+      const head = make("thead", {}, make("tr", {}, ...heads.map((text, i) =>
+        text ? make("th", i > 1 ? { scope: "col", class: "kc-number" } : { scope: "col" }, text) : make("td"))));
+      const unknown = found.filter((item) => item.result.fits === "unknown").length;
+      const said = `${shown.length} of ${data.models.length} models fit on ${gpuCount} × ${gpu.name}` +
+        (least ? ` with ${grouped(least)} tokens or more` : "") + (unknown ? `; ${unknown} unknown` : "") + ".";
+      const region = make("div", { class: "kc-scroll", role: "region", "aria-label": "Models that fit", tabindex: "0" },
+        make("table", { class: "kc-table" }, head, body));
+      form.querySelector(".kc-count").textContent = said;
+      output.replaceChildren(...(shown.length ? [region] : []));
+    }
+
+    form.addEventListener("input", update);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.hidden = false;
+    update();
+  }
+
+  const forms = { ".kc-calculator": calculator, ".kc-hardware": hardware };
+  for (const [selector, start] of Object.entries(forms)) {
+    const form = document.querySelector(selector);
+    if (form) start(form, document.querySelector(".kc-answer"));
+  }
+})();

@@ -1,0 +1,81 @@
+// Sorts and filters the catalog's table. Without it the table is whole, in the catalog's order.
+"use strict";
+
+(function () {
+  const table = document.querySelector(".kc-catalog");
+  const form = document.querySelector(".kc-filters");
+  if (!table || !form) return;
+  const body = table.tBodies[0];
+  const rows = Array.from(body.rows);
+  const heads = Array.from(table.tHead.rows[0].cells);
+  const count = document.querySelector(".kc-count");
+  const select = form.elements.namedItem("sort");
+  let order = { column: 0, ascending: true };
+
+  const cellValue = (row, column) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
+
+  function compare(a, b, column, ascending) {
+    const [x, y] = [cellValue(a, column), cellValue(b, column)];
+    if (x === "" || y === "") return (x === "") - (y === ""); // what is unknown comes last either way
+    const isNumber = heads[column].dataset.kind === "number";
+    const found = isNumber ? Number(x) - Number(y) : x.localeCompare(y, "en", { numeric: true });
+    return ascending ? found : -found;
+  }
+
+  function sort(column, ascending) {
+    order = { column, ascending };
+    rows.sort((a, b) => compare(a, b, column, ascending) || compare(a, b, 0, true));
+    body.append(...rows);
+    heads.forEach((head, i) => {
+      if (i === column) head.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+      else head.removeAttribute("aria-sort");
+    });
+    select.value = `${column} ${ascending ? "up" : "down"}`;
+  }
+
+  function filter() {
+    const wanted = Object.fromEntries(new FormData(form));
+    const words = (wanted.words || "").toLowerCase().split(/\s+/).filter(Boolean);
+    let shown = 0;
+    for (const row of rows) {
+      const d = row.dataset;
+      const text = row.textContent.toLowerCase();
+      const visible =
+        words.every((word) => text.includes(word)) &&
+        ["task", "license", "family", "status", "proof"].every((name) => !wanted[name] || d[name] === wanted[name]) &&
+        (!wanted.instance || d.instances.split(" ").includes(wanted.instance)) &&
+        (!wanted.context || (d.context !== "" && Number(d.context) >= Number(wanted.context))) &&
+        (!wanted.memory || (d.memory !== "" && Number(d.memory) <= Number(wanted.memory)));
+      row.hidden = !visible;
+      shown += visible;
+    }
+    const all = rows.length;
+    count.textContent = shown === all ? `${all} models` : `${shown} of ${all} models`;
+  }
+
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "kc-sort";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      sort(column, order.column === column ? !order.ascending : true);
+    });
+    for (const [direction, words] of [["up", "first to last"], ["down", "last to first"]]) {
+      const option = new Option(`${button.textContent}, ${words}`, `${column} ${direction}`);
+      select.append(option);
+    }
+  });
+  select.addEventListener("change", () => {
+    const [column, direction] = select.value.split(" ");
+    sort(Number(column), direction === "up");
+  });
+  form.addEventListener("input", filter);
+  form.addEventListener("reset", () => setTimeout(() => { sort(0, true); filter(); }));
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.hidden = false;
+  document.documentElement.classList.add("kc-js");
+  sort(0, true);
+  filter();
+})();

@@ -1,0 +1,332 @@
+"""The built site in a real browser: by keyboard, on a phone, without scripts, light and dark."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from browser import CHROMIUM, Page
+
+from kaito_catalog import generate
+from kaito_catalog.catalog import Catalog
+from kaito_catalog.checks.registry import RULES
+from kaito_catalog.reports.explain import rule_markdown
+from kaito_catalog.site import build
+
+ROOT = Path(__file__).resolve().parents[1]
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is on this machine"),
+    pytest.mark.skipif(not build.is_installed(), reason="mkdocs-material is not installed"),
+]
+
+PAGES = (
+    "", "calculator/", "hardware/", "models/llama-3.3-70b-instruct/", "models/phi-4/", "checks/",
+    "contributing/", "formats/", "memory/", "api/",
+)  # fmt: skip
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def folder(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real catalog's site on disk."""
+    output = tmp_path_factory.mktemp("output")
+    made = generate.build(catalog, hand_written=generate.read_pages(ROOT / "docs"), checks=CHECKS_PAGE)
+    generate.write(output, made.files)
+    build.build_site(ROOT / "mkdocs.yml", output)
+    return output / build.SITE
+
+
+@pytest.fixture(scope="module")
+def site(folder: Path) -> Iterator[str]:
+    """The address of the site."""
+    handler = functools.partial(Quiet, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+CHECKS_PAGE = [(found.code, found.title, rule_markdown(found)) for found in RULES]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Page]:
+    with Page() as page:
+        yield page
+
+
+@pytest.fixture
+def page(browser: Page) -> Page:
+    browser.errors.clear()
+    browser.requests.clear()
+    browser.scripts(True)
+    browser.width(1280)
+    browser.scheme("light")
+    return browser
+
+
+def visible_models(page: Page) -> list[str]:
+    found: list[str] = page.run(
+        "[...document.querySelectorAll('.kc-catalog tbody tr:not([hidden]) th a')].map(a => a.textContent)"
+    )
+    return found
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_loads_without_errors_and_asks_no_other_host(page: Page, site: str, path: str) -> None:
+    page.open(site + path)
+    assert page.errors == []
+    hosts = {
+        urlsplit(url).netloc for url in page.requests if not url.startswith(("data:", "about:", "blob:"))
+    }
+    assert hosts == {urlsplit(site).netloc}
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_no_page_scrolls_sideways_on_a_phone(page: Page, site: str, path: str) -> None:
+    page.width(360)
+    page.open(site + path)
+    assert page.run("document.scrollingElement.scrollWidth") <= 360
+
+
+def test_the_catalog_is_sorted_by_keyboard(page: Page, site: str) -> None:
+    page.open(site)
+    weights = "document.querySelectorAll('.kc-sort')[3]"
+    page.run(f"{weights}.focus()")
+    page.press("Enter")
+    rising = page.run(
+        "[...document.querySelectorAll('.kc-catalog tbody tr')].map(r => Number(r.dataset.memory))"
+    )
+    assert rising == sorted(rising)
+    assert page.run(f"{weights}.closest('th').getAttribute('aria-sort')") == "ascending"
+    page.press("Enter")
+    assert page.run(f"{weights}.closest('th').getAttribute('aria-sort')") == "descending"
+    assert page.run("document.querySelectorAll('[aria-sort]').length") == 1
+
+
+def test_every_sort_button_is_reached_with_the_tab_key(page: Page, site: str) -> None:
+    page.open(site)
+    page.run("document.querySelectorAll('.kc-sort')[0].focus()")
+    page.press("Tab")
+    assert page.run("document.activeElement === document.querySelectorAll('.kc-sort')[1]")
+
+
+def test_the_catalog_is_filtered_by_words_as_they_are_typed(page: Page, site: str) -> None:
+    page.open(site)
+    page.run("document.querySelector('[name=words]').focus()")
+    for letter in "gemma":
+        page.press(letter)
+    assert visible_models(page) == ["gemma-3-4b-it", "gemma-3-27b-it"]
+    assert page.run("document.querySelector('.kc-count').textContent").startswith("2 of ")
+    assert page.run("document.querySelector('.kc-count').getAttribute('aria-live')") == "polite"
+
+
+def test_the_filters_are_used_together(page: Page, site: str) -> None:
+    page.open(site)
+    page.run(
+        """(() => { const form = document.querySelector('.kc-filters');
+        form.elements.license.value = 'MIT'; form.elements.memory.value = String(16 * 2 ** 30);
+        form.dispatchEvent(new Event('input', {bubbles: true})); })()"""
+    )
+    found = visible_models(page)
+    assert found
+    assert all(
+        page.run("[...document.querySelectorAll('.kc-catalog tbody tr:not([hidden])')]"
+                 ".map(r => r.dataset.license === 'MIT' && Number(r.dataset.memory) <= 16 * 2 ** 30)")
+    )  # fmt: skip
+    page.run("document.querySelector('.kc-filters [type=reset]').click()")
+    page.run("new Promise(done => setTimeout(done, 50))")
+    assert len(visible_models(page)) > len(found)
+
+
+def test_without_scripts_the_catalog_is_whole_and_has_no_dead_controls(page: Page, site: str) -> None:
+    page.scripts(False)
+    page.open(site)
+    document = page.send("DOM.getDocument")
+    root = document["root"]["nodeId"]
+    assert len(
+        page.send("DOM.querySelectorAll", nodeId=root, selector=".kc-catalog tbody tr")["nodeIds"]
+    ) == len(list((ROOT / "catalog" / "models").iterdir()))
+    assert page.send("DOM.querySelectorAll", nodeId=root, selector=".kc-sort")["nodeIds"] == []
+    form = page.send("DOM.querySelector", nodeId=root, selector=".kc-filters")["nodeId"]
+    assert "hidden" in page.send("DOM.getAttributes", nodeId=form)["attributes"]
+
+
+def test_without_scripts_the_calculator_says_where_else_to_look(page: Page, site: str) -> None:
+    page.scripts(False)
+    page.open(site + "calculator/")
+    root = page.send("DOM.getDocument")["root"]["nodeId"]
+    said = page.send("DOM.querySelector", nodeId=root, selector="noscript .kc-unknown")["nodeId"]
+    assert "../hardware/" in page.send("DOM.getOuterHTML", nodeId=said)["outerHTML"]
+
+
+def test_the_calculator_answers_what_is_asked(page: Page, site: str) -> None:
+    page.open(site + "calculator/#phi-4")
+    page.run(
+        """(() => { const form = document.querySelector('.kc-calculator');
+        form.elements.gpu.value = 'NVIDIA A10'; form.elements.gpuCount.value = '4';
+        form.dispatchEvent(new Event('input', {bubbles: true})); })()"""
+    )
+    answer = page.run("document.querySelector('.kc-answer').textContent")
+    assert "on 4 × NVIDIA A10" in answer
+    assert "kaito-catalog plan phi-4 --gpu 'NVIDIA A10' --gpu-count 4" in answer
+
+
+def test_a_pasted_configuration_is_answered_and_its_faults_are_named(page: Page, site: str) -> None:
+    page.open(site + "calculator/")
+
+    def paste(text: str) -> str:
+        page.run(
+            f"""(() => {{ const form = document.querySelector('.kc-calculator');
+            form.elements.model.value = ''; form.elements.config.value = {json.dumps(text)};
+            form.elements.config.dispatchEvent(new Event('input', {{bubbles: true}})); }})()"""
+        )
+        return str(page.run("document.querySelector('.kc-answer').textContent"))
+
+    assert "paste a config.json" in paste("")
+    assert "no JSON text" in paste("{")
+    assert "kaito-catalog plan knows more" in paste('{"architectures": ["<img src=x onerror=alert(1)>"]}')
+    assert page.errors == []
+
+
+def test_the_hardware_page_narrows_to_longer_contexts(page: Page, site: str) -> None:
+    page.open(site + "hardware/")
+    count = "document.querySelectorAll('.kc-answer tbody tr').length"
+    every = page.run(count)
+    page.run(
+        """(() => { const form = document.querySelector('.kc-hardware');
+        form.elements.context.value = '131072';
+        form.dispatchEvent(new Event('input', {bubbles: true})); })()"""
+    )
+    assert 0 < page.run(count) < every
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_control_has_a_name_and_every_id_is_unique(page: Page, site: str, path: str) -> None:
+    page.open(site + path)
+    nameless = page.run(
+        """[...document.querySelectorAll('.md-content :is(input, select, textarea, button, a[href])')]
+        .filter(e => !e.closest('[aria-hidden=true]'))
+        .filter(e => !(e.labels?.length || e.ariaLabel || e.title || e.textContent.trim()))
+        .map(e => e.outerHTML.slice(0, 200))"""
+    )
+    assert nameless == []
+    twice = page.run(
+        """[...document.querySelectorAll('[id]')].map(e => e.id).filter((id, i, all) => all.indexOf(id) !== i)"""
+    )
+    assert twice == []
+    headless = page.run("document.querySelectorAll('.md-content th:not([scope])').length")
+    assert headless == 0 or path in ("memory/", "api/")  # Markdown's own tables have no scope
+
+
+CONTRAST = """(() => {
+  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const parse = (colour) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1); const d = canvas.getImageData(0, 0, 1, 1).data;
+    return [d[0], d[1], d[2], d[3] / 255]; };
+  const over = (top, under) => top.slice(0, 3).map((c, i) => c * top[3] + under[i] * (1 - top[3]));
+  const light = (rgb) => { const [r, g, b] = rgb.map(c => c / 255).map(
+    c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const behind = (e) => { const stack = []; for (let n = e; n; n = n.parentElement)
+    stack.push(parse(getComputedStyle(n).backgroundColor));
+    return stack.reverse().reduce((under, top) => over(top, under), [255, 255, 255]); };
+  const bad = new Set();
+  for (const e of document.querySelectorAll('.md-content *')) {
+    if (![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
+    if (!e.checkVisibility() || e.closest('svg, pre, .headerlink, script, noscript, option')) continue;
+    const under = behind(e); const text = over(parse(getComputedStyle(e).color), under);
+    const [a, b] = [light(text), light(under)].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    const size = parseFloat(getComputedStyle(e).fontSize);
+    if (ratio < (size >= 24 ? 3 : 4.5)) bad.add(`${e.tagName}.${e.className} ${ratio.toFixed(2)}`);
+  }
+  return [...bad];
+})()"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    "path", ["", "calculator/", "hardware/", "models/llama-3.3-70b-instruct/", "formats/"]
+)
+def test_text_stands_out_from_what_is_behind_it(page: Page, site: str, path: str, scheme: str) -> None:
+    page.scheme(scheme)
+    page.open(site + path)
+    assert page.run("document.body.dataset.mdColorScheme") == ("slate" if scheme == "dark" else "default")
+    assert page.run(CONTRAST) == []
+
+
+class Links(HTMLParser):
+    """The addresses that a page names, its anchors, and elements that were closed out of order."""
+
+    VOID = frozenset(
+        ["area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "track", "wbr"]
+    )
+    OPTIONAL = frozenset(["p", "li", "option", "dt", "dd"])
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.targets: set[str] = set()
+        self.ids: set[str] = set()
+        self.open: list[str] = []
+        self.faults: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.ids |= {value for name in ("id", "name") if (value := found.get(name))}
+        self.targets |= {value for name in ("href", "src") if (value := found.get(name))}
+        if tag not in self.VOID and not self.in_svg:
+            self.open.append(tag)
+
+    @property
+    def in_svg(self) -> bool:
+        return "svg" in self.open and self.open[-1] == "svg"
+
+    def handle_endtag(self, tag: str) -> None:
+        # Python-Markdown's tabs write </input>, which browsers drop.
+        if (self.in_svg and tag != "svg") or tag in self.VOID:
+            return
+        while self.open and self.open[-1] != tag and self.open[-1] in self.OPTIONAL:
+            self.open.pop()
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"</{tag}> at {self.getpos()}")
+
+
+def test_every_link_inside_the_site_leads_somewhere_and_every_element_is_closed(folder: Path) -> None:
+    pages = {path: Links(path.read_text(encoding="utf-8")) for path in folder.rglob("*.html")}
+    wrong = [f"{path.relative_to(folder)}: {fault}" for path, page in pages.items() for fault in page.faults]
+    for path, page in pages.items():
+        if path.name == "404.html":
+            continue
+        for target in page.targets:
+            parts = urlsplit(target)
+            if parts.scheme or parts.netloc:
+                continue
+            found = path if not parts.path else (path.parent / unquote(parts.path))
+            found = found / "index.html" if found.is_dir() else found
+            found = found.resolve()
+            if not found.is_file():
+                wrong.append(f"{path.relative_to(folder)}: {target}")
+            # What follows the calculator's # is a model, no place on the page.
+            elif found in pages and found.parent.name != "calculator":
+                wrong += [
+                    f"{path.relative_to(folder)}: {target}"
+                    for anchor in filter(None, [unquote(parts.fragment)])
+                    if anchor not in pages[found].ids
+                ]
+    assert wrong == []
