@@ -473,3 +473,7 @@ def test_kaitos_expansion_yields_an_option_and_a_value_for_each_pair(config: dic
         line = expand(yaml.safe_load(text)["vllm"])
         assert all(part.startswith("--") == (place % 2 == 0) for place, part in enumerate(line))
         assert line.count("") <= 1
+
+
+def test_a_list_of_one_text_that_looks_like_an_option_is_left_out() -> None:
+    assert build(proposal(runtimes=[{"name": "vllm", "config": {"middleware": ["--"]}}])).left_out

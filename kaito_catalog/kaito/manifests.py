@@ -130,7 +130,7 @@ def _option(key: str, value: JsonValue) -> tuple[str, str | int | float]:
         return key, json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     if isinstance(value, list):
         if len(value) == 1 and isinstance(value[0], str | int | float) and not isinstance(value[0], bool):
-            return key, value[0]
+            return _option(key, value[0])
         raise InexpressibleError(f"{key} is a list, and KAITO passes it on as one text")
     if value is None:
         raise InexpressibleError(f"{key} has no value")
