@@ -23,7 +23,7 @@ from kaito_catalog.kv_cache import (
     states_per_sequence,
 )
 from kaito_catalog.overheads import Overheads, expected_error, overheads, repacked_bytes, serve_defaults
-from kaito_catalog.quantity import gib
+from kaito_catalog.quantity import GIB, gib
 from kaito_catalog.shape import Attention, AttentionKind, LatentAttention, Shape, Unsupported, read_shape
 from kaito_catalog.weights import (
     Split,
@@ -655,12 +655,17 @@ def instance_type_plans(
     return tuple(sorted(found, key=_smallest_first))
 
 
-def _smallest_first(item: InstanceTypePlan) -> tuple[int, int, int, str]:
-    """What fits first, then by GPU memory, then by the size in the name: g5.xlarge comes before g5.16xlarge."""
+MEMORY_STEP_BYTES = 8 * GIB
+"""Nodes are ordered by GPU memory in such steps: 2 × 40GB and 1 × 80GB are the same amount to whoever rents them."""
+
+
+def _smallest_first(item: InstanceTypePlan) -> tuple[int, int, int, int, str]:
+    """What fits first, then least GPU memory, fewest GPUs, and the size in the name: g5.xlarge before g5.16xlarge."""
     memory = (item.plan.gpu.memory_bytes or 0) * item.instance_type.gpu_count
     multiple = re.search(r"\.([0-9]*)xlarge\Z", item.instance_type.name)
     name = item.instance_type.name
-    return _ORDER[item.plan.fits], memory, int(multiple[1] or 1) if multiple else 0, name
+    size = int(multiple[1] or 1) if multiple else 0
+    return _ORDER[item.plan.fits], round(memory / MEMORY_STEP_BYTES), item.instance_type.gpu_count, size, name
 
 
 def to_json(plan: Plan) -> dict[str, Any]:

@@ -115,6 +115,8 @@ def illegal_pairs(rows: list[dict[str, Any]], catalog: Catalog) -> set[tuple[str
     shared_files = catalog.shared
     pairs = set()
     for machine in shared_files.instance_types:
+        if not machine.source.startswith("kaito-project/"):
+            continue  # KAITO's tables do not have it
         gpu = shared_files.gpu_by_name[machine.gpu]
         for row in rows if gpu.vllm else ():
             found = release.parallelism(row, release.node_of(machine, gpu), max_model_len=2048)
