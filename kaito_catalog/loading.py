@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from kaito_catalog.diagnostics import Diagnostic, Route, Severity, sort_key
 from kaito_catalog.formats.base import Model
-from kaito_catalog.source import Document
+from kaito_catalog.source import Document, shorten
 
 M = TypeVar("M", bound=Model)
 
@@ -81,7 +81,7 @@ def _explain(
             keys = _keys_at(model, route[:-1])
             near = difflib.get_close_matches(str(route[-1]), keys, n=1, cutoff=0.6)
             hint = f"did you mean '{near[0]}'?" if near else f"known keys here: {', '.join(keys)}"
-            return "SCH001", f"the key '{_shorten(str(route[-1]))}' is not known", hint
+            return "SCH001", f"the key '{shorten(str(route[-1]))}' is not known", hint
         case "missing":
             below = ".".join(str(part) for part in route[:-1]) or "the file"
             return "SCH002", f"'{route[-1]}' is missing in {below}", _help_of(model, route)
@@ -96,13 +96,13 @@ def _explain(
             return (
                 "SCH005",
                 f"{key} is read as {found}, wanted a text",
-                f'{reason}: {route[-1]}: "{_shorten(raw)}"',
+                f'{reason}: {route[-1]}: "{shorten(raw)}"',
             )
         case "bool_type":
             return "SCH003", f"{key}: wanted true or false, found {_describe(detail['input'])}", None
         case "string_pattern_mismatch":
             pattern = str(detail["ctx"]["pattern"])
-            found = _shorten(str(detail["input"]))
+            found = shorten(str(detail["input"]))
             hint = next(
                 (text for part, text in _PATTERN_HELP.items() if part in pattern), f"wanted: {pattern}"
             )
@@ -111,7 +111,7 @@ def _explain(
             expected = str(detail["ctx"]["expected"])
             choices = [word.strip("' ") for word in expected.replace(" or ", ", ").split(",")]
             near = difflib.get_close_matches(str(detail["input"]), choices, n=1, cutoff=0.75)
-            found = _shorten(str(detail["input"]))
+            found = shorten(str(detail["input"]))
             return (
                 "SCH003",
                 f"{key}: '{found}' is not one of {', '.join(choices)}",
@@ -129,9 +129,9 @@ def _describe(value: Any) -> str:
         case bool():
             return f"the boolean {str(value).lower()}"
         case int() | float():
-            return f"the number {_shorten(str(value))}"
+            return f"the number {shorten(str(value))}"
         case str():
-            return f"the text '{_shorten(value)}'"
+            return f"the text '{shorten(value)}'"
         case list():
             return "a list"
         case dict():
@@ -176,7 +176,3 @@ def _help_of(model: type[Model], route: Route) -> str | None:
 
 def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "…"

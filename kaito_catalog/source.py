@@ -291,7 +291,7 @@ class _Builder:
             elif name in result:
                 self._at(
                     "YML002",
-                    f"the key '{_shorten(name)}' stands here a second time",
+                    f"the key '{shorten(name)}' stands here a second time",
                     mark,
                     f"the first is on line {self.spans[(*route, name)].line}; keep one",
                 )
@@ -353,7 +353,7 @@ class _Builder:
             if number in (float("inf"), float("-inf")):
                 self._at(
                     "YML011",
-                    f"the number {_shorten(text)} is too large",
+                    f"the number {shorten(text)} is too large",
                     event.start_mark,
                     "quote it if it is a text",
                 )
@@ -377,7 +377,8 @@ def _plain(message: str) -> str:
     return " ".join(message.split())
 
 
-def _shorten(text: str) -> str:
+def shorten(text: str) -> str:
+    """`text` for a message: at most 60 characters."""
     return text if len(text) <= 60 else text[:57] + "…"
 
 
