@@ -127,6 +127,13 @@ def find_root(start: Path) -> Path:
     )
 
 
+def shipped_root() -> Path | None:
+    """The catalog that came with this installation: in the wheel, or beside the package in a clone."""
+    package = Path(__file__).parent
+    found = (package / "data" / "catalog", package.parent / "catalog")
+    return next((root for root in found if (root / "policy.yaml").is_file()), None)
+
+
 def shown(path: Path) -> str:
     """`path` as messages show it: relative to the current folder when it lies below."""
     absolute = os.path.abspath(path)

@@ -31,7 +31,10 @@ def _documents(entries: Sequence[Entry]) -> dict[str, Document]:
 
 def run_check(options: argparse.Namespace) -> int:
     """`check`."""
-    root = catalog_root(options)
+    # Without a path, a check of the wrong catalog would look like a pass of the right one.
+    root = catalog_root(
+        options, or_shipped=bool(options.paths) and not (options.fix or options.changed_since)
+    )
     folders = selection(options.paths, root)
     if options.changed_since:
         folders = changes.only_changed(root, options.changed_since, folders)

@@ -21,7 +21,7 @@ from kaito_catalog.reports.style import wants_color
 
 def run_plan(options: argparse.Namespace) -> int:
     """`plan`."""
-    root = catalog_root(options)
+    root = catalog_root(options, or_shipped=not options.record)
     request = planning.Request(
         model=options.model,
         instance_type=options.instance_type,

@@ -48,6 +48,7 @@ ORDER = (
     "cli_plan",
     "cli_generate",
     "cli_check",
+    "cli_completion",
     "cli",
     "__main__",
 )
