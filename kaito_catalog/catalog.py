@@ -134,6 +134,21 @@ def shipped_root() -> Path | None:
     return next((root for root in found if (root / "policy.yaml").is_file()), None)
 
 
+def found_or_shipped(start: Path) -> Path:
+    """The catalog folder at or above `start`, else the one that came with this installation: for those who only read.
+
+    Raises:
+        CatalogError: there is neither.
+    """
+    try:
+        return find_root(start)
+    except CatalogError:
+        shipped = shipped_root()
+        if shipped is None:
+            raise
+        return shipped
+
+
 def shown(path: Path) -> str:
     """`path` as messages show it: relative to the current folder when it lies below."""
     absolute = os.path.abspath(path)

@@ -10,7 +10,7 @@ from argcomplete import autocomplete
 from argcomplete.completers import FilesCompleter
 from argcomplete.shell_integration import shellcode
 
-from kaito_catalog.catalog import find_root, read_shared, shipped_root
+from kaito_catalog.catalog import found_or_shipped, read_shared
 from kaito_catalog.cli_common import OK, emit
 from kaito_catalog.errors import CatalogError
 
@@ -47,22 +47,12 @@ Completer = Callable[[Path, str], Sequence[str] | Mapping[str, str]]
 def _quiet(completer: Completer) -> Callable[..., Sequence[str] | Mapping[str, str]]:
     def words(prefix: str, parsed_args: argparse.Namespace, **_: object) -> Sequence[str] | Mapping[str, str]:
         try:
-            root = Path(parsed_args.catalog) if parsed_args.catalog else _root()
+            root = Path(parsed_args.catalog) if parsed_args.catalog else found_or_shipped(Path.cwd())
             return completer(root, prefix)
         except CatalogError:
             return ()  # nobody sees a message in the middle of a line
 
     return words
-
-
-def _root() -> Path:
-    try:
-        return find_root(Path.cwd())
-    except CatalogError:
-        shipped = shipped_root()
-        if shipped is None:
-            raise
-        return shipped
 
 
 def _models(root: Path, prefix: str) -> list[str]:

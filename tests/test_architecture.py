@@ -42,6 +42,7 @@ ORDER = (
     "diff",
     "site",
     "generate",
+    "library",
     "cli_common",
     "cli_hub",
     "cli_vllm",
