@@ -12,7 +12,7 @@ from kaito_catalog import changes, diff, fix
 from kaito_catalog.catalog import Entry, read_catalog, read_shared, shown
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import check_catalog
-from kaito_catalog.checks.registry import FAMILIES, RULES, rule, selected
+from kaito_catalog.checks.registry import FAMILIES, RULES, require_codes, rule, selected
 from kaito_catalog.cli_common import FAILED, OK, catalog_root, emit, say, selection
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.kaito.markdown_reader import IMPORT_CODES
@@ -99,7 +99,7 @@ def run_diff(options: argparse.Namespace) -> int:
 
 
 def _codes(values: Sequence[str]) -> list[str]:
-    return [code.strip().upper() for value in values for code in value.split(",") if code.strip()]
+    return require_codes([code for value in values for code in value.split(",") if code.strip()])
 
 
 # --- explain ---------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from kaito_catalog import planning
 from kaito_catalog.catalog import Catalog, found_or_shipped, read_catalog
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import Report, check_catalog
-from kaito_catalog.checks.registry import selected
+from kaito_catalog.checks.registry import require_codes, selected
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.plan import InstanceTypePlan, Plan
 
@@ -172,7 +172,7 @@ def check_models(
     Raises:
         CatalogError: there is no such code or profile, or no check is left.
     """
-    checks = selected([code.upper() for code in select], [code.upper() for code in ignore])
+    checks = selected(require_codes(select), require_codes(ignore))
     if not checks:
         raise CatalogError("no check is left to run", hint="YML and SCH always run, and cannot be selected")
     context = Context(catalog.shared, catalog.shared.profile(profile))

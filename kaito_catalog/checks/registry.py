@@ -105,15 +105,21 @@ def rule(code: str) -> Rule | None:
     return next((found for found in RULES if found.code == code.upper()), None)
 
 
-def selected(select: Sequence[str], ignore: Sequence[str]) -> tuple[Check, ...]:
-    """The checks whose code starts with one of `select` (all, when empty) and none of `ignore`.
+def require_codes(codes: Sequence[str]) -> list[str]:
+    """`codes` in upper case.
 
     Raises:
-        CatalogError: no code starts like that.
+        CatalogError: no code starts with one of them.
     """
-    for code in (*select, *ignore):
+    found = [code.strip().upper() for code in codes]
+    for code in found:
         if not code or not any(known.startswith(code) for known in ALL_CODES):
             raise CatalogError(f"there is no check '{code}'", hint="'kaito-catalog explain' lists the codes")
+    return found
+
+
+def selected(select: Sequence[str], ignore: Sequence[str]) -> tuple[Check, ...]:
+    """The checks whose code starts with one of `select` (all, when empty) and none of `ignore`."""
     return tuple(
         check
         for check in CHECKS
