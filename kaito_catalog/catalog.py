@@ -17,7 +17,7 @@ from kaito_catalog.formats.base import Model
 from kaito_catalog.formats.evidence import DryRun, ExactPlan
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.hardware import Gpu, Gpus, InstanceType, InstanceTypes
-from kaito_catalog.formats.policy import Policy
+from kaito_catalog.formats.policy import Policy, Profile
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.loading import load
 from kaito_catalog.source import Document
@@ -75,6 +75,21 @@ class Shared:
     def instance_type(self, name: str) -> InstanceType | None:
         """The instance type of that name, in any case."""
         return next((t for t in self.instance_types if t.name.lower() == name.lower()), None)
+
+    def profile(self, name: str | None = None) -> Profile:
+        """The KAITO release of that name, the policy's own by default.
+
+        Raises:
+            CatalogError: the policy has none of that name.
+        """
+        policy = self.policy
+        if name is None:
+            return policy.default_profile()
+        found = next((profile for profile in policy.profiles if profile.name == name), None)
+        if found is None:
+            known = ", ".join(profile.name for profile in policy.profiles)
+            raise CatalogError(f"there is no profile '{name}'", hint=f"policy.yaml has: {known}")
+        return found
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,12 @@ ORDER = (
     "diff",
     "site",
     "generate",
-    "cli_vllm",
+    "cli_common",
     "cli_hub",
+    "cli_vllm",
+    "cli_plan",
+    "cli_generate",
+    "cli_check",
     "cli",
     "__main__",
 )
