@@ -55,22 +55,32 @@ def function(name: str) -> Callable[[argparse.Namespace], int]:
     return found
 
 
+def _number(text_: str) -> float:
+    try:
+        return float(text_)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text_[:40]}' is no number") from None
+
+
 def _positive(text_: str) -> int:
-    value = int(text_)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
+    try:
+        value = int(text_)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text_[:40]}' is no whole number") from None
+    if not 0 < value < 2**63:
+        raise argparse.ArgumentTypeError("must be at least 1" if value < 1 else "is too large")
     return value
 
 
 def _share(text_: str) -> float:
-    value = float(text_)
+    value = _number(text_)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError("must be above 0 and at most 1")
     return value
 
 
 def _gibibytes(text_: str) -> float:
-    value = float(text_)
+    value = _number(text_)
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError("must be a number of GiB above 0")
     return value
@@ -210,7 +220,7 @@ def _add_hub(command: Callable[..., argparse.ArgumentParser]) -> None:
     fake.add_argument(
         "--port", type=int, default=8000, metavar="N", help="0 takes a free one (default: 8000)"
     )
-    fake.add_argument("--limit", type=int, metavar="N", help="API calls per 300 s, as the Hub's 500")
+    fake.add_argument("--limit", type=_positive, metavar="N", help="API calls per 300 s, as the Hub's 500")
 
 
 def _add_diff_and_import(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -256,10 +266,10 @@ def _add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
     plan.add_argument("--gpu-count", metavar="N", type=_positive, help="GPUs (default: what the model needs)")
     plan.add_argument("--max-model-len", metavar="N", type=_positive, help="default: the proposal's context")
     plan.add_argument("--gpu-memory-utilization", metavar="X", type=_share, help="default: the profile's")
-    plan.add_argument("--kv-cache-dtype", metavar="T", default="auto")
+    plan.add_argument("--kv-cache-dtype", metavar="T")
     plan.add_argument("--max-num-seqs", metavar="N", type=_positive)
     plan.add_argument("--max-num-batched-tokens", metavar="N", type=_positive)
-    plan.add_argument("--enforce-eager", action="store_true", help="no CUDA graphs")
+    plan.add_argument("--enforce-eager", action="store_true", default=None, help="no CUDA graphs")
     plan.add_argument("--tensor-parallel-size", metavar="N", type=_positive)
     plan.add_argument("--pipeline-parallel-size", metavar="N", type=_positive, default=1)
     plan.add_argument("--data-parallel-size", metavar="N", type=_positive, default=1)
@@ -297,10 +307,10 @@ def _add_vllm(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--scale-down", action="store_true", help="two layers and eight experts; the evidence says so"
     )
     dry.add_argument(
-        "--max-model-len", metavar="N", type=int, help="default: the proposal's, at most 2,048 on a CPU"
+        "--max-model-len", metavar="N", type=_positive, help="default: the proposal's, at most 2,048 on a CPU"
     )
-    dry.add_argument("--tensor-parallel-size", metavar="N", type=int)
-    dry.add_argument("--gpu-memory-utilization", metavar="X", type=float)
+    dry.add_argument("--tensor-parallel-size", metavar="N", type=_positive)
+    dry.add_argument("--gpu-memory-utilization", metavar="X", type=_share)
     dry.add_argument("--model-dir", metavar="DIR", help="a folder with the model's files, instead of the Hub")
     dry.add_argument("--time-limit", metavar="S", type=float, default=900.0, help="seconds (default: 900)")
     dry.add_argument("--vllm-python", metavar="PATH", help="the Python that has vLLM (default: .venv-vllm)")

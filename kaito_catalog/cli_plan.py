@@ -72,7 +72,9 @@ def _run_exact(
     profile: Profile,
     root: Path,
 ) -> int:
-    asked = request if request.names_a_gpu else replace(request, gpu="NVIDIA H100 80GB")
+    asked = planning.filled_in(request, subject.options)
+    if not asked.names_a_gpu:
+        asked = replace(asked, gpu="NVIDIA H100 80GB")
     plan = planning.plan_one(asked, subject, shared, profile)
     version = request.vllm_version or profile.vllm_version
     folder = Path(request.model)
