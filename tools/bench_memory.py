@@ -1,8 +1,9 @@
-"""Score the plan and KAITO v0.12's formula on published start-up logs, in one run, as a Markdown table.
+"""Score the plan and other tools on published start-up logs and on vLLM's own exact plans, as Markdown tables.
 
-    python -m tools.bench_memory [--shared DIR] [--rows]
+    python -m tools.bench_memory [--starts FILE] [--rows] [--peers]
 
-The error is the KV memory per GPU, predicted less printed, as a share of the GPU's memory.
+On the logs the error is the KV memory per GPU, predicted less printed, as a share of the GPU's memory. `--peers` runs
+the other tools as well; what they said last is in tests/data/peers.json, and is shown without it.
 """
 
 from __future__ import annotations
@@ -11,30 +12,71 @@ import argparse
 import statistics
 import sys
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kaito_catalog.kaito.estimator import predicted_kv_cache_bytes
+from kaito_catalog.kaito import estimator
 from kaito_catalog.plan import Fit, Parallelism, Plan, PlanGpu, Settings, make_plan
 from kaito_catalog.quantity import GIB
+from kaito_catalog.shape import Shape
 from kaito_catalog.weights import Uncomputable, split, weights_per_rank
-from tools.observed import SHARED, Observed, observations
+from tools.observed import STARTS, Observed, observations
 
 # What KAITO v0.12's catalog says where it is not the size of the weights (it counts gpt-oss's second copy).
 KAITO_FILE_BYTES = {"openai/gpt-oss-20b": 25.63 * GIB, "openai/gpt-oss-120b": 121.54 * GIB}
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """What a tool says of a start; both None where it gives no answer, for `refused`."""
+
+    kv_cache_bytes: float | None
+    """Per GPU."""
+    fits: bool | None
+    """Whether it starts; None too where the tool says that it is too near to tell."""
+    milliseconds: float | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
 class Score:
-    """One row: errors as shares of the GPU's memory (positive: memory promised that was not there)."""
+    """One start: what it printed, and what each tool had predicted."""
 
     observed: Observed
     plan: Plan
-    ours: float
-    kaito: float | None
-    milliseconds: float
+    printed: int | None
+    predictions: Mapping[str, Prediction]
+
+    def error(self, tool: str) -> float | None:
+        """As a share of the GPU's memory; positive: memory promised that was not there."""
+        said = self.predictions[tool].kv_cache_bytes
+        if said is None or self.printed is None:
+            return None
+        return (said - self.printed) / self.observed.gpu_memory_bytes
+
+    @property
+    def ours(self) -> float:
+        """The plan's own error."""
+        error = self.error(OURS)
+        assert error is not None
+        return error
+
+    @property
+    def started(self) -> bool | None:
+        """Whether vLLM found room for one request; None where it ended later, for another reason."""
+        if self.printed is None or self.printed < 0:
+            return False
+        return None if self.observed.served is False else True
+
+    def wrong(self, tool: str) -> bool:
+        """A verdict that the start refuted."""
+        said = self.predictions[tool].fits
+        return said is not None and self.started is not None and said is not self.started
+
+
+OURS = "kaito-catalog"
+KAITO = "KAITO v0.12's formula"
 
 
 def plan_of(row: Observed) -> Plan:
@@ -56,33 +98,48 @@ def plan_of(row: Observed) -> Plan:
     )
 
 
-def score(row: Observed) -> Score | None:
-    """The errors of a row; None where the plan is unknown."""
+def stored_bytes(model: str, shape: Shape) -> float | None:
+    """The size of the weight files, as KAITO takes it."""
+    known = KAITO_FILE_BYTES.get(model)
+    if known is not None:
+        return known
+    whole = weights_per_rank(shape, split(tensor_parallel_size=1))
+    return None if isinstance(whole, Uncomputable) else float(sum(whole))
+
+
+def kaitos(row: Observed) -> Prediction:
+    """KAITO v0.12's formula with the utilization of the start (its own is 0.84)."""
+    started = time.perf_counter()
+    size = stored_bytes(row.model, row.shape)
+    if size is None:
+        return Prediction(None, None, refused="the size of the weights is not known")
+    gpus = row.tensor_parallel_size * row.pipeline_parallel_size
+    available = estimator.predicted_kv_cache_bytes(
+        gpu_memory_bytes=row.gpu_memory_bytes,
+        gpu_memory_utilization=row.gpu_memory_utilization,
+        model_file_bytes=size,
+        gpus=gpus,
+    )
+    needed = row.max_model_len * estimator.kv_cache_bytes_per_token(row.shape) / gpus
+    return Prediction(available, available >= needed, (time.perf_counter() - started) * 1000)
+
+
+def score(row: Observed, others: Mapping[str, Prediction] | None = None) -> Score:
+    """What each tool predicts for a start, against what vLLM printed."""
     started = time.perf_counter()
     plan = plan_of(row)
     milliseconds = (time.perf_counter() - started) * 1000
-    if plan.per_gpu is None:
-        return None
     printed = row.kv_cache_bytes
     if row.pipeline_parallel_size > 1 and row.kv_cache_tokens and plan.kv_cache is not None:
         # The log prints the first stage's memory; the pool's size in tokens is that of the smallest stage.
         group = plan.kv_cache.groups[0]
         printed = row.kv_cache_tokens // group["blockSize"] * group["pageBytes"]
-    ours = (plan.per_gpu.kv_cache_available_bytes - printed) / row.gpu_memory_bytes
-    size = KAITO_FILE_BYTES.get(row.model)
-    if size is None:
-        whole = weights_per_rank(row.shape, split(tensor_parallel_size=1))
-        size = None if isinstance(whole, Uncomputable) else float(sum(whole))
-    kaito = None
-    if size is not None:
-        predicted = predicted_kv_cache_bytes(
-            gpu_memory_bytes=row.gpu_memory_bytes,
-            gpu_memory_utilization=row.gpu_memory_utilization,
-            model_file_bytes=size,
-            gpus=row.tensor_parallel_size * row.pipeline_parallel_size,
-        )
-        kaito = (predicted - printed) / row.gpu_memory_bytes
-    return Score(row, plan, ours, kaito, milliseconds)
+    if plan.per_gpu is None:
+        ours = Prediction(None, None, refused=plan.reason)
+    else:
+        said = {Fit.YES: True, Fit.NO: False}.get(plan.fits)
+        ours = Prediction(float(plan.per_gpu.kv_cache_available_bytes), said, milliseconds)
+    return Score(row, plan, printed, {OURS: ours, KAITO: kaitos(row), **(others or {})})
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -91,13 +148,16 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, max(0, -(-int(share * 1000) * len(ordered) // 1000) - 1))]
 
 
-def line(name: str, errors: Sequence[float]) -> str:
+def line(name: str, scores: Sequence[Score], tool: str) -> str:
     """A row of the table."""
+    errors = [e for s in scores if (e := s.error(tool)) is not None]
+    verdicts = [s for s in scores if s.predictions[tool].fits is not None and s.started is not None]
+    wrong = sum(s.wrong(tool) for s in scores)
     sizes = [abs(e) for e in errors]
     promised = max(0.0, *errors)
     return (
         f"| {name} | {len(errors)} | {statistics.median(sizes):.2%} | {quantile(sizes, 0.9):.2%} | "
-        f"{max(sizes):.2%} | {promised:.2%} |"
+        f"{max(sizes):.2%} | {promised:.2%} | {wrong} of {len(verdicts)} |"
     )
 
 
@@ -106,72 +166,61 @@ def is_calibrated(row: Observed) -> bool:
     return "H100" in row.gpu and row.vllm_version.startswith(("0.17", "0.18", "0.19"))
 
 
+def print_rows(scores: Sequence[Score]) -> None:
+    """Each start with the error of each tool."""
+    tools = list(scores[0].predictions)
+    print(f"| log | model | GPU | vLLM | TP×PP | {' | '.join(tools)} | plan |")
+    print("|---" * (6 + len(tools)) + "|")
+    for s in scores:
+        o = s.observed
+        errors = " | ".join("–" if (e := s.error(tool)) is None else f"{e:+.2%}" for tool in tools)
+        cut = f"{o.tensor_parallel_size}×{o.pipeline_parallel_size}"
+        print(f"| {o.id} | {o.model} | {o.gpu} | {o.vllm_version} | {cut} | {errors} | {s.plan.fits.value} |")
+    print()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; exit 2 where there are no logs."""
+    """Print the tables; exit 2 where there are no logs."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--shared", type=Path, default=SHARED, help="the folder that holds data/truth")
-    parser.add_argument("--rows", action="store_true", help="every row as well")
+    parser.add_argument(
+        "--starts", type=Path, default=STARTS, help="the start-up logs (default: %(default)s)"
+    )
+    parser.add_argument("--rows", action="store_true", help="every start as well")
     options = parser.parse_args(arguments)
     try:
-        rows = list(observations(options.shared))
+        rows, left_out = observations(options.starts)
     except FileNotFoundError:
-        print(
-            f"there are no logs at {options.shared}/data/truth; name the folder with --shared",
-            file=sys.stderr,
-        )
+        print(f"there are no logs at {options.starts}; name them with --starts", file=sys.stderr)
         return 2
-    scores = []
-    left_out = Counter(row.split(": ", 1)[1] for row in rows if isinstance(row, str))
-    for row in rows:
-        if isinstance(row, Observed):
-            found = score(row)
-            if found is None:
-                left_out["the plan is unknown"] += 1
-            else:
-                scores.append(found)
+    scores = [score(row) for row in rows]
     if options.rows:
-        print("| log | model | GPU | vLLM | TP×PP | ours | KAITO v0.12 | fits |")
-        print("|---|---|---|---|---|---|---|---|")
-        for s in scores:
-            o = s.observed
-            kaito = "" if s.kaito is None else f"{s.kaito:+.2%}"
-            cut = f"{o.tensor_parallel_size}×{o.pipeline_parallel_size}"
-            verdict = s.plan.fits.value
-            what = f"| {o.id} | {o.model} | {o.gpu} | {o.vllm_version} | {cut} |"
-            print(f"{what} {s.ours:+.2%} | {kaito} | {verdict} |")
-        print()
+        print_rows(scores)
     models = len({s.observed.model for s in scores})
+    calibrated = [s for s in scores if is_calibrated(s.observed)]
+    elsewhere = [s for s in scores if not is_calibrated(s.observed)]
     print(f"KV memory per GPU, predicted less printed, as a share of the GPU's memory: {len(scores)} starts")
-    calibrated = sum(is_calibrated(s.observed) for s in scores)
-    print(f"of {models} models ({calibrated} on H100 80GB with vLLM 0.17 to 0.19).")
+    print(f"of {models} models ({len(calibrated)} on H100 80GB with vLLM 0.17 to 0.19).")
     print()
-    print("| formula | starts | median | 90 % within | worst | most promised but absent |")
-    print("|---|---|---|---|---|---|")
-    for name, chosen in (
-        ("all", scores),
-        ("H100, vLLM 0.17–0.19", [s for s in scores if is_calibrated(s.observed)]),
-        ("elsewhere", [s for s in scores if not is_calibrated(s.observed)]),
-    ):
-        if chosen:
-            print(line(f"ours, {name}", [s.ours for s in chosen]))
-            print(line(f"KAITO v0.12, {name}", [s.kaito for s in chosen if s.kaito is not None]))
-    wrong = [
-        s.observed.id
+    print("| formula | starts | median | 90 % within | worst | most promised but absent | wrong verdicts |")
+    print("|---|---|---|---|---|---|---|")
+    for name, chosen in (("all", scores), ("H100, vLLM 0.17–0.19", calibrated), ("elsewhere", elsewhere)):
+        for tool in scores[0].predictions:
+            print(line(f"{tool}, {name}", chosen, tool))
+    within = [
+        abs(s.ours) * s.observed.gpu_memory_bytes <= (s.plan.expected_error_bytes or 0)
         for s in scores
-        if (s.plan.fits is Fit.NO and s.observed.served)
-        or (s.plan.fits is Fit.YES and s.observed.kv_cache_bytes < 0)
+        if s.error(OURS) is not None
     ]
-    within = sum(
-        abs(s.ours) * s.observed.gpu_memory_bytes <= (s.plan.expected_error_bytes or 0) for s in scores
-    )
+    near = sum(s.plan.fits in (Fit.TIGHT, Fit.UNKNOWN) for s in scores)
     print()
-    print(f"Wrong fit verdicts: {len(wrong)}{' (' + ', '.join(wrong) + ')' if wrong else ''}.")
-    print(f"Within the expected error that the plan states: {within} of {len(scores)}.")
-    print(f"Time of a plan: median {statistics.median(s.milliseconds for s in scores):.2f} ms.")
+    print(f"Plans that say tight or unknown: {near} of {len(scores)}.")
+    print(f"Within the expected error that the plan states: {sum(within)} of {len(within)}.")
+    times = [t for s in scores if (t := s.predictions[OURS].milliseconds) is not None]
+    print(f"Time of a plan: median {statistics.median(times):.2f} ms.")
     print()
-    print("Left out: " + "; ".join(f"{count} × {reason}" for reason, count in left_out.most_common()) + ".")
+    print("Left out: " + "; ".join(f"{count} × {reason}" for reason, count in left_out.items()) + ".")
     return 0
 
 
