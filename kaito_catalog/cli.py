@@ -352,7 +352,9 @@ def _run_exact(
     profile: Profile,
     root: Path,
 ) -> int:
-    asked = request if request.names_a_gpu else replace(request, gpu="NVIDIA H100 80GB")
+    asked = planning.filled_in(request, subject.options)
+    if not asked.names_a_gpu:
+        asked = replace(asked, gpu="NVIDIA H100 80GB")
     plan = planning.plan_one(asked, subject, shared, profile)
     version = request.vllm_version or profile.vllm_version
     folder = Path(request.model)
@@ -610,10 +612,10 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("--gpu-count", metavar="N", type=_positive, help="GPUs (default: what the model needs)")
     plan.add_argument("--max-model-len", metavar="N", type=_positive, help="default: the proposal's context")
     plan.add_argument("--gpu-memory-utilization", metavar="X", type=_share, help="default: the profile's")
-    plan.add_argument("--kv-cache-dtype", metavar="T", default="auto")
+    plan.add_argument("--kv-cache-dtype", metavar="T")
     plan.add_argument("--max-num-seqs", metavar="N", type=_positive)
     plan.add_argument("--max-num-batched-tokens", metavar="N", type=_positive)
-    plan.add_argument("--enforce-eager", action="store_true", help="no CUDA graphs")
+    plan.add_argument("--enforce-eager", action="store_true", default=None, help="no CUDA graphs")
     plan.add_argument("--tensor-parallel-size", metavar="N", type=_positive)
     plan.add_argument("--pipeline-parallel-size", metavar="N", type=_positive, default=1)
     plan.add_argument("--data-parallel-size", metavar="N", type=_positive, default=1)

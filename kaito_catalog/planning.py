@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from kaito_catalog.plan import (
     smallest_gpu_count,
     to_json,
 )
+from kaito_catalog.serving import ServedOptions, served_options
 from kaito_catalog.shape import Shape, Unsupported, read_shape
 
 MAX_CONFIG_BYTES = 8 * 2**20
@@ -47,10 +48,10 @@ class Request:
     gpu_count: int | None = None
     max_model_len: int | None = None
     gpu_memory_utilization: float | None = None
-    kv_cache_dtype: str = "auto"
+    kv_cache_dtype: str | None = None
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
-    enforce_eager: bool = False
+    enforce_eager: bool | None = None
     tensor_parallel_size: int | None = None
     pipeline_parallel_size: int = 1
     data_parallel_size: int = 1
@@ -73,6 +74,8 @@ class PlanSubject:
     stored: StoredSize | None
     max_model_len: int
     max_model_len_reason: str
+    options: ServedOptions = field(default_factory=ServedOptions)
+    """What the proposal starts vLLM with, where nothing else is asked for."""
 
 
 def read_subject(request: Request, root: Path) -> PlanSubject:
@@ -105,7 +108,13 @@ def read_subject(request: Request, root: Path) -> PlanSubject:
         raise CatalogError(f"the catalog has {entry.proposal.repo_id}, not {request.model}")
     shape = facts_shape(entry.facts) if entry.facts else Unsupported("there is no facts.yaml", None)
     known = entry.facts.weights.total if entry.facts and entry.facts.weights else None
-    return PlanSubject(name, shape, stored or known, *_choose_context(request, shape, entry.proposal))
+    return PlanSubject(
+        name,
+        shape,
+        stored or known,
+        *_choose_context(request, shape, entry.proposal),
+        options=served_options(entry.proposal),
+    )
 
 
 def read_directory(folder: Path) -> Shape | Unsupported:
@@ -163,14 +172,22 @@ def _choose_context(
     return DEFAULT_MAX_MODEL_LEN, "chosen here: nothing was asked for"
 
 
+def filled_in(request: Request, options: ServedOptions) -> Request:
+    """The request, with the proposal's own options where nothing else was asked for."""
+    own = options.given()
+    missing = {name: value for name, value in own.items() if getattr(request, name) is None}
+    return replace(request, **missing)  # type: ignore[arg-type]
+
+
 def _settings(request: Request, subject: PlanSubject, profile: Profile, gpu: str | None) -> Settings:
+    asked = filled_in(request, subject.options)
     return Settings(
         max_model_len=subject.max_model_len,
-        gpu_memory_utilization=request.gpu_memory_utilization or profile.utilization(gpu),
-        kv_cache_dtype=request.kv_cache_dtype,
-        max_num_seqs=request.max_num_seqs,
-        max_num_batched_tokens=request.max_num_batched_tokens,
-        enforce_eager=request.enforce_eager,
+        gpu_memory_utilization=asked.gpu_memory_utilization or profile.utilization(gpu),
+        kv_cache_dtype=asked.kv_cache_dtype or "auto",
+        max_num_seqs=asked.max_num_seqs,
+        max_num_batched_tokens=asked.max_num_batched_tokens,
+        enforce_eager=bool(asked.enforce_eager),
     )
 
 

@@ -24,6 +24,7 @@ ORDER = (
     "kv_cache",
     "overheads",
     "plan",
+    "serving",
     "exact",
     "recommend",
     "kaito",

@@ -22,6 +22,7 @@ from kaito_catalog.plan import (
     smallest_gpu_count,
 )
 from kaito_catalog.quantity import GIB, Quantity, gb, gib
+from kaito_catalog.serving import served_options
 from kaito_catalog.shape import Shape, Unsupported
 
 _COUNT = ("requirements", "gpuCount")
@@ -105,13 +106,6 @@ def cards_of(claimed: Quantity, instance_type: str | None, shared: Shared) -> tu
     return tuple(gpu for gpu in near if distance(gpu) == closest)
 
 
-def _number(config: dict[str, object], key: str) -> float | None:
-    value = config.get(key)
-    return (
-        float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
-    )
-
-
 def _asked(subject: Subject, context: Context) -> _Asked | Skip:
     proposal = subject.proposal
     if proposal.vllm is None:
@@ -138,12 +132,7 @@ def _asked(subject: Subject, context: Context) -> _Asked | Skip:
     ]
     # A card sold as 16GB never has more than 16 GiB: good enough to say that something does not fit.
     at_most = [PlanGpu(card.name, card.nominal_memory.bytes * GIB // 10**9, None) for card in cards]
-    config: dict[str, object] = dict(proposal.vllm.config or {})
-    own = _number(config, "gpu-memory-utilization")
-    utilization = own if own is not None and own <= 1 else None
-    cache_dtype = config.get("kv-cache-dtype")
-    sequences = _number(config, "max-num-seqs")
-    tokens = _number(config, "max-num-batched-tokens")
+    options = served_options(proposal)
     return _Asked(
         shape=shape,
         stored=subject.facts.weights.total if subject.facts.weights else None,
@@ -151,16 +140,10 @@ def _asked(subject: Subject, context: Context) -> _Asked | Skip:
         each=each,
         gpus=tuple(reported or at_most) or (PlanGpu(None, each.bytes),),
         measured=bool(reported) or not cards,
-        settings=Settings(
-            max_model_len=max_model_len,
-            gpu_memory_utilization=utilization
-            or context.profile.utilization(cards[0].name if cards else None),
-            kv_cache_dtype=cache_dtype if isinstance(cache_dtype, str) else "auto",
-            max_num_seqs=int(sequences) if sequences else None,
-            max_num_batched_tokens=int(tokens) if tokens else None,
-            enforce_eager="enforce-eager" in config,
+        settings=options.settings(
+            context.profile, cards[0].name if cards else None, max_model_len=max_model_len
         ),
-        own_utilization=utilization is not None,
+        own_utilization=options.gpu_memory_utilization is not None,
         vllm_version=context.profile.vllm_version,
     )
 

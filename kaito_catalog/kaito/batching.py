@@ -11,6 +11,7 @@ from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito import model_catalog, release
 from kaito_catalog.plan import Fit, Parallelism, Plan, Settings, plan_for_facts, plan_gpu
+from kaito_catalog.serving import served_options
 
 
 def max_num_seqs(
@@ -30,13 +31,7 @@ def max_num_seqs(
         return None
     node = release.node_of(machine, shared.gpu_by_name[machine.gpu])
     start = release.parallelism(row, node, max_model_len=length)
-    config = (proposal.vllm.config if proposal.vllm else None) or {}
-    share = config.get("gpu-memory-utilization", config.get("gpu_memory_utilization"))
-    usable = isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1
-    settings = Settings(
-        length,
-        float(share) if usable and share is not None else profile.utilization(machine.gpu),  # type: ignore[arg-type]
-    )
+    settings = served_options(proposal).settings(profile, machine.gpu, max_model_len=length)
     split = Parallelism(start.tensor_parallel_size, start.pipeline_parallel_size, start.data_parallel_size)
 
     def planned(asked: Settings) -> Plan:

@@ -46,6 +46,7 @@ def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False) -> str:
         f"  {plan.settings.max_model_len:,} tokens ({subject.max_model_len_reason}), {_parallelism(plan)}",
         f"  gpu_memory_utilization {plan.settings.gpu_memory_utilization:g}, vLLM {plan.vllm_version}"
         + _batching(plan),
+        *_options(subject),
     ]
     if plan.reason:
         lines.append(f"  {printable(plan.reason)}")
@@ -106,6 +107,11 @@ def _parallelism(plan: Plan) -> str:
     return ", ".join(words)
 
 
+def _options(subject: PlanSubject) -> list[str]:
+    words = subject.options.words()
+    return [f"  the proposal's options: {', '.join(words)}"] if words else []
+
+
 def _batching(plan: Plan) -> str:
     if plan.gpu.memory_bytes is None:
         return ""
@@ -128,6 +134,7 @@ def instance_types_text(
     lines = [
         f"{paint(subject.name, BOLD, color=color)} at {subject.max_model_len:,} tokens"
         f" ({subject.max_model_len_reason}), vLLM {rows[0].plan.vllm_version if rows else '?'}",
+        *_options(subject),
         "",
     ]
     best = smallest(tuple(rows))

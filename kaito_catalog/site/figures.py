@@ -7,20 +7,18 @@ from dataclasses import dataclass, field, replace
 
 from kaito_catalog.catalog import Entry, Shared
 from kaito_catalog.formats.facts import StoredSize
-from kaito_catalog.formats.policy import Profile
-from kaito_catalog.formats.proposal import Runtime
 from kaito_catalog.kaito.manifests import serving_runtime
 from kaito_catalog.plan import (
     Fit,
     InstanceTypePlan,
     PerGpu,
     Plan,
-    Settings,
     facts_shape,
     instance_type_plans,
     make_plan,
 )
 from kaito_catalog.recommend import Recommendations, by_cloud, recommend
+from kaito_catalog.serving import read_options
 from kaito_catalog.shape import Shape, Unsupported
 
 __all__ = ["ChartPoint", "Figures", "Fit", "InstanceRow", "MemoryChart", "chart_lengths", "plan_figures"]
@@ -146,13 +144,13 @@ def plan_figures(entry: Entry, shared: Shared) -> Figures:
         return Figures(unknown=shape.reason)
     claimed = entry.proposal.max_model_len
     asked = claimed or min(shape.max_model_len, DEFAULT_MODEL_LEN)
-    options = _options(runtime)
+    options = read_options(runtime)
     stored = facts.weights.total if facts.weights else None
     found = instance_type_plans(
         shape,
         stored,
         shared,
-        settings=lambda gpu: _settings(options, profile, gpu, max_model_len=asked),
+        settings=lambda gpu: options.settings(profile, gpu, max_model_len=asked),
         vllm_version=profile.vllm_version,
     )
     plans = found
@@ -167,7 +165,7 @@ def plan_figures(entry: Entry, shared: Shared) -> Figures:
         matrix=_matrix(shape, stored, plans, contexts),
         is_claimed=claimed is not None,
         rows=tuple(_row(item) for item in plans),
-        options=tuple(f"{name} {value}" for name, value in options.items()),
+        options=options.words(),
         chart=_chart(shape, stored, plans),
         vllm_version=profile.vllm_version,
         profile=profile.name,
@@ -219,42 +217,6 @@ def _cell(shape: Shape, stored: StoredSize | None, plan: Plan, tokens: int) -> C
         vllm_version=plan.vllm_version,
     )
     return Cell(at.fits, at.limited_by)
-
-
-def _options(runtime: Runtime | None) -> dict[str, str | int | float | bool]:
-    """The options of a proposal that memory depends on, where they have a value of the right kind."""
-    given = {
-        key.replace("_", "-"): value for key, value in ((runtime.config if runtime else None) or {}).items()
-    }
-    found: dict[str, str | int | float | bool] = {}
-    share = given.get("gpu-memory-utilization")
-    if isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1:
-        found["gpu-memory-utilization"] = share
-    for name in ("max-num-seqs", "max-num-batched-tokens"):
-        count = given.get(name)
-        if isinstance(count, int) and not isinstance(count, bool) and count > 0:
-            found[name] = count
-    dtype = given.get("kv-cache-dtype")
-    if isinstance(dtype, str):
-        found["kv-cache-dtype"] = dtype
-    if given.get("enforce-eager") is True:
-        found["enforce-eager"] = True
-    return found
-
-
-def _settings(
-    options: Mapping[str, str | int | float | bool], profile: Profile, gpu: str | None, *, max_model_len: int
-) -> Settings:
-    """What the generated manifests start vLLM with on `gpu`: the proposal's options, else KAITO's."""
-    seqs, batched = options.get("max-num-seqs"), options.get("max-num-batched-tokens")
-    return Settings(
-        max_model_len=max_model_len,
-        gpu_memory_utilization=float(options.get("gpu-memory-utilization", profile.utilization(gpu))),
-        kv_cache_dtype=str(options.get("kv-cache-dtype", "auto")),
-        max_num_seqs=int(seqs) if seqs is not None else None,
-        max_num_batched_tokens=int(batched) if batched is not None else None,
-        enforce_eager=bool(options.get("enforce-eager")),
-    )
 
 
 def _row(item: InstanceTypePlan) -> InstanceRow:

@@ -1,0 +1,75 @@
+"""The vLLM options of a proposal that memory depends on, read once for checks, plans, manifests and pages."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+
+from kaito_catalog.formats.policy import Profile
+from kaito_catalog.formats.proposal import Proposal, Runtime
+from kaito_catalog.plan import Settings
+
+Value = str | int | float | bool
+_COUNTS = ("max_num_seqs", "max_num_batched_tokens")
+
+
+@dataclass(frozen=True)
+class ServedOptions:
+    """The options that a proposal sets; None: it leaves them to the release and to vLLM.
+
+    A value of the wrong kind is as good as absent here: that it is wrong is what the check RUN002 says.
+    """
+
+    gpu_memory_utilization: float | None = None
+    """The share of the GPU's memory, in (0, 1]."""
+    kv_cache_dtype: str | None = None
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    enforce_eager: bool | None = None
+
+    def given(self) -> dict[str, Value]:
+        """Those that are set, under the names of `Settings`."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def words(self) -> tuple[str, ...]:
+        """Those that are set, as on the command line without dashes: `max-num-seqs 16`."""
+        return tuple(f"{name.replace('_', '-')} {value}" for name, value in self.given().items())
+
+    def settings(self, profile: Profile, gpu: str | None, *, max_model_len: int) -> Settings:
+        """What the manifests start vLLM with on `gpu`: the proposal's options, else the profile's.
+
+        Args:
+            profile: the release of KAITO.
+            gpu: the GPU's name in gpus.yaml; None where it has none.
+            max_model_len: the context, in tokens.
+        """
+        start = Settings(max_model_len=max_model_len, gpu_memory_utilization=profile.utilization(gpu))
+        return replace(start, **self.given())  # type: ignore[arg-type]
+
+
+def served_options(proposal: Proposal | None) -> ServedOptions:
+    """The options of a proposal's vLLM runtime; none where it has no such runtime."""
+    return read_options(proposal.vllm if proposal else None)
+
+
+def read_options(runtime: Runtime | None) -> ServedOptions:
+    """The options of a runtime, whether written with dashes or underscores."""
+    found: dict[str, Value] = {}
+    for key, value in ((runtime.config if runtime else None) or {}).items():
+        name = key.replace("-", "_")
+        number = _number(value)
+        if name == "gpu_memory_utilization" and number is not None and 0 < number <= 1:
+            found[name] = float(number)
+        elif name in _COUNTS and number is not None and number == int(number) > 0:
+            found[name] = int(number)
+        elif name == "kv_cache_dtype" and isinstance(value, str):
+            found[name] = value
+        elif name == "enforce_eager" and str(value).lower() == "true":
+            found[name] = True
+    return ServedOptions(**found)  # type: ignore[arg-type]
+
+
+def _number(value: object) -> int | float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if math.isfinite(value) else None
