@@ -1,26 +1,30 @@
 """Score the plan and other tools on published start-up logs and on vLLM's own exact plans, as Markdown tables.
 
-    python -m tools.bench_memory [--starts FILE] [--rows] [--peers]
+    python -m tools.bench_memory [--peers] [--starts FILE] [--rows]
 
-On the logs the error is the KV memory per GPU, predicted less printed, as a share of the GPU's memory. `--peers` runs
-the other tools as well; what they said last is in tests/data/peers.json, and is shown without it.
+`--peers` asks the other tools in the same run (tools/peers.py; `make bench` does); without it, their answers are those
+that tests/data/peers.json keeps of the last run.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kaito_catalog.kaito import estimator
 from kaito_catalog.plan import Fit, Parallelism, Plan, PlanGpu, Settings, make_plan
 from kaito_catalog.quantity import GIB
-from kaito_catalog.shape import Shape
+from kaito_catalog.shape import Shape, read_shape
 from kaito_catalog.weights import Uncomputable, split, weights_per_rank
+from tools import exact_models, peers
 from tools.observed import STARTS, Observed, observations
 
 # What KAITO v0.12's catalog says where it is not the size of the weights (it counts gpt-oss's second copy).
@@ -53,7 +57,9 @@ class Score:
         said = self.predictions[tool].kv_cache_bytes
         if said is None or self.printed is None:
             return None
-        return (said - self.printed) / self.observed.gpu_memory_bytes
+        # A tool that stops at nothing has said as much as it can of a GPU that is too small.
+        printed = max(0, self.printed) if said == 0 else self.printed
+        return (said - printed) / self.observed.gpu_memory_bytes
 
     @property
     def ours(self) -> float:
@@ -76,7 +82,26 @@ class Score:
 
 
 OURS = "kaito-catalog"
-KAITO = "KAITO v0.12's formula"
+KAITO = "KAITO v0.12"
+HF_MEM = "hf-mem"
+LLM_D = "llm-d-planner"
+
+CLAIMS = {
+    OURS: ("weights, KV cache, what vLLM takes beside, the verdict", "nothing that the logs name"),
+    KAITO: (
+        "how many GPUs; solved for the KV memory, with the utilization of the start",
+        "vLLM's version, the cache's dtype, batch sizes",
+    ),
+    HF_MEM: (
+        "weights and the cache of one request; the KV memory is what they leave of the budget",
+        "GPUs, parallelism, overheads, vLLM's version",
+    ),
+    LLM_D: (
+        "the KV memory; its constants were fitted on these same logs of vLLM 0.19",
+        "vLLM's version, the cache's dtype, batch sizes",
+    ),
+}
+"""What each tool says, and what it has no input for."""
 
 
 def plan_of(row: Observed) -> Plan:
@@ -122,6 +147,18 @@ def kaitos(row: Observed) -> Prediction:
     )
     needed = row.max_model_len * estimator.kv_cache_bytes_per_token(row.shape) / gpus
     return Prediction(available, available >= needed, (time.perf_counter() - started) * 1000)
+
+
+def peer_prediction(row: Observed, said: Mapping[str, Any] | None) -> Prediction:
+    """What another tool's answer means for a start."""
+    if said is None or "refused" in said:
+        return Prediction(None, None, refused=str(said["refused"]) if said else "was not asked")
+    gpus = row.tensor_parallel_size * row.pipeline_parallel_size
+    available = said.get("kvCacheAvailableBytes")
+    if available is None:
+        available = row.gpu_memory_bytes * row.gpu_memory_utilization - said["weightsBytes"]
+    fits = available > 0 and available * gpus >= said["kvCacheNeededBytes"]
+    return Prediction(available, fits, said.get("milliseconds"))
 
 
 def score(row: Observed, others: Mapping[str, Prediction] | None = None) -> Score:
@@ -179,31 +216,15 @@ def print_rows(scores: Sequence[Score]) -> None:
     print()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the tables; exit 2 where there are no logs."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--starts", type=Path, default=STARTS, help="the start-up logs (default: %(default)s)"
-    )
-    parser.add_argument("--rows", action="store_true", help="every start as well")
-    options = parser.parse_args(arguments)
-    try:
-        rows, left_out = observations(options.starts)
-    except FileNotFoundError:
-        print(f"there are no logs at {options.starts}; name them with --starts", file=sys.stderr)
-        return 2
-    scores = [score(row) for row in rows]
-    if options.rows:
-        print_rows(scores)
+def print_starts(scores: Sequence[Score]) -> None:
+    """The errors on the published logs."""
     models = len({s.observed.model for s in scores})
     calibrated = [s for s in scores if is_calibrated(s.observed)]
     elsewhere = [s for s in scores if not is_calibrated(s.observed)]
     print(f"KV memory per GPU, predicted less printed, as a share of the GPU's memory: {len(scores)} starts")
     print(f"of {models} models ({len(calibrated)} on H100 80GB with vLLM 0.17 to 0.19).")
     print()
-    print("| formula | starts | median | 90 % within | worst | most promised but absent | wrong verdicts |")
+    print("| tool | starts | median | 90 % within | worst | most promised but absent | wrong verdicts |")
     print("|---|---|---|---|---|---|---|")
     for name, chosen in (("all", scores), ("H100, vLLM 0.17–0.19", calibrated), ("elsewhere", elsewhere)):
         for tool in scores[0].predictions:
@@ -214,13 +235,133 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if s.error(OURS) is not None
     ]
     near = sum(s.plan.fits in (Fit.TIGHT, Fit.UNKNOWN) for s in scores)
+    late = sum(s.started is None for s in scores)
     print()
     print(f"Plans that say tight or unknown: {near} of {len(scores)}.")
     print(f"Within the expected error that the plan states: {sum(within)} of {len(within)}.")
-    times = [t for s in scores if (t := s.predictions[OURS].milliseconds) is not None]
-    print(f"Time of a plan: median {statistics.median(times):.2f} ms.")
+    print(f"No verdict is scored on {late} starts that ran out of memory after the cache had its share.")
+
+
+@dataclass(frozen=True)
+class Exact:
+    """One model on one GPU: what vLLM's own classes and planner say, and what a tool says."""
+
+    model: str
+    weights_bytes: int
+    needed_bytes: int
+    said: Mapping[str, tuple[float | None, float | None]]
+    """Weights (None where they are the tool's input) and the cache of one request; None where refused."""
+
+
+def exact_scores(answers: Mapping[str, Any]) -> list[Exact]:
+    """Every recorded model whose size the other tools could be told."""
+    known = peers.recorded_models()
+    found = []
+    for model in exact_models.read():
+        first = model.plans.get(peers.VERSION, {}).get("tp1", {})
+        if model.name not in known or "needed" not in first:
+            continue
+        said: dict[str, tuple[float | None, float | None]] = {OURS: (None, None), KAITO: (None, None)}
+        shape = read_shape(known[model.name]["config"], quantization=model.quantization)
+        if isinstance(shape, Shape):
+            world = exact_models.world_of(model, "tp1")
+            ours = exact_models.planned(shape, world, peers.VERSION, first["maxModelLen"])
+            if isinstance(ours, exact_models.Figures):
+                said[OURS] = (float(sum(ours.weights)), float(ours.needed))
+            said[KAITO] = (None, float(estimator.kv_cache_bytes_per_token(shape) * first["maxModelLen"]))
+        for tool in (HF_MEM, LLM_D):
+            answer = answers.get(f"exact {model.name}", {}).get(tool, {"refused": "was not asked"})
+            weights = None if tool == HF_MEM else answer.get("weightsBytes")
+            said[tool] = (weights, None if "refused" in answer else answer["kvCacheNeededBytes"])
+        found.append(Exact(model.name, sum(first["weights"]), first["needed"], said))
+    return found
+
+
+def print_exact(scores: Sequence[Exact]) -> None:
+    """The errors against vLLM's own arithmetic."""
+    print(
+        f"Against vLLM {peers.VERSION}'s own classes and planner: {len(scores)} configurations on one GPU, one"
+    )
+    print("request of 32,768 tokens or the model's limit; errors as a share of what vLLM says.")
+    print()
+    print("| tool | KV cache: answers | equal | median | 90 % within | worst | weights: equal | worst |")
+    print("|---|---|---|---|---|---|---|---|")
+    for tool in scores[0].said:
+        cache = [
+            abs(said - s.needed_bytes) / max(1, s.needed_bytes)
+            for s in scores
+            if (said := s.said[tool][1]) is not None
+        ]
+        weights = [
+            abs(said - s.weights_bytes) / s.weights_bytes
+            for s in scores
+            if (said := s.said[tool][0]) is not None
+        ]
+        equal, worst = "its input", ""
+        if weights:
+            # A tool that counts in GiB may be a byte off for that alone.
+            equal = f"{sum(w < ROUNDING for w in weights)} of {len(weights)}"
+            worst = f"{max(weights):.2%}"
+        print(
+            f"| {tool} | {len(cache)} of {len(scores)} | {sum(c < ROUNDING for c in cache)} | "
+            f"{statistics.median(cache):.2%} | {quantile(cache, 0.9):.1%} | {max(cache):.1%} | {equal} | {worst} |"
+        )
+
+
+ROUNDING = 1e-9
+
+
+def print_tools(scores: Sequence[Score], versions: Mapping[str, str]) -> None:
+    """What each tool claims, and on which starts it gave no answer."""
+    print("| tool | what it says | what it has no input for | starts without an answer |")
+    print("|---|---|---|---|")
+    for tool, (claim, lacks) in CLAIMS.items():
+        refused = Counter(s.predictions[tool].refused for s in scores if s.predictions[tool].refused)
+        words = "; ".join(f"{n} × {str(reason)[:80]}" for reason, n in refused.most_common()) or "none"
+        print(f"| {' '.join([tool, versions.get(tool, '')]).strip()} | {claim} | {lacks} | {words} |")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables; exit 2 where there are no logs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--starts", type=Path, default=STARTS, help="the start-up logs (default: %(default)s)"
+    )
+    parser.add_argument("--rows", action="store_true", help="every start as well")
+    parser.add_argument("--peers", action="store_true", help="ask the other tools now")
+    options = parser.parse_args(arguments)
+    try:
+        rows, left_out = observations(options.starts)
+    except FileNotFoundError:
+        print(f"there are no logs at {options.starts}; name them with --starts", file=sys.stderr)
+        return 2
+    kept = json.loads(peers.PEERS.read_text(encoding="utf-8"))
+    answers: dict[str, Any] = kept["answers"]
+    if options.peers:
+        try:
+            answers = peers.run()
+        except peers.PeersError as error:
+            print(f"bench: {error}; their answers are those of the last run", file=sys.stderr)
+    scores = [
+        score(row, {t: peer_prediction(row, answers.get(row.id, {}).get(t)) for t in (HF_MEM, LLM_D)})
+        for row in rows
+    ]
+    if options.rows:
+        print_rows(scores)
+    print_starts(scores)
+    print()
+    print_exact(exact_scores(answers))
+    print()
+    print_tools(scores, kept["versions"])
     print()
     print("Left out: " + "; ".join(f"{count} × {reason}" for reason, count in left_out.items()) + ".")
+    print()
+    for tool in scores[0].predictions:
+        times = [t for s in scores if (t := s.predictions[tool].milliseconds) is not None]
+        if times:
+            print(f"Time of {tool}: median {statistics.median(times):.2f} ms.")
     return 0
 
 

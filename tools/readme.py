@@ -61,9 +61,7 @@ def with_benchmark(page: str) -> str:
     stdout = io.StringIO()
     with contextlib.redirect_stdout(stdout):
         bench_memory.main([])
-    table = "\n".join(
-        line for line in stdout.getvalue().splitlines() if not line.startswith("Time of a plan")
-    )
+    table = "\n".join(line for line in stdout.getvalue().splitlines() if not line.startswith("Time of "))
     return _BENCH.sub(lambda _: f"<!-- bench -->\n{table.rstrip()}\n<!-- /bench -->", page)
 
 

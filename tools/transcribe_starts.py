@@ -191,7 +191,7 @@ NAMED = frozenset(
         "architectures", "model_type", "dtype", "torch_dtype", "hidden_size", "intermediate_size", "num_hidden_layers",
         "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings",
         "tie_word_embeddings", "layer_types", "sliding_window", "num_experts", "num_local_experts", "n_routed_experts",
-        "num_experts_per_tok", "quant_method", "rope_type",
+        "num_experts_per_tok", "quant_method", "activation_scheme", "rope_type",
     }
 )  # fmt: skip
 """Fields that are kept even where the plan would do without: what anybody needs to know a model by."""
