@@ -56,6 +56,7 @@ schema: $(STAMP) ## write schema/*.json from the models
 
 bench: $(STAMP) ## accuracy and speed, side by side with others
 	@$(BIN)/python -m tools.bench_memory
+	@$(BIN)/python -m tools.bench_start_up
 
 clean: ## remove what was built (not .venv)
 	rm -rf build

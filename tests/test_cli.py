@@ -306,3 +306,22 @@ def test_a_pipe_that_is_closed_early_is_no_error(here: Path) -> None:
         ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--max-model-len", "abc"], "'abc' is no whole number"),
+        (["--max-model-len", "0"], "must be at least 1"),
+        (["--max-model-len", "9" * 30], "is too large"),
+        (["--gpu-memory-utilization", "most"], "'most' is no number"),
+        (["--gpu-memory", "nan"], "must be a number of GiB above 0"),
+    ],
+    ids=str,
+)
+def test_a_number_that_is_none_is_refused_in_words(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["plan", "phi-4", *arguments])
+    assert words in capsys.readouterr().err

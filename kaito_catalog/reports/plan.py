@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kaito_catalog import recommend
 from kaito_catalog.plan import Fit, InstanceTypePlan, Plan, resolved_settings
@@ -26,6 +26,22 @@ TERMS = {
     "maxNumSeqs": "max_num_seqs against the Mamba blocks",
     "gpu": "the GPU: vLLM's CUDA build does not run on it",
 }
+_ORIGINS = {
+    "facts": "from the recorded size of the weight files",
+    "configuration": "computed from the configuration, as vLLM's own code does",
+    "exact": "from vLLM's own code",
+    "measured": "calibrated on published starts of vLLM",
+}
+_FIGURES = {
+    "budgetBytes": "budget",
+    "weightsBytes": "weights",
+    "kvCacheNeededBytes": "KV cache of a request",
+    "nonTorchBytes": "non-torch",
+    "activationPeakBytes": "activation peak",
+    "cudaGraphBytes": "CUDA graphs",
+    "kvCacheAvailableBytes": "what is left for KV cache",
+}
+"""The figures of the account, as it names them."""
 _BAR = 40
 _HEAD = ("INSTANCE TYPE", "GPUS", "VERDICT", "USED", "ENOUGH", "NEEDS/GPU", "BUDGET/GPU", "LONGEST CONTEXT")
 _LEFT = 3
@@ -84,15 +100,18 @@ def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False) -> str:
     if plan.expected_error_bytes is not None:
         lines.append(f"  expected error              {'± ' + gib(plan.expected_error_bytes):>12}")
     if plan.sources:
-        grouped: dict[str, list[str]] = {}
-        for figure, origin in plan.sources.items():
-            grouped.setdefault(origin, []).append(figure)
         lines.append("")
-        lines.extend(
-            paint(f"  {origin}: {', '.join(figures_)}", DIM, color=color)
-            for origin, figures_ in grouped.items()
-        )
+        lines.extend(paint(f"  {line}", DIM, color=color) for line in _sources(plan.sources))
     return "\n".join(lines) + "\n"
+
+
+def _sources(sources: Mapping[str, str]) -> list[str]:
+    """Where the figures come from, a line for each origin."""
+    return [
+        f"{words}: {', '.join(figures)}"
+        for origin, words in _ORIGINS.items()
+        if (figures := [name for key, name in _FIGURES.items() if sources.get(key) == origin])
+    ]
 
 
 def _parallelism(plan: Plan) -> str:
