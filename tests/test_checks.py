@@ -234,3 +234,15 @@ def test_an_spdx_id_equals_the_hubs_lower_case_one(context: Context) -> None:
 def test_a_transformers_proposal_has_no_vllm_plan_and_says_so(context: Context) -> None:
     found = report(context, "runtimes: [{name: transformers, distributedInference: false}]")
     assert "the memory plan is vLLM's" in next(s.reason for s in found.skips if s.code == "MEM001")
+
+
+def test_a_split_that_kaito_never_gets_to_is_skipped_and_not_passed(context: Context) -> None:
+    """KTO002 warns there; no word from KTO001 would read as a legal split."""
+    no_room = """
+requirements: {contextLength: 2000000}
+runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 2000000}}]
+deployment: {instanceType: Standard_NC24ads_A100_v4}
+"""
+    found = report(context, no_room, tuple(c for c in CHECKS if c.code in ("KTO001", "KTO002")))
+    assert codes(found) == ["KTO002"]
+    assert [skip.code for skip in found.skips] == ["KTO001"]

@@ -127,8 +127,12 @@ def _parallelism(plan: Plan) -> str:
 
 
 def _options(subject: PlanSubject) -> list[str]:
-    words = subject.options.words()
-    return [f"  the proposal's options: {', '.join(words)}"] if words else []
+    words, own = subject.options.words(), subject.own_options.words()
+    added = [word for word in words if word not in own]
+    return [
+        *([f"  the proposal's options: {', '.join(own)}"] if own else []),
+        *([f"  set by the manifests, as the states of a hybrid need: {', '.join(added)}"] if added else []),
+    ]
 
 
 def _batching(plan: Plan) -> str:
