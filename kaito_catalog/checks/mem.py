@@ -213,7 +213,9 @@ def fits(subject: Subject, context: Context) -> Iterator[Outcome]:
         return
     bad = [plan for plan in plans if plan.fits is Fit.NO]
     tight = [plan for plan in plans if plan.fits is Fit.TIGHT]
-    if bad:
+    if bad and bad[0].per_gpu is None:
+        yield _refusal(subject, asked, bad[0])
+    elif bad:
         route = (
             _CONTEXT if bad[0].limited_by == "kvCache" and subject.document.spans.get(_CONTEXT) else _COUNT
         )
@@ -233,6 +235,18 @@ def fits(subject: Subject, context: Context) -> Iterator[Outcome]:
         yield Skip(
             f"the plan holds by less than its expected error of {gib(error)}", "add a dry run's evidence"
         )
+
+
+def _refusal(subject: Subject, asked: _Asked, plan: Plan) -> Finding:
+    """vLLM would not even look at the memory."""
+    reason = plan.reason or "vLLM refuses the configuration"
+    if plan.limited_by != "maxModelLen":
+        return Finding(reason, _COUNT)
+    limit = asked.shape.max_model_len
+    for index, runtime in enumerate(subject.proposal.runtimes or ()):
+        if runtime is subject.proposal.vllm and "max-model-len" in (runtime.config or {}):
+            return Finding(reason, ("runtimes", index, "config", "max-model-len"), f"max-model-len: {limit}")
+    return Finding(reason, _CONTEXT, f"contextLength: {limit}")
 
 
 @check("MEM002", severity=WARNING)
@@ -353,7 +367,7 @@ def total_is_count_times_each(subject: Subject, context: Context) -> Iterator[Ou
     total = known_size(requirements.total_gpu_memory)
     if count is not None and each is not None and total is not None and count * each.bytes != total.bytes:
         yield Finding(
-            f"{count} × {each} is {gb(count * each.bytes)}, totalGPUMemory is {total}",
+            f"{count} × {each} is {_times(each, count)}, totalGPUMemory is {total}",
             _TOTAL,
             f"totalGPUMemory: {_times(each, count)}",
         )

@@ -55,7 +55,7 @@ def full_commit(subject: Subject, context: Context) -> Iterator[Outcome]:
     yield Finding(
         f"'{version[:60]}' is a branch or tag: it can change",
         _VERSION,
-        "pin the commit it points to now",
+        f"version: {recorded}, the commit of the facts" if recorded else "pin the commit it points to now",
         severity=ERROR if subject.is_implemented else WARNING,
     )
 
