@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,12 +15,13 @@ import pytest
 
 from kaito_catalog import cli, diff, fix, git, source
 from kaito_catalog.checks.engine import EntryReport, Report
+from kaito_catalog.checks.registry import FAMILIES
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity, Skipped
 from kaito_catalog.formats import schema
 from kaito_catalog.formats.report import CheckReport
 from kaito_catalog.reports.github import step_summary
 from kaito_catalog.reports.json import report_value
-from kaito_catalog.reports.markdown import MARKER, MAX_CHARACTERS, markdown
+from kaito_catalog.reports.markdown import MARKER, MAX_CHARACTERS, escape, markdown
 from kaito_catalog.reports.sarif import sarif
 from tools import drift, guide, lint_workflows
 
@@ -141,6 +143,18 @@ def test_nothing_of_a_proposal_takes_effect_in_the_comment() -> None:
     assert shown.count("</details>") == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Standard_NC24ads_A100_v4: 80GB", "Standard_NC24ads_A100_v4: 80GB"),
+        ("_a_ :tada: http://a", "&#95;a&#95; &#58;tada: http&#58;//a"),
+        ("__a__b", "&#95;&#95;a&#95;&#95;b"),
+    ],
+)
+def test_what_means_nothing_to_github_stays_readable(text: str, shown: str) -> None:
+    assert escape(text) == shown
+
+
 def test_a_comment_is_never_longer_than_github_takes() -> None:
     many = [Diagnostic("DOC003", Severity.ERROR, "x" * 500, Place(PATH, n)) for n in range(1, 900)]
     shown = markdown(report(*many), {})
@@ -205,10 +219,10 @@ def test_diff_says_what_is_served_differently(clone: Path, edit: Edit) -> None:
     edit("max-model-len: 16384", "max-model-len: 8192")
     edit("id: mit", "id: apache-2.0")
     shown = diff.diff_text(clone / "catalog", "HEAD")
-    assert "### phi-4&#58; changed" in shown or "### phi-4: changed" in shown
-    assert "| Options&#58; vllm max-model-len | 16384 | 8192 |" in shown
-    assert "| Licence&#58; claimed | mit | apache-2.0 |" in shown
-    assert "Memory&#58; one request's KV cache per GPU" in shown
+    assert "### phi-4: changed" in shown
+    assert "| Options: vllm max-model-len | 16384 | 8192 |" in shown
+    assert "| Licence: claimed | mit | apache-2.0 |" in shown
+    assert "Memory: one request's KV cache per GPU" in shown
     assert "llama" not in shown
 
 
@@ -309,6 +323,13 @@ def test_a_new_finding_fails_where_an_old_one_is_waived(clone: Path, edit: Edit)
 def test_the_contributors_session_is_what_really_happens() -> None:
     page = guide.PAGE.read_text(encoding="utf-8")
     assert guide.with_session(page) == page
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_session_shows_a_mistake_of_every_family(family: str) -> None:
+    page = guide.PAGE.read_text(encoding="utf-8")
+    section = page.partition(f"### {family}: ")[2].partition("\n### ")[0]
+    assert re.search(rf": (error|warning)\[{family}\d{{3}}\] .+\n(.*\n)*?  hint: ", section)
 
 
 def test_every_action_is_pinned_by_a_commit(root: Path) -> None:
