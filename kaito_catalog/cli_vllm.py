@@ -23,6 +23,7 @@ from kaito_catalog.plan import Plan, PlanGpu
 from kaito_catalog.planning import PlanSubject, Request
 from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable, wants_color
+from kaito_catalog.serving import served_options
 from kaito_catalog.source import parse
 from kaito_catalog.vllm import ExactPlan, Gpu, Outcome, Worker, WorkerError, find_python
 
@@ -179,14 +180,20 @@ def record_exact(entry: Entry, worker: Callable[[], Worker], *, vllm_version: st
     config = exact.need_config(entry.facts, entry.name)
     proposal = entry.proposal
     length = (proposal.max_model_len if proposal else None) or 8192
+    kv_cache_dtype = served_options(proposal).kv_cache_dtype
     try:
         worlds = exact.plan_worlds(
-            worker, config, sizes=SIZES, max_model_len=length, vllm_version=vllm_version
+            worker,
+            config,
+            sizes=SIZES,
+            max_model_len=length,
+            vllm_version=vllm_version,
+            kv_cache_dtype=kv_cache_dtype,
         )
     except WorkerError as error:
         raise CatalogError(error.words) from error
     path = entry.folder / "evidence" / f"vllm-{vllm_version}-exact.yaml"
-    write_evidence(path, exact.exact_evidence(entry, worlds), "exact-plan")
+    write_evidence(path, exact.exact_evidence(entry, worlds, kv_cache_dtype=kv_cache_dtype), "exact-plan")
     return path
 
 

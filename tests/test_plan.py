@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 from typing import Any
 
 import pytest
@@ -408,24 +407,6 @@ def test_available_memory_is_what_vllm_printed(config: dict[str, Any], size: int
     ).per_gpu
     assert found is not None
     assert found.kv_cache_available_bytes / GIB == pytest.approx(printed, abs=0.15)
-
-
-def test_the_error_on_recorded_logs_does_not_grow() -> None:
-    if not (SHARED / "data" / "truth" / "observations.jsonl").exists():
-        pytest.skip("../shared is absent: no logs to compare with")
-    from tools.bench_memory import is_calibrated, quantile, score
-    from tools.observed import Observed, observations
-
-    scores = [s for row in observations(SHARED) if isinstance(row, Observed) and (s := score(row))]
-    errors = [abs(s.ours) for s in scores]
-    assert len(scores) >= 50
-    assert statistics.median(errors) <= 0.007
-    assert quantile(errors, 0.9) <= 0.02
-    assert max(errors) <= 0.05
-    assert max(s.ours for s in scores) <= 0.01
-    assert max(abs(s.ours) for s in scores if is_calibrated(s.observed)) <= 0.006
-    wrong = [s.observed.id for s in scores if s.plan.fits is Fit.NO and s.observed.kv_cache_bytes > 0]
-    assert wrong == []
 
 
 def test_every_illegal_size_that_kaito_would_pick_is_refused() -> None:

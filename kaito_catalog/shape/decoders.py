@@ -606,6 +606,7 @@ def _qwen_hybrid(source: Source) -> Shape:
         text.count("linear_conv_kernel_dim", default=4),
         # vLLM takes Qwen3.5's mamba_ssm_dtype and leaves Qwen3-Next's state in the model's dtype.
         state_bytes=4 if state == "float32" and not is_next else 2,
+        interleaved=is_next,
     )
     has_experts = any(n in text for n in ("num_experts",)) and text.values.get("num_experts") != 0
     feed_forward: FeedForward

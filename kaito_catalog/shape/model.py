@@ -103,6 +103,8 @@ class GatedDeltaNet:
     conv_kernel: int
     state_bytes: int
     """Bytes per element of the recurrent state; the convolution's is of the model's dtype."""
+    interleaved: bool = False
+    """Whether the two gates lie in one matrix, head by head (Qwen3-Next)."""
 
     @property
     def kind(self) -> AttentionKind:
@@ -282,6 +284,8 @@ class Quantization:
     scale_bytes: int = 4
     """Of a block's scale."""
     static_activations: bool = False
+    act_order: bool = False
+    """GPTQ with inputs in another order (`desc_act`): each rank then has the scales of all of them."""
     ignored: tuple[str, ...] = ()
     """Modules outside the layers, and regular expressions, that keep the model's dtype."""
     lm_head: Scheme | None = None
