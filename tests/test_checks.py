@@ -196,7 +196,7 @@ def test_the_sizes_that_are_possible_are_named(context: Context) -> None:
         context, "requirements: {gpuCount: 3, totalGPUMemory: 240GB, perGPUMemory: 80GB}"
     ).diagnostics
     (finding,) = [d for d in found if d.code == "RUN001"]
-    assert finding.hint == "possible are 1, 2, 4, 8"
+    assert finding.hint == "a gpuCount of 1 or 2 or 4 or 8 is possible"
 
 
 def test_a_check_that_was_not_run_proves_nothing(context: Context) -> None:

@@ -30,6 +30,8 @@ _TOTAL = ("requirements", "totalGPUMemory")
 _CONTEXT = ("requirements", "contextLength")
 # The brochure's figure is met by 80GB as well as by 80GiB (7 % more): people write both for the same card.
 _SAME_CARD = 0.08
+_A_NODE = 8
+"""GPUs of the largest instance types."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class _Asked:
     def at(self, utilization: float) -> Settings:
         return replace(self.settings, gpu_memory_utilization=utilization)
 
-    def smallest(self, settings: Settings) -> int | None:
-        """The GPUs that are enough on every card the claim may mean; None where not even the claimed ones are."""
+    def smallest(self, settings: Settings, most: int | None = None) -> int | None:
+        """The GPUs that are enough on every card the claim may mean; None where not even `most` are (the claimed)."""
         counts = [
             smallest_gpu_count(
                 self.shape,
@@ -73,7 +75,7 @@ class _Asked:
                 gpu=gpu,
                 settings=settings,
                 vllm_version=self.vllm_version,
-                most=self.count,
+                most=most or self.count,
             )
             for gpu in self.gpus
         ]
@@ -220,9 +222,10 @@ def fits(subject: Subject, context: Context) -> Iterator[Outcome]:
             _CONTEXT if bad[0].limited_by == "kvCache" and subject.document.spans.get(_CONTEXT) else _COUNT
         )
         longest = bad[0].kv_cache.longest_model_len if bad[0].kv_cache else 0
-        hint = (
-            f"the longest context that fits is {longest:,} tokens" if longest else "use more or larger GPUs"
-        )
+        enough = asked.smallest(asked.settings, most=_A_NODE)
+        hint = f"{enough} × {asked.each} would be enough" if enough else "use more or larger GPUs"
+        if longest:
+            hint = f"the longest context that fits is {longest:,} tokens; {hint}"
         yield Finding(f"{asked.count} × {asked.each} {_needs(bad[0])}", route, hint)
     elif tight:
         error = tight[0].expected_error_bytes or 0
