@@ -10,6 +10,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
+from kaito_catalog import capability
 from kaito_catalog.catalog import Shared
 from kaito_catalog.formats.facts import ModelFacts, StoredSize
 from kaito_catalog.formats.hardware import InstanceType
@@ -297,6 +298,9 @@ def make_plan(
             "maxModelLen",
             *common,
         )
+    missing = capability.refusal(shape, gpu.compute_capability)
+    if missing is not None:
+        return _refused(missing, "gpu", *common)
     if gpu.memory_bytes is None:
         named = gpu.name or "this GPU"
         return _unknown(f"nobody has published what the driver reports as memory of {named}", "gpu", *common)

@@ -180,6 +180,25 @@ def test_a_plan_that_holds_by_less_than_its_error_proves_nothing(context: Contex
     assert found.claims["requirements.gpuCount"] is ClaimState.UNKNOWN
 
 
+def test_a_context_beyond_the_limit_is_named_at_its_option_with_the_limit(context: Context) -> None:
+    found = report(
+        context,
+        "runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 1048576}}]",
+    ).diagnostics
+    (finding,) = [d for d in found if d.code == "MEM001"]
+    assert finding.message.startswith("max_model_len 1,048,576 is more than the model's own limit of ")
+    assert finding.hint is not None
+    assert finding.hint.startswith("max-model-len: ")
+
+
+def test_the_sizes_that_are_possible_are_named(context: Context) -> None:
+    found = report(
+        context, "requirements: {gpuCount: 3, totalGPUMemory: 240GB, perGPUMemory: 80GB}"
+    ).diagnostics
+    (finding,) = [d for d in found if d.code == "RUN001"]
+    assert finding.hint == "a gpuCount of 1 or 2 or 4 or 8 is possible"
+
+
 def test_a_check_that_was_not_run_proves_nothing(context: Context) -> None:
     claims = report(context, checks=selected([], ["STO"])).claims
     assert claims["requirements.storageSize"] is ClaimState.UNKNOWN

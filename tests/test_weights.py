@@ -206,7 +206,13 @@ QUANTIZED = [
 
 
 # Rules as Qwen's GPTQ repositories have them; Qwen3-30B-A3B and Qwen3.5-122B-A10B under vLLM 0.25.1's classes.
-RULES = {"lm_head": {}, "-:.*attn.*": {}, "-:.*shared_expert.*": {}, "-:.*mtp.*": {}, "-:.*visual.*": {}}
+RULES: dict[str, dict[str, object]] = {
+    "lm_head": {},
+    "-:.*attn.*": {},
+    "-:.*shared_expert.*": {},
+    "-:.*mtp.*": {},
+    "-:.*visual.*": {},
+}
 QUANTIZED += [
     pytest.param(QWEN3_30B, GPTQ, 16_885_641_216, 8_506_142_720, id="gptq experts"),
     pytest.param(

@@ -24,7 +24,7 @@ TERMS = {
     "maxModelLen": "the model's own context limit",
     "parallelism": "how the model can be split",
     "maxNumSeqs": "max_num_seqs against the Mamba blocks",
-    "gpu": "the GPU: vLLM's CUDA build does not run on it",
+    "gpu": "the kind of GPU: vLLM cannot run the model on it",
 }
 _ORIGINS = {
     "facts": "from the recorded size of the weight files",
