@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -256,6 +255,8 @@ def test_a_plan_of_the_catalog_counts_the_requests_that_the_manifests_set(
     assert cli.main(asked) == 0
     shown = capsys.readouterr().out
     assert f"set by the manifests, as the states of a hybrid need: max-num-seqs {expected}" in shown
-    assert cli.main([*asked, "--max-num-seqs", "8", "--format", "json"]) == 0
-    assert json.loads(capsys.readouterr().out)["settings"]["maxNumSeqs"] == 8
+    assert cli.main([*asked, "--max-num-seqs", "8"]) == 0
+    shown = capsys.readouterr().out
+    assert "max_num_seqs 8\n" in shown
+    assert "set by the manifests" not in shown
     assert f"max-num-seqs {expected}" in plan_figures(found, small.shared).options
