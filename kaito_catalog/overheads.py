@@ -128,7 +128,7 @@ def compiled_copy(shape: Shape, tensor_parallel_size: int, vllm_version: str) ->
     known = constants()["activation"]
     if shape.tower is not None or version_tuple(vllm_version) < version_tuple(known["compiledCopyFrom"]):
         return 0
-    return shape.vocab_size * shape.hidden_size * shape.dtype_bytes // tensor_parallel_size
+    return int(shape.vocab_size * shape.hidden_size * shape.dtype_bytes) // tensor_parallel_size
 
 
 def pinned_bytes(shape: Shape, tensor_parallel_size: int, vllm_version: str) -> int:
