@@ -84,6 +84,10 @@ def _by_version(rows: list[dict[str, Any]], version: tuple[int, int, int], **mat
     raise AssertionError("overheads.yaml ends each list with a row for all later versions")
 
 
+LARGEST_CAPTURE = 512
+"""Sequences of the largest CUDA graph, where max_num_seqs allows it."""
+
+
 def runs_second_runner(shape: Shape, vllm_version: str) -> bool:
     """Whether vLLM takes its second model runner for the model (VllmConfig.use_v2_model_runner)."""
     version, known = version_tuple(vllm_version), constants()["secondRunner"]
@@ -110,13 +114,12 @@ def captured_graphs(max_num_seqs: int, max_num_batched_tokens: int) -> int:
     The sizes are 1, 2, 4, then by 8 below 256 and by 16 from there to min(2 × max_num_seqs, 512); batches
     of decoding requests alone are at most max_num_seqs (VllmConfig._set_cudagraph_sizes).
     """
-    largest = min(2 * max_num_seqs, LARGEST_CAPTURE, max_num_batched_tokens)
+    largest: int = min(2 * max_num_seqs, LARGEST_CAPTURE, max_num_batched_tokens)
     sizes = (1, 2, 4, *range(8, 256, 8), *range(256, LARGEST_CAPTURE + 1, 16))
     return sum(s <= largest for s in sizes) + sum(s <= min(largest, max_num_seqs) for s in sizes)
 
 
-LARGEST_CAPTURE = 512
-MOST_GRAPHS = captured_graphs(1024, 8192)
+MOST_GRAPHS: int = captured_graphs(1024, 8192)
 
 
 def compiled_copy(shape: Shape, tensor_parallel_size: int, vllm_version: str) -> int:
