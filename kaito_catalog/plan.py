@@ -20,6 +20,7 @@ from kaito_catalog.kv_cache import (
     batches_in_flight,
     ceil_div,
     plan_layout,
+    reserved_blocks,
     states_per_sequence,
 )
 from kaito_catalog.overheads import (
@@ -333,6 +334,7 @@ def make_plan(
         kv_cache_dtype=settings.kv_cache_dtype,
         in_flight_tokens=in_flight,
         states=states,
+        reserved=reserved_blocks(vllm_version),
     )
     if isinstance(layouts, Unplannable):
         if layouts.refused is not None:
@@ -363,7 +365,7 @@ def make_plan(
         budget - w - o.non_torch_bytes - o.activation_peak_bytes - o.cuda_graph_bytes
         for w, o in zip(weights.stages, beside, strict=True)
     ]
-    wanted = [layout.pool_bytes(settings.max_model_len) for layout in layouts]
+    wanted = [layout.pool_bytes(settings.max_model_len) + layout.reserved_bytes for layout in layouts]
     tightest = min(range(pipeline), key=lambda i: available[i] - wanted[i])
     per_gpu = PerGpu(
         budget_bytes=budget,

@@ -32,7 +32,13 @@ def _compressed(weights: dict[str, Any]) -> dict[str, Any]:
         "quant_method": "compressed-tensors",
         "format": "float-quantized",
         "ignore": ["lm_head"],
-        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
+        "config_groups": {
+            "group_0": {
+                "targets": ["Linear"],
+                "weights": weights,
+                "input_activations": {**weights, "strategy": "token", "dynamic": True},
+            }
+        },
     }
 
 
@@ -83,6 +89,9 @@ _MISTRAL_SMALL: dict[str, Any] = {
     "spatial_merge_size": 2,
     "torch_dtype": "bfloat16",
     "text_config": {
+        "model_type": "mistral",
+        "sliding_window": None,
+        "tie_word_embeddings": False,
         "hidden_size": 5120,
         "intermediate_size": 32768,
         "num_hidden_layers": 40,
@@ -151,6 +160,8 @@ WRITTEN: dict[str, dict[str, Any]] = {
             "n_shared_experts": 2,
             "num_experts_per_tok": 6,
             "first_k_dense_replace": 1,
+            "n_group": 1,
+            "topk_group": 1,
             "topk_method": "noaux_tc",
             "vocab_size": 163840,
             "max_position_embeddings": 131072,
@@ -197,6 +208,7 @@ NAMED = frozenset(
         "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings",
         "tie_word_embeddings", "layer_types", "sliding_window", "num_experts", "num_local_experts", "n_routed_experts",
         "num_experts_per_tok", "quant_method", "activation_scheme", "rope_type",
+        "targets", "n_group", "topk_group", "format", "input_activations", "modules_to_not_convert",
     }
 )  # fmt: skip
 """Fields that are kept even where the plan would do without: what anybody needs to know a model by."""

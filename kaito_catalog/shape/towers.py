@@ -179,6 +179,37 @@ def moonvit_tower(source: Source) -> Tower | None:
     )
 
 
+def minimax_m3_tower(source: Source) -> Tower | None:
+    """vLLM 0.25.1's minimax_m3/common/vision_tower.py: CLIP's layers without a last norm, projector, merger."""
+    vision = vision_section(source)
+    if vision is None:
+        return None
+    width = vision.count("hidden_size")
+    wide = vision.count("intermediate_size")
+    depth = vision.count("num_hidden_layers", most=MOST_LAYERS)
+    compression = vision.section("img_token_compression_config") or Fields({})
+    merge = compression.count("spatial_merge_size", default=2) ** 2
+    patch = vision.count("patch_size") ** 2 * compression.count("temporal_patch_size", default=2)
+    hidden = source.text.count("hidden_size")
+    middle = source.root.optional("projector_hidden_size") or hidden
+    # The encoder's own section says nothing of biases, and both default to having one.
+    return Tower(
+        "vision",
+        vision.count("num_attention_heads"),
+        (
+            Matrix(width, 3 * width, "column", count=depth),
+            Matrix(width, width, "row", count=depth),
+            Matrix(width, wide, "column", count=depth),
+            Matrix(wide, width, "row", count=depth),
+            Matrix(width, middle, "column"),
+            Matrix(middle, hidden, "row"),
+            Matrix(merge * hidden, middle, "column"),
+            Matrix(middle, hidden, "row"),
+        ),
+        vision.count("num_channels", default=3) * patch * width + depth * 4 * width + 2 * width,
+    )
+
+
 def pixtral_tower(source: Source) -> Tower | None:
     """vLLM 0.25.1's pixtral.py and mistral3.py: Hugging Face's Pixtral encoder, patch merger, projector."""
     vision = vision_section(source)
