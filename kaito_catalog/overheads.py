@@ -115,8 +115,8 @@ def captured_graphs(max_num_seqs: int, max_num_batched_tokens: int) -> int:
     of decoding requests alone are at most max_num_seqs (VllmConfig._set_cudagraph_sizes).
     """
     largest: int = min(2 * max_num_seqs, LARGEST_CAPTURE, max_num_batched_tokens)
-    sizes = (1, 2, 4, *range(8, 256, 8), *range(256, LARGEST_CAPTURE + 1, 16))
-    return sum(s <= largest for s in sizes) + sum(s <= min(largest, max_num_seqs) for s in sizes)
+    sizes = [s for s in (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)) if s <= largest]
+    return len(sizes) + len([s for s in sizes if s <= max_num_seqs])
 
 
 MOST_GRAPHS: int = captured_graphs(1024, 8192)
