@@ -142,7 +142,7 @@ def _options(subject: PlanSubject, used: Settings) -> list[str]:
 def _batching(plan: Plan) -> str:
     if plan.gpu.memory_bytes is None:
         return ""
-    settings = resolved_settings(plan.settings, plan.gpu)
+    settings = resolved_settings(plan.settings, plan.gpu, plan.vllm_version)
     return f", max_num_batched_tokens {settings.max_num_batched_tokens:,}, max_num_seqs {settings.max_num_seqs:,}"
 
 
