@@ -77,8 +77,9 @@ def _memory(entry: Entry, root: Path, shared: Shared) -> dict[str, str]:
         return {}
     request = planning.Request(model=entry.name, instance_type=deployment.instance_type)
     try:
-        subject = planning.read_subject(request, root)
-        plan = planning.plan_one(request, subject, shared, shared.policy.default_profile())
+        profile = shared.policy.default_profile()
+        subject = planning.read_subject(request, root, shared=shared, profile=profile)
+        plan = planning.plan_one(request, subject, shared, profile)
     except CatalogError as error:
         return {"Memory: fits": f"unknown: {error.message}"}
     found = {"Memory: fits": plan.fits.value, "Memory: GPUs used": str(plan.parallelism.world_size)}

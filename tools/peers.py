@@ -35,8 +35,10 @@ _DTYPES = {
     "float16": ("F16", 2),
     "float32": ("F32", 4),
     "float8_e4m3fn": ("F8_E4M3", 1),
+    "float8_e8m0fnu": ("F8_E8M0", 1),
     "uint8": ("U8", 1),
     "int8": ("I8", 1),
+    "float8_e8m0fnu": ("F8_E8M0", 1),
     "int32": ("I32", 4),
     "int64": ("I64", 8),
 }

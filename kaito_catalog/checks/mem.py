@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 from kaito_catalog.catalog import Shared
 from kaito_catalog.checks.base import NO_FACTS, WARNING, Context, Finding, Outcome, Skip, Subject, check
+from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.hardware import Gpu
 from kaito_catalog.formats.proposal import Proposal, known_count, known_size
+from kaito_catalog.kaito.batching import manifest_options
 from kaito_catalog.plan import (
     Fit,
     Parallelism,
@@ -22,7 +24,6 @@ from kaito_catalog.plan import (
     smallest_gpu_count,
 )
 from kaito_catalog.quantity import GIB, Quantity, gb, gib
-from kaito_catalog.serving import served_options
 from kaito_catalog.shape import Shape, Unsupported
 
 _COUNT = ("requirements", "gpuCount")
@@ -134,7 +135,7 @@ def _asked(subject: Subject, context: Context) -> _Asked | Skip:
     ]
     # A card sold as 16GB never has more than 16 GiB: good enough to say that something does not fit.
     at_most = [PlanGpu(card.name, card.nominal_memory.bytes * GIB // 10**9, None) for card in cards]
-    options = served_options(proposal)
+    options = manifest_options(proposal, subject.facts, context.shared, context.profile)
     return _Asked(
         shape=shape,
         stored=subject.facts.weights.total if subject.facts.weights else None,
@@ -215,7 +216,7 @@ def fits(subject: Subject, context: Context) -> Iterator[Outcome]:
         return
     bad = [plan for plan in plans if plan.fits is Fit.NO]
     tight = [plan for plan in plans if plan.fits is Fit.TIGHT]
-    if bad and bad[0].per_gpu is None:
+    if bad and (bad[0].per_gpu is None or bad[0].limited_by == "maxNumSeqs"):
         yield _refusal(subject, asked, bad[0])
     elif bad:
         route = (
@@ -243,13 +244,25 @@ def fits(subject: Subject, context: Context) -> Iterator[Outcome]:
 def _refusal(subject: Subject, asked: _Asked, plan: Plan) -> Finding:
     """vLLM would not even look at the memory."""
     reason = plan.reason or "vLLM refuses the configuration"
+    if plan.limited_by == "maxNumSeqs":
+        return Finding(
+            reason, _option(subject, "max-num-seqs") or _COUNT, "leave max-num-seqs out, or lower it"
+        )
     if plan.limited_by != "maxModelLen":
         return Finding(reason, _COUNT)
     limit = asked.shape.max_model_len
-    for index, runtime in enumerate(subject.proposal.runtimes or ()):
-        if runtime is subject.proposal.vllm and "max-model-len" in (runtime.config or {}):
-            return Finding(reason, ("runtimes", index, "config", "max-model-len"), f"max-model-len: {limit}")
+    route = _option(subject, "max-model-len")
+    if route:
+        return Finding(reason, route, f"max-model-len: {limit}")
     return Finding(reason, _CONTEXT, f"contextLength: {limit}")
+
+
+def _option(subject: Subject, name: str) -> Route | None:
+    """Where the vLLM runtime sets an option; None where it does not."""
+    for index, runtime in enumerate(subject.proposal.runtimes or ()):
+        if runtime is subject.proposal.vllm and name in (runtime.config or {}):
+            return ("runtimes", index, "config", name)
+    return None
 
 
 @check("MEM002", severity=WARNING)
