@@ -38,7 +38,6 @@ _DTYPES = {
     "float8_e8m0fnu": ("F8_E8M0", 1),
     "uint8": ("U8", 1),
     "int8": ("I8", 1),
-    "float8_e8m0fnu": ("F8_E8M0", 1),
     "int32": ("I32", 4),
     "int64": ("I64", 8),
 }
