@@ -72,6 +72,12 @@ def _positive(text_: str) -> int:
     return value
 
 
+def _port(text_: str) -> int:
+    if not (text_.isascii() and text_.isdigit() and int(text_[:6]) < 2**16):
+        raise argparse.ArgumentTypeError("must be a number from 0 to 65535")
+    return int(text_)
+
+
 def _share(text_: str) -> float:
     value = _number(text_)
     if not 0 < value <= 1:
@@ -218,7 +224,7 @@ def _add_hub(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     fake.add_argument("folder", nargs="?", metavar="DIR", help="default: the catalog's facts")
     fake.add_argument(
-        "--port", type=int, default=8000, metavar="N", help="0 takes a free one (default: 8000)"
+        "--port", type=_port, default=8000, metavar="N", help="0 takes a free one (default: 8000)"
     )
     fake.add_argument("--limit", type=_positive, metavar="N", help="API calls per 300 s, as the Hub's 500")
 
