@@ -23,6 +23,7 @@ ORDER = (
     "weights",
     "kv_cache",
     "overheads",
+    "capability",
     "plan",
     "serving",
     "exact",

@@ -117,7 +117,9 @@ class Figures:
     needed: int
 
 
-def planned(shape: Shape, world: World, version: str, max_model_len: int) -> Figures | str:
+def planned(
+    shape: Shape, world: World, version: str, max_model_len: int, *, max_num_batched_tokens: int = 8192
+) -> Figures | str:
     """What the plan says, or why it says nothing."""
     by = split(
         tensor_parallel_size=world.tensor_parallel_size,
@@ -136,7 +138,7 @@ def planned(shape: Shape, world: World, version: str, max_model_len: int) -> Fig
         tensor_parallel_size=world.tensor_parallel_size,
         stages=stages(len(shape.layers), world.pipeline_parallel_size),
         kv_cache_dtype=world.kv_cache_dtype,
-        in_flight_tokens=8192 * batches,
+        in_flight_tokens=max_num_batched_tokens * batches,
         states=states,
     )
     if isinstance(layouts, Unplannable):

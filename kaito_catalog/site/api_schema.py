@@ -146,7 +146,10 @@ KAITO: Schema = {
                         {
                             "name": STRING,
                             "cloud": STRING,
-                            "nodes": WHOLE,
+                            "nodes": {
+                                **_or_null(WHOLE),
+                                "description": "null where KAITO's formula finds no room.",
+                            },
                             "tensorParallelSize": WHOLE,
                             "pipelineParallelSize": WHOLE,
                             "dataParallelSize": WHOLE,
