@@ -90,6 +90,7 @@ class Collector:
 
     def __init__(self, catalog: Catalog, runs: tuple[campaign.Run, ...], form: str) -> None:
         self._entries = {entry.name: entry for entry in catalog.entries}
+        self._gpu = catalog.shared.gpu
         self._total = len(runs)
         self._form = form
         self.written = self.lost = 0
@@ -105,6 +106,9 @@ class Collector:
         measured = value.get("gpu", {}).get("name")
         outcome = value["outcome"] + (f" ({value['failure']})" if "failure" in value else "")
         where = f" on {measured}" if measured else ""
+        listed = self._gpu(measured) if measured else None
+        if listed is not None and listed.name != run.gpu:
+            where += f", not on the {run.gpu} that was asked for"
         say(f"[{self.written + self.lost}/{self._total}] {run.model}{where}: {outcome}; wrote {shown(path)}")
         if self._form == "json":
             emit(json.dumps(value, ensure_ascii=False) + "\n")

@@ -303,12 +303,12 @@ def _choose(rows: Sequence[InstanceTypePlan], options: Options) -> list[tuple[In
         and (not named or named == ["all"] or row.instance_type.name.lower() in named)
         and (options.tensor_parallel_size or 0) <= row.instance_type.gpu_count
     ]
-    if named:
+    if named and named != ["all"]:
         return usable
     # Rows come those that fit first, smallest first; several nodes only where no single one does.
-    single = [pair for pair in usable if pair[0].plan.fits is Fit.YES] or [p for p in usable if p[1] == 1]
+    single = [pair for pair in usable if pair[1] == 1]
     several = sorted(usable, key=lambda pair: pair[1] * pair[0].instance_type.gpu_count)
-    return (single or several)[:1]
+    return (single if named else single[:1]) or several[:1]
 
 
 def _args(settings: Settings, tensor_parallel_size: int, nodes: int) -> dict[str, Any]:
@@ -457,8 +457,8 @@ def plan_text(campaign: Campaign, budget: float | None) -> str:
         summary += f"; {len(outside)} beyond the budget ({beyond:.2f} GPU-hours)"
     for name, nodes in needed_nodes(inside).items():
         count = sum(run.instance_type == name for run in inside)
-        lines_of = f"  {name}: {count} run{'s' if count != 1 else ''}"
-        summary += f"\n{lines_of}, {nodes} node{'s' if nodes != 1 else ''} at a time at least"
+        several = f", {nodes} nodes at once" if nodes > 1 else ""
+        summary += f"\n  {name}: {count} run{'s' if count != 1 else ''}{several}"
     for model, reason in campaign.left_out:
         summary += f"\n  left out: {model}: {reason}"
     return ("\n".join(lines) + "\n\n" if rows else "") + summary + "\n"

@@ -329,7 +329,6 @@ def apply(
     done: Callable[[Run, dict[str, Any]], None],
     failed: Callable[[Run, str], None],
     say: Callable[[str], None],
-    pause_seconds: float = PAUSE_SECONDS,
 ) -> None:
     """Submit all runs, a limited number at a time; `done` gets each result when it is there, `failed` the others.
 
@@ -338,9 +337,7 @@ def apply(
     Raises:
         CatalogError: there is no cluster, it refuses, or it stays away.
     """
-    Collector(settings, done=done, failed=failed, say=say, pause_seconds=pause_seconds).run_all(
-        runs, at_once or AT_ONCE
-    )
+    Collector(settings, done=done, failed=failed, say=say).run_all(runs, at_once or AT_ONCE)
 
 
 class Collector:
@@ -353,12 +350,10 @@ class Collector:
         done: Callable[[Run, dict[str, Any]], None],
         failed: Callable[[Run, str], None],
         say: Callable[[str], None],
-        pause_seconds: float = PAUSE_SECONDS,
     ) -> None:
         self._kubernetes = import_client()
         self._settings = settings
         self._done, self._failed, self._say = done, failed, say
-        self._pause = pause_seconds
         default = self._connect()
         self._namespace = settings.namespace or default
         self._core = self._kubernetes.client.CoreV1Api()
@@ -426,7 +421,7 @@ class Collector:
             except urllib3.exceptions.HTTPError as error:
                 words = f"{type(error).__name__}"
             if attempt < CALL_ATTEMPTS:
-                time.sleep(self._pause * attempt)
+                time.sleep(PAUSE_SECONDS * attempt)
         raise CatalogError(
             f"the cluster does not answer: {words}", hint="the same command goes on where it was"
         )
@@ -461,7 +456,7 @@ class Collector:
         for _ in range(60):
             if self._find_job(workload["metadata"]["name"]) is None:
                 break
-            time.sleep(self._pause)
+            time.sleep(PAUSE_SECONDS)
         self._create(self._batch.create_namespaced_job, workload)
 
     def _find_job(self, name: str) -> Any:
@@ -623,7 +618,7 @@ class Collector:
                 raise CatalogError(f"the cluster refuses to be watched: {_reason(error)}") from error
         except (urllib3.exceptions.HTTPError, ValueError):
             pass
-        time.sleep(self._pause)
+        time.sleep(PAUSE_SECONDS)
 
 
 def _condition(job: Any, name: str) -> Any:

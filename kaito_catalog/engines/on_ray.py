@@ -7,6 +7,7 @@ nodes: the task's code and the worker's source travel with the task.
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ AT_ONCE = 1000
 """Runs that Ray knows of at a time. Far below the million tasks it can queue on a node, and above what it can run."""
 TICK_SECONDS = 1.0
 PROGRESS_SECONDS = 10.0
+CONNECT_SECONDS = 10.0
 
 ACCELERATOR_TYPES = {
     "NVIDIA A10": "A10",
@@ -131,20 +133,32 @@ def _connect(ray: Any, cluster: Cluster, say: Callable[[str], None]) -> bool:
     if ray.is_initialized():
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # What is not cancelled with the driver's death would hold GPUs for nobody.
+    where = cluster.address or os.environ.get("RAY_ADDRESS") or "this machine"
+    hint = "start one with 'ray start --head'; Ray and Python have to be of the same version here and there"
+    # Ray itself waits for minutes where nobody listens.
+    if not _listens(where):
+        raise CatalogError(f"nobody listens at {where[:100]}", hint=hint)
     options: dict[str, Any] = {"address": cluster.address} if cluster.address else {}
     try:
         ray.init(**options, logging_level="ERROR", log_to_driver=True)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        where = cluster.address or os.environ.get("RAY_ADDRESS") or "this machine"
         words = str(error).strip().splitlines() or [type(error).__name__]
-        raise CatalogError(
-            f"no Ray at {where}: {words[0][:300]}",
-            hint="start one with 'ray start --head'; Ray and Python have to be of the same version here and there",
-        ) from error
+        raise CatalogError(f"no Ray at {where[:100]}: {words[0][:300]}", hint=hint) from error
     nodes = [node for node in ray.nodes() if node["Alive"]]
     say(f"Ray {ray.__version__}, {len(nodes)} node{'s' if len(nodes) != 1 else ''}")
     return True
+
+
+def _listens(address: str) -> bool:
+    """Whether somebody does at `HOST:PORT` or `ray://HOST:PORT`; what names no host is left to Ray."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        return True
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS):
+            return True
+    except OSError:
+        return False
 
 
 def _run_all(
@@ -180,7 +194,7 @@ def _run_all(
                     failed(run, _words(error))
                 else:
                     done(run, result)
-            if ready or time.monotonic() - last > PROGRESS_SECONDS * 6:
+            if time.monotonic() - last > PROGRESS_SECONDS:
                 last = time.monotonic()
                 if running:
                     say(f"  {len(running)} with Ray, {len(waiting)} waiting")
@@ -195,18 +209,22 @@ def _run_all(
 
 def _starter(ray: Any, cluster: Cluster) -> Callable[[Run], Any]:
     ray.cloudpickle.register_pickle_by_value(task_module)
-    run_task, make_say = task_module.run, _printer
+    run_task, make_say = task_module.run, task_module.printer
     # Once for all tasks: Ray keeps it in its object store.
     source = ray.put(WORKER_SCRIPT.read_text(encoding="utf-8"))
 
     def dry_run(task: dict[str, Any], worker_source: str, several_nodes: bool) -> dict[str, Any]:
         if several_nodes:
+            import os
+
             import ray
 
+            # The task holds no GPU, so Ray hides them all from it; vLLM has to see those of its node.
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
             # vLLM's Ray executor joins the cluster that this task runs in.
             address = ray.get_runtime_context().gcs_address
             task["request"].setdefault("env", {})["RAY_ADDRESS"] = address
-        return run_task(task, worker_source, say=make_say(task["model"]))
+        return run_task(task, worker_source, say=make_say())
 
     remote = ray.remote(dry_run)
 
@@ -219,20 +237,6 @@ def _starter(ray: Any, cluster: Cluster) -> Callable[[Run], Any]:
         ).remote(task, source, run.nodes > 1)
 
     return start
-
-
-def _printer(model: str) -> Callable[[str], None]:
-    """Ray brings what a task prints to the driver's terminal; a line every ten seconds is enough to see it live."""
-    import time
-
-    last = [0.0]
-
-    def say(line: str) -> None:
-        if time.monotonic() - last[0] > 10.0:
-            last[0] = time.monotonic()
-            print(f"{model}: {line[:200]}", flush=True)
-
-    return say
 
 
 def _words(error: Exception) -> str:

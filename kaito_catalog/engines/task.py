@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import select
 import shutil
@@ -37,6 +38,7 @@ SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 GRACE_SECONDS = 30.0
 RAY_PORT = 6379
 GATHER_SECONDS = 1800.0
+PRINT_SECONDS = 10.0
 ECHOED = ("key", "model", "revision", "configSha256", "args", "weights", "changed")
 
 
@@ -62,6 +64,11 @@ def _ask(task: Mapping[str, Any], worker_source: str, scratch: Path, say: Say) -
         model.mkdir()
         (model / "config.json").write_text(json.dumps(task["config"]), encoding="utf-8")
         request["model"] = str(model)
+    if int(task.get("nodes") or 1) > 1:
+        # vLLM's workers on the other nodes look this module up by name; Ray brings it there with their job.
+        module = shutil.copy(script, scratch / "kaito_catalog_vllm_worker.py")
+        job = json.dumps({"runtime_env": {"py_modules": [str(module)]}})
+        request["env"] = {**request.get("env", {}), "RAY_JOB_CONFIG_JSON_ENV_VAR": job}
     python = task.get("python") or find_python()
     process = subprocess.Popen(  # noqa: S603
         [str(python), str(script)],
@@ -152,6 +159,19 @@ def find_python() -> str:
     if importlib.util.find_spec("vllm") is not None:
         return sys.executable
     return shutil.which("python3") or sys.executable
+
+
+def printer() -> Say:
+    """Print what is said, a line every ten seconds at most: Ray brings it to the terminal of who asked."""
+    last = -math.inf
+
+    def say(line: str) -> None:
+        nonlocal last
+        if time.monotonic() - last > PRINT_SECONDS:
+            last = time.monotonic()
+            print(line[:200], flush=True)
+
+    return say
 
 
 # --- in a pod --------------------------------------------------------------------------------------------------
