@@ -30,6 +30,10 @@ def run_campaign(options: argparse.Namespace) -> int:
             )
     if options.on is None and not options.plan:
         raise CatalogError("--all needs a place to run", hint="add --plan, --on ray or --on kubernetes")
+    if options.budget is not None and not options.budget >= 0:
+        raise CatalogError("--budget is a number of GPU-hours, at least 0")
+    if options.apply and engine != "kubernetes":
+        raise CatalogError("--apply submits to Kubernetes", hint="add --on kubernetes")
     if engine not in ("", "ray", "kubernetes"):
         raise CatalogError(f"--on {options.on[:60]}: it is ray, ray://HOST:PORT or kubernetes")
     root = catalog_root(options)

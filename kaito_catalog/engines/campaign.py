@@ -20,6 +20,7 @@ from kaito_catalog.checks.base import Context, Subject
 from kaito_catalog.checks.evd import stale_because
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.evidence import DryRun
+from kaito_catalog.formats.hardware import InstanceType
 from kaito_catalog.kaito.manifests import access_secret
 from kaito_catalog.plan import Fit, InstanceTypePlan, Parallelism, Settings, facts_shape, instance_type_plans
 from kaito_catalog.planning import DEFAULT_MAX_MODEL_LEN
@@ -265,7 +266,11 @@ def _runs(entry: Entry, context: Context, options: Options) -> list[Run] | str:
         return found if share is None else replace(found, gpu_memory_utilization=share)
 
     rows = instance_type_plans(
-        shape, stored, context.shared, settings=settings, vllm_version=context.profile.vllm_version
+        shape,
+        stored,
+        replace(context.shared, instance_types=_asked_for(context.shared.instance_types, options)),
+        settings=settings,
+        vllm_version=context.profile.vllm_version,
     )
     chosen = _choose(rows, options)
     if not chosen:
@@ -292,18 +297,26 @@ def _gated(entry: Entry) -> bool:
     return entry.facts is not None and entry.facts.gated in ("auto", "manual", "yes")
 
 
+def _asked_for(known: Iterable[InstanceType], options: Options) -> tuple[InstanceType, ...]:
+    named = {name.lower() for name in options.instance_types} - {"all"}
+    return tuple(
+        item
+        for item in known
+        if (options.cloud is None or item.cloud == options.cloud)
+        and (not named or item.name.lower() in named)
+    )
+
+
 def _choose(rows: Sequence[InstanceTypePlan], options: Options) -> list[tuple[InstanceTypePlan, int]]:
     """The instance types to run on, with the number of nodes."""
-    named = [name.lower() for name in options.instance_types]
+    named = bool(options.instance_types)
     usable = [
         (row, row.nodes_needed or 1)
         for row in rows
-        if (options.cloud is None or row.instance_type.cloud == options.cloud)
-        and (row.nodes_needed is not None or row.plan.fits in (Fit.YES, Fit.TIGHT))
-        and (not named or named == ["all"] or row.instance_type.name.lower() in named)
+        if (row.nodes_needed is not None or row.plan.fits in (Fit.YES, Fit.TIGHT))
         and (options.tensor_parallel_size or 0) <= row.instance_type.gpu_count
     ]
-    if named and named != ["all"]:
+    if named and "all" not in options.instance_types:
         return usable
     # Rows come those that fit first, smallest first; several nodes only where no single one does.
     single = [pair for pair in usable if pair[1] == 1]

@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -87,17 +88,24 @@ def name_of(run: Run) -> str:
     return f"{label}-{run.key}"
 
 
-def sources() -> dict[str, Any]:
-    """The ConfigMap with the code; its name has its digest, so that a new version is another object."""
+@lru_cache(maxsize=1)
+def _code() -> tuple[str, dict[str, str]]:
+    """The name of the ConfigMap with the code, and its files."""
     data = {
         "task.py": Path(task_module.__file__).read_text(encoding="utf-8"),
         "vllm_worker.py": WORKER_SCRIPT.read_text(encoding="utf-8"),
     }
     digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]
+    return f"kaito-catalog-dry-run-{digest}", data
+
+
+def sources() -> dict[str, Any]:
+    """The ConfigMap with the code; its name has its digest, so that a new version is another object."""
+    name, data = _code()
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": f"kaito-catalog-dry-run-{digest}", "labels": {MANAGED_BY: "kaito-catalog"}},
+        "metadata": {"name": name, "labels": {MANAGED_BY: "kaito-catalog"}},
         "immutable": True,
         "data": data,
     }
@@ -237,7 +245,7 @@ def _pod(run: Run, settings: Settings, role: str | None) -> dict[str, Any]:
                 "name": "code",
                 "projected": {
                     "sources": [
-                        {"configMap": {"name": sources()["metadata"]["name"]}},
+                        {"configMap": {"name": _code()[0]}},
                         {"configMap": {"name": name_of(run)}},
                     ]
                 },
