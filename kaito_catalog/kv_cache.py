@@ -477,6 +477,9 @@ def _layouts(
     by_stage = [_layer_caches(shape, layers, tensor_parallel_size, cache_bytes, states) for layers in stages]
     if is_compressed:
         return _compressed_layouts(by_stage, in_flight_tokens)
+    if len(stages) > 1 and any(isinstance(x.mixer, Attention) and x.mixer.index_dim for x in shape.layers):
+        # vLLM 0.25.1 gives a stage without dense attention longer blocks, and then pads the others to them.
+        return Unplannable("no plan for the KV cache of MiniMax M3 on several pipeline stages")
     every = [cache for caches in by_stage for cache in caches]
     if not every:
         return tuple(Layout((), 0, in_flight_tokens, 0, ()) for _ in stages)

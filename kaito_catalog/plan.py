@@ -258,6 +258,17 @@ def _refused(
     return Plan(Fit.NO, limited_by, reason, None, None, None, parallelism, gpu, version, settings)
 
 
+BLACKWELL = 10
+
+
+def _lacks_sparse_fp8(shape: Shape, gpu: PlanGpu, settings: Settings) -> bool:
+    """vLLM 0.25.1 on Hopper finds no back end for sparse MLA over the fp8 cache that a checkpoint asks for."""
+    asks = shape.quantization is not None and shape.quantization.kv_cache_dtype == "fp8"
+    is_sparse = any(isinstance(x.mixer, LatentAttention) and x.mixer.sparse for x in shape.layers)
+    is_older = gpu.compute_capability is not None and gpu.compute_capability < BLACKWELL
+    return asks and is_sparse and is_older and settings.kv_cache_dtype == "auto"
+
+
 def make_plan(
     shape: Shape | Unsupported,
     *,
@@ -301,6 +312,12 @@ def make_plan(
     if gpu.memory_bytes is None:
         named = gpu.name or "this GPU"
         return _unknown(f"nobody has published what the driver reports as memory of {named}", "gpu", *common)
+    if _lacks_sparse_fp8(shape, gpu, settings):
+        words = (
+            "its configuration asks for an fp8 cache, and vLLM has no sparse attention over that before Blackwell; "
+            "set kv_cache_dtype to bfloat16"
+        )
+        return _refused(words, "kvCacheDtype", *common)
     by = split(
         tensor_parallel_size=tp,
         data_parallel_size=parallelism.data_parallel_size,

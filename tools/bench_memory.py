@@ -257,7 +257,7 @@ def exact_scores(answers: Mapping[str, Any]) -> list[Exact]:
     """Every recorded model whose size the other tools could be told."""
     known = peers.recorded_models()
     found = []
-    for model in exact_models.read():
+    for model in exact_models.read(elsewhere=False):
         first = model.plans.get(peers.VERSION, {}).get("tp1", {})
         if model.name not in known or "needed" not in first:
             continue
