@@ -279,9 +279,12 @@ def exact_scores(answers: Mapping[str, Any]) -> list[Exact]:
 
 def print_exact(scores: Sequence[Exact]) -> None:
     """The errors against vLLM's own arithmetic."""
-    print(
-        f"Against vLLM {peers.VERSION}'s own classes and planner: {len(scores)} configurations on one GPU, one"
-    )
+    print("Weights on every rank and KV cache, the plan against vLLM's own classes and planner:")
+    print()
+    for version in exact_models.VERSIONS:
+        print(f"- {exact_models.summary(exact_models.read(elsewhere=False), version)}")
+    print()
+    print(f"The tools against vLLM {peers.VERSION}'s: {len(scores)} configurations on one GPU, one")
     print("request of 32,768 tokens or the model's limit; errors as a share of what vLLM says.")
     print()
     print("| tool | KV cache: answers | equal | median | 90 % within | worst | weights: equal | worst |")
