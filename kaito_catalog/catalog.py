@@ -17,7 +17,7 @@ from kaito_catalog.formats.base import Model
 from kaito_catalog.formats.evidence import DryRun, ExactPlan
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.hardware import Gpu, Gpus, InstanceType, InstanceTypes
-from kaito_catalog.formats.policy import Policy
+from kaito_catalog.formats.policy import Policy, Profile
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.loading import load
 from kaito_catalog.source import Document
@@ -76,6 +76,21 @@ class Shared:
         """The instance type of that name, in any case."""
         return next((t for t in self.instance_types if t.name.lower() == name.lower()), None)
 
+    def profile(self, name: str | None = None) -> Profile:
+        """The KAITO release of that name, the policy's own by default.
+
+        Raises:
+            CatalogError: the policy has none of that name.
+        """
+        policy = self.policy
+        if name is None:
+            return policy.default_profile()
+        found = next((profile for profile in policy.profiles if profile.name == name), None)
+        if found is None:
+            known = ", ".join(profile.name for profile in policy.profiles)
+            raise CatalogError(f"there is no profile '{name}'", hint=f"policy.yaml has: {known}")
+        return found
+
 
 @dataclass(frozen=True)
 class Catalog:
@@ -110,6 +125,28 @@ def find_root(start: Path) -> Path:
         f"no catalog at or above {start}",
         hint="run inside a clone of kaito-catalog, or name its catalog folder with --catalog DIR",
     )
+
+
+def shipped_root() -> Path | None:
+    """The catalog that came with this installation: in the wheel, or beside the package in a clone."""
+    package = Path(__file__).parent
+    found = (package / "data" / "catalog", package.parent / "catalog")
+    return next((root for root in found if (root / "policy.yaml").is_file()), None)
+
+
+def found_or_shipped(start: Path) -> Path:
+    """The catalog folder at or above `start`, else the one that came with this installation: for those who only read.
+
+    Raises:
+        CatalogError: there is neither.
+    """
+    try:
+        return find_root(start)
+    except CatalogError:
+        shipped = shipped_root()
+        if shipped is None:
+            raise
+        return shipped
 
 
 def shown(path: Path) -> str:

@@ -23,6 +23,7 @@ from kaito_catalog.plan import Plan, PlanGpu
 from kaito_catalog.planning import PlanSubject, Request
 from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable, wants_color
+from kaito_catalog.serving import served_options
 from kaito_catalog.source import parse
 from kaito_catalog.vllm import ExactPlan, Gpu, Outcome, Worker, WorkerError, find_python
 
@@ -65,15 +66,6 @@ def asking(python: str | None, root: Path) -> Iterator[Callable[[], Worker]]:
 
 
 # --- plan --exact ----------------------------------------------------------------------------------------------
-
-
-def add_plan_options(plan: argparse.ArgumentParser) -> None:
-    """`--exact` and what goes with it."""
-    plan.add_argument(
-        "--exact", action="store_true", help="ask vLLM's own code (needs an environment with vLLM)"
-    )
-    plan.add_argument("--record", action="store_true", help="with --exact: write it to the entry's evidence/")
-    plan.add_argument("--vllm-python", metavar="PATH", help="the Python that has vLLM (default: .venv-vllm)")
 
 
 def simulated(gpu: PlanGpu) -> Gpu:
@@ -188,14 +180,20 @@ def record_exact(entry: Entry, worker: Callable[[], Worker], *, vllm_version: st
     config = exact.need_config(entry.facts, entry.name)
     proposal = entry.proposal
     length = (proposal.max_model_len if proposal else None) or 8192
+    kv_cache_dtype = served_options(proposal).kv_cache_dtype
     try:
         worlds = exact.plan_worlds(
-            worker, config, sizes=SIZES, max_model_len=length, vllm_version=vllm_version
+            worker,
+            config,
+            sizes=SIZES,
+            max_model_len=length,
+            vllm_version=vllm_version,
+            kv_cache_dtype=kv_cache_dtype,
         )
     except WorkerError as error:
         raise CatalogError(error.words) from error
     path = entry.folder / "evidence" / f"vllm-{vllm_version}-exact.yaml"
-    write_evidence(path, exact.exact_evidence(entry, worlds), "exact-plan")
+    write_evidence(path, exact.exact_evidence(entry, worlds, kv_cache_dtype=kv_cache_dtype), "exact-plan")
     return path
 
 
@@ -441,46 +439,3 @@ def _read(path: Path) -> str:
             return stream.read(_MAX_LINE + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise CatalogError(f"cannot read {shown(path)}: {error}") from error
-
-
-# --- arguments -------------------------------------------------------------------------------------------------
-
-
-def add_commands(command: Callable[..., Any]) -> None:
-    """`dry-run` and `evidence`."""
-    dry = command(
-        "dry-run",
-        run_dry_run,
-        "start vLLM with random weights, generate a few tokens, and keep what it measured",
-        "  kaito-catalog dry-run phi-3-mini-4k-instruct\n"
-        "  kaito-catalog dry-run phi-4 --device cuda --gpu-memory-utilization 0.84\n"
-        "  kaito-catalog dry-run phi-4 --serve --format json\n",
-    )
-    dry.add_argument("name", metavar="NAME")
-    dry.add_argument("--weights", choices=("dummy", "real"), default="dummy", help="default: dummy (random)")
-    dry.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default: auto")
-    dry.add_argument(
-        "--serve", action="store_true", help="start the OpenAI server as KAITO does, and chat once"
-    )
-    dry.add_argument(
-        "--scale-down", action="store_true", help="two layers and eight experts; the evidence says so"
-    )
-    dry.add_argument(
-        "--max-model-len", metavar="N", type=int, help="default: the proposal's, at most 2,048 on a CPU"
-    )
-    dry.add_argument("--tensor-parallel-size", metavar="N", type=int)
-    dry.add_argument("--gpu-memory-utilization", metavar="X", type=float)
-    dry.add_argument("--model-dir", metavar="DIR", help="a folder with the model's files, instead of the Hub")
-    dry.add_argument("--time-limit", metavar="S", type=float, default=900.0, help="seconds (default: 900)")
-    dry.add_argument("--vllm-python", metavar="PATH", help="the Python that has vLLM (default: .venv-vllm)")
-    dry.add_argument("--no-write", action="store_true", help="do not write evidence")
-    dry.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
-
-    evidence = command(
-        "evidence",
-        run_evidence_add,
-        "take evidence that was made elsewhere, after validating it",
-        "  kubectl logs job/dry-run-phi-4 | kaito-catalog evidence add -\n  kaito-catalog evidence add run.json\n",
-    )
-    evidence.add_argument("action", choices=("add",))
-    evidence.add_argument("file", metavar="FILE", help="JSON lines; - is standard input")

@@ -154,7 +154,7 @@ def test_plan_without_a_gpu_compares_instance_types_smallest_first(
     assert cli.main(["plan", "phi-4", "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)["instanceTypes"]
     assert len(rows) == len(read_shared(here / "catalog").instance_types)
-    assert [rows[0]["name"], rows[0]["fits"]] == ["Standard_NC24ads_A100_v4", "yes"]
+    assert [rows[0]["name"], rows[0]["fits"]] == ["a2-highgpu-1g", "yes"]
 
 
 def test_plan_reads_a_folder_with_a_configuration(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -306,3 +306,22 @@ def test_a_pipe_that_is_closed_early_is_no_error(here: Path) -> None:
         ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--max-model-len", "abc"], "'abc' is no whole number"),
+        (["--max-model-len", "0"], "must be at least 1"),
+        (["--max-model-len", "9" * 30], "is too large"),
+        (["--gpu-memory-utilization", "most"], "'most' is no number"),
+        (["--gpu-memory", "nan"], "must be a number of GiB above 0"),
+    ],
+    ids=str,
+)
+def test_a_number_that_is_none_is_refused_in_words(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["plan", "phi-4", *arguments])
+    assert words in capsys.readouterr().err

@@ -199,10 +199,13 @@ def test_an_a100_gets_smaller_batches_than_an_h100() -> None:
     assert (plan().settings.max_num_batched_tokens, plan().settings.max_num_seqs) == (8192, 1024)
 
 
-def test_graphs_are_reserved_from_0_21_on_and_not_with_enforce_eager() -> None:
+def test_graphs_are_reserved_from_0_20_on_and_not_with_enforce_eager() -> None:
     reserved = [
         p.per_gpu.cuda_graph_bytes > 0
-        for p in (plan(vllm_version="0.19.0"), plan(), plan(enforce_eager=True))
+        for p in (
+            plan(vllm_version=v, enforce_eager=e)
+            for v, e in (("0.19.0", False), ("0.20.0", False), ("0.20.0", True))
+        )
         if p.per_gpu
     ]
     assert reserved == [False, True, False]

@@ -199,6 +199,11 @@ TOTAL_GIB = {
 }
 
 
+# Trials of an optimiser that drew max_num_seqs, max_num_batched_tokens and enforce_eager and does not say which: only
+# whether vLLM started says something.
+UNKNOWN_SETTINGS = frozenset({"obs243"})
+
+
 NAMED = frozenset(
     {
         "architectures", "model_type", "dtype", "torch_dtype", "hidden_size", "intermediate_size", "num_hidden_layers",
@@ -259,6 +264,8 @@ def smallest(config: Mapping[str, Any], quantization: Mapping[str, Any] | None =
 
 def start(row: Mapping[str, Any], shared: Path, sources: Mapping[str, Any]) -> dict[str, Any] | str:
     """A start in our form, or why it cannot be scored; `config` and `configFrom` are of its model."""
+    if row["id"] in UNKNOWN_SETTINGS:
+        row = {**row, "kv_cache_gib": None}
     if row["complex"]:
         return "speculation, LoRA or a shared GPU"
     refused = row["fits"] is False and (row["error_text"] or "").startswith(("CUDA OOM during load", "No "))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kaito_catalog import recommend
-from kaito_catalog.plan import Fit, InstanceTypePlan, Plan, resolved_settings
+from kaito_catalog.plan import Fit, InstanceTypePlan, Plan, Settings, resolved_settings
 from kaito_catalog.planning import PlanSubject, smallest
 from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable
 from kaito_catalog.reports.summary import plural
+from kaito_catalog.serving import ServedOptions
 
 VERDICTS = {
     Fit.YES: ("fits", GREEN),
@@ -24,8 +25,24 @@ TERMS = {
     "maxModelLen": "the model's own context limit",
     "parallelism": "how the model can be split",
     "maxNumSeqs": "max_num_seqs against the Mamba blocks",
-    "gpu": "the GPU: vLLM's CUDA build does not run on it",
+    "gpu": "the kind of GPU: vLLM cannot run the model on it",
 }
+_ORIGINS = {
+    "facts": "from the recorded size of the weight files",
+    "configuration": "computed from the configuration, as vLLM's own code does",
+    "exact": "from vLLM's own code",
+    "measured": "calibrated on published starts of vLLM",
+}
+_FIGURES = {
+    "budgetBytes": "budget",
+    "weightsBytes": "weights",
+    "kvCacheNeededBytes": "KV cache of a request",
+    "nonTorchBytes": "non-torch",
+    "activationPeakBytes": "activation peak",
+    "cudaGraphBytes": "CUDA graphs",
+    "kvCacheAvailableBytes": "what is left for KV cache",
+}
+"""The figures of the account, as it names them."""
 _BAR = 40
 _HEAD = ("INSTANCE TYPE", "GPUS", "VERDICT", "USED", "ENOUGH", "NEEDS/GPU", "BUDGET/GPU", "LONGEST CONTEXT")
 _LEFT = 3
@@ -46,7 +63,7 @@ def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False) -> str:
         f"  {plan.settings.max_model_len:,} tokens ({subject.max_model_len_reason}), {_parallelism(plan)}",
         f"  gpu_memory_utilization {plan.settings.gpu_memory_utilization:g}, vLLM {plan.vllm_version}"
         + _batching(plan),
-        *_options(subject),
+        *_options(subject, plan.settings),
     ]
     if plan.reason:
         lines.append(f"  {printable(plan.reason)}")
@@ -84,15 +101,18 @@ def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False) -> str:
     if plan.expected_error_bytes is not None:
         lines.append(f"  expected error              {'± ' + gib(plan.expected_error_bytes):>12}")
     if plan.sources:
-        grouped: dict[str, list[str]] = {}
-        for figure, origin in plan.sources.items():
-            grouped.setdefault(origin, []).append(figure)
         lines.append("")
-        lines.extend(
-            paint(f"  {origin}: {', '.join(figures_)}", DIM, color=color)
-            for origin, figures_ in grouped.items()
-        )
+        lines.extend(paint(f"  {line}", DIM, color=color) for line in _sources(plan.sources))
     return "\n".join(lines) + "\n"
+
+
+def _sources(sources: Mapping[str, str]) -> list[str]:
+    """Where the figures come from, a line for each origin."""
+    return [
+        f"{words}: {', '.join(figures)}"
+        for origin, words in _ORIGINS.items()
+        if (figures := [name for key, name in _FIGURES.items() if sources.get(key) == origin])
+    ]
 
 
 def _parallelism(plan: Plan) -> str:
@@ -107,15 +127,22 @@ def _parallelism(plan: Plan) -> str:
     return ", ".join(words)
 
 
-def _options(subject: PlanSubject) -> list[str]:
-    words = subject.options.words()
-    return [f"  the proposal's options: {', '.join(words)}"] if words else []
+def _options(subject: PlanSubject, used: Settings) -> list[str]:
+    """The options that the plan takes from the proposal and its manifests; one that was asked for is neither."""
+    given = subject.options.given()
+    taken = ServedOptions(**{name: value for name, value in given.items() if getattr(used, name) == value})  # type: ignore[arg-type]
+    own = [word for word in taken.words() if word in subject.own_options.words()]
+    added = [word for word in taken.words() if word not in own]
+    return [
+        *([f"  the proposal's options: {', '.join(own)}"] if own else []),
+        *([f"  set by the manifests, as the states of a hybrid need: {', '.join(added)}"] if added else []),
+    ]
 
 
 def _batching(plan: Plan) -> str:
     if plan.gpu.memory_bytes is None:
         return ""
-    settings = resolved_settings(plan.settings, plan.gpu)
+    settings = resolved_settings(plan.settings, plan.gpu, plan.vllm_version)
     return f", max_num_batched_tokens {settings.max_num_batched_tokens:,}, max_num_seqs {settings.max_num_seqs:,}"
 
 
@@ -134,7 +161,7 @@ def instance_types_text(
     lines = [
         f"{paint(subject.name, BOLD, color=color)} at {subject.max_model_len:,} tokens"
         f" ({subject.max_model_len_reason}), vLLM {rows[0].plan.vllm_version if rows else '?'}",
-        *_options(subject),
+        *(_options(subject, rows[0].plan.settings) if rows else ()),
         "",
     ]
     best = smallest(tuple(rows))

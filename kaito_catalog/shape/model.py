@@ -251,6 +251,21 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class Medium:
+    """The item of most tokens that an encoder takes; vLLM profiles it with as many as its budget holds."""
+
+    tokens: int
+    patches: int
+    hidden_size: int
+    wide: int
+    """Elements per patch that the feed-forward block holds beside the hidden states."""
+    pixels: int
+    """Elements of a patch itself."""
+    most_images: int = 1
+    """A video is as many images as the context holds, at most this many."""
+
+
+@dataclass(frozen=True)
 class Tower:
     """The encoder of images (or other media) and its projector."""
 
@@ -262,6 +277,8 @@ class Tower:
     """Norms, embeddings, convolutions: replicated."""
     divided: bool = True
     """Whether tensor parallelism cuts it, so that its heads must be a multiple of the ranks."""
+    medium: Medium | None = None
+    """None: nobody here knows what vLLM profiles it with."""
 
 
 class Place(Enum):
