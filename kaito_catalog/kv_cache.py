@@ -182,12 +182,13 @@ def batches_in_flight(vllm_version: str, *, pipeline_parallel_size: int = 1) -> 
     """Batches whose tokens a sliding window must hold at once, by vLLM version.
 
     Up to FIRST_CONCURRENT, SlidingWindowSpec.max_memory_usage_bytes counts one batch of
-    max_num_batched_tokens; from it on VllmConfig.max_concurrent_batches: 2 with async scheduling
-    (the default) on one stage, else a batch per stage (vllm/v1/kv_cache_interface.py of each release).
+    max_num_batched_tokens; from it on VllmConfig.max_concurrent_batches: with async scheduling (the
+    default) and the second model runner a batch per stage and one more. 0.26 to 0.28 take that runner for
+    some architectures only, and else one batch less on several stages: there this is an upper bound.
     """
     if version_tuple(vllm_version) < FIRST_CONCURRENT:
         return 1
-    return 2 if pipeline_parallel_size <= 1 else pipeline_parallel_size
+    return pipeline_parallel_size + 1
 
 
 FIRST_CONCURRENT = (0, 26, 0)

@@ -192,6 +192,8 @@ def illegal_tensor_parallel(shape: Shape, size: int, *, enable_expert_parallel: 
             return f"{mixer.num_attention_heads} attention heads cannot be divided by {size}"
         if isinstance(mixer, Attention):
             heads = mixer.num_key_value_heads
+            if mixer.sinks and heads < size:
+                return f"vLLM does not repeat the {heads} KV heads of this architecture on {size} GPUs"
             if (heads >= size and heads % size) or (heads < size and size % heads):
                 return f"{heads} KV heads can neither be divided by {size} nor repeated evenly on {size} GPUs"
     by = split(tensor_parallel_size=size, enable_expert_parallel=enable_expert_parallel)

@@ -170,7 +170,7 @@ def test_a_cache_dtype_nobody_knows_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("version", "pipeline", "expected"),
-    [("0.25.1", 1, 1), ("0.26.0", 1, 2), ("0.32.0", 1, 2), ("0.32.0", 4, 4), ("0.19.0", 4, 1)],
+    [("0.25.1", 1, 1), ("0.26.0", 1, 2), ("0.32.0", 1, 2), ("0.32.0", 4, 5), ("0.19.0", 4, 1)],
 )
 def test_batches_in_flight_differ_by_version(version: str, pipeline: int, expected: int) -> None:
     assert batches_in_flight(version, pipeline_parallel_size=pipeline) == expected

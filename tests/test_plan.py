@@ -151,6 +151,12 @@ def test_sparse_attention_over_the_fp8_cache_of_a_checkpoint_is_refused_before_b
         assert other.limited_by != "kvCacheDtype"
 
 
+def test_gpt_oss_cannot_have_fewer_kv_heads_than_gpus() -> None:
+    # vLLM 0.25.1 and 0.32.0: "integer modulo by zero".
+    assert illegal_tensor_parallel(shape(GPT_OSS_20B), 8) is None
+    assert illegal_tensor_parallel(shape(GPT_OSS_20B), 16) is not None
+
+
 def test_more_stages_than_layers_do_not_fit() -> None:
     assert plan(pipeline_parallel_size=33).limited_by == "parallelism"
 

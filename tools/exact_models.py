@@ -337,7 +337,7 @@ def verdict(comparisons: Sequence[Comparison]) -> str:
     return f"equal ({len(equal)}); {words}" if equal else words
 
 
-def summary(models: Sequence[Model], version: str) -> str:
+def summary(models: Sequence[Model], version: str, *, short: bool = False) -> str:
     """How many models and splits are equal with one version, and why the others are not."""
     found = {model.name: list(compare(model, version)) for model in models}
     asked = {name: [c for c in all_ if not c.is_refused] for name, all_ in found.items() if all_}
@@ -349,6 +349,8 @@ def summary(models: Sequence[Model], version: str) -> str:
         f"vLLM {version}: {len(equal)} of {len(planned_by_vllm)} configurations equal to the byte in every split "
         f"({met} of {splits} splits: TP 1 to 8, expert parallel, pipeline stages, fp8 cache)"
     )
+    if short:
+        return text + "."
     reasons: dict[str, int] = {}
     for name, worlds in planned_by_vllm.items():
         if name not in equal:
