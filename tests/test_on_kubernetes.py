@@ -338,7 +338,9 @@ def test_jobs_are_submitted_followed_and_collected(
     assert apply("--all") == 0
     assert written(here) == BOTH
     assert "2 written, 0 without a result, of 2" in capsys.readouterr().err
-    assert [item["kind"] for item in cluster.created] == ["ConfigMap", "ConfigMap", "Job", "ConfigMap", "Job"]
+    assert [item["kind"] for item in cluster.created] == ["ConfigMap", "Job", "ConfigMap", "Job", "ConfigMap"]
+    (owner,) = cluster.created[2]["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["uid"]) == ("Job", "uid-2")
     assert apply("--all") == 0
     assert "nothing to run" in capsys.readouterr().err
 
