@@ -336,7 +336,7 @@ def test_real_engines_run_in_parallel_and_survive_the_loss_of_a_node(vllm_python
     tiny = json.loads((ROOT / "tests/configs/tiny-llama.json").read_text())
     for number, name in enumerate(MODELS):
         folder = here / "catalog/models" / name
-        if number > 2:
+        if number > 1:
             shutil.rmtree(folder)
             continue
         facts = yaml.safe_load((folder / "facts.yaml").read_text())
@@ -360,9 +360,9 @@ def test_real_engines_run_in_parallel_and_survive_the_loss_of_a_node(vllm_python
         cluster.kill(node)
         code, rest = finish(process, patience=ENGINES_PATIENCE_SECONDS)
     assert code == 0, shown + rest
-    assert "3 written, 0 without a result, of 3" in rest
-    assert evidence(here) == {name: ["vllm-0.32.0-cpu-tp1.yaml"] for name in sorted(MODELS[:3])}
-    for name in MODELS[:3]:
+    assert "2 written, 0 without a result, of 2" in rest
+    assert evidence(here) == {name: ["vllm-0.32.0-cpu-tp1.yaml"] for name in sorted(MODELS[:2])}
+    for name in MODELS[:2]:
         record = read_entry(here / "catalog/models" / name).evidence[0].record
         assert isinstance(record, DryRun)
         assert (record.outcome, record.generated_tokens) == ("served", 4)
