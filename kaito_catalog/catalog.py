@@ -127,6 +127,28 @@ def find_root(start: Path) -> Path:
     )
 
 
+def shipped_root() -> Path | None:
+    """The catalog that came with this installation: in the wheel, or beside the package in a clone."""
+    package = Path(__file__).parent
+    found = (package / "data" / "catalog", package.parent / "catalog")
+    return next((root for root in found if (root / "policy.yaml").is_file()), None)
+
+
+def found_or_shipped(start: Path) -> Path:
+    """The catalog folder at or above `start`, else the one that came with this installation: for those who only read.
+
+    Raises:
+        CatalogError: there is neither.
+    """
+    try:
+        return find_root(start)
+    except CatalogError:
+        shipped = shipped_root()
+        if shipped is None:
+            raise
+        return shipped
+
+
 def shown(path: Path) -> str:
     """`path` as messages show it: relative to the current folder when it lies below."""
     absolute = os.path.abspath(path)

@@ -23,6 +23,8 @@ FORMATS = ("github", "json", "markdown", "sarif", "text")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command: 0 clean, 1 errors found, 2 usage or unreadable input."""
     parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:
+        importlib.import_module("kaito_catalog.cli_completion").complete(parser)
     options = parser.parse_args(arguments)
     name: str | None = getattr(options, "run", None)
     if name is None:
@@ -68,6 +70,12 @@ def _positive(text_: str) -> int:
     if not 0 < value < 2**63:
         raise argparse.ArgumentTypeError("must be at least 1" if value < 1 else "is too large")
     return value
+
+
+def _port(text_: str) -> int:
+    if not (text_.isascii() and text_.isdigit() and int(text_[:6]) < 2**16):
+        raise argparse.ArgumentTypeError("must be a number from 0 to 65535")
+    return int(text_)
 
 
 def _share(text_: str) -> float:
@@ -127,7 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_plan,
         _add_vllm,
         _add_generate,
-        _add_explain,
+        _add_explain_and_completion,
     ):
         add(command)
     return parser
@@ -216,7 +224,7 @@ def _add_hub(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     fake.add_argument("folder", nargs="?", metavar="DIR", help="default: the catalog's facts")
     fake.add_argument(
-        "--port", type=int, default=8000, metavar="N", help="0 takes a free one (default: 8000)"
+        "--port", type=_port, default=8000, metavar="N", help="0 takes a free one (default: 8000)"
     )
     fake.add_argument("--limit", type=_positive, metavar="N", help="API calls per 300 s, as the Hub's 500")
 
@@ -394,8 +402,8 @@ def _add_generate(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
 
 
-def _add_explain(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """`explain`."""
+def _add_explain_and_completion(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """`explain`, `completion`."""
     explain = command(
         "explain",
         "cli_check.run_explain",
@@ -403,6 +411,18 @@ def _add_explain(command: Callable[..., argparse.ArgumentParser]) -> None:
         "  kaito-catalog explain STO001\n  kaito-catalog explain\n",
     )
     explain.add_argument("code", nargs="?", metavar="CODE", help="such as MEM001 (default: list them all)")
+
+    completion = command(
+        "completion",
+        "cli_completion.run_completion",
+        "print the script that makes Tab complete commands, models and options in your shell",
+        "  kaito-catalog completion bash > ~/.local/share/bash-completion/completions/kaito-catalog\n"
+        "  kaito-catalog completion zsh > ~/.zfunc/_kaito-catalog     with ~/.zfunc in fpath, before compinit\n"
+        "  kaito-catalog completion fish > ~/.config/fish/completions/kaito-catalog.fish\n",
+    )
+    completion.add_argument(
+        "shell", choices=("bash", "zsh", "fish"), metavar="SHELL", help="bash, zsh or fish"
+    )
 
 
 if __name__ == "__main__":

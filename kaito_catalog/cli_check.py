@@ -12,7 +12,7 @@ from kaito_catalog import changes, diff, fix
 from kaito_catalog.catalog import Entry, read_catalog, read_shared, shown
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import check_catalog
-from kaito_catalog.checks.registry import FAMILIES, RULES, rule, selected
+from kaito_catalog.checks.registry import FAMILIES, RULES, require_codes, rule, selected
 from kaito_catalog.cli_common import FAILED, OK, catalog_root, emit, say, selection
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.kaito.markdown_reader import IMPORT_CODES
@@ -31,7 +31,10 @@ def _documents(entries: Sequence[Entry]) -> dict[str, Document]:
 
 def run_check(options: argparse.Namespace) -> int:
     """`check`."""
-    root = catalog_root(options)
+    # Without a path, a check of the wrong catalog would look like a pass of the right one.
+    root = catalog_root(
+        options, or_shipped=bool(options.paths) and not (options.fix or options.changed_since)
+    )
     folders = selection(options.paths, root)
     if options.changed_since:
         folders = changes.only_changed(root, options.changed_since, folders)
@@ -96,11 +99,7 @@ def run_diff(options: argparse.Namespace) -> int:
 
 
 def _codes(values: Sequence[str]) -> list[str]:
-    codes = [code.strip().upper() for value in values for code in value.split(",") if code.strip()]
-    for code in codes:
-        if not any(known.code.startswith(code) for known in RULES):
-            raise CatalogError(f"there is no check '{code}'", hint="'kaito-catalog explain' lists the codes")
-    return codes
+    return require_codes([code for value in values for code in value.split(",") if code.strip()])
 
 
 # --- explain ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kaito_catalog.catalog import FACTS, PROPOSAL, find_root, shown
+from kaito_catalog import __version__
+from kaito_catalog.catalog import FACTS, PROPOSAL, find_root, shipped_root, shown
 from kaito_catalog.errors import CatalogError
 
 OK, FAILED = 0, 1
@@ -25,9 +26,26 @@ def emit(result: str) -> None:
     sys.stdout.write(result)
 
 
-def catalog_root(options: argparse.Namespace) -> Path:
-    """The catalog that `--catalog` names, or the one at or above the current folder."""
-    return Path(options.catalog) if options.catalog else find_root(Path.cwd())
+def catalog_root(options: argparse.Namespace, *, or_shipped: bool = False) -> Path:
+    """The catalog that `--catalog` names, or the one at or above the current folder.
+
+    Args:
+        options: the arguments of the command.
+        or_shipped: a command that only reads may take, and say so, the catalog that came with this installation.
+
+    Raises:
+        CatalogError: there is none.
+    """
+    if options.catalog:
+        return Path(options.catalog)
+    try:
+        return find_root(Path.cwd())
+    except CatalogError:
+        root = shipped_root() if or_shipped else None
+        if root is None:
+            raise
+        say(f"no catalog at or above this folder: using the one that came with kaito-catalog {__version__}")
+        return root
 
 
 def _folder(text: str, root: Path) -> Path:

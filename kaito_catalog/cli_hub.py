@@ -58,7 +58,7 @@ def run_new(options: argparse.Namespace) -> int:
             f"'{printable(options.repo_id[:120])}' is no repository id",
             hint="write ORG/MODEL, such as microsoft/phi-4",
         )
-    root = catalog_root(options)
+    root = catalog_root(options, or_shipped=bool(options.into))
     shared = read_shared(root)
     profile = shared.profile(options.profile)
     into = Path(options.into) if options.into else root / "models"
@@ -201,7 +201,7 @@ def run_fake_hub(options: argparse.Namespace) -> int:
     if options.folder:
         repositories = repositories_in(Path(options.folder))
     else:
-        catalog = read_catalog(catalog_root(options))
+        catalog = read_catalog(catalog_root(options, or_shipped=True))
         repositories = [repository_from_facts(entry.facts) for entry in catalog.entries if entry.facts]
     try:
         hub = FakeHub(repositories, port=options.port, limit=options.limit)

@@ -21,7 +21,7 @@ from kaito_catalog.reports.style import wants_color
 
 def run_plan(options: argparse.Namespace) -> int:
     """`plan`."""
-    root = catalog_root(options)
+    root = catalog_root(options, or_shipped=not options.record)
     request = planning.Request(
         model=options.model,
         instance_type=options.instance_type,
@@ -43,7 +43,7 @@ def run_plan(options: argparse.Namespace) -> int:
     )
     shared = read_shared(root)
     profile = shared.profile(options.profile)
-    subject = planning.read_subject(request, root)
+    subject = planning.read_subject(request, root, shared=shared, profile=profile)
     color = wants_color(sys.stdout)
     if options.record and not options.exact:
         raise CatalogError("--record writes what --exact found", hint="add --exact")

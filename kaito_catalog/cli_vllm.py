@@ -21,6 +21,7 @@ from kaito_catalog.plan import Plan, PlanGpu
 from kaito_catalog.planning import PlanSubject, Request
 from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable, wants_color
+from kaito_catalog.serving import served_options
 from kaito_catalog.vllm import ExactPlan, Gpu, Outcome, Worker, WorkerError, find_python
 
 SIZES = (1, 2, 4, 8)
@@ -176,13 +177,21 @@ def record_exact(entry: Entry, worker: Callable[[], Worker], *, vllm_version: st
     config = exact.need_config(entry.facts, entry.name)
     proposal = entry.proposal
     length = (proposal.max_model_len if proposal else None) or 8192
+    kv_cache_dtype = served_options(proposal).kv_cache_dtype
     try:
         worlds = exact.plan_worlds(
-            worker, config, sizes=SIZES, max_model_len=length, vllm_version=vllm_version
+            worker,
+            config,
+            sizes=SIZES,
+            max_model_len=length,
+            vllm_version=vllm_version,
+            kv_cache_dtype=kv_cache_dtype,
         )
     except WorkerError as error:
         raise CatalogError(error.words) from error
-    return exact.write_evidence(entry.folder, exact.exact_evidence(entry, worlds))
+    return exact.write_evidence(
+        entry.folder, exact.exact_evidence(entry, worlds, kv_cache_dtype=kv_cache_dtype)
+    )
 
 
 # --- dry-run ---------------------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def online_report(
                 future.cancel()
             hub.stop()
             raise
-    return Report(tuple(entries))
+    return Report(tuple(entries), complete=report.complete)
 
 
 def _with(

@@ -65,6 +65,7 @@ def plan_worlds(
     sizes: Iterable[int],
     max_model_len: int,
     vllm_version: str,
+    kv_cache_dtype: str | None = None,
     gpu: Gpu = H100,
     time_limit_seconds: float = 300.0,
 ) -> list[tuple[int, ExactPlan | WorkerError]]:
@@ -76,6 +77,7 @@ def plan_worlds(
         sizes: tensor-parallel sizes.
         max_model_len: tokens of one request.
         vllm_version: whose code.
+        kv_cache_dtype: None for vLLM's default.
         gpu: what is simulated.
         time_limit_seconds: for each plan.
 
@@ -83,12 +85,13 @@ def plan_worlds(
         WorkerError: vLLM cannot be asked at all.
     """
     found: list[tuple[int, ExactPlan | WorkerError]] = []
+    options = {"kv_cache_dtype": kv_cache_dtype} if kv_cache_dtype else {}
     with model_directory(config) as folder:
         for size in sizes:
             try:
                 plan = worker().exact_plan(
                     folder,
-                    args={"tensor_parallel_size": size, "max_model_len": max_model_len},
+                    args={"tensor_parallel_size": size, "max_model_len": max_model_len, **options},
                     gpu=gpu,
                     vllm_version=vllm_version,
                     time_limit_seconds=time_limit_seconds,
@@ -106,6 +109,7 @@ def exact_evidence(
     entry: Entry,
     worlds: Iterable[tuple[int, ExactPlan | WorkerError]],
     *,
+    kv_cache_dtype: str | None = None,
     gpu: Gpu = H100,
     today: str | None = None,
 ) -> dict[str, Any]:
@@ -139,6 +143,8 @@ def exact_evidence(
         if isinstance(plan, WorkerError):
             world["refused"] = plan.words[:2000]
         else:
+            if kv_cache_dtype:
+                world["kvCacheDtype"] = kv_cache_dtype
             settings, cache = plan["settings"], plan["kvCache"]
             world["maxNumBatchedTokens"] = settings["maxNumBatchedTokens"]
             world["maxNumSeqs"] = settings["maxNumSeqs"]

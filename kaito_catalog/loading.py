@@ -114,7 +114,9 @@ def _explain(
             found = shorten(str(detail["input"]))
             return (
                 "SCH003",
-                f"{key}: '{found}' is not one of {', '.join(choices)}",
+                f"{key}: '{found}' is not one of {', '.join(choices)}"
+                if len(choices) > 1
+                else f"{key} has to be {choices[0]}, found '{found}'",
                 f"did you mean '{near[0]}'?" if near else None,
             )
         case _:

@@ -10,6 +10,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
+from kaito_catalog import capability
 from kaito_catalog.catalog import Shared
 from kaito_catalog.formats.facts import ModelFacts, StoredSize
 from kaito_catalog.formats.hardware import InstanceType
@@ -20,9 +21,17 @@ from kaito_catalog.kv_cache import (
     batches_in_flight,
     ceil_div,
     plan_layout,
+    reserved_blocks,
     states_per_sequence,
 )
-from kaito_catalog.overheads import Overheads, expected_error, overheads, repacked_bytes, serve_defaults
+from kaito_catalog.overheads import (
+    Overheads,
+    expected_error,
+    overheads,
+    pinned_bytes,
+    repacked_bytes,
+    serve_defaults,
+)
 from kaito_catalog.quantity import GIB, gib
 from kaito_catalog.shape import Attention, AttentionKind, LatentAttention, Shape, Unsupported, read_shape
 from kaito_catalog.weights import (
@@ -193,9 +202,9 @@ def illegal_tensor_parallel(shape: Shape, size: int, *, enable_expert_parallel: 
     return None
 
 
-def resolved_settings(settings: Settings, gpu: PlanGpu) -> Settings:
+def resolved_settings(settings: Settings, gpu: PlanGpu, vllm_version: str | None = None) -> Settings:
     """`settings` with what `vllm serve` takes by default on that GPU."""
-    defaults = serve_defaults(gpu.name, gpu.memory_bytes or 0)
+    defaults = serve_defaults(gpu.name, gpu.memory_bytes or 0, vllm_version)
     sequences = settings.max_num_seqs or defaults.max_num_seqs
     tokens = settings.max_num_batched_tokens
     if tokens is None:
@@ -276,7 +285,7 @@ def make_plan(
         settings: vLLM's arguments; the plan holds them with their defaults filled in.
         vllm_version: such as 0.25.1.
     """
-    settings = resolved_settings(settings, gpu)
+    settings = resolved_settings(settings, gpu, vllm_version)
     common = (gpu, parallelism, settings, vllm_version)
     if isinstance(shape, Unsupported):
         return _unknown(shape.reason, "architecture", *common)
@@ -297,6 +306,9 @@ def make_plan(
             "maxModelLen",
             *common,
         )
+    missing = capability.refusal(shape, gpu.compute_capability)
+    if missing is not None:
+        return _refused(missing, "gpu", *common)
     if gpu.memory_bytes is None:
         named = gpu.name or "this GPU"
         return _unknown(f"nobody has published what the driver reports as memory of {named}", "gpu", *common)
@@ -326,6 +338,7 @@ def make_plan(
         kv_cache_dtype=settings.kv_cache_dtype,
         in_flight_tokens=in_flight,
         states=states,
+        reserved=reserved_blocks(vllm_version),
     )
     if isinstance(layouts, Unplannable):
         if layouts.refused is not None:
@@ -342,7 +355,9 @@ def make_plan(
             expert_tensor_parallel_size=by.expert_tensor_parallel_size,
             max_num_batched_tokens=tokens,
             max_num_seqs=sequences,
+            max_model_len=settings.max_model_len,
             stage_layers=len(layers),
+            is_first_stage=number == 0,
             is_last_stage=number == pipeline - 1,
             enforce_eager=settings.enforce_eager,
             kept_bytes=kept,
@@ -354,7 +369,7 @@ def make_plan(
         budget - w - o.non_torch_bytes - o.activation_peak_bytes - o.cuda_graph_bytes
         for w, o in zip(weights.stages, beside, strict=True)
     ]
-    wanted = [layout.pool_bytes(settings.max_model_len) for layout in layouts]
+    wanted = [layout.pool_bytes(settings.max_model_len) + layout.reserved_bytes for layout in layouts]
     tightest = min(range(pipeline), key=lambda i: available[i] - wanted[i])
     per_gpu = PerGpu(
         budget_bytes=budget,
@@ -396,6 +411,8 @@ def make_plan(
         tensor_parallel_size=tp,
         has_tower=shape.tower is not None,
     )
+    if not settings.enforce_eager:
+        error += pinned_bytes(shape, tp, vllm_version)
     fits, limited_by, reason = _verdict(
         per_gpu, beside[tightest], wanted[tightest], layouts[tightest], error, settings, longest
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import pairwise
@@ -28,7 +28,7 @@ from kaito_catalog.shape import (
 )
 
 VOCABULARY_PADDING = 64  # vLLM's VocabParallelEmbedding pads to this before it divides.
-MXFP4_BLOCK = 32  # Elements that share one scale byte.
+MXFP_BLOCK = 32  # Elements that share one scale byte.
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Split:
     """Ranks that each expert is cut over: TP × DP, or 1 with expert parallelism."""
     expert_parallel_size: int = 1
     """Ranks that the experts are dealt out to: 1, or TP × DP with expert parallelism."""
-    mxfp4_alignment: tuple[int, int] = (MXFP4_BLOCK, 64)
+    mxfp4_alignment: tuple[int, int] = (MXFP_BLOCK, 64)
     """What hidden and expert widths are rounded up to under mxfp4: the kernel's wish."""
 
 
@@ -68,7 +68,7 @@ def mxfp4_alignment(compute_capability: float | None) -> tuple[int, int]:
     Triton on Hopper, TensorRT-LLM's on Blackwell of the data centre, Marlin elsewhere.
     """
     if compute_capability is None or 9 <= compute_capability < 10:
-        return MXFP4_BLOCK, 64
+        return MXFP_BLOCK, 64
     return (256, 256) if 10 <= compute_capability < 11 else (256, 128)
 
 
@@ -82,6 +82,8 @@ class Linear:
     bias: bool = False
     quantized: bool = True
     """False for modules that vLLM builds without a quantisation, whatever the configuration says."""
+    replicated_by: tuple[str, ...] = ()
+    """Methods of quantisation under which every rank has the whole matrix."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +153,15 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             heads = _divide(mixer.num_attention_heads, tp, "the number of attention heads")
             kv_heads = max(1, mixer.num_key_value_heads // tp)
             query = heads * mixer.head_dim * (2 if mixer.output_gate else 1)
-            outputs = (query, kv_heads * mixer.head_dim, kv_heads * mixer.v_head_dim)
+            outputs: tuple[int, ...] = (query, kv_heads * mixer.head_dim, kv_heads * mixer.v_head_dim)
+            if mixer.index_dim:
+                outputs += (kv_heads * mixer.index_dim, mixer.index_dim)
             # vLLM builds K and V also where a layer reads another's cache or values are keys (Gemma 4).
             yield Linear("self_attn.qkv_proj", hidden, outputs, mixer.qkv_bias)
             yield Linear("self_attn.o_proj", heads * mixer.v_head_dim, (hidden,), mixer.output_bias)
-            yield Plain(mixer.head_norms * mixer.head_dim + (heads if mixer.sinks else 0))
+            yield Plain(
+                mixer.head_norms * mixer.head_dim + (heads if mixer.sinks else 0) + 2 * mixer.index_dim
+            )
             if mixer.flat_norms:
                 yield Plain(heads * mixer.head_dim + kv_heads * mixer.head_dim)
         case LatentAttention():
@@ -216,7 +222,10 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             value_heads = _divide(mixer.num_value_heads, tp, "the number of linear-attention value heads")
             values = mixer.value_head_dim * value_heads
             yield Linear("linear_attn.in_proj_qkvz", hidden, (keys, keys, values, values))
-            yield Linear("linear_attn.in_proj_ba", hidden, (value_heads, value_heads))
+            # Marlin's kernels want 64 outputs a rank, which two separate gates would not have.
+            whole = () if mixer.interleaved else ("awq", "gptq")
+            gates = (value_heads, value_heads)
+            yield Linear("linear_attn.in_proj_ba", hidden, gates, replicated_by=whole)
             yield Linear("linear_attn.out_proj", values, (hidden,))
             yield Plain(mixer.conv_kernel * (2 * keys + values) + value_heads + mixer.value_head_dim)
             yield Plain(value_heads, 4)
@@ -323,9 +332,17 @@ def _plain_experts(part: ExpertMatrices, dtype_bytes: int) -> int:
 
 
 def _quantized_linear(
-    part: Linear, dtype_bytes: int, scheme: Scheme, how: Quantization, by_columns: bool = False
+    part: Linear,
+    dtype_bytes: int,
+    scheme: Scheme,
+    how: Quantization,
+    by_columns: bool = False,
+    ranks: int = 1,
 ) -> int:
-    """Bytes of a matrix as vLLM 0.25.1's linear method for that scheme allocates it."""
+    """Bytes of a matrix as vLLM 0.25.1's linear method for that scheme allocates it.
+
+    `ranks` are those that its inputs are divided over.
+    """
     outputs, parts = sum(part.outputs), len(part.outputs)
     size = dtype_bytes * outputs if part.bias else 0
     match scheme:
@@ -349,15 +366,20 @@ def _quantized_linear(
             if part.inputs % group:
                 raise _IllegalError(f"nvfp4 groups of {group} do not divide {part.name} on each rank")
             return size + part.inputs * outputs // 2 + outputs * part.inputs // group + 8 * parts
+        case Scheme.MXFP8:
+            if part.inputs % MXFP_BLOCK:
+                raise _IllegalError(f"blocks of {MXFP_BLOCK} do not divide {part.name} on each rank")
+            return size + part.inputs * outputs + outputs * part.inputs // MXFP_BLOCK
         case Scheme.GROUPED_INT | Scheme.AWQ | Scheme.GPTQ:
             group = how.group_size or part.inputs
             if part.inputs % group:
                 raise _IllegalError(f"groups of {group} do not divide {part.name} on each rank")
             packed = part.inputs * outputs * how.bits // 8
-            scales = part.inputs // group * outputs * dtype_bytes
+            groups = part.inputs // group * (ranks if how.act_order else 1)
+            scales = groups * outputs * dtype_bytes
             if scheme is Scheme.GROUPED_INT:
                 return size + packed + scales + 2 * 8  # the shape, as int64
-            zeros = part.inputs // group * outputs * how.bits // 8
+            zeros = groups * outputs * how.bits // 8
             order = 4 * part.inputs if scheme is Scheme.GPTQ else 0
             return size + packed + scales + zeros + order
         case _:
@@ -365,7 +387,7 @@ def _quantized_linear(
 
 
 def _quantized_experts(
-    part: ExpertMatrices, dtype_bytes: int, scheme: Scheme, how: Quantization, alignment: tuple[int, int]
+    part: ExpertMatrices, dtype_bytes: int, scheme: Scheme, how: Quantization, by: Split
 ) -> int:
     """Bytes of a layer's experts as vLLM 0.25.1's fused-experts method for that scheme allocates them."""
     width, hidden, count = part.intermediate_size, part.hidden_size, part.count
@@ -374,10 +396,12 @@ def _quantized_experts(
     size = dtype_bytes * count * (halves * width + hidden) if part.bias else 0
     match scheme:
         case Scheme.MXFP4_EXPERTS:
-            hidden, width = (ceil_div(n, to) * to for n, to in zip((hidden, width), alignment, strict=True))
+            hidden, width = (
+                ceil_div(n, to) * to for n, to in zip((hidden, width), by.mxfp4_alignment, strict=True)
+            )
             elements = count * (hidden * halves * width + width * hidden)
             size = dtype_bytes * count * (halves * width + hidden) if part.bias else 0
-            return size + elements // 2 + elements // MXFP4_BLOCK
+            return size + elements // 2 + elements // MXFP_BLOCK
         case Scheme.FP8_BLOCK:
             assert how.weight_block is not None
             rows, columns = how.weight_block
@@ -395,6 +419,10 @@ def _quantized_experts(
             group = how.group_size or 16
             scales = halves * width * (hidden // group) + hidden * (width // group)
             return size + elements // 2 + count * scales + 4 * 2 * count * (halves + 1)
+        case Scheme.MXFP8:
+            if hidden % MXFP_BLOCK or width % MXFP_BLOCK:
+                raise _IllegalError(f"blocks of {MXFP_BLOCK} do not divide the experts' width of {width:,}")
+            return size + elements + elements // MXFP_BLOCK
         case Scheme.GROUPED_INT:
             assert how.group_size is not None
             packed = elements * how.bits // 8
@@ -403,16 +431,20 @@ def _quantized_experts(
             return size + packed + scales + count * (2 * 2 * dtype_bytes + 2 * 4 * (hidden + width))
         case Scheme.AWQ | Scheme.GPTQ:
             group = how.group_size or width
-            if width % group or hidden % group:
+            if how.group_size and (width % group or hidden % group):
                 raise _IllegalError(f"groups of {group} do not divide the experts' width of {width:,}")
             packed = elements * how.bits // 8
-            scales = elements // group * dtype_bytes
-            zeros = elements // group * how.bits // 8
+            # Groups of the first matrices' inputs and of the second's; with an order, those of all ranks.
+            whole = width * (by.expert_tensor_parallel_size if how.act_order else 1)
+            groups = (hidden // group, whole // group) if how.group_size else (1, 1)
+            scales = count * (groups[0] * halves * width + groups[1] * hidden)
+            zeros = scales * how.bits // 8
             order = 0
             if scheme is Scheme.GPTQ:
                 # vLLM allocates the packed zeros in the model's dtype here.
-                zeros = elements // group * how.bits // 32 * dtype_bytes
+                zeros = scales * how.bits // 32 * dtype_bytes
                 order = count * 2 * 4 * (hidden + width)
+            scales *= dtype_bytes
             return size + packed + scales + zeros + order
         case _:
             assert_never(scheme)
@@ -438,6 +470,9 @@ _COLUMN_PARALLEL = (
     "in_proj_ba",
 )
 """Modules whose outputs tensor parallelism divides."""
+
+_ROW_PARALLEL = ("o_proj", "down_proj", "out_proj")
+"""Modules whose inputs tensor parallelism divides."""
 
 
 def _names(name: str) -> list[str]:
@@ -488,14 +523,17 @@ def _part_bytes(part: Part, dtype_bytes: int, layer: Layer, how: Quantization | 
         return part.elements * (part.element_bytes or dtype_bytes)
     scheme = _scheme(part.name, layer, how)
     if isinstance(part, Linear):
+        if how is not None and how.method in part.replicated_by:
+            part = replace(part, outputs=tuple(n * by.tensor_parallel_size for n in part.outputs))
         if scheme is None or how is None or not part.quantized:
             return _plain_linear(part, dtype_bytes)
         is_cut = by.tensor_parallel_size > 1 and part.name.endswith(_COLUMN_PARALLEL)
-        return _quantized_linear(part, dtype_bytes, scheme, how, is_cut)
+        ranks = by.tensor_parallel_size if part.name.endswith(_ROW_PARALLEL) else 1
+        return _quantized_linear(part, dtype_bytes, scheme, how, is_cut, ranks)
     scheme = part.scheme or scheme
     if scheme is None or how is None:
         return _plain_experts(part, dtype_bytes)
-    return _quantized_experts(part, dtype_bytes, scheme, how, by.mxfp4_alignment)
+    return _quantized_experts(part, dtype_bytes, scheme, how, by)
 
 
 def _cache_scale_bytes(layer: Layer, dtype_bytes: int, how: Quantization | None) -> int:

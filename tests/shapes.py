@@ -216,6 +216,55 @@ QWEN3_8B: Config = QWEN3_32B | {
     "num_attention_heads": 32,
 }
 
+QWEN3_30B: Config = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "head_dim": 128,
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "max_position_embeddings": 40960,
+    "moe_intermediate_size": 768,
+    "num_attention_heads": 32,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "num_hidden_layers": 48,
+    "num_key_value_heads": 4,
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "vocab_size": 151936,
+}
+QWEN3_5_122B: Config = {
+    "architectures": ["Qwen3_5MoeForConditionalGeneration"],
+    "text_config": {
+        "dtype": "bfloat16",
+        "head_dim": 256,
+        "hidden_size": 3072,
+        "linear_key_head_dim": 128,
+        "linear_num_key_heads": 16,
+        "linear_num_value_heads": 64,
+        "linear_value_head_dim": 128,
+        "max_position_embeddings": 262144,
+        "model_type": "qwen3_5_moe_text",
+        "moe_intermediate_size": 1024,
+        "num_attention_heads": 32,
+        "num_experts": 256,
+        "num_experts_per_tok": 8,
+        "num_hidden_layers": 48,
+        "num_key_value_heads": 2,
+        "shared_expert_intermediate_size": 1024,
+        "vocab_size": 248320,
+        "mamba_ssm_dtype": "float32",
+    },
+    "tie_word_embeddings": False,
+    "vision_config": {
+        "deepstack_visual_indexes": [],
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "model_type": "qwen3_5_moe",
+        "out_hidden_size": 3072,
+    },
+}
+
 
 def shape(config: Config) -> Shape:
     """The shape of a configuration that is known to be readable."""

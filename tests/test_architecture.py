@@ -23,6 +23,7 @@ ORDER = (
     "weights",
     "kv_cache",
     "overheads",
+    "capability",
     "plan",
     "serving",
     "exact",
@@ -44,6 +45,7 @@ ORDER = (
     "diff",
     "site",
     "generate",
+    "library",
     "cli_common",
     "cli_hub",
     "cli_campaign",
@@ -51,6 +53,7 @@ ORDER = (
     "cli_plan",
     "cli_generate",
     "cli_check",
+    "cli_completion",
     "cli",
     "__main__",
 )

@@ -30,6 +30,7 @@ EXPECTED: dict[tuple[str, str], str] = {
         "openai/gpt-oss-120b",
         "modelFileSize",
     ): "KAITO counts the second copy of the weights in original/ and metal/",
+    ("moonshotai/Kimi-K2.6", "modelFileSize"): "KAITO read another commit",
 }
 
 

@@ -43,7 +43,7 @@ def test_text_shows_place_message_line_and_hint() -> None:
   hint: storageSize: 145GB or more
 
 failed: 1 model: 1 error, 0 warnings
-0 claims: 0 proven, 0 transcribed, 0 wrong, 0 unknown
+no claim was looked at
 """
     assert text(report(FINDING), {PATH: SOURCE}) == expected
 

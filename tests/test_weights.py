@@ -16,7 +16,9 @@ from shapes import (
     GPT_OSS_20B,
     LLAMA_8B,
     LLAMA_70B,
+    QWEN3_5_122B,
     QWEN3_8B,
+    QWEN3_30B,
     QWEN3_32B,
     QWEN3_NEXT_80B,
     configs,
@@ -135,10 +137,19 @@ FP8_TENSOR = {"num_bits": 8, "type": "float", "strategy": "tensor", "dynamic": F
 FP8_BLOCK = {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [128, 128]}
 INT4 = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128}
 NVFP4 = {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16}
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False, "sym": True}
 
 # Qwen3-8B and Llama 3.1 8B quantised in each way: what vLLM 0.25.1's classes allocate, at TP 1 and TP 2.
 QUANTIZED = [
     pytest.param(QWEN3_8B, AWQ, 6_098_479_104, 3_049_547_776, id="awq"),
+    pytest.param(QWEN3_8B, GPTQ, 6_102_018_048, 3_051_907_072, id="gptq"),
+    pytest.param(
+        QWEN3_8B, GPTQ | {"desc_act": True}, 6_102_018_048, 3_075_500_032, id="gptq with an order of inputs"
+    ),
+    pytest.param(QWEN3_8B, GPTQ | {"group_size": -1}, 5_969_860_608, 2_986_196_992, id="gptq with one group"),
+    pytest.param(
+        QWEN3_8B, GPTQ | {"bits": 8, "group_size": 64}, 9_764_825_088, 4_883_310_592, id="gptq in 8 bits"
+    ),
     pytest.param(
         QWEN3_8B, compressed(INT4, "pack-quantized"), 6_071_350_152, 3_035_984_776, id="packed int4"
     ),
@@ -194,12 +205,42 @@ QUANTIZED = [
 ]
 
 
+# Rules as Qwen's GPTQ repositories have them; Qwen3-30B-A3B and Qwen3.5-122B-A10B under vLLM 0.25.1's classes.
+RULES: dict[str, dict[str, object]] = {
+    "lm_head": {},
+    "-:.*attn.*": {},
+    "-:.*shared_expert.*": {},
+    "-:.*mtp.*": {},
+    "-:.*visual.*": {},
+}
+QUANTIZED += [
+    pytest.param(QWEN3_30B, GPTQ, 16_885_641_216, 8_506_142_720, id="gptq experts"),
+    pytest.param(
+        QWEN3_30B, GPTQ | {"desc_act": True}, 16_885_641_216, 8_595_009_536, id="gptq experts with an order"
+    ),
+    pytest.param(
+        QWEN3_30B, GPTQ | {"dynamic": RULES}, 18_225_721_344, 9_175_986_176, id="gptq of experts alone"
+    ),
+    pytest.param(
+        QWEN3_5_122B, GPTQ | {"dynamic": RULES}, 73_620_549_600, 37_018_247_280, id="gptq of a hybrid"
+    ),
+]
+
+
 @pytest.mark.parametrize(("config", "quantization", "one", "two"), QUANTIZED)
 def test_quantised_weights_equal_vllms_own_to_the_byte(
     config: dict[str, Any], quantization: dict[str, Any], one: int, two: int
 ) -> None:
     found = shape(config | {"quantization_config": quantization})
     assert (weights(found, 1), weights(found, 2)) == ((one,), (two,))
+
+
+@pytest.mark.parametrize(
+    "rules", [{"-:.*layers\\.1\\..*": {}}, {"+:.*mlp.*": {"bits": 8}}, {".*down_proj": {"group_size": 32}}]
+)
+def test_gptq_rules_that_set_layers_or_modules_apart_are_not_guessed(rules: dict[str, Any]) -> None:
+    found = shape(QWEN3_8B | {"quantization_config": GPTQ | {"dynamic": rules}})
+    assert isinstance(weights_per_rank(found, split(tensor_parallel_size=1)), Uncomputable)
 
 
 def test_modules_that_are_left_alone_keep_the_models_dtype() -> None:

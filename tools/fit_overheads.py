@@ -1,6 +1,6 @@
 """Fit the constants of kaito_catalog/data/overheads.yaml on published start-up logs, and print them.
 
-    python -m tools.fit_overheads [--shared DIR]
+    python -m tools.fit_overheads [--starts FILE]
 
 The formulas are physics (what the profile run allocates); only their constants are fitted. Each family of
 architectures is left out once, the rest is fitted, and the error on what was left out is printed.
@@ -17,7 +17,7 @@ from pathlib import Path
 from kaito_catalog.kv_cache import version_tuple
 from kaito_catalog.overheads import moe_workspace, serve_defaults
 from kaito_catalog.quantity import GIB
-from tools.observed import SHARED, Observed, observations
+from tools.observed import STARTS, Observed, observations
 
 NEW_SAMPLER = (0, 17, 0)
 NEW_SNAPSHOT = (0, 18, 0)
@@ -94,15 +94,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--shared", type=Path, default=SHARED, help="the folder that holds data/truth")
+    parser.add_argument(
+        "--starts", type=Path, default=STARTS, help="the start-up logs (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     try:
-        rows = [row for row in observations(options.shared) if isinstance(row, Observed)]
+        rows, _ = observations(options.starts)
     except FileNotFoundError:
-        print(
-            f"there are no logs at {options.shared}/data/truth; name the folder with --shared",
-            file=sys.stderr,
-        )
+        print(f"there are no logs at {options.starts}; name them with --starts", file=sys.stderr)
         return 2
     h100 = [row for row in rows if "H100" in row.gpu and row.pipeline_parallel_size == 1]
     measured = [row for row in h100 if row.activation_peak_bytes is not None]

@@ -2,7 +2,7 @@
 
     python -m tools.readme [--check]
 
-The session starts from KAITO's own proposal, the benchmark from published logs: both lie in `--shared DIR`.
+The session starts from KAITO's own proposal, which lies in `--shared DIR`.
 """
 
 from __future__ import annotations
@@ -54,22 +54,20 @@ def with_session(page: str, proposal: Path) -> str:
             os.chdir(before)
 
 
-def with_benchmark(page: str, shared: Path) -> str:
-    """`page` with the benchmark's table (without its timing, which no two runs share)."""
+def with_benchmark(page: str) -> str:
+    """`page` with the benchmark's tables (without timings, which no two runs share)."""
     if not _BENCH.search(page):
         return page
     stdout = io.StringIO()
     with contextlib.redirect_stdout(stdout):
-        bench_memory.main(["--shared", str(shared)])
-    table = "\n".join(
-        line for line in stdout.getvalue().splitlines() if not line.startswith("Time of a plan")
-    )
+        bench_memory.main([])
+    table = "\n".join(line for line in stdout.getvalue().splitlines() if not line.startswith("Time of "))
     return _BENCH.sub(lambda _: f"<!-- bench -->\n{table.rstrip()}\n<!-- /bench -->", page)
 
 
 def with_output(page: str, shared: Path = SHARED) -> str:
     """`page` with everything that it shows as it really is."""
-    return with_benchmark(with_session(page, shared / PROPOSAL), shared)
+    return with_benchmark(with_session(page, shared / PROPOSAL))
 
 
 def main() -> int:

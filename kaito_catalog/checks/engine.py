@@ -9,7 +9,7 @@ from enum import Enum
 from kaito_catalog import licenses
 from kaito_catalog.catalog import Catalog, Entry
 from kaito_catalog.checks.base import Check, Claim, Context, Finding, Subject, place_of
-from kaito_catalog.checks.registry import ALL_CODES, UNUSED_WAIVER
+from kaito_catalog.checks.registry import ALL_CODES, CHECKS, UNUSED_WAIVER
 from kaito_catalog.diagnostics import Diagnostic, Route, Severity, Skipped, sort_key
 from kaito_catalog.formats.base import is_missing
 from kaito_catalog.licenses import ImageHosting
@@ -44,6 +44,8 @@ class Report:
     """The result of `check` over several models."""
 
     entries: tuple[EntryReport, ...]
+    complete: bool = True
+    """Whether every check was run; a claim that no check was run about is unknown."""
 
     @property
     def diagnostics(self) -> list[Diagnostic]:
@@ -77,7 +79,8 @@ def check_catalog(
         require_all: a check that cannot be made is an error instead of a skip.
     """
     return Report(
-        tuple(check_entry(entry, checks, context, require_all=require_all) for entry in catalog.entries)
+        tuple(check_entry(entry, checks, context, require_all=require_all) for entry in catalog.entries),
+        complete=set(checks) >= set(CHECKS),
     )
 
 

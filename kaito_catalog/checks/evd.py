@@ -86,6 +86,7 @@ def _plan_of(world: ExactWorld, record: ExactPlan, subject: Subject) -> Plan | S
         settings=Settings(
             world.kv_cache.max_model_len,
             0.9,
+            kv_cache_dtype=world.kv_cache_dtype or "auto",
             max_num_seqs=world.max_num_seqs,
             max_num_batched_tokens=world.max_num_batched_tokens,
         ),

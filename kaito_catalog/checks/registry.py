@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kaito_catalog.checks import arc, doc, evd, kto, lic, mem, rev, run, sec, sto
 from kaito_catalog.checks.base import Check, Rule, read_rule
 from kaito_catalog.checks.hub import HUB_RULES
 from kaito_catalog.checks.syntax import SYNTAX_RULES
 from kaito_catalog.diagnostics import Severity
+from kaito_catalog.errors import CatalogError
 
 CHECKS: tuple[Check, ...] = (
     doc.calendar_dates,
@@ -102,7 +105,20 @@ def rule(code: str) -> Rule | None:
     return next((found for found in RULES if found.code == code.upper()), None)
 
 
-def selected(select: list[str], ignore: list[str]) -> tuple[Check, ...]:
+def require_codes(codes: Sequence[str]) -> list[str]:
+    """`codes` in upper case.
+
+    Raises:
+        CatalogError: no code starts with one of them.
+    """
+    found = [code.strip().upper() for code in codes]
+    for code in found:
+        if not code or not any(known.startswith(code) for known in ALL_CODES):
+            raise CatalogError(f"there is no check '{code}'", hint="'kaito-catalog explain' lists the codes")
+    return found
+
+
+def selected(select: Sequence[str], ignore: Sequence[str]) -> tuple[Check, ...]:
     """The checks whose code starts with one of `select` (all, when empty) and none of `ignore`."""
     return tuple(
         check

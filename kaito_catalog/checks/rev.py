@@ -55,7 +55,7 @@ def full_commit(subject: Subject, context: Context) -> Iterator[Outcome]:
     yield Finding(
         f"'{version[:60]}' is a branch or tag: it can change",
         _VERSION,
-        "pin the commit it points to now",
+        f"version: {recorded}, the commit of the facts" if recorded else "pin the commit it points to now",
         severity=ERROR if subject.is_implemented else WARNING,
     )
 
@@ -87,7 +87,7 @@ def facts_at_the_revision(subject: Subject, context: Context) -> Iterator[Outcom
         yield Finding(
             f"the proposal pins {version[:12]}…, the facts are those of {subject.facts.revision[:12]}…",
             _VERSION,
-            "record the facts of the pinned revision, or pin the one that was checked",
+            f"'kaito-catalog record {subject.name}' reads those of the pinned one; or pin the one that was read",
         )
 
 

@@ -61,7 +61,12 @@ def legal_tensor_parallel_size(subject: Subject, context: Context) -> Iterator[O
         return
     reason = illegal_tensor_parallel(shape, count)
     if reason:
-        yield Finding(f"tensor_parallel_size {count} is not possible: {reason}", ("requirements", "gpuCount"))
+        possible = [size for size in range(1, max(count, 8) + 1) if not illegal_tensor_parallel(shape, size)]
+        yield Finding(
+            f"tensor_parallel_size {count} is not possible: {reason}",
+            ("requirements", "gpuCount"),
+            f"a gpuCount of {' or '.join(map(str, possible))} is possible" if possible else None,
+        )
 
 
 @check("RUN002")
@@ -268,7 +273,8 @@ def known_parsers(subject: Subject, context: Context) -> Iterator[Outcome]:
         if not kind or not isinstance(value, str) or value in names or value == "":
             continue
         newer = vllm.only_in(kind, value)
-        near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
+        longer = [known_name for known_name in names if known_name.startswith(value.lower())]
+        near = longer or difflib.get_close_matches(value, names, n=1, cutoff=0.5)
         hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(names)}"
         if newer:
             hint = f"it comes with vLLM {newer}"

@@ -80,6 +80,8 @@ class ExactWorld(Model):
     parallelism: Parallelism
     max_num_batched_tokens: Count | None = None
     max_num_seqs: Count | None = None
+    kv_cache_dtype: str | None = None
+    """What was asked for; absent: vLLM's default."""
     ranks: Items[ExactRank] | None = None
     kv_cache: ExactKvCache | None = None
     refused: str | None = None

@@ -29,6 +29,9 @@ def claims_line(report: Report) -> str:
     """One line over all claims, with what to do about those that are not proven."""
     counts = {state: report.count(state) for state in ClaimState}
     total = sum(counts.values())
+    if not total:
+        unread = any(not entry.readable for entry in report.entries)
+        return "no claim was looked at" + (": first mend what cannot be read" if unread else "")
     line = f"{plural(total, 'claim')}: " + ", ".join(
         f"{count} {state.value}" for state, count in counts.items()
     )
@@ -36,7 +39,11 @@ def claims_line(report: Report) -> str:
     if counts[ClaimState.WRONG]:
         advice.append("correct the wrong ones (see the errors)")
     if counts[ClaimState.UNKNOWN]:
-        advice.append("fill in what is unknown (--format json names each)")
+        advice.append(
+            "fill in what is unknown (--format json names each)"
+            if report.complete
+            else "not every check was selected: what the others would prove is unknown"
+        )
     if counts[ClaimState.TRANSCRIBED]:
         advice.append("ask the Hub about the transcribed ones: kaito-catalog record NAME")
     return line + (f" — {'; '.join(advice)}" if advice else "")

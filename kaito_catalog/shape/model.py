@@ -51,6 +51,8 @@ class Attention:
     """The query projection also gives a gate of the output (Qwen3-Next)."""
     sinks: bool = False
     """One learnt logit per head (gpt-oss)."""
+    index_dim: int = 0
+    """Width of the key that picks blocks of tokens, and of a query for it per KV head (MiniMax M3); 0 is none."""
     shares_cache: bool = False
     """Reads an earlier layer's cache and has none (Gemma 4, Gemma 3n)."""
 
@@ -103,6 +105,8 @@ class GatedDeltaNet:
     conv_kernel: int
     state_bytes: int
     """Bytes per element of the recurrent state; the convolution's is of the model's dtype."""
+    interleaved: bool = False
+    """Whether the two gates lie in one matrix, head by head (Qwen3-Next)."""
 
     @property
     def kind(self) -> AttentionKind:
@@ -205,6 +209,8 @@ class Scheme(Enum):
     MXFP4_EXPERTS = "mxfp4-experts"
     """Only the experts are quantised."""
     NVFP4 = "nvfp4"
+    MXFP8 = "mxfp8"
+    """fp8 with a one-byte scale for 32 inputs."""
     GROUPED_INT = "grouped-int"
     """compressed-tensors' pack-quantized: packed integers, a scale per group."""
     AWQ = "awq"
@@ -245,6 +251,21 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class Medium:
+    """The item of most tokens that an encoder takes; vLLM profiles it with as many as its budget holds."""
+
+    tokens: int
+    patches: int
+    hidden_size: int
+    wide: int
+    """Elements per patch that the feed-forward block holds beside the hidden states."""
+    pixels: int
+    """Elements of a patch itself."""
+    most_images: int = 1
+    """A video is as many images as the context holds, at most this many."""
+
+
+@dataclass(frozen=True)
 class Tower:
     """The encoder of images (or other media) and its projector."""
 
@@ -256,6 +277,8 @@ class Tower:
     """Norms, embeddings, convolutions: replicated."""
     divided: bool = True
     """Whether tensor parallelism cuts it, so that its heads must be a multiple of the ranks."""
+    medium: Medium | None = None
+    """None: nobody here knows what vLLM profiles it with."""
 
 
 class Place(Enum):
@@ -282,6 +305,8 @@ class Quantization:
     scale_bytes: int = 4
     """Of a block's scale."""
     static_activations: bool = False
+    act_order: bool = False
+    """GPTQ with inputs in another order (`desc_act`): each rank then has the scales of all of them."""
     ignored: tuple[str, ...] = ()
     """Modules outside the layers, and regular expressions, that keep the model's dtype."""
     lm_head: Scheme | None = None

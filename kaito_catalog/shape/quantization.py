@@ -50,6 +50,7 @@ MODELOPT_SCHEMES = {
     "FP8": Scheme.FP8_TENSOR,
     "NVFP4": Scheme.NVFP4,
     "W4A16_NVFP4": Scheme.NVFP4,
+    "MXFP8": Scheme.MXFP8,
 }
 
 
@@ -62,6 +63,10 @@ def read_quantization(source: Source) -> Quantization | None:
     if section is None:
         return None
     method = section.text("quant_method") or ("modelopt" if from_file else None)
+    if method is None and source.quant_file is not None and section.text("quant_algo") is not None:
+        # vLLM takes what ModelOpt wrote without naming itself by its file beside the configuration.
+        inner = Fields(source.quant_file, "hf_quant_config.").section("quantization")
+        section, method = inner or section, "modelopt"
     if method is None:
         problem = "its quantization_config names no quant_method"
         return Quantization("unnamed", None, problem=problem)
@@ -75,9 +80,9 @@ def read_quantization(source: Source) -> Quantization | None:
     )
     match method:
         case "fp8":
-            if section.text("quant_algo") is not None:
-                return replace(plain, problem="no plan for fp8 with a second quantisation within")
             block = _block(section, "weight_block_size")
+            if section.text("quant_algo") is not None and experts_scheme(section) is None:
+                return replace(plain, problem="no plan for fp8 with a second quantisation within")
             return replace(
                 plain,
                 scheme=Scheme.FP8_BLOCK if block else Scheme.FP8_TENSOR,
@@ -92,16 +97,53 @@ def read_quantization(source: Source) -> Quantization | None:
         case "compressed-tensors":
             return _compressed_tensors(section, plain)
         case "awq" | "gptq":
-            bits = section.count("bits", "w_bit", default=4, most=8, least=2)
-            group = section.values.get("group_size", section.values.get("q_group_size", 128))
-            if not isinstance(group, int) or isinstance(group, bool) or group < 1:
-                return plain
-            if section.values.get("dynamic") or 32 % bits:
-                return plain
-            scheme = Scheme.AWQ if method == "awq" else Scheme.GPTQ
-            return replace(plain, scheme=scheme, bits=bits, group_size=group, problem=None)
+            return _grouped(section, plain)
         case _:
             return plain
+
+
+def experts_scheme(section: Fields) -> Scheme | None:
+    """What ModelOpt made of the experts alone, where the rest of the model is fp8 (DeepSeek V4)."""
+    if section.text("quant_algo") != "MIXED_PRECISION" or section.text("moe_quant_algo") != "NVFP4":
+        return None
+    modules = section.values.get("quantized_layers")
+    only_experts = isinstance(modules, dict) and all(name.endswith(".ffn.experts") for name in modules)
+    return Scheme.NVFP4 if only_experts else None
+
+
+def _grouped(section: Fields, plain: Quantization) -> Quantization:
+    """AWQ, and GPTQ with its rules for single modules."""
+    bits = section.count("bits", "w_bit", default=4, most=8, least=2)
+    group = section.values.get("group_size", section.values.get("q_group_size", 128))
+    if not isinstance(group, int) or isinstance(group, bool) or not (group >= 1 or group == -1):
+        return replace(plain, problem="its group_size is not a number of inputs")
+    if 32 % bits:
+        return replace(plain, problem=f"no plan for weights of {bits} bits")
+    if plain.method == "awq":
+        if group == -1:
+            return replace(plain, problem="no plan for AWQ with a scale per output")
+        return replace(plain, scheme=Scheme.AWQ, bits=bits, group_size=group, problem=None)
+    rules = section.section("dynamic")
+    ignored = list(plain.ignored)
+    for pattern, change in (rules.values if rules else {}).items():
+        # GPTQModel: "-:" leaves the modules alone, anything else changes how they are quantised.
+        if pattern.startswith("-:"):
+            if any(character.isdigit() for character in pattern):
+                return replace(plain, problem="no plan for GPTQ rules that name single layers")
+            ignored.append(f"re:{pattern.removeprefix('-:')}")
+        elif isinstance(change, dict) and any(
+            change.get(name, value) != value for name, value in (("bits", bits), ("group_size", group))
+        ):
+            return replace(plain, problem="no plan for GPTQ rules that give modules other bits or groups")
+    return replace(
+        plain,
+        scheme=Scheme.GPTQ,
+        bits=bits,
+        group_size=None if group == -1 else group,
+        act_order=section.flag("desc_act") and group != -1,
+        ignored=tuple(ignored),
+        problem=None,
+    )
 
 
 def _modelopt(section: Fields, plain: Quantization, has_list: bool) -> Quantization:

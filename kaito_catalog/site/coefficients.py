@@ -114,10 +114,19 @@ def data(models: Sequence[ModelPage], catalog: Catalog) -> dict[str, Any]:
                     profile.vllm_version,
                 ),
                 "context": page.figures.max_model_len,
+                "start": _start(page),
             }
             for page in sorted(models, key=lambda p: natural(p.repo_id))
         ],
     }
+
+
+def _start(page: ModelPage) -> dict[str, Any] | None:
+    """The GPUs of the smallest instance type that fits, with which the page begins."""
+    chart = page.figures.chart
+    if chart is None or page.figures.smallest is None or chart.gpu_count > MOST_GPUS:
+        return None
+    return {"gpu": chart.gpu, "gpuCount": chart.gpu_count}
 
 
 def text(value: Mapping[str, Any]) -> str:
@@ -171,7 +180,8 @@ def model(
     accounts: list[dict[str, Any]] = []
     layouts: list[dict[str, Any]] = []
     sizes: dict[str, Any] = {}
-    device = next(iter(classes.values()), PlanGpu(None, None))
+    # Of the newest generation: layouts do not depend on the device, but an older one may have no kernels at all.
+    device = max(classes.values(), key=lambda gpu: gpu.compute_capability or 0, default=PlanGpu(None, None))
     for size in range(1, MOST_GPUS + 1):
         illegal = illegal_tensor_parallel(shape, size)
         if illegal is not None:
@@ -221,7 +231,7 @@ def _account(
     """What lies beside the KV cache. The cache's dtype does not matter, so any that can be planned will do."""
     plan = _plan(shape, stored, gpu, size, "auto", vllm_version)
     for dtype in CACHE_DTYPES:
-        if plan.per_gpu is not None or plan.limited_by == "weights":
+        if plan.per_gpu is not None or plan.limited_by in ("weights", "gpu"):
             break
         plan = _plan(shape, stored, gpu, size, dtype, vllm_version)
     if plan.per_gpu is None or plan.expected_error_bytes is None:

@@ -1,0 +1,361 @@
+"""Compare the plan with vLLM's own classes, model by model: equal to the byte, bounded, or refused by vLLM.
+
+    python -m tools.exact_models                      the table, from tests/data/exact_plans.json
+    python -m tools.exact_models --record [NAME …]    ask vLLM again (needs .venv-vllm and the configurations)
+
+vLLM's figures are exact plans: its model classes on torch's meta device on a simulated H100 80GB, and its own KV cache
+planner, with the defaults of `vllm serve` there (8192 batched tokens, 1024 sequences) and one request of 32,768
+tokens or the model's limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kaito_catalog import files
+from kaito_catalog.exact import H100
+from kaito_catalog.kv_cache import Unplannable, batches_in_flight, plan_layout, states_per_sequence
+from kaito_catalog.shape import Shape, Unsupported, read_shape
+from kaito_catalog.vllm import Worker, WorkerError, find_python
+from kaito_catalog.weights import Uncomputable, split, stages, weights_per_rank
+from tools.observed import STARTS
+from tools.transcribe_starts import SHARED, smallest
+
+EXACT_PLANS = Path(__file__).resolve().parents[1] / "tests" / "data" / "exact_plans.json"
+VERSIONS = ("0.25.1", "0.32.0")
+MOST_TOKENS = 32_768
+LONGEST_CONFIG = 4_000
+"""Characters of a configuration that is committed; those with longer lists of modules are read where they lie."""
+
+
+@dataclass(frozen=True)
+class World:
+    """How a model is split."""
+
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    enable_expert_parallel: bool = False
+    kv_cache_dtype: str = "auto"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """vLLM's arguments for it."""
+        found: dict[str, Any] = {
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "pipeline_parallel_size": self.pipeline_parallel_size,
+        }
+        if self.enable_expert_parallel:
+            found["enable_expert_parallel"] = True
+        if self.kv_cache_dtype != "auto":
+            found["kv_cache_dtype"] = self.kv_cache_dtype
+        return found
+
+
+WORLDS = {
+    "tp1": World(),
+    "tp2": World(2),
+    "tp4": World(4),
+    "tp8": World(8),
+    "tp8ep": World(8, enable_expert_parallel=True),
+    "pp2": World(1, 2),
+    "tp2pp3": World(2, 3),
+    "fp8": World(kv_cache_dtype="fp8"),
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A configuration, its quantisation where that lies beside it, and what vLLM said of it."""
+
+    name: str
+    config: Mapping[str, Any] | None
+    quantization: Mapping[str, Any] | None
+    plans: Mapping[str, Mapping[str, Any]]
+
+
+def whole_configuration(
+    name: str, shared: Path = SHARED
+) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
+    """config.json and hf_quant_config.json where they lie; None where they do not."""
+    for folder in ("configs", "configs_sibling"):
+        path = shared / "data" / "hub" / folder / f"{name.replace('/', '__')}.json"
+        if path.exists():
+            beside = path.with_name(f"{path.stem}.hf_quant_config.json")
+            quantization = json.loads(beside.read_text()) if beside.exists() else None
+            return json.loads(path.read_text()), quantization
+    started = json.loads(STARTS.read_text(encoding="utf-8"))["models"]
+    return (started[name]["config"], None) if name in started else None
+
+
+def read(path: Path = EXACT_PLANS) -> list[Model]:
+    """The recorded models; a configuration that is not committed is read where it lies, or is None."""
+    found = []
+    for name, value in json.loads(path.read_text(encoding="utf-8"))["models"].items():
+        config, quantization = value.get("config"), value.get("quantization")
+        if config is None:
+            whole = whole_configuration(name)
+            config, quantization = whole if whole else (None, None)
+        found.append(Model(name, config, quantization, value["plans"]))
+    return found
+
+
+# --- the plan's side --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Bytes on a rank of each pipeline stage, the KV cache that one request needs, and per token."""
+
+    weights: tuple[int, ...]
+    needed: int
+
+
+def planned(
+    shape: Shape, world: World, version: str, max_model_len: int, *, max_num_batched_tokens: int = 8192
+) -> Figures | str:
+    """What the plan says, or why it says nothing."""
+    by = split(
+        tensor_parallel_size=world.tensor_parallel_size,
+        enable_expert_parallel=world.enable_expert_parallel,
+        compute_capability=float(H100["capability"]),
+    )
+    weights = weights_per_rank(shape, by, world.pipeline_parallel_size)
+    if isinstance(weights, Uncomputable):
+        return weights.reason
+    states = states_per_sequence(shape, version)
+    if isinstance(states, Unplannable):
+        return states.reason
+    batches = batches_in_flight(version, pipeline_parallel_size=world.pipeline_parallel_size)
+    layouts = plan_layout(
+        shape,
+        tensor_parallel_size=world.tensor_parallel_size,
+        stages=stages(len(shape.layers), world.pipeline_parallel_size),
+        kv_cache_dtype=world.kv_cache_dtype,
+        in_flight_tokens=max_num_batched_tokens * batches,
+        states=states,
+    )
+    if isinstance(layouts, Unplannable):
+        return layouts.reason
+    return Figures(weights, max(layout.pool_bytes(max_model_len) for layout in layouts))
+
+
+def world_of(model: Model, name: str) -> World:
+    """The world, with the cache dtype without which vLLM does not take the model."""
+    world = WORLDS[name]
+    if model.config and model.config.get("architectures") == ["DeepseekV4ForCausalLM"]:
+        return World(
+            world.tensor_parallel_size, world.pipeline_parallel_size, world.enable_expert_parallel, "fp8"
+        )
+    return world
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One world of one model with one version."""
+
+    world: str
+    vllm: Figures | str
+    ours: Figures | str
+
+    @property
+    def is_refused(self) -> bool:
+        """vLLM gives no plan."""
+        return isinstance(self.vllm, str)
+
+    @property
+    def is_equal(self) -> bool:
+        """Both give the same bytes."""
+        return not self.is_refused and self.vllm == self.ours
+
+    @property
+    def difference(self) -> str:
+        """What differs, in words."""
+        if isinstance(self.vllm, str) or isinstance(self.ours, str):
+            return str(self.ours)
+        parts = []
+        if self.vllm.weights != self.ours.weights:
+            off = (sum(self.ours.weights) - sum(self.vllm.weights)) / sum(self.vllm.weights)
+            parts.append(f"weights {off:+.3%}")
+        if self.vllm.needed != self.ours.needed:
+            parts.append(f"KV cache {(self.ours.needed - self.vllm.needed) / max(1, self.vllm.needed):+.3%}")
+        return ", ".join(parts)
+
+
+def compare(model: Model, version: str) -> Iterator[Comparison]:
+    """Every recorded world of a model with one version; none where its configuration is not here."""
+    if model.config is None:
+        return
+    shape = read_shape(model.config, quantization=model.quantization)
+    for name, said in model.plans.get(version, {}).items():
+        vllm = said["refused"] if "refused" in said else Figures(tuple(said["weights"]), said["needed"])
+        if isinstance(shape, Unsupported):
+            yield Comparison(name, vllm, shape.reason)
+        elif isinstance(vllm, str):
+            yield Comparison(name, vllm, "")
+        else:
+            ours = planned(shape, world_of(model, name), version, said["maxModelLen"])
+            yield Comparison(name, vllm, ours)
+
+
+# --- vLLM's side ------------------------------------------------------------------------------------------------
+
+
+def own_limit(config: Mapping[str, Any], quantization: Mapping[str, Any] | None) -> int:
+    """Tokens that the model allows."""
+    shape = read_shape(config, quantization=quantization)
+    if isinstance(shape, Shape):
+        return shape.max_model_len
+    text = config.get("text_config", config)
+    names = ("max_position_embeddings", "max_target_positions", "n_positions")
+    return min((int(text[n]) for n in names if text.get(n)), default=MOST_TOKENS)
+
+
+def record(name: str, worker: Worker, version: str) -> dict[str, Any]:
+    """What vLLM says of a model in every world."""
+    whole = whole_configuration(name)
+    assert whole is not None
+    config, quantization = whole
+    model = Model(name, config, quantization, {})
+    max_model_len = min(MOST_TOKENS, own_limit(config, quantization))
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="kaito-catalog-") as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        if quantization is not None:
+            (Path(folder) / "hf_quant_config.json").write_text(json.dumps(quantization), encoding="utf-8")
+        for world_name in WORLDS:
+            world = world_of(model, world_name)
+            try:
+                plan = worker.exact_plan(
+                    folder,
+                    args={**world.arguments, "max_model_len": max_model_len},
+                    gpu=H100,
+                    vllm_version=version,
+                    after_loading=False,
+                    time_limit_seconds=240,
+                )
+            except WorkerError as error:
+                if error.failure_class in ("no-python", "no-vllm", "no-version"):
+                    raise
+                found[world_name] = {"refused": " ".join(error.words.split())[:160]}
+                if world_name == "tp1" and error.failure_class != "other":
+                    break
+                continue
+            ranks = {rank["pipelineRank"]: rank for rank in plan["ranks"] if rank["tensorRank"] == 0}
+            found[world_name] = {
+                "maxModelLen": max_model_len,
+                "weights": [ranks[i]["weightsBytes"] for i in sorted(ranks)],
+                "needed": plan["kvCache"]["neededBytes"],
+            }
+            if world_name == "tp1":
+                found[world_name]["byDtype"] = dict(sorted(plan["perGPU"]["weightsBytesByDtype"].items()))
+    return found
+
+
+def text(models: Mapping[str, Any]) -> str:
+    """The file, one line a model."""
+    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(models[name])}" for name in sorted(models))
+    about = (
+        "What vLLM's own classes and planner say, recorded by tools/exact_models.py: bytes per rank of each pipeline "
+        "stage, and the KV cache that vLLM wants free for one request. Configurations hold dimensions only; null where "
+        "a list of modules makes them long."
+    )
+    return f'{{\n "about": {json.dumps(about)},\n "models": {{\n{lines}\n }}\n}}\n'
+
+
+def write(names: Sequence[str], versions: Sequence[str], path: Path = EXACT_PLANS) -> None:
+    """Ask vLLM and write the file; models that are not named keep what was recorded.
+
+    Raises:
+        WorkerError: vLLM cannot be asked at all.
+    """
+    models: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["models"] if path.exists() else {}
+    for version in versions:
+        worker = Worker(find_python())
+        for name in names:
+            whole = whole_configuration(name)
+            if whole is None:
+                print(f"{name}: no configuration", file=sys.stderr)
+                continue
+            if not worker.alive:
+                worker = Worker(find_python())
+            config, quantization = whole
+            reduced: dict[str, Any] | None = (
+                smallest(config, quantization) if len(str(config)) < 10**5 else None
+            )
+            if reduced is not None and len(json.dumps(reduced)) > LONGEST_CONFIG:
+                reduced = None
+            value = models.setdefault(name, {"config": None, "plans": {}})
+            value["config"] = reduced
+            value.pop("quantization", None)
+            if quantization is not None and reduced is not None:
+                if len(json.dumps(quantization)) <= LONGEST_CONFIG:
+                    value["quantization"] = quantization
+                else:
+                    value["config"] = None
+            value["plans"][version] = record(name, worker, version)
+            files.write_text(path, text(models))
+            first = value["plans"][version]["tp1"]
+            print(
+                f"{version} {name}: {first.get('refused', first.get('weights'))}", file=sys.stderr, flush=True
+            )
+        worker.close()
+
+
+# --- the table --------------------------------------------------------------------------------------------------
+
+
+def verdict(comparisons: Sequence[Comparison]) -> str:
+    """A model's column of the table."""
+    if not comparisons:
+        return "configuration not here"
+    asked = [c for c in comparisons if not c.is_refused]
+    if not asked:
+        return f"vLLM refuses: {comparisons[0].vllm}"
+    equal = [c for c in asked if c.is_equal]
+    if len(equal) == len(asked):
+        return f"equal ({len(equal)})"
+    rest: dict[str, list[str]] = {}
+    for c in asked:
+        if not c.is_equal:
+            rest.setdefault(c.difference, []).append(c.world)
+    words = "; ".join(f"{', '.join(worlds)}: {what}" for what, worlds in rest.items())
+    return f"equal ({len(equal)}); {words}" if equal else words
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table, or record; exit 2 where vLLM cannot be asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--record", nargs="*", metavar="NAME", help="ask vLLM (of all models, or of these)")
+    parser.add_argument("--version", action="append", choices=VERSIONS, help="only this version of vLLM")
+    options = parser.parse_args(arguments)
+    versions = tuple(options.version or VERSIONS)
+    if options.record is not None:
+        here = sorted((SHARED / "data" / "hub" / "configs").glob("*.json"))
+        known = [p.stem.replace("__", "/") for p in here if not p.stem.endswith(".hf_quant_config")]
+        started = json.loads(STARTS.read_text(encoding="utf-8"))["models"]
+        names = options.record or sorted({*known, *started})
+        try:
+            write(names, versions)
+        except WorkerError as error:
+            print(str(error), file=sys.stderr)
+            return 2
+        return 0
+    print("| model | " + " | ".join(f"vLLM {v}" for v in versions) + " |")
+    print("|---" * (1 + len(versions)) + "|")
+    for model in read():
+        cells = [verdict(list(compare(model, version))) for version in versions]
+        print(f"| {model.name} | {' | '.join(cells)} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
