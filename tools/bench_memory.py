@@ -105,9 +105,25 @@ CLAIMS = {
 """What each tool says, and what it has no input for."""
 
 
+CAPABILITIES = {
+    "H100": 9.0,
+    "H200": 9.0,
+    "B200": 10.0,
+    "RTX 5090": 12.0,
+    "Blackwell": 12.0,
+    "RTX 4090": 8.9,
+    "L40S": 8.9,
+    "RTX 3090": 8.6,
+    "A40": 8.6,
+    "A10G": 8.6,
+    "A100": 8.0,
+}
+"""Part of a GPU's name to its compute capability (developer.nvidia.com/cuda-gpus)."""
+
+
 def plan_of(row: Observed) -> Plan:
     """The plan for what was started."""
-    capability = 9.0 if "H100" in row.gpu or "H200" in row.gpu else 8.0
+    capability = next((number for name, number in CAPABILITIES.items() if name in row.gpu), None)
     return make_plan(
         row.shape,
         gpu=PlanGpu(row.gpu, row.gpu_memory_bytes, capability),
