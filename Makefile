@@ -59,7 +59,7 @@ schema: $(STAMP) ## write schema/*.json from the models
 	@$(BIN)/kaito-catalog schema
 
 bench: $(STAMP) ## accuracy and speed, side by side with others
-	@$(BIN)/python -m tools.bench_memory
+	@$(BIN)/python -m tools.bench_memory --peers
 	@$(BIN)/python -m tools.bench_start_up
 	@$(BIN)/python -m tools.bench_site
 

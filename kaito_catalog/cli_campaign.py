@@ -144,8 +144,8 @@ def _on_kubernetes(
     if not options.apply:
         emit(on_kubernetes.to_yaml(runs, settings))
         say(
-            f"{len(runs)} runs; apply them, then: kubectl logs job/NAME | kaito-catalog evidence add - "
-            "(or let --apply do both)"
+            f"{len(runs)} run{'s' if len(runs) != 1 else ''}; when applied and done: "
+            "kubectl logs job/NAME | kaito-catalog evidence add - (--apply does it all)"
         )
         return OK
     collector = Collector(catalog, runs, options.format)

@@ -182,12 +182,13 @@ def batches_in_flight(vllm_version: str, *, pipeline_parallel_size: int = 1) -> 
     """Batches whose tokens a sliding window must hold at once, by vLLM version.
 
     Up to FIRST_CONCURRENT, SlidingWindowSpec.max_memory_usage_bytes counts one batch of
-    max_num_batched_tokens; from it on VllmConfig.max_concurrent_batches: 2 with async scheduling
-    (the default) on one stage, else a batch per stage (vllm/v1/kv_cache_interface.py of each release).
+    max_num_batched_tokens; from it on VllmConfig.max_concurrent_batches: with async scheduling (the
+    default) and the second model runner a batch per stage and one more. 0.26 to 0.28 take that runner for
+    some architectures only, and else one batch less on several stages: there this is an upper bound.
     """
     if version_tuple(vllm_version) < FIRST_CONCURRENT:
         return 1
-    return 2 if pipeline_parallel_size <= 1 else pipeline_parallel_size
+    return pipeline_parallel_size + 1
 
 
 FIRST_CONCURRENT = (0, 26, 0)
@@ -477,6 +478,9 @@ def _layouts(
     by_stage = [_layer_caches(shape, layers, tensor_parallel_size, cache_bytes, states) for layers in stages]
     if is_compressed:
         return _compressed_layouts(by_stage, in_flight_tokens)
+    if len(stages) > 1 and any(isinstance(x.mixer, Attention) and x.mixer.index_dim for x in shape.layers):
+        # vLLM 0.25.1 gives a stage without dense attention longer blocks, and then pads the others to them.
+        return Unplannable("no plan for the KV cache of MiniMax M3 on several pipeline stages")
     every = [cache for caches in by_stage for cache in caches]
     if not every:
         return tuple(Layout((), 0, in_flight_tokens, 0, ()) for _ in stages)

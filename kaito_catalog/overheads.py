@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from kaito_catalog.kv_cache import version_tuple
+from kaito_catalog.kv_cache import INDEXER_SCALE_BLOCK, version_tuple
 from kaito_catalog.quantity import GIB
 from kaito_catalog.shape import (
     Attention,
@@ -218,6 +218,25 @@ def moe_workspace(shape: Shape, expert_tp: int) -> float:
     return widest
 
 
+def indexer_workspace(shape: Shape, max_model_len: int) -> int:
+    """Bytes that a sparse indexer gathers its cache into: 40 contexts (vLLM's indexer.py), kept like the experts'.
+
+    Each entry is one fp8 value a dimension and a scale for each INDEXER_SCALE_BLOCK of them.
+    """
+    widths = {
+        x.mixer.indexer.head_dim
+        for x in shape.layers
+        if isinstance(x.mixer, LatentAttention) and x.mixer.indexer is not None
+    }
+    widest = max(widths, default=0)
+    return INDEXER_CONTEXTS * max_model_len * (widest + widest // INDEXER_SCALE_BLOCK * 4)
+
+
+INDEXER_CONTEXTS = 40
+INDEXER_LOGITS_BYTES = 512 * 2**20
+"""VLLM_SPARSE_INDEXER_MAX_LOGITS_MB, allocated while a layer is profiled."""
+
+
 @lru_cache(maxsize=1024)
 def _widest_layer(shape: Shape, tp: int, expert_tp: int) -> float:
     return max(
@@ -253,7 +272,10 @@ def activation_peak(
         * size
         * _widest_layer(shape, tensor_parallel_size, expert_tensor_parallel_size)
     )
-    peak = known["forwardHiddenStates"] * hidden + layer
+    # One workspace serves the experts and the indexer, and outlives the forward.
+    index = indexer_workspace(shape, max_model_len)
+    logits = INDEXER_LOGITS_BYTES if index else 0
+    peak = known["forwardHiddenStates"] * hidden + max(layer, index + logits)
     if is_last_stage:
         rows = min(max_num_batched_tokens, max_num_seqs)
         per_logit = size + _by_version(known["samplerBytesPerLogit"], version)
@@ -261,7 +283,8 @@ def activation_peak(
             per_logit = size + known["secondRunnerBytesPerLogit"]
         kept = 0.0
         if version >= version_tuple(known["workspaceKeptFrom"]):
-            kept = max_num_batched_tokens * size * moe_workspace(shape, expert_tensor_parallel_size)
+            experts = max_num_batched_tokens * size * moe_workspace(shape, expert_tensor_parallel_size)
+            kept = max(experts, index)
         peak = max(peak, known["hiddenStates"] * hidden + kept + rows * shape.vocab_size * per_logit)
     if is_first_stage and not enforce_eager:
         peak = max(peak, compiled_copy(shape, tensor_parallel_size, vllm_version))

@@ -192,6 +192,8 @@ def illegal_tensor_parallel(shape: Shape, size: int, *, enable_expert_parallel: 
             return f"{mixer.num_attention_heads} attention heads cannot be divided by {size}"
         if isinstance(mixer, Attention):
             heads = mixer.num_key_value_heads
+            if mixer.sinks and heads < size:
+                return f"vLLM does not repeat the {heads} KV heads of this architecture on {size} GPUs"
             if (heads >= size and heads % size) or (heads < size and size % heads):
                 return f"{heads} KV heads can neither be divided by {size} nor repeated evenly on {size} GPUs"
     by = split(tensor_parallel_size=size, enable_expert_parallel=enable_expert_parallel)
@@ -266,6 +268,17 @@ def _refused(
     return Plan(Fit.NO, limited_by, reason, None, None, None, parallelism, gpu, version, settings)
 
 
+BLACKWELL = 10
+
+
+def _lacks_sparse_fp8(shape: Shape, gpu: PlanGpu, settings: Settings) -> bool:
+    """vLLM 0.25.1 on Hopper finds no back end for sparse MLA over the fp8 cache that a checkpoint asks for."""
+    asks = shape.quantization is not None and shape.quantization.kv_cache_dtype == "fp8"
+    is_sparse = any(isinstance(x.mixer, LatentAttention) and x.mixer.sparse for x in shape.layers)
+    is_older = gpu.compute_capability is not None and gpu.compute_capability < BLACKWELL
+    return asks and is_sparse and is_older and settings.kv_cache_dtype == "auto"
+
+
 def make_plan(
     shape: Shape | Unsupported,
     *,
@@ -312,6 +325,12 @@ def make_plan(
     if gpu.memory_bytes is None:
         named = gpu.name or "this GPU"
         return _unknown(f"nobody has published what the driver reports as memory of {named}", "gpu", *common)
+    if _lacks_sparse_fp8(shape, gpu, settings):
+        words = (
+            "its configuration asks for an fp8 cache, and vLLM has no sparse attention over that before Blackwell; "
+            "set kv_cache_dtype to bfloat16"
+        )
+        return _refused(words, "kvCacheDtype", *common)
     by = split(
         tensor_parallel_size=tp,
         data_parallel_size=parallelism.data_parallel_size,

@@ -37,6 +37,8 @@ class ApiServer:
         self.watch_faults: list[str] = []
         """Used up one a watch: `gone` (410 as an event), `break` (half a line, then nothing)."""
         self.on_create: Callable[[ApiServer, str, Json], None] = lambda server, kind, item: None
+        """Asked when a workload can start: when it and the ConfigMap that its pods mount are there."""
+        self._waiting: dict[str, tuple[str, Json]] = {}
         self._version = 1
         self._watchers: list[queue.SimpleQueue[Json]] = []
         self._lock = threading.RLock()
@@ -100,8 +102,16 @@ class ApiServer:
                     return 409, status(409, "AlreadyExists", f"{kind} {name!r} already exists")
                 self.created.append(json.loads(json.dumps(body)))
                 body.setdefault("status", {})
+                body["metadata"]["uid"] = f"uid-{len(self.created)}"
                 self.put(kind, body)
-                self.on_create(self, kind, body)
+                if kind == "configmaps":
+                    starting = self._waiting.pop(name, None)
+                    if starting is not None:
+                        self.on_create(self, *starting)
+                elif name in self.objects["configmaps"]:
+                    self.on_create(self, kind, body)
+                else:
+                    self._waiting[name] = (kind, body)
                 return 201, body
             if match["log"]:
                 return (
@@ -115,6 +125,9 @@ class ApiServer:
                 self.remove(kind, name)
                 for pod in [p for p in self.objects["pods"] if p.startswith(f"{name}-")]:
                     self.remove("pods", pod)
+                owned = self.objects["configmaps"].get(name, {}).get("metadata", {}).get("ownerReferences")
+                if owned:
+                    self.remove("configmaps", name)
                 return 200, status(200, "Success", "")
             if name:
                 return 200, found[name]

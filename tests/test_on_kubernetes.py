@@ -233,6 +233,74 @@ def test_evidence_add_finds_the_one_line_of_a_noisy_log_and_no_forged_one(
     assert "0 to run" in capsys.readouterr().out
 
 
+FAKE_RAY = """\
+#!{python}
+import pathlib, sys
+with pathlib.Path({folder!r}, "ray-calls").open("a") as stream:
+    stream.write(" ".join(sys.argv[1:]) + "\\n")
+"""
+FAKE_RAY_MODULE = """\
+import pathlib
+def init(**options): pass
+def nodes():
+    joined = pathlib.Path({folder!r}, "joined")
+    return [{{"Alive": True}}] * (1 + joined.exists())
+"""
+
+
+def test_a_leader_waits_for_its_group_prints_its_result_and_stays_until_it_is_ended(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes, home = here / "fakes", here / "home"
+    fakes.mkdir()
+    home.mkdir()
+    (fakes / "ray").write_text(FAKE_RAY.format(python=sys.executable, folder=str(here)))
+    (fakes / "ray").chmod(0o755)
+    (fakes / "ray.py").write_text(FAKE_RAY_MODULE.format(folder=str(here)))
+    monkeypatch.setenv("PATH", f"{fakes}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(fakes))
+    monkeypatch.setenv("HOME", str(home))
+    printed_by_a_pod(here, json.dumps({**a_run().task(), "model": "big"}))  # puts its files in their places
+    command = [sys.executable, str(here / "code/task.py"), str(here / "code"), "leader"]
+    monkeypatch.setenv("KAITO_CATALOG_VLLM_PYTHON", str(here / "noisy"))
+
+    def result_of_a_leader() -> tuple[Json, list[str]]:
+        log: list[str] = []
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as leader:
+            assert leader.stdout is not None
+            for line in leader.stdout:
+                log.append(line)
+                if "1 of 2 nodes" in line:
+                    (here / "joined").touch()
+                if line.startswith("{"):
+                    break
+            assert leader.poll() is None
+            leader.terminate()
+            assert leader.wait(30) in (0, -15)
+        return json.loads(log[-1]), log
+
+    first, log = result_of_a_leader()
+    assert first["result"]["outcome"] == "served"
+    assert "| 2 of 2 nodes have joined\n" in log
+    assert (here / "ray-calls").read_text() == "start --head --port=6379 --disable-usage-stats\n"
+    again, log = result_of_a_leader()
+    assert (again, len(log)) == (first, 1), "a container that is started again does not run again"
+
+
+def test_a_worker_of_a_group_joins_its_leader(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "ray").write_text(FAKE_RAY.format(python=sys.executable, folder=str(here)))
+    (here / "ray").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{here}:{os.environ['PATH']}")
+    said: list[str] = []
+    assert task.join("big-0.big", said.append) == 0
+    assert (
+        here / "ray-calls"
+    ).read_text() == "start --address=big-0.big:6379 --block --disable-usage-stats\n"
+    assert said == ["joining big-0.big:6379"]
+
+
 @pytest.mark.parametrize("prefix", ["[pod/dry-run-phi-4-x/dry-run] ", "2026-11-23T06:00:00.123456789Z "])
 def test_what_kubectl_puts_in_front_of_a_line_does_no_harm(prefix: str) -> None:
     line = prefix + json.dumps({"kind": "DryRunResult", "model": "phi-4"}) + "\n"
@@ -338,7 +406,9 @@ def test_jobs_are_submitted_followed_and_collected(
     assert apply("--all") == 0
     assert written(here) == BOTH
     assert "2 written, 0 without a result, of 2" in capsys.readouterr().err
-    assert [item["kind"] for item in cluster.created] == ["ConfigMap", "ConfigMap", "Job", "ConfigMap", "Job"]
+    assert [item["kind"] for item in cluster.created] == ["ConfigMap", "Job", "ConfigMap", "Job", "ConfigMap"]
+    (owner,) = cluster.created[2]["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["uid"]) == ("Job", "uid-2")
     assert apply("--all") == 0
     assert "nothing to run" in capsys.readouterr().err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from kaito_catalog.vllm import WorkerError, find_python
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("phi-4", "phi-4-mini-instruct", "mistral-7b-v0.3", "gpt-oss-20b", "llama-3.1-8b-instruct")
 PATIENCE_SECONDS = 240.0
+ENGINES_PATIENCE_SECONDS = 1200.0
 
 WORKER = """\
 #!{python}
@@ -144,9 +146,9 @@ def start(folder: Path, ray: Ray, *arguments: str, python: str | None = None) ->
     )
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+def finish(process: subprocess.Popen[str], *, patience: float = PATIENCE_SECONDS) -> tuple[int, str]:
     try:
-        shown, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        shown, _ = process.communicate(timeout=patience)
     finally:
         process.kill()
     return process.returncode, shown
@@ -334,18 +336,20 @@ def test_real_engines_run_in_parallel_and_survive_the_loss_of_a_node(vllm_python
     tiny = json.loads((ROOT / "tests/configs/tiny-llama.json").read_text())
     for number, name in enumerate(MODELS):
         folder = here / "catalog/models" / name
-        if number > 2:
+        if number > 1:
             shutil.rmtree(folder)
             continue
         facts = yaml.safe_load((folder / "facts.yaml").read_text())
         facts["config"] = {**tiny, "num_hidden_layers": 1 + number}
         (folder / "facts.yaml").write_text(yaml.safe_dump(facts, sort_keys=False))
-    cluster = Ray(VLLM_CPU_KVCACHE_SPACE="1")
-    try:
+    arguments = ("--all", "--device", "cpu", "--max-model-len", "256")
+    with contextlib.ExitStack() as ends:
+        cluster = Ray(VLLM_CPU_KVCACHE_SPACE="1")
+        ends.callback(cluster.close)
         cluster.add(num_cpus=1)
         node = cluster.add(num_cpus=1)
-        arguments = ("--all", "--device", "cpu", "--max-model-len", "256")
         process = start(here, cluster, *arguments, python=str(vllm_python))
+        ends.callback(process.kill)
         assert process.stdout is not None
         shown = ""
         while shown.count("importing vLLM") < 2:
@@ -354,13 +358,11 @@ def test_real_engines_run_in_parallel_and_survive_the_loss_of_a_node(vllm_python
             # Ray merges equal lines of several tasks.
             shown += line * (1 + line.count("[repeated"))
         cluster.kill(node)
-        code, rest = finish(process)
-    finally:
-        cluster.close()
+        code, rest = finish(process, patience=ENGINES_PATIENCE_SECONDS)
     assert code == 0, shown + rest
-    assert "3 written, 0 without a result, of 3" in rest
-    assert evidence(here) == {name: ["vllm-0.32.0-cpu-tp1.yaml"] for name in sorted(MODELS[:3])}
-    for name in MODELS[:3]:
+    assert "2 written, 0 without a result, of 2" in rest
+    assert evidence(here) == {name: ["vllm-0.32.0-cpu-tp1.yaml"] for name in sorted(MODELS[:2])}
+    for name in MODELS[:2]:
         record = read_entry(here / "catalog/models" / name).evidence[0].record
         assert isinstance(record, DryRun)
         assert (record.outcome, record.generated_tokens) == ("served", 4)

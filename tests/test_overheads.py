@@ -6,12 +6,13 @@ import statistics
 from typing import Any
 
 import pytest
-from shapes import GPT_OSS_20B, LLAMA_8B, QWEN2_MOE, QWEN3_32B, QWEN3_NEXT_80B, shape
+from shapes import DEEPSEEK_V3, GPT_OSS_20B, LLAMA_8B, QWEN2_MOE, QWEN3_32B, QWEN3_NEXT_80B, shape
 
 from kaito_catalog.overheads import (
     Overheads,
     captured_graphs,
     compiled_copy,
+    indexer_workspace,
     overheads,
     pinned_bytes,
     profiles_everything,
@@ -135,6 +136,18 @@ def test_the_second_runner_did_not_profile_towers_at_first() -> None:
     assert [profiles_everything(of, v) for v in ("0.23.0", "0.25.1", "0.28.0")] == [True, False, True]
     first, second = beside(of, "0.23.0", max_model_len=128000), beside(of, "0.25.1", max_model_len=128000)
     assert first.activation_peak_bytes > 10 * GIB > second.activation_peak_bytes
+
+
+def test_a_sparse_indexer_takes_forty_contexts_of_its_cache() -> None:
+    # vLLM 0.25.1's indexer.py reckons 825 MB for DeepSeek-V3.2's 163,840 tokens.
+    sparse = made(DEEPSEEK_V3 | {"index_head_dim": 128, "index_n_heads": 64, "index_topk": 2048})
+    assert indexer_workspace(sparse, 163840) == 865_075_200
+    few: dict[str, Any] = {"max_num_batched_tokens": 256, "max_num_seqs": 16, "enforce_eager": True}
+    long, short = (beside(sparse, "0.25.1", max_model_len=n, **few) for n in (163840, 8192))
+    assert long.activation_peak_bytes - short.activation_peak_bytes == indexer_workspace(
+        sparse, 163840 - 8192
+    )
+    assert indexer_workspace(shape(DEEPSEEK_V3), 163840) == 0
 
 
 def test_from_0_32_on_the_largest_devices_take_larger_batches() -> None:

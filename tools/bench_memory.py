@@ -1,6 +1,6 @@
 """Score the plan and other tools on published start-up logs and on vLLM's own exact plans, as Markdown tables.
 
-    python -m tools.bench_memory [--peers] [--starts FILE] [--rows]
+    python -m tools.bench_memory [--peers] [--starts FILE] [--rows] [--short]
 
 `--peers` asks the other tools in the same run (tools/peers.py; `make bench` does); without it, their answers are those
 that tests/data/peers.json keeps of the last run.
@@ -233,7 +233,7 @@ def print_rows(scores: Sequence[Score]) -> None:
     print()
 
 
-def print_starts(scores: Sequence[Score]) -> None:
+def print_starts(scores: Sequence[Score], *, short: bool = False) -> None:
     """The errors on the published logs."""
     models = len({s.observed.model for s in scores})
     calibrated = [s for s in scores if is_calibrated(s.observed)]
@@ -243,7 +243,8 @@ def print_starts(scores: Sequence[Score]) -> None:
     print()
     print("| tool | starts | median | 90 % within | worst | most promised but absent | wrong verdicts |")
     print("|---|---|---|---|---|---|---|")
-    for name, chosen in (("all", scores), ("H100, vLLM 0.17–0.19", calibrated), ("elsewhere", elsewhere)):
+    classes = [("all", scores), ("H100, vLLM 0.17–0.19", calibrated), ("elsewhere", elsewhere)]
+    for name, chosen in classes[:1] if short else classes:
         for tool in scores[0].predictions:
             if any(s.error(tool) is not None for s in chosen):
                 print(line(f"{tool}, {name}", chosen, tool))
@@ -260,7 +261,7 @@ def print_starts(scores: Sequence[Score]) -> None:
     print(f"No verdict is scored on {late} starts that ran out of memory after the cache had its share.")
 
 
-def print_held_out(scores: Sequence[Score]) -> None:
+def print_held_out(scores: Sequence[Score], *, short: bool = False) -> None:
     """The errors on starts that no constant was fitted on, by what was not measured before."""
     models = len({s.observed.model for s in scores})
     print(
@@ -271,11 +272,11 @@ def print_held_out(scores: Sequence[Score]) -> None:
     print("| held out | starts | median | 90 % within | worst | most promised but absent | wrong verdicts |")
     print("|---|---|---|---|---|---|---|")
     classes: dict[str, list[Score]] = {f"{tool}, all": list(scores) for tool in (OURS, KAITO)}
-    for s in scores:
+    for s in () if short else scores:
         version = version_tuple(s.observed.vllm_version)
         span = next(name for least, name in SPANS if version >= least)
         classes.setdefault(f"{OURS}, vLLM {span}", []).append(s)
-    for s in scores:
+    for s in () if short else scores:
         memory = round(s.observed.gpu_memory_bytes / GIB)
         size = next(name for least, name in SIZES if memory >= least)
         classes.setdefault(f"{OURS}, GPUs of {size}", []).append(s)
@@ -307,7 +308,7 @@ def exact_scores(answers: Mapping[str, Any]) -> list[Exact]:
     """Every recorded model whose size the other tools could be told."""
     known = peers.recorded_models()
     found = []
-    for model in exact_models.read():
+    for model in exact_models.read(elsewhere=False):
         first = model.plans.get(peers.VERSION, {}).get("tp1", {})
         if model.name not in known or "needed" not in first:
             continue
@@ -327,11 +328,18 @@ def exact_scores(answers: Mapping[str, Any]) -> list[Exact]:
     return found
 
 
+def print_equal(*, short: bool = False) -> None:
+    """How many configurations the plan meets to the byte."""
+    print("Weights on every rank and KV cache, the plan against vLLM's own classes and planner:")
+    print()
+    models = exact_models.read(elsewhere=False)
+    for version in exact_models.VERSIONS:
+        print(f"- {exact_models.summary(models, version, short=short)}")
+
+
 def print_exact(scores: Sequence[Exact]) -> None:
     """The errors against vLLM's own arithmetic."""
-    print(
-        f"Against vLLM {peers.VERSION}'s own classes and planner: {len(scores)} configurations on one GPU, one"
-    )
+    print(f"The tools against vLLM {peers.VERSION}'s: {len(scores)} configurations on one GPU, one")
     print("request of 32,768 tokens or the model's limit; errors as a share of what vLLM says.")
     print()
     print("| tool | KV cache: answers | equal | median | 90 % within | worst | weights: equal | worst |")
@@ -380,6 +388,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--starts", type=Path, default=STARTS, help="the start-up logs (default: %(default)s)"
     )
     parser.add_argument("--rows", action="store_true", help="every start as well")
+    parser.add_argument("--short", action="store_true", help="only the rows over all starts")
     parser.add_argument("--peers", action="store_true", help="ask the other tools now")
     options = parser.parse_args(arguments)
     try:
@@ -400,14 +409,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     if options.rows:
         print_rows(scores)
-    print_starts(scores)
+    print_starts(scores, short=options.short)
     print()
     if options.starts == STARTS:
         held_out = [score(row) for row in observations(HELD_OUT)[0]]
         if options.rows:
             print_rows(held_out)
-        print_held_out(held_out)
+        print_held_out(held_out, short=options.short)
         print()
+    print_equal(short=options.short)
+    if options.short:
+        return 0
+    print()
     print_exact(exact_scores(answers))
     print()
     print_tools(scores, kept["versions"])

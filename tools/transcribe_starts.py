@@ -24,7 +24,7 @@ from tools.observed import STARTS
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
-_CHANNEL = {"num_bits": 8, "type": "float", "strategy": "channel", "dynamic": False}
+_CHANNEL = {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True, "dynamic": False}
 
 
 def _compressed(weights: dict[str, Any]) -> dict[str, Any]:
@@ -85,6 +85,7 @@ SAME_AS: dict[str, tuple[str, dict[str, Any]]] = {
 
 _MISTRAL_SMALL: dict[str, Any] = {
     "model_type": "mistral3",
+    "tie_word_embeddings": False,
     "architectures": ["Mistral3ForConditionalGeneration"],
     "spatial_merge_size": 2,
     "torch_dtype": "bfloat16",
@@ -152,6 +153,7 @@ WRITTEN: dict[str, dict[str, Any]] = {
             "num_hidden_layers": 27,
             "num_attention_heads": 16,
             "num_key_value_heads": 16,
+            "q_lora_rank": None,
             "kv_lora_rank": 512,
             "qk_nope_head_dim": 128,
             "qk_rope_head_dim": 64,
@@ -209,6 +211,7 @@ NAMED = frozenset(
         "tie_word_embeddings", "layer_types", "sliding_window", "num_experts", "num_local_experts", "n_routed_experts",
         "num_experts_per_tok", "quant_method", "activation_scheme", "rope_type",
         "targets", "n_group", "topk_group", "format", "input_activations", "modules_to_not_convert",
+        "symmetric", "strategy", "dynamic", "type", "num_bits", "q_lora_rank", "ignore",
     }
 )  # fmt: skip
 """Fields that are kept even where the plan would do without: what anybody needs to know a model by."""

@@ -302,6 +302,7 @@ WATCH_SECONDS = 30
 LOG_ATTEMPTS = 3
 """How often a log without a result is read before the run is made again."""
 CALL_ATTEMPTS = 5
+GONE_ATTEMPTS = 120
 PAUSE_SECONDS = 1.0
 
 
@@ -434,38 +435,46 @@ class Collector:
             f"the cluster does not answer: {words}", hint="the same command goes on where it was"
         )
 
-    def _create(self, function: Callable[..., Any], item: Mapping[str, Any], **named: Any) -> bool:
-        """Create an object; False where it exists."""
+    def _create(self, function: Callable[..., Any], item: Mapping[str, Any], **named: Any) -> Any:
+        """Create an object and give it back; None where one of its name exists."""
         try:
-            self._call(function, namespace=self._namespace, body=dict(item), **named)
+            return self._call(function, namespace=self._namespace, body=dict(item), **named)
         except self._kubernetes.client.ApiException as error:
             if error.status == 409:
-                return False
+                return None
             raise CatalogError(
                 f"the cluster does not take {item['kind']} {item['metadata']['name']}: {_reason(error)}"
             ) from error
-        return True
 
     def _submit(self, run: Run) -> None:
+        """Create a run's objects, or take up the Job that exists; one that failed before is made again."""
         config_map, workload = objects(run, self._settings)
-        self._create(self._core.create_namespaced_config_map, config_map)
         if run.nodes > 1:
-            self._create(self._custom.create_namespaced_custom_object, workload, **LWS)
-            return
-        if self._create(self._batch.create_namespaced_job, workload):
-            return
-        found = self._find_job(name_of(run))
-        if found is not None and _condition(found, "Failed"):
-            # What failed yesterday is tried again today.
-            self._delete(run)
-            self._create_when_gone(workload)
+            made = self._create(self._custom.create_namespaced_custom_object, workload, **LWS)
+            uid = made["metadata"]["uid"] if made else None
+        else:
+            made = self._create(self._batch.create_namespaced_job, workload)
+            if made is None:
+                found = self._find_job(name_of(run))
+                if found is not None and not _condition(found, "Failed"):
+                    return
+                self._delete(run)
+                self._wait_until_gone(run)
+                made = self._create(self._batch.create_namespaced_job, workload)
+            uid = made.metadata.uid if made else None
+        if uid is not None:
+            # Goes with its owner. The pod waits for it.
+            owner = {key: workload[key] for key in ("apiVersion", "kind")}
+            owner |= {"name": name_of(run), "uid": uid}
+            config_map["metadata"]["ownerReferences"] = [{**owner, "blockOwnerDeletion": True}]
+        self._create(self._core.create_namespaced_config_map, config_map)
 
-    def _create_when_gone(self, workload: Mapping[str, Any]) -> None:
-        for _ in range(60):
-            if self._find_job(workload["metadata"]["name"]) is None:
-                break
+    def _wait_until_gone(self, run: Run) -> None:
+        for _ in range(GONE_ATTEMPTS):
+            if self._find_job(name_of(run)) is None:
+                return
             time.sleep(PAUSE_SECONDS)
-        self._create(self._batch.create_namespaced_job, workload)
+        raise CatalogError(f"the Job {name_of(run)} does not go away", hint="delete it with kubectl")
 
     def _find_job(self, name: str) -> Any:
         try:
@@ -533,7 +542,8 @@ class Collector:
         if followed.submitted == 1:
             self._say(f"  {run.title}: its log has no result, it is run once more")
             self._delete(run)
-            self._create_when_gone(_job(run, self._settings))
+            self._wait_until_gone(run)
+            self._submit(run)
             followed.submitted, followed.log_attempts = 2, 0
         else:
             self._finish(run, failed="it ended, and its log has no result: it was cut, or is not kept")

@@ -204,12 +204,15 @@ def main(arguments: list[str]) -> int:
         line = json.dumps(found)
         for secret in secrets:
             line = line.replace(secret, "***")
+    if role == "leader":
+        # A leader that ends is started again: it says then what it found before, and runs nothing twice.
+        written = kept.with_suffix(".new")
+        written.write_text(line, encoding="utf-8")
+        written.replace(kept)
     with lock:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
     if role == "leader":
-        # A leader that ends is started again. What is printed stays readable until the group is deleted.
-        kept.write_text(line, encoding="utf-8")
         wait_for_the_end()
     return 0 if "result" in json.loads(line) else 1
 
@@ -254,6 +257,8 @@ def join(leader: str, say: Say) -> int:
 
 
 def wait_for_the_end() -> None:
+    """What a leader printed stays readable until somebody deletes its group."""
+
     def end(number: int, frame: Any) -> NoReturn:
         raise SystemExit(0)
 

@@ -63,10 +63,6 @@ def read_quantization(source: Source) -> Quantization | None:
     if section is None:
         return None
     method = section.text("quant_method") or ("modelopt" if from_file else None)
-    if method is None and source.quant_file is not None and section.text("quant_algo") is not None:
-        # vLLM takes what ModelOpt wrote without naming itself by its file beside the configuration.
-        inner = Fields(source.quant_file, "hf_quant_config.").section("quantization")
-        section, method = inner or section, "modelopt"
     if method is None:
         problem = "its quantization_config names no quant_method"
         return Quantization("unnamed", None, problem=problem)
