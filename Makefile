@@ -61,6 +61,7 @@ schema: $(STAMP) ## write schema/*.json from the models
 bench: $(STAMP) ## accuracy and speed, side by side with others
 	@$(BIN)/python -m tools.bench_memory --peers
 	@$(BIN)/python -m tools.bench_start_up
+	@$(BIN)/python -m tools.bench_site
 
 clean: ## remove what was built (not .venv)
 	rm -rf build
