@@ -258,6 +258,8 @@ def _refused(
     return Plan(Fit.NO, limited_by, reason, None, None, None, parallelism, gpu, version, settings)
 
 
+# By value, so that it cannot be stale; small, since the checks of one model ask for the same plans one after another.
+@lru_cache(maxsize=64)
 def make_plan(
     shape: Shape | Unsupported,
     *,

@@ -10,12 +10,12 @@ processes used, so that they hold on a busy machine as well; memory is the peak 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,20 +42,31 @@ class Cost:
         )
 
 
+# Linux counts a child's peak from its parent's size on, so that the parent has to be a small process.
+_MEASURE = """
+import os, sys, time
+start = time.perf_counter()
+quiet = (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)
+child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=[quiet])
+_, status, used = os.wait4(child, 0)
+wall = time.perf_counter() - start
+print([os.waitstatus_to_exitcode(status), wall, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024])
+"""
+
+
 def cost(arguments: Sequence[str], *, cwd: Path = ROOT) -> Cost:
     """Run Python with these arguments, which must succeed, and measure it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, *arguments], cwd=cwd, env=environment, stdout=subprocess.DEVNULL
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _MEASURE, sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        check=True,
     )
-    # Not Popen.wait: only wait4 says what this one child used.
-    _, status, used = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, arguments[:6])
-    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+    code, wall, cpu, peak = json.loads(done.stdout)
+    if code:
+        raise subprocess.CalledProcessError(code, arguments[:6])
+    return Cost(wall, cpu, peak)
 
 
 def check(catalog: Path, *options: str) -> Cost:
