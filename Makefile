@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup catalog serve vllm test lint format schema bench bench-scale clean
+.PHONY: help setup catalog serve vllm engines test lint format schema bench bench-scale clean
 
 help: ## say what can be done here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,9 +35,13 @@ serve: $(STAMP) ## show the built site on this machine
 vllm: $(STAMP) ## make .venv-vllm: vLLM for the CPU, and KAITO's own vLLM code for exact plans (3.8 GB)
 	@$(BIN)/python tools/setup_vllm.py
 
+engines: ## fetch what the tests ask about accessibility and HTML, as tests/node pins it (needs npm)
+	@npm ci --prefix tests/node --ignore-scripts --no-audit --no-fund --loglevel=error
+
 # Without vLLM the tests that need it are skipped with the reason; KAITO_CATALOG_REQUIRE_VLLM=1 makes them fail.
 test: $(STAMP) ## run every test (sets up .venv-vllm as well, where it can)
 	@$(BIN)/python tools/setup_vllm.py || echo "without vLLM: the tests that need it are skipped" >&2
+	@$(MAKE) --no-print-directory engines || echo "without npm: the tests of accessibility and HTML are skipped" >&2
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(STAMP) ## ruff, mypy, schemas up to date, workflows (zizmor; actionlint where installed)
@@ -55,7 +59,7 @@ schema: $(STAMP) ## write schema/*.json from the models
 	@$(BIN)/kaito-catalog schema
 
 bench: $(STAMP) ## accuracy and speed, side by side with others
-	@$(BIN)/python -m tools.bench_memory
+	@$(BIN)/python -m tools.bench_memory --peers
 	@$(BIN)/python -m tools.bench_start_up
 	@$(BIN)/python -m tools.bench_scale
 

@@ -81,6 +81,12 @@ def _positive(text_: str) -> int:
     return value
 
 
+def _port(text_: str) -> int:
+    if not (text_.isascii() and text_.isdigit() and int(text_[:6]) < 2**16):
+        raise argparse.ArgumentTypeError("must be a number from 0 to 65535")
+    return int(text_)
+
+
 def _share(text_: str) -> float:
     value = _number(text_)
     if not 0 < value <= 1:
@@ -227,7 +233,7 @@ def _add_hub(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     fake.add_argument("folder", nargs="?", metavar="DIR", help="default: the catalog's facts")
     fake.add_argument(
-        "--port", type=int, default=8000, metavar="N", help="0 takes a free one (default: 8000)"
+        "--port", type=_port, default=8000, metavar="N", help="0 takes a free one (default: 8000)"
     )
     fake.add_argument("--limit", type=_positive, metavar="N", help="API calls per 300 s, as the Hub's 500")
 
@@ -304,9 +310,12 @@ def _add_vllm(command: Callable[..., argparse.ArgumentParser]) -> None:
         "start vLLM with random weights, generate a few tokens, and keep what it measured",
         "  kaito-catalog dry-run phi-3-mini-4k-instruct\n"
         "  kaito-catalog dry-run phi-4 --device cuda --gpu-memory-utilization 0.84\n"
-        "  kaito-catalog dry-run phi-4 --serve --format json\n",
+        "  kaito-catalog dry-run phi-4 --serve --format json\n"
+        "  kaito-catalog dry-run --all --plan --budget 10          what is missing, cheap ones first\n"
+        "  kaito-catalog dry-run --all --on ray://head:10001\n"
+        "  kaito-catalog dry-run phi-4 --on kubernetes | kubectl apply -f -\n",
     )
-    dry.add_argument("name", metavar="NAME")
+    dry.add_argument("name", metavar="NAME", nargs="?")
     dry.add_argument("--weights", choices=("dummy", "real"), default="dummy", help="default: dummy (random)")
     dry.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default: auto")
     dry.add_argument(
@@ -325,6 +334,7 @@ def _add_vllm(command: Callable[..., argparse.ArgumentParser]) -> None:
     dry.add_argument("--vllm-python", metavar="PATH", help="the Python that has vLLM (default: .venv-vllm)")
     dry.add_argument("--no-write", action="store_true", help="do not write evidence")
     dry.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+    _add_campaign(dry)
 
     evidence = command(
         "evidence",
@@ -334,6 +344,31 @@ def _add_vllm(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     evidence.add_argument("action", choices=("add",))
     evidence.add_argument("file", metavar="FILE", help="JSON lines; - is standard input")
+
+
+def _add_campaign(dry: argparse.ArgumentParser) -> None:
+    """`dry-run` of many models, or on other machines."""
+    many = dry.add_argument_group("many models, other machines")
+    many.add_argument("--all", action="store_true", help="every model without current evidence")
+    many.add_argument("--plan", action="store_true", help="only say what would be run, where, for how long")
+    many.add_argument("--budget", metavar="H", type=_number, help="GPU-hours: the cheapest runs within them")
+    many.add_argument("--on", metavar="ENGINE", help="ray, ray://HOST:PORT or kubernetes")
+    many.add_argument(
+        "--instance-type",
+        metavar="T",
+        action="append",
+        help="such as Standard_NC24ads_A100_v4, or all (default: the smallest that fits)",
+    )
+    many.add_argument("--cloud", choices=("azure", "aws", "gcp", "arc"), help="only its instance types")
+    many.add_argument("--again", action="store_true", help="also what has current evidence")
+    many.add_argument("--at-once", metavar="N", type=_positive, help="runs given to the engine at a time")
+    many.add_argument("--profile", metavar="NAME", help="KAITO release of policy.yaml")
+    many.add_argument(
+        "--wait-for-nodes", action="store_true", help="ray: also what no node can run yet (autoscaler)"
+    )
+    many.add_argument("--image", metavar="IMAGE", help="kubernetes: default is the profile's base image")
+    many.add_argument("--namespace", metavar="NS", help="kubernetes: default is the kubeconfig's")
+    many.add_argument("--apply", action="store_true", help="kubernetes: submit, follow and collect")
 
 
 def _add_generate(command: Callable[..., argparse.ArgumentParser]) -> None:

@@ -43,7 +43,7 @@ def run_plan(options: argparse.Namespace) -> int:
     )
     shared = read_shared(root)
     profile = shared.profile(options.profile)
-    subject = planning.read_subject(request, root)
+    subject = planning.read_subject(request, root, shared=shared, profile=profile)
     color = wants_color(sys.stdout)
     if options.record and not options.exact:
         raise CatalogError("--record writes what --exact found", hint="add --exact")

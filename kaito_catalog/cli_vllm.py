@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import re
 import shutil
@@ -10,21 +11,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from kaito_catalog import exact, files, yaml_writer
+from kaito_catalog import exact, files
 from kaito_catalog.catalog import Entry, find_root, read_entry, shown
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.formats.evidence import DryRun
-from kaito_catalog.formats.evidence import ExactPlan as ExactPlanFile
 from kaito_catalog.kaito.manifests import vllm_options
-from kaito_catalog.loading import load
 from kaito_catalog.plan import Plan, PlanGpu
 from kaito_catalog.planning import PlanSubject, Request
 from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable, wants_color
 from kaito_catalog.serving import served_options
-from kaito_catalog.source import parse
 from kaito_catalog.vllm import ExactPlan, Gpu, Outcome, Worker, WorkerError, find_python
 
 SIZES = (1, 2, 4, 8)
@@ -197,24 +194,9 @@ def record_exact(entry: Entry, worker: Callable[[], Worker], *, vllm_version: st
         )
     except WorkerError as error:
         raise CatalogError(error.words) from error
-    path = entry.folder / "evidence" / f"vllm-{vllm_version}-exact.yaml"
-    write_evidence(path, exact.exact_evidence(entry, worlds, kv_cache_dtype=kv_cache_dtype), "exact-plan")
-    return path
-
-
-def write_evidence(path: Path, value: Mapping[str, Any], kind: str) -> None:
-    """Write an evidence file after validating it.
-
-    Raises:
-        CatalogError: it is not valid; nothing is written.
-    """
-    text = f"# yaml-language-server: $schema=../../../../schema/{kind}.schema.json\n{yaml_writer.write(dict(value))}"
-    document = parse(text, path=shown(path))
-    _, problems = load(document, ExactPlanFile if kind == "exact-plan" else DryRun)
-    if problems:
-        first = problems[0]
-        raise CatalogError(f"this is no valid evidence: {first.message}", hint=first.hint)
-    files.write_text(path, text)
+    return exact.write_evidence(
+        entry.folder, exact.exact_evidence(entry, worlds, kv_cache_dtype=kv_cache_dtype)
+    )
 
 
 # --- dry-run ---------------------------------------------------------------------------------------------------
@@ -222,8 +204,14 @@ def write_evidence(path: Path, value: Mapping[str, Any], kind: str) -> None:
 
 def run_dry_run(options: argparse.Namespace) -> int:
     """`dry-run`."""
+    if options.on or options.all or options.plan:
+        from kaito_catalog import cli_campaign
+
+        return cli_campaign.run_campaign(options)
+    if options.name is None:
+        raise CatalogError("name a model, or ask for --all", hint="kaito-catalog dry-run phi-4")
     root = Path(options.catalog) if options.catalog else find_root(Path.cwd())
-    entry = _entry(options.name, root)
+    entry = find_entry(options.name, root)
     config = exact.need_config(entry.facts, entry.name)
     assert entry.proposal is not None
     device = options.device if options.device != "auto" else "cuda" if shutil.which("nvidia-smi") else "cpu"
@@ -255,8 +243,7 @@ def run_dry_run(options: argparse.Namespace) -> int:
         return 0 if outcome["outcome"] == "served" else 1
     value = exact.dry_run_evidence(entry, outcome, args=args, weights=options.weights, changed=changed)
     if not options.no_write:
-        path = entry.folder / "evidence" / _file_name(value, options.tensor_parallel_size or 1)
-        write_evidence(path, value, "dry-run")
+        path = exact.write_evidence(entry.folder, value)
         _say(f"wrote {shown(path)}")
     if options.format == "json":
         sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
@@ -358,14 +345,7 @@ def _emit_outcome(entry: Entry, outcome: Outcome, form: str) -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _file_name(value: Mapping[str, Any], tensor_parallel_size: int) -> str:
-    where = value.get("gpu", {}).get("name", value["device"])
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{where}-tp{tensor_parallel_size}".lower()).strip("-")
-    version = re.sub(r"[^0-9a-z.]+", "-", value["versions"].get("vllm", "unknown").lower())
-    return f"vllm-{version}-{slug}.yaml"
-
-
-def _entry(name: str, root: Path) -> Entry:
+def find_entry(name: str, root: Path) -> Entry:
     folder = root / "models" / files.safe_name(name.rpartition("/")[2].lower())
     if not folder.is_dir():
         raise CatalogError(
@@ -380,69 +360,33 @@ def _entry(name: str, root: Path) -> Entry:
 
 # --- evidence add ----------------------------------------------------------------------------------------------
 
-_MAX_LINE = 2**20
-
 
 def run_evidence_add(options: argparse.Namespace) -> int:
     """`evidence add -`."""
     root = Path(options.catalog) if options.catalog else find_root(Path.cwd())
-    text = sys.stdin.read(_MAX_LINE + 1) if options.file == "-" else _read(Path(options.file))
-    if len(text) > _MAX_LINE:
-        raise CatalogError("the evidence is larger than 1 MiB")
-    found = [line for line in text.splitlines() if line.lstrip().startswith("{")]
+    with _opened(options.file) as stream:
+        found = list(exact.evidence_lines(stream))
     if not found:
         raise CatalogError(
-            "there is no JSON line", hint="pipe the log of a dry run: kubectl logs job/… | … -"
+            "no line is evidence",
+            hint="evidence is one line of JSON of kind DryRunResult, DryRun or ExactPlan; a log may be cut",
         )
-    written = 0
-    for line in found:
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise CatalogError(f"a line is no JSON: {error}") from error
-        if not isinstance(value, dict) or value.get("kind") not in ("DryRun", "ExactPlan"):
-            continue
-        path = _add(value, root)
+    for value in found:
+        entry = find_entry(str(value.get("model", "")), root)
+        path = exact.write_evidence(entry.folder, exact.accepted(entry, value))
         sys.stdout.write(f"wrote {shown(path)}\n")
-        written += 1
-    if not written:
-        raise CatalogError("no line is evidence", hint="evidence has kind: DryRun or ExactPlan")
     return 0
 
 
-def _add(value: dict[str, Any], root: Path) -> Path:
-    entry = _entry(str(value.get("model", "")), root)
-    assert entry.proposal is not None
-    pinned = entry.proposal.requirements.version
-    if value.get("revision") is not None and pinned is not None and value["revision"] != pinned:
-        raise CatalogError(
-            f"this evidence is of revision {str(value['revision'])[:12]}…, {entry.name} pins {pinned[:12]}…",
-            hint="run it again at the pinned revision",
-        )
-    if (
-        entry.facts
-        and entry.facts.config
-        and value.get("configSha256") != exact.config_sha256(entry.facts.config)
-    ):
-        raise CatalogError(f"this evidence is of another configuration than that of {entry.name}")
-    kind = "exact-plan" if value["kind"] == "ExactPlan" else "dry-run"
-    document = parse(yaml_writer.write(value), path="(the evidence)")
-    _, problems = load(document, ExactPlanFile if kind == "exact-plan" else DryRun)
-    if problems:
-        raise CatalogError(f"this is no valid evidence: {problems[0].message}", hint=problems[0].hint)
-    version = re.sub(r"[^0-9a-z.]+", "-", str(value["versions"]["vllm"]).lower())
-    name = f"vllm-{version}-exact.yaml"
-    if kind == "dry-run":
-        size = (value.get("parallelism") or {}).get("tensorParallelSize", 1)
-        name = _file_name(value, int(size))
-    path = entry.folder / "evidence" / name
-    write_evidence(path, value, kind)
-    return path
-
-
-def _read(path: Path) -> str:
+@contextmanager
+def _opened(name: str) -> Iterator[TextIO]:
+    if name == "-":
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")
+        yield sys.stdin
+        return
     try:
-        with path.open(encoding="utf-8") as stream:
-            return stream.read(_MAX_LINE + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        raise CatalogError(f"cannot read {shown(path)}: {error}") from error
+        with Path(name).open(encoding="utf-8", errors="replace") as stream:
+            yield stream
+    except OSError as error:
+        raise CatalogError(f"cannot read {shown(Path(name))}: {error.strerror or error}") from error

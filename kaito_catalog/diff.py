@@ -52,8 +52,8 @@ def facets(entry: Entry, root: Path, shared: Shared) -> dict[str, str]:
         found["Options: secret"] = proposal.deployment.model_access_secret
     for runtime in proposal.runtimes or ():
         found[f"Options: {runtime.name}"] = "served"
-        found[f"Options: {runtime.name} distributed"] = runtime.distributed_inference
-        found[f"Options: {runtime.name} remote code"] = runtime.trust_remote_code
+        found[f"Options: {runtime.name} distributed"] = _yes(runtime.distributed_inference)
+        found[f"Options: {runtime.name} remote code"] = _yes(runtime.trust_remote_code)
         for key, value in (runtime.config or {}).items():
             found[f"Options: {runtime.name} {key}"] = value
     for code, reason in (proposal.waivers or {}).items():
@@ -67,17 +67,22 @@ def facets(entry: Entry, root: Path, shared: Shared) -> dict[str, str]:
     return {key: str(value) for key, value in found.items() if value is not None}
 
 
+def _yes(value: bool | None) -> str | None:
+    return None if value is None else "yes" if value else "no"
+
+
 def _memory(entry: Entry, root: Path, shared: Shared) -> dict[str, str]:
     deployment = entry.proposal.deployment if entry.proposal else None
     if entry.facts is None or deployment is None or deployment.instance_type is None:
         return {}
     request = planning.Request(model=entry.name, instance_type=deployment.instance_type)
     try:
-        subject = planning.read_subject(request, root)
-        plan = planning.plan_one(request, subject, shared, shared.policy.default_profile())
+        profile = shared.policy.default_profile()
+        subject = planning.read_subject(request, root, shared=shared, profile=profile)
+        plan = planning.plan_one(request, subject, shared, profile)
     except CatalogError as error:
-        return {"Memory: verdict": f"unknown: {error.message}"}
-    found = {"Memory: verdict": plan.fits.value, "Memory: GPUs used": str(plan.parallelism.world_size)}
+        return {"Memory: fits": f"unknown: {error.message}"}
+    found = {"Memory: fits": plan.fits.value, "Memory: GPUs used": str(plan.parallelism.world_size)}
     if plan.per_gpu is not None:
         found["Memory: weights per GPU"] = gib(plan.per_gpu.weights_bytes)
         found["Memory: one request's KV cache per GPU"] = gib(plan.per_gpu.kv_cache_needed_bytes)

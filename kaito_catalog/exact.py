@@ -10,11 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
+from kaito_catalog import files, yaml_writer
 from kaito_catalog.catalog import Entry
 from kaito_catalog.errors import CatalogError
+from kaito_catalog.formats.evidence import DryRun
+from kaito_catalog.formats.evidence import ExactPlan as ExactPlanFile
 from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.loading import load
+from kaito_catalog.source import parse
 from kaito_catalog.vllm import ExactPlan, Gpu, Outcome, Worker, WorkerError
 
 API_VERSION = "catalog.kaito.sh/v1alpha1"
@@ -263,10 +268,13 @@ def dry_run_evidence(
             }.items()
             if part is not None
         }
-    size = args.get("tensor_parallel_size", 1)
-    if size != 1:
-        value["parallelism"] = {"tensorParallelSize": size}
-    value["command"] = [f"--{name.replace('_', '-')}={part}" for name, part in sorted(args.items())]
+    tensor, pipeline = args.get("tensor_parallel_size", 1), args.get("pipeline_parallel_size", 1)
+    if "gpu" in value and tensor * pipeline != 1:
+        value["gpu"]["count"] = tensor * pipeline
+    sizes = {"tensorParallelSize": tensor, "pipelineParallelSize": pipeline}
+    if tensor * pipeline != 1:
+        value["parallelism"] = {name: size for name, size in sizes.items() if size != 1}
+    value["command"] = command_of(args)
     value["weights"] = weights
     if changed:
         value["scaledDown"] = dict(changed)
@@ -290,6 +298,116 @@ def dry_run_evidence(
     if found.get("log"):
         value["log"] = [without_paths(str(line)[:500]) for line in found["log"]][-20:]
     return value
+
+
+def command_of(args: Mapping[str, Any]) -> list[str]:
+    """Engine arguments as evidence writes them."""
+    return [f"--{name.replace('_', '-')}={part}" for name, part in sorted(args.items())]
+
+
+def evidence_name(value: Mapping[str, Any]) -> str:
+    """The file of a piece of evidence: one for each vLLM, device and parallelism."""
+    version = re.sub(r"[^0-9a-z.]+", "-", value["versions"].get("vllm", "unknown").lower())
+    if value["kind"] == "ExactPlan":
+        return f"vllm-{version}-exact.yaml"
+    sizes = value.get("parallelism") or {}
+    where = value.get("gpu", {}).get("name", value["device"])
+    split = f"tp{sizes.get('tensorParallelSize', 1)}"
+    if sizes.get("pipelineParallelSize", 1) != 1:
+        split += f"-pp{sizes['pipelineParallelSize']}"
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{where}-{split}".lower()).strip("-")
+    return f"vllm-{version}-{slug}.yaml"
+
+
+def write_evidence(folder: Path, value: Mapping[str, Any]) -> Path:
+    """Write evidence to the `evidence/` of a model's folder after validating it.
+
+    Raises:
+        CatalogError: it is not valid; nothing is written.
+    """
+    kind, model = ("exact-plan", ExactPlanFile) if value.get("kind") == "ExactPlan" else ("dry-run", DryRun)
+    _, problems = load(parse(yaml_writer.write(dict(value)), path="(the evidence)"), model)
+    if problems:
+        first = problems[0]
+        raise CatalogError(f"this is no valid evidence: {first.message}", hint=first.hint)
+    path = folder / "evidence" / evidence_name(value)
+    text = f"# yaml-language-server: $schema=../../../../schema/{kind}.schema.json\n{yaml_writer.write(dict(value))}"
+    files.write_text(path, text)
+    return path
+
+
+RESULT_KIND = "DryRunResult"
+"""What a dry run on another machine prints: the worker's answer, and what was asked (`engines/task.py`)."""
+
+
+def accepted(entry: Entry, value: Mapping[str, Any]) -> dict[str, Any]:
+    """Evidence that was made elsewhere, once it is about this entry; a `DryRunResult` becomes a `DryRun`.
+
+    Raises:
+        CatalogError: it is of another revision or configuration, or a result that is none.
+    """
+    assert entry.proposal is not None
+    pinned, revision = entry.proposal.requirements.version, value.get("revision")
+    if revision is not None and pinned is not None and revision != pinned:
+        raise CatalogError(
+            f"this evidence is of revision {str(revision)[:12]}…, {entry.name} pins {pinned[:12]}…",
+            hint="run it again at the pinned revision",
+        )
+    config = entry.facts.config if entry.facts else None
+    if config and value.get("configSha256") != config_sha256(config):
+        raise CatalogError(f"this evidence is of another configuration than that of {entry.name}")
+    if value.get("kind") != RESULT_KIND:
+        return dict(value)
+    result = value.get("result")
+    if not isinstance(result, dict):
+        error = value.get("error")
+        words = error.get("message") if isinstance(error, dict) else None
+        raise CatalogError(f"the dry run of {entry.name} gave no result: {str(words or 'no reason')[:300]}")
+    if not result.get("vllmVersion"):
+        words = str(result.get("message") or result.get("outcome"))
+        raise CatalogError(
+            f"the dry run of {entry.name} ended before vLLM said which version it is: {words[:300]}"
+        )
+    try:
+        return dry_run_evidence(
+            entry,
+            cast(Outcome, result),
+            args=dict(value["args"]),
+            weights=str(value["weights"]),
+            changed=dict(value.get("changed") or {}),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CatalogError(
+            f"the result of {entry.name} is none of the worker's: {type(error).__name__} ({error})"
+        ) from error
+
+
+_MAX_LINE = 2**20
+# `kubectl logs` may put the pod and the time in front; nothing else may stand before the line.
+_EVIDENCE_LINE = re.compile(r"(?:\[\S+\] )?(?:\d{4}-\d\d-\d\dT\S+ )?\s*(\{.*\})\s*\Z", re.ASCII)
+
+
+def evidence_lines(stream: TextIO) -> Iterator[dict[str, Any]]:
+    """The lines of a log that are evidence; everything else in it is somebody's log."""
+    for line in _lines(stream):
+        match = _EVIDENCE_LINE.match(line)
+        if match is None:
+            continue
+        try:
+            value = json.loads(match[1])
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict) and value.get("kind") in ("DryRun", "ExactPlan", RESULT_KIND):
+            yield value
+
+
+def _lines(stream: TextIO) -> Iterator[str]:
+    """The lines of at most 1 MiB; the inside of a longer one is never taken for a line."""
+    inside = False
+    while part := stream.readline(_MAX_LINE + 1):
+        if not inside and len(part) <= _MAX_LINE:
+            yield part
+        inside = not part.endswith("\n")
 
 
 _FOLDERS = re.compile(r"(?<![\w.:/])/(?:[\w.+@-]+/)+")

@@ -104,6 +104,8 @@ class Layout:
     """The layers by kind with their number, before pages are made equal and groups padded."""
     check_bytes: int | None = None
     """What a block counts when vLLM checks that one request fits, where that is not what it costs."""
+    reserved_blocks: int = 0
+    """Blocks that the check leaves out, because the pool holds them back."""
 
     def blocks(self, max_model_len: int) -> int:
         """Blocks that one request takes from the pool."""
@@ -112,6 +114,11 @@ class Layout:
     def pool_bytes(self, max_model_len: int) -> int:
         """What vLLM wants to be free before it starts: one request, groups padded to equal size."""
         return self.blocks(max_model_len) * (self.check_bytes or self.block_bytes)
+
+    @property
+    def reserved_bytes(self) -> int:
+        """What has to be free beside one request."""
+        return self.reserved_blocks * self.block_bytes
 
     def needed_bytes(self, max_model_len: int) -> int:
         """What the layers of one request hold, without the padding of groups (`max_memory_usage_bytes`)."""
@@ -138,6 +145,7 @@ class Layout:
         """
         if not self.groups:
             return limit
+        available_bytes -= self.reserved_bytes
         if limit < 1 or self.pool_bytes(1) > available_bytes:
             return 0
         low, high = 1, limit
@@ -174,15 +182,24 @@ def batches_in_flight(vllm_version: str, *, pipeline_parallel_size: int = 1) -> 
     """Batches whose tokens a sliding window must hold at once, by vLLM version.
 
     Up to FIRST_CONCURRENT, SlidingWindowSpec.max_memory_usage_bytes counts one batch of
-    max_num_batched_tokens; from it on VllmConfig.max_concurrent_batches: 2 with async scheduling
-    (the default) on one stage, else a batch per stage (vllm/v1/kv_cache_interface.py of each release).
+    max_num_batched_tokens; from it on VllmConfig.max_concurrent_batches: with async scheduling (the
+    default) and the second model runner a batch per stage and one more. 0.26 to 0.28 take that runner for
+    some architectures only, and else one batch less on several stages: there this is an upper bound.
     """
     if version_tuple(vllm_version) < FIRST_CONCURRENT:
         return 1
-    return 2 if pipeline_parallel_size <= 1 else pipeline_parallel_size
+    return pipeline_parallel_size + 1
 
 
 FIRST_CONCURRENT = (0, 26, 0)
+
+
+def reserved_blocks(vllm_version: str) -> int:
+    """Blocks that vLLM leaves out when it checks that a request fits: the null block, from 0.29 on."""
+    return int(version_tuple(vllm_version) >= FIRST_NULL_BLOCK)
+
+
+FIRST_NULL_BLOCK = (0, 29, 0)
 
 
 def states_per_sequence(shape: Shape, vllm_version: str) -> int | Unplannable:
@@ -277,6 +294,10 @@ def _layer_caches(
                 )
                 window = mixer.sliding_window if mixer.sliding_window is not None else mixer.chunk
                 caches.append(LayerCache(mixer.kind, block, page, window))
+                if mixer.index_dim:
+                    # One key for all heads on every rank, in the model's dtype whatever the cache's.
+                    index = block * mixer.index_dim * shape.dtype_bytes
+                    caches.append(LayerCache(AttentionKind.MLA, block, index))
             case LatentAttention():
                 # One latent, whatever the number of heads and ranks; no factor two.
                 width = (mixer.kv_lora_rank + mixer.qk_rope_head_dim) * cache_bytes
@@ -324,48 +345,71 @@ def _compressed_caches(mixer: CompressedAttention) -> Iterator[LayerCache]:
     yield LayerCache(AttentionKind.SLIDING, block, page(block * 2 * overlap * mixer.head_dim * 4), window)
 
 
-def _compressed_layout(caches: Sequence[LayerCache], in_flight_tokens: int) -> Layout:
-    """vLLM 0.25.1's _get_kv_cache_groups_uniform_groups: groups of latents and windows over packed blocks."""
-    full = [c for c in caches if c.kind is AttentionKind.MLA]
-    sizes = sorted({c.page_bytes for c in full}, reverse=True)
-    by_window: dict[tuple[int, int | None], list[LayerCache]] = {}
-    for cache in caches:
+_Members = list[tuple[int, LayerCache]]
+"""Layers of a group, each with its pipeline stage."""
+
+
+def _tuples(members: _Members) -> int:
+    """Layers of the page size that most of them have (vLLM's get_num_layer_tuples)."""
+    counts: dict[int, int] = {}
+    for _, cache in members:
+        counts[cache.page_bytes] = counts.get(cache.page_bytes, 0) + 1
+    return max(counts.values())
+
+
+def _compressed_groups(by_stage: Sequence[Sequence[LayerCache]]) -> list[_Members]:
+    """vLLM 0.25.1's _get_kv_cache_groups_uniform_groups: the latents, then windows in groups of like size."""
+    every = [(stage, cache) for stage, caches in enumerate(by_stage) for cache in caches]
+    full = [(stage, cache) for stage, cache in every if cache.kind is AttentionKind.MLA]
+    sizes = {cache.page_bytes for _, cache in full}
+    windows: dict[tuple[int, int | None], dict[int, _Members]] = {}
+    for stage, cache in every:
         if cache.kind is AttentionKind.SLIDING:
             # Pages are padded to the next size that the latents have.
             padded = replace(cache, page_bytes=min(s for s in sizes if s >= cache.page_bytes))
-            by_window.setdefault((cache.block_size, cache.window), []).append(padded)
-
-    def tuples(members: Sequence[LayerCache]) -> int:
-        counts = [sum(c.page_bytes == s for c in members) for s in {c.page_bytes for c in members}]
-        return max(counts)
-
-    counts = [tuples(full), *(tuples(members) for members in by_window.values())]
+            of_size = windows.setdefault((cache.block_size, cache.window), {})
+            of_size.setdefault(padded.page_bytes, []).append((stage, padded))
+    counts = [_tuples(full)] + [max(len(m) for m in by_size.values()) for by_size in windows.values()]
     best = min(
         range(counts[0], max(counts) + 1), key=lambda d: (sum(ceil_div(n, d) * d - n for n in counts), -d)
     )
-    groups = [Group(AttentionKind.MLA, len(full), V4_BLOCK_SIZE, sum(c.page_bytes for c in full))]
-    slots = {size: sum(c.page_bytes == size for c in full) for size in sizes}
-    most = counts[0]
-    for (block, window), members in by_window.items():
-        kinds = {c.page_bytes for c in members}
-        per_size = len(members) // len(kinds)
-        parts = ceil_div(per_size, best)
-        for i in range(parts):
-            layers = len(range(i, per_size, parts))
-            most = max(most, layers)
-            for size in kinds:
-                slots[size] = max(slots[size], layers)
-            groups.append(
-                Group(AttentionKind.SLIDING, layers * len(kinds), block, layers * sum(kinds), window)
+    groups = [full]
+    for by_size in windows.values():
+        parts = ceil_div(len(next(iter(by_size.values()))), best)
+        groups += [[m for members in by_size.values() for m in members[i::parts]] for i in range(parts)]
+    return groups
+
+
+def _compressed_layouts(
+    by_stage: Sequence[Sequence[LayerCache]], in_flight_tokens: int
+) -> tuple[Layout, ...]:
+    """The groups of the whole model, cut to each stage, over packed blocks (_get_kv_cache_config_packed)."""
+    whole = _compressed_groups(by_stage)
+    layouts = []
+    for stage, caches in enumerate(by_stage):
+        mine = [[(s, cache) for s, cache in members if s == stage] for members in whole]
+        # A group without a layer here keeps the size that it has in the whole model.
+        sized = [here or members for here, members in zip(mine, whole, strict=True)]
+        slots: dict[int, int] = {}
+        groups = []
+        for here, members in zip(mine, sized, strict=True):
+            for size in {cache.page_bytes for _, cache in here}:
+                count = sum(cache.page_bytes == size for _, cache in here)
+                slots[size] = max(slots.get(size, 0), count)
+            cache = members[0][1]
+            page = sum(c.page_bytes for _, c in members)
+            groups.append(Group(cache.kind, len(here), cache.block_size, page, cache.window))
+        layouts.append(
+            Layout(
+                tuple(groups),
+                sum(size * count for size, count in slots.items()),
+                in_flight_tokens,
+                sum(c.page_bytes // c.block_size for c in caches if c.kind is AttentionKind.MLA),
+                tuple(_count(caches).items()),
+                check_bytes=max(map(_tuples, sized)) * sum({cache.page_bytes for _, cache in sized[0]}),
             )
-    return Layout(
-        tuple(groups),
-        sum(size * count for size, count in slots.items()),
-        in_flight_tokens,
-        sum(c.page_bytes // c.block_size for c in full),
-        tuple(_count(caches).items()),
-        check_bytes=most * sum(sizes),
-    )
+        )
+    return tuple(layouts)
 
 
 def _unify_pages(caches: Sequence[LayerCache]) -> list[LayerCache]:
@@ -397,13 +441,31 @@ def plan_layout(
     kv_cache_dtype: str = "auto",
     in_flight_tokens: int,
     states: int = 1,
+    reserved: int = 0,
 ) -> tuple[Layout, ...] | Unplannable:
     """The layout on a GPU of each pipeline stage; `stages` are the layers of each (weights.stages).
+
+    What differs by version of vLLM is in `in_flight_tokens` (batches_in_flight), `states` (states_per_sequence)
+    and `reserved` (reserved_blocks).
 
     Follows vLLM 0.25.1's get_kv_cache_groups: one group where all layers keep the same, one with pages
     of several sizes where all keep every token, else groups of equal count over pages of equal size.
     Groups are made for the whole model and then cut to the stage, as the planner does.
     """
+    layouts = _layouts(shape, tensor_parallel_size, stages, kv_cache_dtype, in_flight_tokens, states)
+    if isinstance(layouts, Unplannable) or not reserved:
+        return layouts
+    return tuple(replace(layout, reserved_blocks=reserved) for layout in layouts)
+
+
+def _layouts(
+    shape: Shape,
+    tensor_parallel_size: int,
+    stages: tuple[range, ...],
+    kv_cache_dtype: str,
+    in_flight_tokens: int,
+    states: int,
+) -> tuple[Layout, ...] | Unplannable:
     cache_bytes = cache_dtype_bytes(shape, kv_cache_dtype)
     if cache_bytes is None:
         return Unplannable(f"no plan for kv_cache_dtype '{kv_cache_dtype[:40]}'")
@@ -412,9 +474,10 @@ def plan_layout(
         return Unplannable("DeepSeek V4 is only served with kv_cache_dtype fp8", "kvCacheDtype")
     by_stage = [_layer_caches(shape, layers, tensor_parallel_size, cache_bytes, states) for layers in stages]
     if is_compressed:
-        if len(stages) > 1:
-            return Unplannable("no plan for the KV cache of DeepSeek V4 on several pipeline stages")
-        return (_compressed_layout(by_stage[0], in_flight_tokens),)
+        return _compressed_layouts(by_stage, in_flight_tokens)
+    if len(stages) > 1 and any(isinstance(x.mixer, Attention) and x.mixer.index_dim for x in shape.layers):
+        # vLLM 0.25.1 gives a stage without dense attention longer blocks, and then pads the others to them.
+        return Unplannable("no plan for the KV cache of MiniMax M3 on several pipeline stages")
     every = [cache for caches in by_stage for cache in caches]
     if not every:
         return tuple(Layout((), 0, in_flight_tokens, 0, ()) for _ in stages)

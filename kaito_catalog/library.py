@@ -121,8 +121,9 @@ def plan_model(
             "a plan needs a GPU",
             hint="give instance_type, gpu or gpu_memory_bytes; or compare_instance_types",
         )
-    subject = planning.read_subject(request, catalog.root)
-    return planning.plan_one(request, subject, catalog.shared, catalog.shared.profile(profile))
+    chosen = catalog.shared.profile(profile)
+    subject = planning.read_subject(request, catalog.root, shared=catalog.shared, profile=chosen)
+    return planning.plan_one(request, subject, catalog.shared, chosen)
 
 
 def compare_instance_types(
@@ -144,8 +145,9 @@ def compare_instance_types(
         CatalogError: there is no such model or profile, or a file cannot be read.
     """
     request = planning.Request(model=os.fspath(model), max_model_len=max_model_len)
-    subject = planning.read_subject(request, catalog.root)
-    return planning.plan_all(request, subject, catalog.shared, catalog.shared.profile(profile))
+    chosen = catalog.shared.profile(profile)
+    subject = planning.read_subject(request, catalog.root, shared=catalog.shared, profile=chosen)
+    return planning.plan_all(request, subject, catalog.shared, chosen)
 
 
 def check_models(

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from kaito_catalog.kv_cache import version_tuple
+from kaito_catalog.kv_cache import INDEXER_SCALE_BLOCK, version_tuple
 from kaito_catalog.quantity import GIB
 from kaito_catalog.shape import (
     Attention,
@@ -37,12 +37,20 @@ class Defaults:
 LARGE_DEVICE_BYTES = 70 * GIB
 
 
-def serve_defaults(gpu_name: str | None, memory_bytes: int) -> Defaults:
-    """vLLM's EngineArgs.get_batch_defaults for the OpenAI server (0.10 to 0.32 alike).
+HUGE_DEVICE_BYTES = 160 * GIB
+HUGE_DEVICES_FROM = (0, 32, 0)
+"""The version in whose code it was read; 0.25.1 does not have it."""
+
+
+def serve_defaults(gpu_name: str | None, memory_bytes: int, vllm_version: str | None = None) -> Defaults:
+    """vLLM's EngineArgs.get_batch_defaults for the OpenAI server.
 
     A device with at least 70 GiB that is not an A100 takes 8192 tokens and 1024 sequences, others 2048
-    and 256.
+    and 256; newer versions take 16384 tokens from 160 GiB on.
     """
+    is_later = vllm_version is not None and version_tuple(vllm_version) >= HUGE_DEVICES_FROM
+    if is_later and memory_bytes >= HUGE_DEVICE_BYTES:
+        return Defaults(16384, 1024)
     if memory_bytes >= LARGE_DEVICE_BYTES and "a100" not in (gpu_name or "").lower():
         return Defaults(8192, 1024)
     return Defaults(2048, 256)
@@ -56,7 +64,7 @@ class Overheads:
     activation_peak_bytes: int
     """The profile run's peak, and what torch keeps beside the parameters: rotary tables, MLA's copies."""
     cuda_graph_bytes: int
-    """What vLLM sets aside for CUDA graphs before it sizes the cache (from 0.21 on, unless enforce_eager)."""
+    """What vLLM sets aside for CUDA graphs before it sizes the cache (from 0.20 on, unless enforce_eager)."""
 
 
 @lru_cache(maxsize=1)
@@ -74,6 +82,94 @@ def _by_version(rows: list[dict[str, Any]], version: tuple[int, int, int], **mat
         if "before" not in row or version < version_tuple(row["before"]):
             return float(row["value"])
     raise AssertionError("overheads.yaml ends each list with a row for all later versions")
+
+
+LARGEST_CAPTURE = 512
+"""Sequences of the largest CUDA graph, where max_num_seqs allows it."""
+
+
+def runs_second_runner(shape: Shape, vllm_version: str) -> bool:
+    """Whether vLLM takes its second model runner for the model (VllmConfig.use_v2_model_runner)."""
+    version, known = version_tuple(vllm_version), constants()["secondRunner"]
+    if version >= version_tuple(known["allFrom"]):
+        return True
+    if version >= version_tuple(known["denseFrom"]):
+        return shape.architecture in known["expertArchitectures"] or not any(
+            isinstance(x.feed_forward, Experts) or isinstance(x.mixer, GatedDeltaNet | Mamba2)
+            for x in shape.layers
+        )
+    is_named = version >= version_tuple(known["someFrom"]) and shape.architecture in known["architectures"]
+    return is_named and shape.quantization is None
+
+
+def profiles_everything(shape: Shape, vllm_version: str) -> bool:
+    """Whether the profile run captures graphs and runs the encoder: the second runner did neither at first."""
+    later = version_tuple(constants()["secondRunner"]["profilesFrom"])
+    return version_tuple(vllm_version) >= later or not runs_second_runner(shape, vllm_version)
+
+
+def captured_graphs(max_num_seqs: int, max_num_batched_tokens: int) -> int:
+    """How many CUDA graphs vLLM captures: one a size for mixed batches, one a size for decoding alone.
+
+    The sizes are 1, 2, 4, then by 8 below 256 and by 16 from there to min(2 × max_num_seqs, 512); batches
+    of decoding requests alone are at most max_num_seqs (VllmConfig._set_cudagraph_sizes).
+    """
+    largest: int = min(2 * max_num_seqs, LARGEST_CAPTURE, max_num_batched_tokens)
+    sizes = [s for s in (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)) if s <= largest]
+    return len(sizes) + len([s for s in sizes if s <= max_num_seqs])
+
+
+MOST_GRAPHS: int = captured_graphs(1024, 8192)
+
+
+def compiled_copy(shape: Shape, tensor_parallel_size: int, vllm_version: str) -> int:
+    """The embedding that torch.compile tries fused kernels on, in bytes; a start that finds compiled graphs saves it.
+
+    Inductor's benchmark_combo_kernel makes up each input of the kernels that it compares, and where a model
+    looks its tokens up inside the compiled graph (not where a tower brings embeddings) the table is one of them.
+    """
+    known = constants()["activation"]
+    if shape.tower is not None or version_tuple(vllm_version) < version_tuple(known["compiledCopyFrom"]):
+        return 0
+    return int(shape.vocab_size * shape.hidden_size * shape.dtype_bytes) // tensor_parallel_size
+
+
+def pinned_bytes(shape: Shape, tensor_parallel_size: int, vllm_version: str) -> int:
+    """How much of that copy may count a second time: freed, but in a block that the allocator cannot give back."""
+    if not _is_pinned(version_tuple(vllm_version)):
+        return 0
+    return compiled_copy(shape, tensor_parallel_size, vllm_version)
+
+
+def _is_pinned(version: tuple[int, int, int]) -> bool:
+    known = constants()["activation"]["compiledCopyPinned"]
+    return version_tuple(known["from"]) <= version < version_tuple(known["before"])
+
+
+def tower_peak(
+    shape: Shape,
+    *,
+    tensor_parallel_size: int,
+    max_num_batched_tokens: int,
+    max_num_seqs: int,
+    max_model_len: int,
+) -> int:
+    """What the encoder's profile run holds at once: as many of the largest items as its budget of tokens.
+
+    The budget is the larger of a batch and one item (vLLM's MultiModalBudget), whatever the context.
+    """
+    medium = shape.tower.medium if shape.tower is not None else None
+    if shape.tower is None or medium is None:
+        return 0
+    images = max(1, min(medium.most_images, max_model_len // medium.tokens))
+    tokens = medium.tokens * images
+    items = min(
+        max(1, max_num_batched_tokens // tokens), max(1, max_num_seqs * max(1, max_model_len // tokens))
+    )
+    wide = medium.wide / (tensor_parallel_size if shape.tower.divided else 1)
+    per_patch = constants()["activation"]["forwardHiddenStates"] * medium.hidden_size + wide + medium.pixels
+    an_image = medium.patches * per_patch + medium.tokens * shape.hidden_size
+    return int(items * images * an_image * shape.dtype_bytes)
 
 
 def _layer_activations(layer: Layer, hidden: int, tp: int, expert_tp: int) -> float:
@@ -122,6 +218,25 @@ def moe_workspace(shape: Shape, expert_tp: int) -> float:
     return widest
 
 
+def indexer_workspace(shape: Shape, max_model_len: int) -> int:
+    """Bytes that a sparse indexer gathers its cache into: 40 contexts (vLLM's indexer.py), kept like the experts'.
+
+    Each entry is one fp8 value a dimension and a scale for each INDEXER_SCALE_BLOCK of them.
+    """
+    widths = {
+        x.mixer.indexer.head_dim
+        for x in shape.layers
+        if isinstance(x.mixer, LatentAttention) and x.mixer.indexer is not None
+    }
+    widest = max(widths, default=0)
+    return INDEXER_CONTEXTS * max_model_len * (widest + widest // INDEXER_SCALE_BLOCK * 4)
+
+
+INDEXER_CONTEXTS = 40
+INDEXER_LOGITS_BYTES = 512 * 2**20
+"""VLLM_SPARSE_INDEXER_MAX_LOGITS_MB, allocated while a layer is profiled."""
+
+
 @lru_cache(maxsize=1024)
 def _widest_layer(shape: Shape, tp: int, expert_tp: int) -> float:
     return max(
@@ -136,13 +251,17 @@ def activation_peak(
     expert_tensor_parallel_size: int,
     max_num_batched_tokens: int,
     max_num_seqs: int,
+    max_model_len: int,
+    is_first_stage: bool,
     is_last_stage: bool,
+    enforce_eager: bool,
     vllm_version: str,
 ) -> int:
     """Torch's peak in the profile run: the larger of a layer's forward and the sampler over the logits.
 
     vLLM runs max_num_batched_tokens through the model, then samples min(tokens, max_num_seqs) rows
-    of the whole vocabulary, which every rank holds, whatever the tensor parallelism.
+    of the whole vocabulary, which every rank holds, whatever the tensor parallelism. A vision tower runs
+    before, on its own, and torch.compile has its own peak when it compiles for the first time.
     """
     known = constants()["activation"]
     version = version_tuple(vllm_version)
@@ -153,16 +272,33 @@ def activation_peak(
         * size
         * _widest_layer(shape, tensor_parallel_size, expert_tensor_parallel_size)
     )
-    peak = known["forwardHiddenStates"] * hidden + layer
+    # One workspace serves the experts and the indexer, and outlives the forward.
+    index = indexer_workspace(shape, max_model_len)
+    logits = INDEXER_LOGITS_BYTES if index else 0
+    peak = known["forwardHiddenStates"] * hidden + max(layer, index + logits)
     if is_last_stage:
         rows = min(max_num_batched_tokens, max_num_seqs)
         per_logit = size + _by_version(known["samplerBytesPerLogit"], version)
+        if runs_second_runner(shape, vllm_version):
+            per_logit = size + known["secondRunnerBytesPerLogit"]
         kept = 0.0
         if version >= version_tuple(known["workspaceKeptFrom"]):
-            kept = max_num_batched_tokens * size * moe_workspace(shape, expert_tensor_parallel_size)
+            experts = max_num_batched_tokens * size * moe_workspace(shape, expert_tensor_parallel_size)
+            kept = max(experts, index)
         peak = max(peak, known["hiddenStates"] * hidden + kept + rows * shape.vocab_size * per_logit)
+    if is_first_stage and not enforce_eager:
+        peak = max(peak, compiled_copy(shape, tensor_parallel_size, vllm_version))
     if shape.tower is not None:
         peak += known["encoder"]
+        if profiles_everything(shape, vllm_version):
+            tower = tower_peak(
+                shape,
+                tensor_parallel_size=tensor_parallel_size,
+                max_num_batched_tokens=max_num_batched_tokens,
+                max_num_seqs=max_num_seqs,
+                max_model_len=max_model_len,
+            )
+            peak = max(peak, tower)
     return int(_by_version(known["fixed"], version) + peak)
 
 
@@ -173,7 +309,9 @@ def overheads(
     expert_tensor_parallel_size: int = 1,
     max_num_batched_tokens: int,
     max_num_seqs: int,
+    max_model_len: int,
     stage_layers: int,
+    is_first_stage: bool = True,
     is_last_stage: bool = True,
     enforce_eager: bool = False,
     kept_bytes: int = 0,
@@ -182,22 +320,34 @@ def overheads(
     """What lies beside parameters and KV cache on a GPU; `kept_bytes` is what loading adds."""
     version = version_tuple(vllm_version)
     known = constants()
-    non_torch = _by_version(known["nonTorch"], version, tensorParallel=tensor_parallel_size > 1)
+    has_graphs = not enforce_eager and profiles_everything(shape, vllm_version)
+    non_torch = _non_torch(version, tensor_parallel_size > 1, has_graphs)
     peak = activation_peak(
         shape,
         tensor_parallel_size=tensor_parallel_size,
         expert_tensor_parallel_size=expert_tensor_parallel_size,
         max_num_batched_tokens=max_num_batched_tokens,
         max_num_seqs=max_num_seqs,
+        max_model_len=max_model_len,
+        is_first_stage=is_first_stage,
         is_last_stage=is_last_stage,
+        enforce_eager=enforce_eager,
         vllm_version=vllm_version,
     )
     graphs = 0
     graph = known["cudaGraphs"]
-    if not enforce_eager and version >= version_tuple(graph["reservedFrom"]):
-        captured = min(2 * max_num_seqs, graph["fullCaptureSize"]) / graph["fullCaptureSize"]
-        graphs = int((graph["fixed"] + graph["perLayer"] * stage_layers) * max(captured, 0.25))
+    if has_graphs and version >= version_tuple(graph["reservedFrom"]):
+        share = captured_graphs(max_num_seqs, max_num_batched_tokens) / MOST_GRAPHS
+        graphs = int((graph["fixed"] + graph["perLayer"] * stage_layers) * share)
     return Overheads(int(non_torch), peak + shape.rope_elements * shape.dtype_bytes + kept_bytes, graphs)
+
+
+def _non_torch(version: tuple[int, int, int], is_parallel: bool, has_graphs: bool) -> float:
+    """Non-torch memory; on one GPU less where no graph was captured while vLLM measured it."""
+    if not is_parallel and not has_graphs:
+        rows = constants()["nonTorchWithoutGraphs"]
+        return _by_version(rows, version)
+    return _by_version(constants()["nonTorch"], version, tensorParallel=is_parallel)
 
 
 def repacked_bytes(mxfp4_bytes: int) -> int:
@@ -229,19 +379,24 @@ def expected_error(
 def dense_constants(vllm_version: str) -> dict[str, Any]:
     """The constants that the plan of a dense model without a tower takes for that version, by name."""
     known, version = constants(), version_tuple(vllm_version)
-    activation, graphs = known["activation"], known["cudaGraphs"]
-    reserved = version >= version_tuple(graphs["reservedFrom"])
+    activation, graphs, second = known["activation"], known["cudaGraphs"], known["secondRunner"]
+    is_second = version >= version_tuple(second["denseFrom"])
+    has_graphs = version >= version_tuple(second["profilesFrom"]) or not is_second
+    reserved = has_graphs and version >= version_tuple(graphs["reservedFrom"])
     return {
         "activationFixed": _by_version(activation["fixed"], version),
-        "samplerBytesPerLogit": _by_version(activation["samplerBytesPerLogit"], version),
+        "samplerBytesPerLogit": activation["secondRunnerBytesPerLogit"]
+        if is_second
+        else _by_version(activation["samplerBytesPerLogit"], version),
+        "compiledCopies": int(version >= version_tuple(activation["compiledCopyFrom"])),
+        "pinnedCopies": int(_is_pinned(version)),
         "hiddenStates": activation["hiddenStates"],
         "forwardHiddenStates": activation["forwardHiddenStates"],
-        "nonTorch": [
-            int(_by_version(known["nonTorch"], version, tensorParallel=several)) for several in (False, True)
-        ],
+        "nonTorch": [int(_non_torch(version, several, has_graphs)) for several in (False, True)],
         "cudaGraphs": {
             "fixed": graphs["fixed"] if reserved else 0,
             "perLayer": graphs["perLayer"] if reserved else 0,
-            "fullCaptureSize": graphs["fullCaptureSize"],
+            "largest": LARGEST_CAPTURE,
+            "most": MOST_GRAPHS,
         },
     }

@@ -21,9 +21,17 @@ from kaito_catalog.kv_cache import (
     batches_in_flight,
     ceil_div,
     plan_layout,
+    reserved_blocks,
     states_per_sequence,
 )
-from kaito_catalog.overheads import Overheads, expected_error, overheads, repacked_bytes, serve_defaults
+from kaito_catalog.overheads import (
+    Overheads,
+    expected_error,
+    overheads,
+    pinned_bytes,
+    repacked_bytes,
+    serve_defaults,
+)
 from kaito_catalog.quantity import GIB, gib
 from kaito_catalog.shape import Attention, AttentionKind, LatentAttention, Shape, Unsupported, read_shape
 from kaito_catalog.weights import (
@@ -184,6 +192,8 @@ def illegal_tensor_parallel(shape: Shape, size: int, *, enable_expert_parallel: 
             return f"{mixer.num_attention_heads} attention heads cannot be divided by {size}"
         if isinstance(mixer, Attention):
             heads = mixer.num_key_value_heads
+            if mixer.sinks and heads < size:
+                return f"vLLM does not repeat the {heads} KV heads of this architecture on {size} GPUs"
             if (heads >= size and heads % size) or (heads < size and size % heads):
                 return f"{heads} KV heads can neither be divided by {size} nor repeated evenly on {size} GPUs"
     by = split(tensor_parallel_size=size, enable_expert_parallel=enable_expert_parallel)
@@ -194,9 +204,9 @@ def illegal_tensor_parallel(shape: Shape, size: int, *, enable_expert_parallel: 
     return None
 
 
-def resolved_settings(settings: Settings, gpu: PlanGpu) -> Settings:
+def resolved_settings(settings: Settings, gpu: PlanGpu, vllm_version: str | None = None) -> Settings:
     """`settings` with what `vllm serve` takes by default on that GPU."""
-    defaults = serve_defaults(gpu.name, gpu.memory_bytes or 0)
+    defaults = serve_defaults(gpu.name, gpu.memory_bytes or 0, vllm_version)
     sequences = settings.max_num_seqs or defaults.max_num_seqs
     tokens = settings.max_num_batched_tokens
     if tokens is None:
@@ -258,6 +268,17 @@ def _refused(
     return Plan(Fit.NO, limited_by, reason, None, None, None, parallelism, gpu, version, settings)
 
 
+BLACKWELL = 10
+
+
+def _lacks_sparse_fp8(shape: Shape, gpu: PlanGpu, settings: Settings) -> bool:
+    """vLLM 0.25.1 on Hopper finds no back end for sparse MLA over the fp8 cache that a checkpoint asks for."""
+    asks = shape.quantization is not None and shape.quantization.kv_cache_dtype == "fp8"
+    is_sparse = any(isinstance(x.mixer, LatentAttention) and x.mixer.sparse for x in shape.layers)
+    is_older = gpu.compute_capability is not None and gpu.compute_capability < BLACKWELL
+    return asks and is_sparse and is_older and settings.kv_cache_dtype == "auto"
+
+
 # By value, so that it cannot be stale; small, since the checks of one model ask for the same plans one after another.
 @lru_cache(maxsize=64)
 def make_plan(
@@ -279,7 +300,7 @@ def make_plan(
         settings: vLLM's arguments; the plan holds them with their defaults filled in.
         vllm_version: such as 0.25.1.
     """
-    settings = resolved_settings(settings, gpu)
+    settings = resolved_settings(settings, gpu, vllm_version)
     common = (gpu, parallelism, settings, vllm_version)
     if isinstance(shape, Unsupported):
         return _unknown(shape.reason, "architecture", *common)
@@ -306,6 +327,12 @@ def make_plan(
     if gpu.memory_bytes is None:
         named = gpu.name or "this GPU"
         return _unknown(f"nobody has published what the driver reports as memory of {named}", "gpu", *common)
+    if _lacks_sparse_fp8(shape, gpu, settings):
+        words = (
+            "its configuration asks for an fp8 cache, and vLLM has no sparse attention over that before Blackwell; "
+            "set kv_cache_dtype to bfloat16"
+        )
+        return _refused(words, "kvCacheDtype", *common)
     by = split(
         tensor_parallel_size=tp,
         data_parallel_size=parallelism.data_parallel_size,
@@ -332,6 +359,7 @@ def make_plan(
         kv_cache_dtype=settings.kv_cache_dtype,
         in_flight_tokens=in_flight,
         states=states,
+        reserved=reserved_blocks(vllm_version),
     )
     if isinstance(layouts, Unplannable):
         if layouts.refused is not None:
@@ -348,7 +376,9 @@ def make_plan(
             expert_tensor_parallel_size=by.expert_tensor_parallel_size,
             max_num_batched_tokens=tokens,
             max_num_seqs=sequences,
+            max_model_len=settings.max_model_len,
             stage_layers=len(layers),
+            is_first_stage=number == 0,
             is_last_stage=number == pipeline - 1,
             enforce_eager=settings.enforce_eager,
             kept_bytes=kept,
@@ -360,7 +390,7 @@ def make_plan(
         budget - w - o.non_torch_bytes - o.activation_peak_bytes - o.cuda_graph_bytes
         for w, o in zip(weights.stages, beside, strict=True)
     ]
-    wanted = [layout.pool_bytes(settings.max_model_len) for layout in layouts]
+    wanted = [layout.pool_bytes(settings.max_model_len) + layout.reserved_bytes for layout in layouts]
     tightest = min(range(pipeline), key=lambda i: available[i] - wanted[i])
     per_gpu = PerGpu(
         budget_bytes=budget,
@@ -402,6 +432,8 @@ def make_plan(
         tensor_parallel_size=tp,
         has_tower=shape.tower is not None,
     )
+    if not settings.enforce_eager:
+        error += pinned_bytes(shape, tp, vllm_version)
     fits, limited_by, reason = _verdict(
         per_gpu, beside[tightest], wanted[tightest], layouts[tightest], error, settings, longest
     )

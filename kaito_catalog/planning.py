@@ -14,6 +14,7 @@ from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.kaito.batching import manifest_options
 from kaito_catalog.plan import (
     Fit,
     InstanceTypePlan,
@@ -75,11 +76,19 @@ class PlanSubject:
     max_model_len: int
     max_model_len_reason: str
     options: ServedOptions = field(default_factory=ServedOptions)
-    """What the proposal starts vLLM with, where nothing else is asked for."""
+    """What the manifests start vLLM with, where nothing else is asked for."""
+    own_options: ServedOptions = field(default_factory=ServedOptions)
+    """Those of them that the proposal itself sets."""
 
 
-def read_subject(request: Request, root: Path) -> PlanSubject:
+def read_subject(request: Request, root: Path, *, shared: Shared, profile: Profile) -> PlanSubject:
     """The model that was named: an entry of the catalog, its repository id, or a folder with a config.json.
+
+    Args:
+        request: names the model, and may name its weights and context.
+        root: the catalog.
+        shared: what the catalog knows of GPUs and instance types.
+        profile: the release whose manifests are meant.
 
     Raises:
         CatalogError: there is no such model, or its files cannot be read.
@@ -113,7 +122,8 @@ def read_subject(request: Request, root: Path) -> PlanSubject:
         shape,
         stored or known,
         *_choose_context(request, shape, entry.proposal),
-        options=served_options(entry.proposal),
+        options=manifest_options(entry.proposal, entry.facts, shared, profile),
+        own_options=served_options(entry.proposal),
     )
 
 

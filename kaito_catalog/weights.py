@@ -29,7 +29,7 @@ from kaito_catalog.shape import (
 )
 
 VOCABULARY_PADDING = 64  # vLLM's VocabParallelEmbedding pads to this before it divides.
-MXFP4_BLOCK = 32  # Elements that share one scale byte.
+MXFP_BLOCK = 32  # Elements that share one scale byte.
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Split:
     """Ranks that each expert is cut over: TP × DP, or 1 with expert parallelism."""
     expert_parallel_size: int = 1
     """Ranks that the experts are dealt out to: 1, or TP × DP with expert parallelism."""
-    mxfp4_alignment: tuple[int, int] = (MXFP4_BLOCK, 64)
+    mxfp4_alignment: tuple[int, int] = (MXFP_BLOCK, 64)
     """What hidden and expert widths are rounded up to under mxfp4: the kernel's wish."""
 
 
@@ -69,7 +69,7 @@ def mxfp4_alignment(compute_capability: float | None) -> tuple[int, int]:
     Triton on Hopper, TensorRT-LLM's on Blackwell of the data centre, Marlin elsewhere.
     """
     if compute_capability is None or 9 <= compute_capability < 10:
-        return MXFP4_BLOCK, 64
+        return MXFP_BLOCK, 64
     return (256, 256) if 10 <= compute_capability < 11 else (256, 128)
 
 
@@ -154,11 +154,15 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             heads = _divide(mixer.num_attention_heads, tp, "the number of attention heads")
             kv_heads = max(1, mixer.num_key_value_heads // tp)
             query = heads * mixer.head_dim * (2 if mixer.output_gate else 1)
-            outputs = (query, kv_heads * mixer.head_dim, kv_heads * mixer.v_head_dim)
+            outputs: tuple[int, ...] = (query, kv_heads * mixer.head_dim, kv_heads * mixer.v_head_dim)
+            if mixer.index_dim:
+                outputs += (kv_heads * mixer.index_dim, mixer.index_dim)
             # vLLM builds K and V also where a layer reads another's cache or values are keys (Gemma 4).
             yield Linear("self_attn.qkv_proj", hidden, outputs, mixer.qkv_bias)
             yield Linear("self_attn.o_proj", heads * mixer.v_head_dim, (hidden,), mixer.output_bias)
-            yield Plain(mixer.head_norms * mixer.head_dim + (heads if mixer.sinks else 0))
+            yield Plain(
+                mixer.head_norms * mixer.head_dim + (heads if mixer.sinks else 0) + 2 * mixer.index_dim
+            )
             if mixer.flat_norms:
                 yield Plain(heads * mixer.head_dim + kv_heads * mixer.head_dim)
         case LatentAttention():
@@ -363,6 +367,10 @@ def _quantized_linear(
             if part.inputs % group:
                 raise _IllegalError(f"nvfp4 groups of {group} do not divide {part.name} on each rank")
             return size + part.inputs * outputs // 2 + outputs * part.inputs // group + 8 * parts
+        case Scheme.MXFP8:
+            if part.inputs % MXFP_BLOCK:
+                raise _IllegalError(f"blocks of {MXFP_BLOCK} do not divide {part.name} on each rank")
+            return size + part.inputs * outputs + outputs * part.inputs // MXFP_BLOCK
         case Scheme.GROUPED_INT | Scheme.AWQ | Scheme.GPTQ:
             group = how.group_size or part.inputs
             if part.inputs % group:
@@ -394,7 +402,7 @@ def _quantized_experts(
             )
             elements = count * (hidden * halves * width + width * hidden)
             size = dtype_bytes * count * (halves * width + hidden) if part.bias else 0
-            return size + elements // 2 + elements // MXFP4_BLOCK
+            return size + elements // 2 + elements // MXFP_BLOCK
         case Scheme.FP8_BLOCK:
             assert how.weight_block is not None
             rows, columns = how.weight_block
@@ -412,6 +420,10 @@ def _quantized_experts(
             group = how.group_size or 16
             scales = halves * width * (hidden // group) + hidden * (width // group)
             return size + elements // 2 + count * scales + 4 * 2 * count * (halves + 1)
+        case Scheme.MXFP8:
+            if hidden % MXFP_BLOCK or width % MXFP_BLOCK:
+                raise _IllegalError(f"blocks of {MXFP_BLOCK} do not divide the experts' width of {width:,}")
+            return size + elements + elements // MXFP_BLOCK
         case Scheme.GROUPED_INT:
             assert how.group_size is not None
             packed = elements * how.bits // 8

@@ -11,17 +11,27 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 NODE = shutil.which("node")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NODE_MODULES = Path(__file__).parent / "node" / "node_modules"
+AXE = NODE_MODULES / "axe-core" / "axe.min.js"
+VNU = NODE_MODULES / "vnu-jar" / "build" / "dist" / "vnu.jar"
 QUIET = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
     "--allow-file-access-from-files",
 )  # fmt: skip
+
+
+def skip(reason: str) -> NoReturn:
+    """Skip the test; where KAITO_CATALOG_REQUIRE_BROWSER=1 says that everything is there, let it fail."""
+    if os.environ.get("KAITO_CATALOG_REQUIRE_BROWSER") == "1":
+        pytest.fail(f"KAITO_CATALOG_REQUIRE_BROWSER=1, but {reason}")
+    pytest.skip(reason)
 
 
 def evaluate(scripts: list[Path], expression: str, values: dict[str, Any]) -> Any:
@@ -67,7 +77,7 @@ class Page:
 
     def __init__(self) -> None:
         if CHROMIUM is None:
-            pytest.skip("no chromium is on this machine")
+            skip("no chromium is on this machine")
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
@@ -162,6 +172,17 @@ class Page:
         answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def accessibility(self) -> list[str]:
+        """What axe-core finds in the page as it is now: rule, weight, and the first element that breaks it."""
+        if not AXE.is_file():
+            skip("axe-core is not in tests/node: make engines")
+        self.run(AXE.read_text(encoding="utf-8") + ";0")
+        found: list[str] = self.run(
+            """axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.map(
+            v => `${v.id} (${v.impact}), ${v.nodes.length} ×: ${v.nodes[0].html.slice(0, 200)}`))"""
+        )
+        return found
 
     def width(self, pixels: int) -> None:
         """Make the window that wide."""

@@ -265,6 +265,44 @@ QWEN3_5_122B: Config = {
     },
 }
 
+MINIMAX_M3: Config = {
+    "architectures": ["MiniMaxM3SparseForConditionalGeneration"],
+    "text_config": {
+        "hidden_size": 6144,
+        "intermediate_size": 3072,
+        "dense_intermediate_size": 12288,
+        "num_hidden_layers": 60,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 4,
+        "head_dim": 128,
+        "vocab_size": 200064,
+        "max_position_embeddings": 1048576,
+        "rotary_dim": 64,
+        "num_local_experts": 128,
+        "num_experts_per_tok": 4,
+        "n_shared_experts": 1,
+        "use_routing_bias": True,
+        "moe_layer_freq": [0] * 3 + [1] * 57,
+        "sparse_attention_config": {
+            "use_sparse_attention": True,
+            "sparse_index_dim": 128,
+            "sparse_num_index_heads": 4,
+            "sparse_attention_freq": [0] * 3 + [1] * 57,
+        },
+    },
+    "vision_config": {
+        "hidden_size": 1280,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 32,
+        "intermediate_size": 5120,
+        "patch_size": 14,
+        "num_channels": 3,
+        "img_token_compression_config": {"spatial_merge_size": 2, "temporal_patch_size": 2},
+    },
+    "projector_hidden_size": 6144,
+    "torch_dtype": "bfloat16",
+}
+
 
 def shape(config: Config) -> Shape:
     """The shape of a configuration that is known to be readable."""

@@ -27,7 +27,7 @@ def errors(scores: list[Score]) -> list[float]:
 
 
 def test_the_median_error_stays_below_a_thousandth(errors: list[float]) -> None:
-    assert len(errors) >= 58
+    assert len(errors) >= 57
     assert statistics.median(map(abs, errors)) <= 0.001
 
 

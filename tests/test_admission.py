@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from generate_helpers import entry, facts, proposal, shared
 
-from kaito_catalog.catalog import Catalog
+from kaito_catalog import cli
+from kaito_catalog.catalog import Catalog, read_catalog
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito import admission, batching, manifests, model_catalog
+from kaito_catalog.site.figures import plan_figures
 from kaito_catalog.vllm_known import known
 
 V0_25_1 = known("0.25.1")
@@ -220,3 +224,39 @@ def test_a_count_that_a_hybrid_needs_is_written_unless_the_proposal_sets_one() -
 
     assert options(*hybrid()) == 64
     assert options(*hybrid(**{"max-num-seqs": 16})) == 16
+
+
+def test_a_plan_of_the_catalog_counts_the_requests_that_the_manifests_set(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(root / "catalog", tmp_path / "catalog", ignore=shutil.ignore_patterns("models"))
+    name = "nvidia-nemotron-nano-9b-v2"
+    shutil.copytree(root / "catalog" / "models" / name, tmp_path / "catalog" / "models" / name)
+    path = tmp_path / "catalog" / "models" / name / "proposal.yaml"
+    text = path.read_text().replace(
+        "    max-model-len:", "    gpu-memory-utilization: 0.26\n    max-model-len:"
+    )
+    path.write_text(text)
+    small = read_catalog(tmp_path / "catalog")
+    found = small.entries[0]
+    assert found.proposal is not None
+    expected = batching.max_num_seqs(
+        found.proposal, found.facts, small.shared, small.shared.policy.default_profile()
+    )
+    assert expected is not None
+    asked = [
+        "plan",
+        name,
+        "--catalog",
+        str(tmp_path / "catalog"),
+        "--instance-type",
+        "Standard_NC24ads_A100_v4",
+    ]
+    assert cli.main(asked) == 0
+    shown = capsys.readouterr().out
+    assert f"set by the manifests, as the states of a hybrid need: max-num-seqs {expected}" in shown
+    assert cli.main([*asked, "--max-num-seqs", "8"]) == 0
+    shown = capsys.readouterr().out
+    assert "max_num_seqs 8\n" in shown
+    assert "set by the manifests" not in shown
+    assert f"max-num-seqs {expected}" in plan_figures(found, small.shared).options

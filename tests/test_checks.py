@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kaito_catalog.catalog import Entry, Evidence
+from kaito_catalog.catalog import Catalog, Entry, Evidence
 from kaito_catalog.checks import example
 from kaito_catalog.checks.base import Check, Context, Finding, Rule, Skip, Subject, read_rule
 from kaito_catalog.checks.engine import ClaimState, EntryReport, check_entry
@@ -196,7 +197,7 @@ def test_the_sizes_that_are_possible_are_named(context: Context) -> None:
         context, "requirements: {gpuCount: 3, totalGPUMemory: 240GB, perGPUMemory: 80GB}"
     ).diagnostics
     (finding,) = [d for d in found if d.code == "RUN001"]
-    assert finding.hint == "possible are 1, 2, 4, 8"
+    assert finding.hint == "a gpuCount of 1 or 2 or 4 or 8 is possible"
 
 
 def test_a_check_that_was_not_run_proves_nothing(context: Context) -> None:
@@ -253,3 +254,31 @@ def test_an_spdx_id_equals_the_hubs_lower_case_one(context: Context) -> None:
 def test_a_transformers_proposal_has_no_vllm_plan_and_says_so(context: Context) -> None:
     found = report(context, "runtimes: [{name: transformers, distributedInference: false}]")
     assert "the memory plan is vLLM's" in next(s.reason for s in found.skips if s.code == "MEM001")
+
+
+def test_a_split_that_kaito_never_gets_to_is_skipped_and_not_passed(context: Context) -> None:
+    """KTO002 warns there; no word from KTO001 would read as a legal split."""
+    no_room = """
+requirements: {contextLength: 2000000}
+runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 2000000}}]
+deployment: {instanceType: Standard_NC24ads_A100_v4}
+"""
+    found = report(context, no_room, tuple(c for c in CHECKS if c.code in ("KTO001", "KTO002")))
+    assert codes(found) == ["KTO002"]
+    assert [skip.code for skip in found.skips] == ["KTO001"]
+
+
+def test_states_that_outnumber_the_blocks_are_no_lack_of_memory(catalog: Catalog) -> None:
+    """The manifests set as many requests as fit; a proposal that asks for more is told how many that is."""
+    found = catalog.entry("qwen3.6-27b")
+    assert found is not None
+    assert found.proposal is not None
+    chosen = tuple(check for check in CHECKS if check.code == "MEM001")
+    context = Context(catalog.shared, catalog.shared.policy.default_profile())
+    assert codes(check_entry(found, chosen, context)) == []
+    vllm = found.proposal.runtimes[0].model_copy(  # type: ignore[index]
+        update={"config": {"max-model-len": 32768, "max-num-seqs": 1024}}
+    )
+    greedy = replace(found, proposal=found.proposal.model_copy(update={"runtimes": (vllm,)}))
+    (finding,) = check_entry(greedy, chosen, context).diagnostics
+    assert "blocks for states and max_num_seqs is 1,024" in finding.message

@@ -154,7 +154,7 @@ def test_plan_without_a_gpu_compares_instance_types_smallest_first(
     assert cli.main(["plan", "phi-4", "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)["instanceTypes"]
     assert len(rows) == len(read_shared(here / "catalog").instance_types)
-    assert [rows[0]["name"], rows[0]["fits"]] == ["Standard_NC24ads_A100_v4", "yes"]
+    assert [rows[0]["name"], rows[0]["fits"]] == ["a2-highgpu-1g", "yes"]
 
 
 def test_plan_reads_a_folder_with_a_configuration(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from shapes import (
     GEMMA4_26B,
     GPT_OSS_20B,
     LLAMA_8B,
+    MINIMAX_M3,
     QWEN3_8B,
     QWEN3_NEXT_80B,
     configs,
@@ -29,6 +30,7 @@ from kaito_catalog.kv_cache import (
     Unplannable,
     batches_in_flight,
     plan_layout,
+    reserved_blocks,
     states_per_sequence,
     version_tuple,
 )
@@ -104,6 +106,26 @@ def test_deepseek_v4_is_refused_without_an_fp8_cache() -> None:
     assert refused.refused == "kvCacheDtype"
 
 
+@pytest.mark.parametrize(("size", "expected"), [(1, 4_504_682_496), (2, 2_491_416_576), (8, 1_484_783_616)])
+def test_minimax_m3_keeps_an_index_beside_keys_and_values(size: int, expected: int) -> None:
+    # vLLM 0.25.1's planner; the index is whole on every rank.
+    assert layout(shape(MINIMAX_M3), tensor_parallel_size=size).pool_bytes(32_768) == expected
+
+
+def test_minimax_m3_on_stages_is_not_guessed() -> None:
+    found = shape(MINIMAX_M3)
+    assert isinstance(plan_layout(found, stages=stages(60, 2), in_flight_tokens=8192), Unplannable)
+
+
+@pytest.mark.parametrize(("version", "tokens"), [("0.28.0", 8192 * 16), ("0.29.0", 8191 * 16)])
+def test_a_block_is_held_back_from_0_29_on(version: str, tokens: int) -> None:
+    # Two layers of 8 heads of 128, 131,072 bytes a block: vLLM 0.32's planner says 131,056 tokens in 1 GiB.
+    two = shape(LLAMA_8B | {"num_hidden_layers": 2, "head_dim": 128, "max_position_embeddings": 10**6})
+    found = plan_layout(two, stages=stages(2, 1), in_flight_tokens=2048, reserved=reserved_blocks(version))
+    assert not isinstance(found, Unplannable)
+    assert found[0].longest_model_len(GIB, 10**6) == tokens
+
+
 def test_hybrids_keep_two_states_once_they_cache_prefixes() -> None:
     found = shape(QWEN3_NEXT_80B)
     assert states_per_sequence(found, "0.25.1") == 1
@@ -148,7 +170,7 @@ def test_a_cache_dtype_nobody_knows_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("version", "pipeline", "expected"),
-    [("0.25.1", 1, 1), ("0.26.0", 1, 2), ("0.32.0", 1, 2), ("0.32.0", 4, 4), ("0.19.0", 4, 1)],
+    [("0.25.1", 1, 1), ("0.26.0", 1, 2), ("0.32.0", 1, 2), ("0.32.0", 4, 5), ("0.19.0", 4, 1)],
 )
 def test_batches_in_flight_differ_by_version(version: str, pipeline: int, expected: int) -> None:
     assert batches_in_flight(version, pipeline_parallel_size=pipeline) == expected

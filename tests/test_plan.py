@@ -122,6 +122,41 @@ def test_a_parallel_size_below_one_does_not_fit(sizes: tuple[int, int]) -> None:
     assert (found.fits, found.limited_by) == (Fit.NO, "parallelism")
 
 
+def sparse_with_fp8_cache() -> dict[str, Any]:
+    quantization = {
+        "quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["lm_head"], "kv_cache_quant_algo": "FP8",
+    }  # fmt: skip
+    return DEEPSEEK_V3 | {
+        "architectures": ["DeepseekV32ForCausalLM"],
+        "index_topk": 2048,
+        "index_n_heads": 64,
+        "index_head_dim": 128,
+        "quantization_config": quantization,
+    }
+
+
+def test_sparse_attention_over_the_fp8_cache_of_a_checkpoint_is_refused_before_blackwell() -> None:
+    # vLLM 0.25.1 on a simulated H100: no valid attention backend for GLM-5.2-NVFP4; on a B200 there is one.
+    found = plan(sparse_with_fp8_cache(), tensor_parallel_size=8, max_model_len=4096)
+    assert (found.fits, found.limited_by) == (Fit.NO, "kvCacheDtype")
+    for other in (
+        plan(sparse_with_fp8_cache(), tensor_parallel_size=8, max_model_len=4096, kv_cache_dtype="bfloat16"),
+        plan(
+            sparse_with_fp8_cache(),
+            tensor_parallel_size=8,
+            max_model_len=4096,
+            gpu=PlanGpu("NVIDIA B200", int(178 * GIB), 10.0),
+        ),
+    ):
+        assert other.limited_by != "kvCacheDtype"
+
+
+def test_gpt_oss_cannot_have_fewer_kv_heads_than_gpus() -> None:
+    # vLLM 0.25.1 and 0.32.0: "integer modulo by zero".
+    assert illegal_tensor_parallel(shape(GPT_OSS_20B), 8) is None
+    assert illegal_tensor_parallel(shape(GPT_OSS_20B), 16) is not None
+
+
 def test_more_stages_than_layers_do_not_fit() -> None:
     assert plan(pipeline_parallel_size=33).limited_by == "parallelism"
 
@@ -170,10 +205,13 @@ def test_an_a100_gets_smaller_batches_than_an_h100() -> None:
     assert (plan().settings.max_num_batched_tokens, plan().settings.max_num_seqs) == (8192, 1024)
 
 
-def test_graphs_are_reserved_from_0_21_on_and_not_with_enforce_eager() -> None:
+def test_graphs_are_reserved_from_0_20_on_and_not_with_enforce_eager() -> None:
     reserved = [
         p.per_gpu.cuda_graph_bytes > 0
-        for p in (plan(vllm_version="0.19.0"), plan(), plan(enforce_eager=True))
+        for p in (
+            plan(vllm_version=v, enforce_eager=e)
+            for v, e in (("0.19.0", False), ("0.20.0", False), ("0.20.0", True))
+        )
         if p.per_gpu
     ]
     assert reserved == [False, True, False]

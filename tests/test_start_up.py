@@ -67,3 +67,11 @@ def test_every_command_names_a_function_that_exists(name: str) -> None:
 
 def test_the_formats_of_check_are_those_that_can_be_written() -> None:
     assert sorted(RENDERERS) == list(cli.FORMATS)
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "x", "9" * 5000])
+def test_a_port_that_is_none_is_refused_in_words(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["fake-hub", "--port", port])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.endswith("argument --port: must be a number from 0 to 65535\n")

@@ -16,6 +16,7 @@ from shapes import (
     GPT_OSS_20B,
     LLAMA_8B,
     LLAMA_70B,
+    MINIMAX_M3,
     QWEN3_5_122B,
     QWEN3_8B,
     QWEN3_30B,
@@ -47,6 +48,8 @@ KNOWN = [
     pytest.param(GPT_OSS_20B, 1, 10_152_345_600 + 3_608_919_168, id="gpt-oss 20B mxfp4"),
     pytest.param(DEEPSEEK_V4_FLASH, 1, 156_006_389_980, id="DeepSeek V4 Flash"),
     pytest.param(QWEN3_NEXT_80B, 4, 39_925_738_176, id="Qwen3-Next 80B TP4"),
+    pytest.param(MINIMAX_M3, 1, 854_169_948_160, id="MiniMax M3"),
+    pytest.param(MINIMAX_M3, 2, 427_222_007_808, id="MiniMax M3 TP2"),
 ]
 
 
@@ -206,7 +209,7 @@ QUANTIZED = [
 
 
 # Rules as Qwen's GPTQ repositories have them; Qwen3-30B-A3B and Qwen3.5-122B-A10B under vLLM 0.25.1's classes.
-RULES: dict[str, dict[str, object]] = {
+RULES: dict[str, Any] = {
     "lm_head": {},
     "-:.*attn.*": {},
     "-:.*shared_expert.*": {},
@@ -261,6 +264,10 @@ def test_an_expression_that_could_run_for_ever_is_not_run() -> None:
 def test_gpt_oss_has_its_embeddings_on_every_stage() -> None:
     # vLLM 0.25.1's classes: 8,038,902,144 bytes on both of two stages.
     assert weights(shape(GPT_OSS_20B), 1, 2) == (8_038_902_144, 8_038_902_144)
+
+
+def test_minimax_m3_has_its_encoder_on_every_stage() -> None:
+    assert weights(shape(MINIMAX_M3), 1, 2) == (406_700_354_560, 449_200_728_064)
 
 
 def test_mxfp4_is_padded_for_the_kernel_of_the_gpu() -> None:

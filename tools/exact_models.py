@@ -35,6 +35,10 @@ LONGEST_CONFIG = 4_000
 """Characters of a configuration that is committed; those with longer lists of modules are read where they lie."""
 
 
+INCOMPLETE = frozenset({"Qwen/Qwen3.6-27B-FP8"})
+"""Started models of which nobody has published the modules that stay unquantised."""
+
+
 @dataclass(frozen=True)
 class World:
     """How a model is split."""
@@ -91,15 +95,20 @@ def whole_configuration(
             quantization = json.loads(beside.read_text()) if beside.exists() else None
             return json.loads(path.read_text()), quantization
     started = json.loads(STARTS.read_text(encoding="utf-8"))["models"]
+    if name in INCOMPLETE:
+        return None
     return (started[name]["config"], None) if name in started else None
 
 
-def read(path: Path = EXACT_PLANS) -> list[Model]:
-    """The recorded models; a configuration that is not committed is read where it lies, or is None."""
+def read(path: Path = EXACT_PLANS, *, elsewhere: bool = True) -> list[Model]:
+    """The recorded models.
+
+    A configuration that is not committed is read where it lies, or is None; always None without `elsewhere`.
+    """
     found = []
     for name, value in json.loads(path.read_text(encoding="utf-8"))["models"].items():
         config, quantization = value.get("config"), value.get("quantization")
-        if config is None:
+        if config is None and elsewhere:
             whole = whole_configuration(name)
             config, quantization = whole if whole else (None, None)
         found.append(Model(name, config, quantization, value["plans"]))
@@ -117,7 +126,9 @@ class Figures:
     needed: int
 
 
-def planned(shape: Shape, world: World, version: str, max_model_len: int) -> Figures | str:
+def planned(
+    shape: Shape, world: World, version: str, max_model_len: int, *, max_num_batched_tokens: int = 8192
+) -> Figures | str:
     """What the plan says, or why it says nothing."""
     by = split(
         tensor_parallel_size=world.tensor_parallel_size,
@@ -136,7 +147,7 @@ def planned(shape: Shape, world: World, version: str, max_model_len: int) -> Fig
         tensor_parallel_size=world.tensor_parallel_size,
         stages=stages(len(shape.layers), world.pipeline_parallel_size),
         kv_cache_dtype=world.kv_cache_dtype,
-        in_flight_tokens=8192 * batches,
+        in_flight_tokens=max_num_batched_tokens * batches,
         states=states,
     )
     if isinstance(layouts, Unplannable):
@@ -267,6 +278,16 @@ def text(models: Mapping[str, Any]) -> str:
     return f'{{\n "about": {json.dumps(about)},\n "models": {{\n{lines}\n }}\n}}\n'
 
 
+def committed(config: Mapping[str, Any], quantization: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The configuration as it is kept: what its shape depends on, or null where that is long."""
+    if len(str(config)) > 10 * LONGEST_CONFIG:
+        return {"config": None}
+    reduced = smallest(config, quantization)
+    if len(json.dumps(reduced)) + len(json.dumps(quantization)) > LONGEST_CONFIG:
+        return {"config": None}
+    return {"config": reduced} | ({"quantization": quantization} if quantization is not None else {})
+
+
 def write(names: Sequence[str], versions: Sequence[str], path: Path = EXACT_PLANS) -> None:
     """Ask vLLM and write the file; models that are not named keep what was recorded.
 
@@ -283,21 +304,10 @@ def write(names: Sequence[str], versions: Sequence[str], path: Path = EXACT_PLAN
                 continue
             if not worker.alive:
                 worker = Worker(find_python())
-            config, quantization = whole
-            reduced: dict[str, Any] | None = (
-                smallest(config, quantization) if len(str(config)) < 10**5 else None
-            )
-            if reduced is not None and len(json.dumps(reduced)) > LONGEST_CONFIG:
-                reduced = None
-            value = models.setdefault(name, {"config": None, "plans": {}})
-            value["config"] = reduced
-            value.pop("quantization", None)
-            if quantization is not None and reduced is not None:
-                if len(json.dumps(quantization)) <= LONGEST_CONFIG:
-                    value["quantization"] = quantization
-                else:
-                    value["config"] = None
-            value["plans"][version] = record(name, worker, version)
+            said = record(name, worker, version)
+            models = json.loads(path.read_text(encoding="utf-8"))["models"] if path.exists() else {}
+            kept = models.get(name, {"plans": {}})["plans"]
+            value = models[name] = committed(*whole) | {"plans": kept | {version: said}}
             files.write_text(path, text(models))
             first = value["plans"][version]["tp1"]
             print(
@@ -327,6 +337,33 @@ def verdict(comparisons: Sequence[Comparison]) -> str:
     return f"equal ({len(equal)}); {words}" if equal else words
 
 
+def summary(models: Sequence[Model], version: str, *, short: bool = False) -> str:
+    """How many models and splits are equal with one version, and why the others are not."""
+    found = {model.name: list(compare(model, version)) for model in models}
+    asked = {name: [c for c in all_ if not c.is_refused] for name, all_ in found.items() if all_}
+    planned_by_vllm = {name: worlds for name, worlds in asked.items() if worlds}
+    equal = [name for name, worlds in planned_by_vllm.items() if all(c.is_equal for c in worlds)]
+    splits = sum(len(worlds) for worlds in planned_by_vllm.values())
+    met = sum(c.is_equal for worlds in planned_by_vllm.values() for c in worlds)
+    text = (
+        f"vLLM {version}: {len(equal)} of {len(planned_by_vllm)} configurations equal to the byte in every split "
+        f"({met} of {splits} splits: TP 1 to 8, expert parallel, pipeline stages, fp8 cache)"
+    )
+    if short:
+        return text + "."
+    reasons: dict[str, int] = {}
+    for name, worlds in planned_by_vllm.items():
+        if name not in equal:
+            reason = next(c.difference for c in worlds if not c.is_equal)
+            reasons[reason] = reasons.get(reason, 0) + 1
+    if reasons:
+        text += "; not: " + ", ".join(f"{count} × {reason}" for reason, count in sorted(reasons.items()))
+    refused = len(asked) - len(planned_by_vllm)
+    if refused:
+        text += f"; vLLM itself gives no plan of {refused}"
+    return text + "."
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table, or record; exit 2 where vLLM cannot be asked."""
     parser = argparse.ArgumentParser(
@@ -352,6 +389,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for model in read():
         cells = [verdict(list(compare(model, version))) for version in versions]
         print(f"| {model.name} | {' | '.join(cells)} |")
+    print()
+    for version in versions:
+        print(summary(read(), version))
     return 0
 
 

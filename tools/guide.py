@@ -1,6 +1,8 @@
 """Run the session of docs/contributing-a-model.md in a small clone and write its real output below each command.
 
-python -m tools.guide [--check]
+    python -m tools.guide [--check]
+
+What would differ from run to run is held: the day, and the port of the Hub of this machine.
 """
 
 from __future__ import annotations
@@ -15,50 +17,103 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
+from unittest import mock
 
-from kaito_catalog import cli, files
+from kaito_catalog import cli, cli_hub, files
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "contributing-a-model.md"
 MODEL = "phi-4"
+DAY = date(2026, 11, 23)
 _BLOCK = re.compile(r"```console\n(?P<body>.*?)```", re.DOTALL)
+_HUB = "http://127.0.0.1:8000"
+_PROGRAMS = ("cat", "git", "sed")
 
 
-def _run(command: str) -> str:
-    program, *arguments = shlex.split(command)
-    if program == "kaito-catalog":
-        stdout = io.StringIO()
-        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stdout):
-            cli.main(arguments)
-        return stdout.getvalue()
-    if program not in ("git", "sed"):
-        raise ValueError(f"the guide shows '{program}', which is not ours to run")
-    done = subprocess.run([program, *arguments], check=True, capture_output=True, text=True)
-    return done.stdout
+class _Session:
+    """A shell that knows our own command and a few programs; its Hub lives as long as it."""
+
+    def __init__(self) -> None:
+        self.hub: subprocess.Popen[str] | None = None
+        self.endpoint = ""
+
+    def run(self, command: str) -> str:
+        """What the command prints, both streams as they come."""
+        if command == "kaito-catalog fake-hub &":
+            return self._start_hub()
+        if command == f"export HF_ENDPOINT={_HUB}":
+            os.environ["HF_ENDPOINT"] = self.endpoint
+            return ""
+        program, *arguments = shlex.split(command)
+        if program == "kaito-catalog":
+            stdout = io.StringIO()
+            with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stdout):
+                cli.main(arguments)
+            return stdout.getvalue().replace(self.endpoint or _HUB, _HUB)
+        if program not in _PROGRAMS:
+            raise ValueError(f"the guide shows '{program}', which is not ours to run")
+        done = subprocess.run([program, *arguments], check=True, capture_output=True, text=True)
+        return done.stdout
+
+    def _start_hub(self) -> str:
+        command = [sys.executable, "-m", "kaito_catalog", "fake-hub", "--port", "0"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self.hub = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
+        assert self.hub.stdout is not None
+        lines = [self.hub.stdout.readline(), self.hub.stdout.readline()]
+        self.endpoint = lines[1].strip().removeprefix("HF_ENDPOINT=")
+        return "".join(lines).replace(self.endpoint, _HUB)
+
+    def close(self) -> None:
+        """Stop the Hub."""
+        if self.hub is not None:
+            self.hub.terminate()
+            self.hub.communicate(timeout=10)
+
+
+@contextlib.contextmanager
+def _held() -> Iterator[_Session]:
+    """The day, the environment and the current folder as the session needs them, and back again."""
+    before, session = Path.cwd(), _Session()
+    own = {
+        f"GIT_{who}_{what}": "jo@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    }
+    with (
+        tempfile.TemporaryDirectory() as name,
+        mock.patch.dict(os.environ, own),
+        mock.patch.object(cli_hub, "date", mock.Mock(wraps=date, today=lambda: DAY)),
+    ):
+        for variable in ("HF_TOKEN", "HF_ENDPOINT", "NO_COLOR", "GITHUB_STEP_SUMMARY"):
+            os.environ.pop(variable, None)
+        os.chdir(name)
+        try:
+            yield session
+        finally:
+            session.close()
+            os.chdir(before)
 
 
 def with_session(page: str) -> str:
     """`page` with the output of every command, run in order in a clone that holds one model."""
-    before = Path.cwd()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "catalog" / "models").mkdir(parents=True)
+    with _held() as session:
+        models = Path("catalog", "models")
+        models.mkdir(parents=True)
         for path in (ROOT / "catalog").glob("*.yaml"):
-            shutil.copy(path, folder / "catalog" / path.name)
-        shutil.copytree(ROOT / "catalog" / "models" / MODEL, folder / "catalog" / "models" / MODEL)
-        os.chdir(folder)
-        try:
-            for command in ("git init -q", "git add -A", "git -c user.name=a -c user.email=a@b commit -qm a"):
-                _run(command)
-            return _BLOCK.sub(lambda match: f"```console\n{_block(match['body'])}```", page)
-        finally:
-            os.chdir(before)
+            shutil.copy(path, Path("catalog", path.name))
+        shutil.copytree(ROOT / "catalog" / "models" / MODEL, models / MODEL)
+        for command in ("git init -q", "git add -A", "git commit -qm A"):
+            session.run(command)
+        return _BLOCK.sub(lambda match: f"```console\n{_block(session, match['body'])}```", page)
 
 
-def _block(body: str) -> str:
+def _block(session: _Session, body: str) -> str:
     commands = [line for line in body.splitlines() if line.startswith("$ ")]
-    return "".join(f"{command}\n{_run(command[2:])}" for command in commands)
+    return "".join(f"{command}\n{session.run(command[2:])}" for command in commands)
 
 
 def main() -> int:

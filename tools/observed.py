@@ -11,6 +11,9 @@ from kaito_catalog.quantity import GIB
 from kaito_catalog.shape import Shape, read_shape
 
 STARTS = Path(__file__).resolve().parents[1] / "tests" / "data" / "starts.json"
+"""What constants were fitted on."""
+HELD_OUT = STARTS.with_name("starts_held_out.json")
+"""What none was fitted on: other GPUs, newer versions."""
 
 
 @dataclass(frozen=True)

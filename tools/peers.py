@@ -35,6 +35,7 @@ _DTYPES = {
     "float16": ("F16", 2),
     "float32": ("F32", 4),
     "float8_e4m3fn": ("F8_E4M3", 1),
+    "float8_e8m0fnu": ("F8_E8M0", 1),
     "uint8": ("U8", 1),
     "int8": ("I8", 1),
     "int32": ("I32", 4),

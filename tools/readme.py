@@ -26,7 +26,7 @@ SHARED = ROOT.parent / "shared"
 PROPOSAL = "data/kaito/proposals/20250529-llama-3.3-70b-instruct.md"
 PAGES = ("README.md", "docs/memory.md")
 """The pages that show output."""
-_BENCH = re.compile(r"<!-- bench -->\n.*?<!-- /bench -->", re.DOTALL)
+_BENCH = re.compile(r"<!-- bench(?P<short> short)? -->\n.*?<!-- /bench -->", re.DOTALL)
 _SESSION = re.compile(r"```console\n\$ (?P<command>[^\n]+)\n.*?```", re.DOTALL)
 
 
@@ -56,13 +56,15 @@ def with_session(page: str, proposal: Path) -> str:
 
 def with_benchmark(page: str) -> str:
     """`page` with the benchmark's tables (without timings, which no two runs share)."""
-    if not _BENCH.search(page):
+    found = _BENCH.search(page)
+    if not found:
         return page
     stdout = io.StringIO()
     with contextlib.redirect_stdout(stdout):
-        bench_memory.main([])
+        bench_memory.main(["--short"] if found["short"] else [])
     table = "\n".join(line for line in stdout.getvalue().splitlines() if not line.startswith("Time of "))
-    return _BENCH.sub(lambda _: f"<!-- bench -->\n{table.rstrip()}\n<!-- /bench -->", page)
+    opening = f"<!-- bench{found['short'] or ''} -->"
+    return _BENCH.sub(lambda _: f"{opening}\n{table.rstrip()}\n<!-- /bench -->", page)
 
 
 def with_output(page: str, shared: Path = SHARED) -> str:

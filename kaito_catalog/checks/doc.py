@@ -33,6 +33,9 @@ def _calendar(text: str) -> date | None:
         return None
 
 
+_DATE_HINT = "write year-month-day; 'check --fix' does, where only one day can be meant"
+
+
 @check("DOC001")
 def calendar_dates(subject: Subject, context: Context) -> Iterator[Outcome]:
     """A date is not in the calendar.
@@ -51,7 +54,7 @@ def calendar_dates(subject: Subject, context: Context) -> Iterator[Outcome]:
     """
     for route, text in _dates(subject):
         if _calendar(text) is None:
-            yield Finding(f"{text} is not in the calendar", route, "write year-month-day")
+            yield Finding(f"{text} is not in the calendar", route, _DATE_HINT)
 
 
 @check("DOC002")

@@ -84,7 +84,12 @@ def kaito_splits_legally(subject: Subject, context: Context) -> Iterator[Outcome
     size = estimate.tensor_parallel_size
     config = (subject.proposal.vllm.config if subject.proposal.vllm else None) or {}
     own = config.get("tensor-parallel-size", config.get("tensor_parallel_size"))
-    if estimate.nodes is None or own is not None:
+    if own is not None:
+        return
+    if estimate.nodes is None:
+        yield Skip(
+            f"KAITO's formula finds no room for the weights on {machine.name}, so there is no split to look at"
+        )
         return
     reason = release.illegal_split(row, size)
     shape = subject.shape

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 from kaito_catalog.catalog import Shared
 from kaito_catalog.checks.base import NO_FACTS, WARNING, Context, Finding, Outcome, Skip, Subject, check
+from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.hardware import Gpu
 from kaito_catalog.formats.proposal import Proposal, known_count, known_size
+from kaito_catalog.kaito.batching import manifest_options
 from kaito_catalog.plan import (
     Fit,
     Parallelism,
@@ -21,7 +23,6 @@ from kaito_catalog.plan import (
     smallest_gpu_count,
 )
 from kaito_catalog.quantity import GIB, Quantity, gb, gib
-from kaito_catalog.serving import served_options
 from kaito_catalog.shape import Shape, Unsupported
 
 _COUNT = ("requirements", "gpuCount")
@@ -29,6 +30,8 @@ _TOTAL = ("requirements", "totalGPUMemory")
 _CONTEXT = ("requirements", "contextLength")
 # The brochure's figure is met by 80GB as well as by 80GiB (7 % more): people write both for the same card.
 _SAME_CARD = 0.08
+_A_NODE = 8
+"""GPUs of the largest instance types."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ class _Asked:
     def at(self, utilization: float) -> Settings:
         return replace(self.settings, gpu_memory_utilization=utilization)
 
-    def smallest(self, settings: Settings) -> int | None:
-        """The GPUs that are enough on every card the claim may mean; None where not even the claimed ones are."""
+    def smallest(self, settings: Settings, most: int | None = None) -> int | None:
+        """The GPUs that are enough on every card the claim may mean; None where not even `most` are (the claimed)."""
         counts = [
             smallest_gpu_count(
                 self.shape,
@@ -72,7 +75,7 @@ class _Asked:
                 gpu=gpu,
                 settings=settings,
                 vllm_version=self.vllm_version,
-                most=self.count,
+                most=most or self.count,
             )
             for gpu in self.gpus
         ]
@@ -131,7 +134,7 @@ def _asked(subject: Subject, context: Context) -> _Asked | Skip:
     ]
     # A card sold as 16GB never has more than 16 GiB: good enough to say that something does not fit.
     at_most = [PlanGpu(card.name, card.nominal_memory.bytes * GIB // 10**9, None) for card in cards]
-    options = served_options(proposal)
+    options = manifest_options(proposal, subject.facts, context.shared, context.profile)
     return _Asked(
         shape=shape,
         stored=subject.facts.weights.total if subject.facts.weights else None,
@@ -212,16 +215,17 @@ def fits(subject: Subject, context: Context) -> Iterator[Outcome]:
         return
     bad = [plan for plan in plans if plan.fits is Fit.NO]
     tight = [plan for plan in plans if plan.fits is Fit.TIGHT]
-    if bad and bad[0].per_gpu is None:
+    if bad and (bad[0].per_gpu is None or bad[0].limited_by == "maxNumSeqs"):
         yield _refusal(subject, asked, bad[0])
     elif bad:
         route = (
             _CONTEXT if bad[0].limited_by == "kvCache" and subject.document.spans.get(_CONTEXT) else _COUNT
         )
         longest = bad[0].kv_cache.longest_model_len if bad[0].kv_cache else 0
-        hint = (
-            f"the longest context that fits is {longest:,} tokens" if longest else "use more or larger GPUs"
-        )
+        enough = asked.smallest(asked.settings, most=_A_NODE)
+        hint = f"{enough} × {asked.each} would be enough" if enough else "use more or larger GPUs"
+        if longest:
+            hint = f"the longest context that fits is {longest:,} tokens; {hint}"
         yield Finding(f"{asked.count} × {asked.each} {_needs(bad[0])}", route, hint)
     elif tight:
         error = tight[0].expected_error_bytes or 0
@@ -239,13 +243,25 @@ def fits(subject: Subject, context: Context) -> Iterator[Outcome]:
 def _refusal(subject: Subject, asked: _Asked, plan: Plan) -> Finding:
     """vLLM would not even look at the memory."""
     reason = plan.reason or "vLLM refuses the configuration"
+    if plan.limited_by == "maxNumSeqs":
+        return Finding(
+            reason, _option(subject, "max-num-seqs") or _COUNT, "leave max-num-seqs out, or lower it"
+        )
     if plan.limited_by != "maxModelLen":
         return Finding(reason, _COUNT)
     limit = asked.shape.max_model_len
-    for index, runtime in enumerate(subject.proposal.runtimes or ()):
-        if runtime is subject.proposal.vllm and "max-model-len" in (runtime.config or {}):
-            return Finding(reason, ("runtimes", index, "config", "max-model-len"), f"max-model-len: {limit}")
+    route = _option(subject, "max-model-len")
+    if route:
+        return Finding(reason, route, f"max-model-len: {limit}")
     return Finding(reason, _CONTEXT, f"contextLength: {limit}")
+
+
+def _option(subject: Subject, name: str) -> Route | None:
+    """Where the vLLM runtime sets an option; None where it does not."""
+    for index, runtime in enumerate(subject.proposal.runtimes or ()):
+        if runtime is subject.proposal.vllm and name in (runtime.config or {}):
+            return ("runtimes", index, "config", name)
+    return None
 
 
 @check("MEM002", severity=WARNING)

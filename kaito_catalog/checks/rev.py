@@ -87,7 +87,7 @@ def facts_at_the_revision(subject: Subject, context: Context) -> Iterator[Outcom
         yield Finding(
             f"the proposal pins {version[:12]}…, the facts are those of {subject.facts.revision[:12]}…",
             _VERSION,
-            "record the facts of the pinned revision, or pin the one that was checked",
+            f"'kaito-catalog record {subject.name}' reads those of the pinned one; or pin the one that was read",
         )
 
 

@@ -65,7 +65,7 @@ def legal_tensor_parallel_size(subject: Subject, context: Context) -> Iterator[O
         yield Finding(
             f"tensor_parallel_size {count} is not possible: {reason}",
             ("requirements", "gpuCount"),
-            f"possible are {', '.join(map(str, possible))}" if possible else None,
+            f"a gpuCount of {' or '.join(map(str, possible))} is possible" if possible else None,
         )
 
 

@@ -11,7 +11,16 @@ from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito import model_catalog, release
 from kaito_catalog.plan import Fit, Parallelism, Plan, Settings, plan_for_facts, plan_gpu
-from kaito_catalog.serving import served_options
+from kaito_catalog.serving import ServedOptions, served_options
+
+
+def manifest_options(
+    proposal: Proposal, facts: ModelFacts | None, shared: Shared, profile: Profile
+) -> ServedOptions:
+    """The options that the generated ConfigMap starts vLLM with: the proposal's, and `max_num_seqs` if need be."""
+    options = served_options(proposal)
+    count = max_num_seqs(proposal, facts, shared, profile)
+    return options if count is None else replace(options, max_num_seqs=count)
 
 
 def max_num_seqs(

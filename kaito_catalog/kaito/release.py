@@ -77,6 +77,8 @@ class Release:
     """A KAITO release as `data/kaito-v0.12.yaml` records it."""
 
     name: str
+    base_image: str
+    """The image that every model is served from."""
     tool_call_parser: ParserMap
     reasoning_parser: ParserMap
     by_prefix: Mapping[str, Mapping[str, str]]
@@ -101,6 +103,7 @@ def release() -> Release:
 
     return Release(
         value["release"],
+        value["baseImage"],
         parsers(value["toolCallParser"]),
         parsers(value["reasoningParser"]),
         value["byPrefix"],

@@ -14,7 +14,8 @@ MARKER = "<!-- kaito-catalog check -->"
 MAX_CHARACTERS = 60_000
 """GitHub refuses comments from 65,536 characters on."""
 
-_SPECIAL = re.compile(r"[&<>|`*_~\[\]()#@\\!:$\"]")
+# An underscore inside a word and a colon before a space mean nothing to GitHub: they stay, for those who read the text.
+_SPECIAL = re.compile(r"[&<>|`*~\[\]()#@\\!$\"]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?!\s|$)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _MARKS = {"proven": "✅", "transcribed": "📄", "wrong": "❌", "unknown": "❔"}
 _SHORT = {

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kaito_catalog import recommend
-from kaito_catalog.plan import Fit, InstanceTypePlan, Plan, resolved_settings
+from kaito_catalog.plan import Fit, InstanceTypePlan, Plan, Settings, resolved_settings
 from kaito_catalog.planning import PlanSubject, smallest
 from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable
 from kaito_catalog.reports.summary import plural
+from kaito_catalog.serving import ServedOptions
 
 VERDICTS = {
     Fit.YES: ("fits", GREEN),
@@ -62,7 +63,7 @@ def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False) -> str:
         f"  {plan.settings.max_model_len:,} tokens ({subject.max_model_len_reason}), {_parallelism(plan)}",
         f"  gpu_memory_utilization {plan.settings.gpu_memory_utilization:g}, vLLM {plan.vllm_version}"
         + _batching(plan),
-        *_options(subject),
+        *_options(subject, plan.settings),
     ]
     if plan.reason:
         lines.append(f"  {printable(plan.reason)}")
@@ -126,15 +127,22 @@ def _parallelism(plan: Plan) -> str:
     return ", ".join(words)
 
 
-def _options(subject: PlanSubject) -> list[str]:
-    words = subject.options.words()
-    return [f"  the proposal's options: {', '.join(words)}"] if words else []
+def _options(subject: PlanSubject, used: Settings) -> list[str]:
+    """The options that the plan takes from the proposal and its manifests; one that was asked for is neither."""
+    given = subject.options.given()
+    taken = ServedOptions(**{name: value for name, value in given.items() if getattr(used, name) == value})  # type: ignore[arg-type]
+    own = [word for word in taken.words() if word in subject.own_options.words()]
+    added = [word for word in taken.words() if word not in own]
+    return [
+        *([f"  the proposal's options: {', '.join(own)}"] if own else []),
+        *([f"  set by the manifests, as the states of a hybrid need: {', '.join(added)}"] if added else []),
+    ]
 
 
 def _batching(plan: Plan) -> str:
     if plan.gpu.memory_bytes is None:
         return ""
-    settings = resolved_settings(plan.settings, plan.gpu)
+    settings = resolved_settings(plan.settings, plan.gpu, plan.vllm_version)
     return f", max_num_batched_tokens {settings.max_num_batched_tokens:,}, max_num_seqs {settings.max_num_seqs:,}"
 
 
@@ -153,7 +161,7 @@ def instance_types_text(
     lines = [
         f"{paint(subject.name, BOLD, color=color)} at {subject.max_model_len:,} tokens"
         f" ({subject.max_model_len_reason}), vLLM {rows[0].plan.vllm_version if rows else '?'}",
-        *_options(subject),
+        *(_options(subject, rows[0].plan.settings) if rows else ()),
         "",
     ]
     best = smallest(tuple(rows))

@@ -30,6 +30,7 @@ from kaito_catalog.shape.model import (
 )
 from kaito_catalog.shape.quantization import (
     LAYER_NAME,
+    experts_scheme,
     quantized_modules,
     read_quantization,
     with_quantization,
@@ -38,6 +39,7 @@ from kaito_catalog.shape.towers import (
     gemma3_tower,
     gemma4_tower,
     llama4_tower,
+    minimax_m3_tower,
     moonvit_tower,
     pixtral_tower,
     qwen2_5_vl_tower,
@@ -464,6 +466,49 @@ def _minimax_m2(source: Source) -> Shape:
     return _shape(source, layers, tied=False, rope_dim=rope)
 
 
+def _flags(section: Fields, name: str, count: int) -> list[bool]:
+    """A list of 0 and 1 for each layer."""
+    values = section.values.get(name)
+    if not isinstance(values, list) or len(values) != count or any(v not in (0, 1) for v in values):
+        raise UnreadableError(f"{section.path(name)} is not 0 or 1 for each layer", section.path(name))
+    return [bool(v) for v in values]
+
+
+def _minimax_m3(source: Source) -> Shape:
+    """MiniMax M3 (vLLM 0.25.1, vllm/models/minimax_m3): blocks of tokens picked by an index, dense layers first."""
+    text = source.text
+    hidden = text.count("hidden_size")
+    count = _num_layers(text)
+    sparse = text.section("sparse_attention_config")
+    if sparse is None or not sparse.flag("use_sparse_attention"):
+        raise UnreadableError("no plan for MiniMax M3 without sparse attention", "sparse_attention_config")
+    picks = _flags(sparse, "sparse_attention_freq", count)
+    attention = _attention(text, _Family(head_norms=2, qkv_bias=False, output_bias=False))
+    if sparse.count("sparse_num_index_heads") != attention.num_key_value_heads:
+        raise UnreadableError("vLLM wants as many index heads as KV heads", "sparse_num_index_heads")
+    indexed = replace(attention, index_dim=sparse.count("sparse_index_dim"))
+    width = text.count("intermediate_size")
+    shared = text.count("n_shared_experts", default=1, least=0, most=2**10)
+    experts = _experts(
+        text,
+        ("num_local_experts",),
+        ("intermediate_size",),
+        correction_bias=text.flag("use_routing_bias"),
+        router_bytes=4,
+        shared=Mlp(width * shared) if shared else None,
+    )
+    is_sparse = _flags(text, "moe_layer_freq", count)
+    dense = Mlp(text.count("dense_intermediate_size"))
+    layers = [
+        Layer(indexed if picks[i] else attention, experts if is_sparse[i] else dense, 2 * hidden)
+        for i in range(count)
+    ]
+    tower = minimax_m3_tower(source) if source.architecture.endswith("ConditionalGeneration") else None
+    rope = text.count("rotary_dim", default=attention.head_dim)
+    shape = _shape(source, layers, tied=False, rope_dim=attention.head_dim, tower=tower)
+    return replace(shape, rope_elements=text.count("max_position_embeddings", most=LONGEST_CONTEXT) * rope)
+
+
 def _latent(text: Fields) -> LatentAttention:
     return LatentAttention(
         text.count("num_attention_heads", most=2**16),
@@ -527,12 +572,14 @@ def _deepseek_v4(source: Source) -> Shape:
     indexer = Indexer(text.count("index_n_heads"), text.count("index_head_dim"))
     width = text.count("moe_intermediate_size")
     shared = text.count("n_shared_experts", default=1, most=2**10)
+    scheme = Scheme.MXFP4_EXPERTS if text.text("expert_dtype") == "fp4" else None
+    section = source.root.section("quantization_config")
     experts = _experts(
         text,
         ("n_routed_experts",),
         shared=Mlp(width * shared),
         correction_bias=True,
-        scheme=Scheme.MXFP4_EXPERTS if text.text("expert_dtype") == "fp4" else None,
+        scheme=(experts_scheme(section) if section else None) or scheme,
     )
     table = text.count("vocab_size") * experts.num_experts_per_tok
     hashed = replace(experts, correction_bias=False, table_elements=table)
@@ -823,6 +870,8 @@ READERS: dict[str, _Reader] = {
     "Qwen3MoeForCausalLM": _mixture(_QWEN3, _qwen3_experts, is_sparse=_qwen_sparse),
     "GptOssForCausalLM": _gpt_oss,
     "MiniMaxM2ForCausalLM": _minimax_m2,
+    "MiniMaxM3SparseForCausalLM": _minimax_m3,
+    "MiniMaxM3SparseForConditionalGeneration": _minimax_m3,
     "DeepseekV2ForCausalLM": _deepseek,
     "DeepseekV3ForCausalLM": _deepseek,
     "DeepseekV32ForCausalLM": _deepseek,
@@ -871,6 +920,7 @@ ON_EVERY_STAGE = {
     "Gemma4ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.NORM, Place.TOWER}),
     "Gemma4UnifiedForConditionalGeneration": frozenset({Place.EMBEDDING, Place.NORM, Place.TOWER}),
     "Llama4ForConditionalGeneration": frozenset({Place.TOWER}),
+    "MiniMaxM3SparseForConditionalGeneration": frozenset({Place.TOWER}),
     "Mistral3ForConditionalGeneration": frozenset({Place.TOWER}),
     "PixtralForConditionalGeneration": frozenset({Place.TOWER}),
     "Qwen3VLForConditionalGeneration": frozenset({Place.TOWER}),
@@ -881,8 +931,8 @@ ON_EVERY_STAGE = {
     "Qwen2VLForConditionalGeneration": frozenset({Place.TOWER}),
     "Qwen2_5_VLForConditionalGeneration": frozenset({Place.TOWER}),
     "NemotronHForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
-    "Gemma3ForCausalLM": frozenset({Place.EMBEDDING, Place.NORM}),
-    "Gemma3ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.NORM, Place.TOWER}),
+    "Gemma3ForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
+    "Gemma3ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM, Place.TOWER}),
     "Qwen3_5ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.TOWER}),
     "Qwen3_5MoeForConditionalGeneration": frozenset({Place.EMBEDDING, Place.TOWER}),
 }

@@ -121,6 +121,8 @@ NEVER_TIED = frozenset(
         "KimiK25ForConditionalGeneration",
         "KimiVLForConditionalGeneration",
         "MiniMaxM2ForCausalLM",
+        "MiniMaxM3SparseForCausalLM",
+        "MiniMaxM3SparseForConditionalGeneration",
         "MistralLarge3ForCausalLM",
         "NemotronHForCausalLM",
         "Qwen3NextForCausalLM",

@@ -51,6 +51,8 @@ class Attention:
     """The query projection also gives a gate of the output (Qwen3-Next)."""
     sinks: bool = False
     """One learnt logit per head (gpt-oss)."""
+    index_dim: int = 0
+    """Width of the key that picks blocks of tokens, and of a query for it per KV head (MiniMax M3); 0 is none."""
     shares_cache: bool = False
     """Reads an earlier layer's cache and has none (Gemma 4, Gemma 3n)."""
 
@@ -207,6 +209,8 @@ class Scheme(Enum):
     MXFP4_EXPERTS = "mxfp4-experts"
     """Only the experts are quantised."""
     NVFP4 = "nvfp4"
+    MXFP8 = "mxfp8"
+    """fp8 with a one-byte scale for 32 inputs."""
     GROUPED_INT = "grouped-int"
     """compressed-tensors' pack-quantized: packed integers, a scale per group."""
     AWQ = "awq"
@@ -247,6 +251,21 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class Medium:
+    """The item of most tokens that an encoder takes; vLLM profiles it with as many as its budget holds."""
+
+    tokens: int
+    patches: int
+    hidden_size: int
+    wide: int
+    """Elements per patch that the feed-forward block holds beside the hidden states."""
+    pixels: int
+    """Elements of a patch itself."""
+    most_images: int = 1
+    """A video is as many images as the context holds, at most this many."""
+
+
+@dataclass(frozen=True)
 class Tower:
     """The encoder of images (or other media) and its projector."""
 
@@ -258,6 +277,8 @@ class Tower:
     """Norms, embeddings, convolutions: replicated."""
     divided: bool = True
     """Whether tensor parallelism cuts it, so that its heads must be a multiple of the ranks."""
+    medium: Medium | None = None
+    """None: nobody here knows what vLLM profiles it with."""
 
 
 class Place(Enum):

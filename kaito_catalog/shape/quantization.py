@@ -50,6 +50,7 @@ MODELOPT_SCHEMES = {
     "FP8": Scheme.FP8_TENSOR,
     "NVFP4": Scheme.NVFP4,
     "W4A16_NVFP4": Scheme.NVFP4,
+    "MXFP8": Scheme.MXFP8,
 }
 
 
@@ -62,10 +63,6 @@ def read_quantization(source: Source) -> Quantization | None:
     if section is None:
         return None
     method = section.text("quant_method") or ("modelopt" if from_file else None)
-    if method is None and source.quant_file is not None and section.text("quant_algo") is not None:
-        # vLLM takes what ModelOpt wrote without naming itself by its file beside the configuration.
-        inner = Fields(source.quant_file, "hf_quant_config.").section("quantization")
-        section, method = inner or section, "modelopt"
     if method is None:
         problem = "its quantization_config names no quant_method"
         return Quantization("unnamed", None, problem=problem)
@@ -79,9 +76,9 @@ def read_quantization(source: Source) -> Quantization | None:
     )
     match method:
         case "fp8":
-            if section.text("quant_algo") is not None:
-                return replace(plain, problem="no plan for fp8 with a second quantisation within")
             block = _block(section, "weight_block_size")
+            if section.text("quant_algo") is not None and experts_scheme(section) is None:
+                return replace(plain, problem="no plan for fp8 with a second quantisation within")
             return replace(
                 plain,
                 scheme=Scheme.FP8_BLOCK if block else Scheme.FP8_TENSOR,
@@ -99,6 +96,15 @@ def read_quantization(source: Source) -> Quantization | None:
             return _grouped(section, plain)
         case _:
             return plain
+
+
+def experts_scheme(section: Fields) -> Scheme | None:
+    """What ModelOpt made of the experts alone, where the rest of the model is fp8 (DeepSeek V4)."""
+    if section.text("quant_algo") != "MIXED_PRECISION" or section.text("moe_quant_algo") != "NVFP4":
+        return None
+    modules = section.values.get("quantized_layers")
+    only_experts = isinstance(modules, dict) and all(name.endswith(".ffn.experts") for name in modules)
+    return Scheme.NVFP4 if only_experts else None
 
 
 def _grouped(section: Fields, plain: Quantization) -> Quantization:

@@ -6,7 +6,7 @@ import math
 from typing import cast
 
 from kaito_catalog.shape.fields import Fields, Source, UnreadableError
-from kaito_catalog.shape.model import MOST_LAYERS, Matrix, Tower
+from kaito_catalog.shape.model import MOST_LAYERS, Matrix, Medium, Tower
 
 
 def gemma3_tower(source: Source) -> Tower:
@@ -34,7 +34,24 @@ def gemma3_tower(source: Source) -> Tower:
             Matrix(wide, width, "row", count=depth),
         ),
         plain,
+        medium=Medium(
+            source.root.count("mm_tokens_per_image", default=256),
+            positions,
+            width,
+            2 * wide,
+            channels * patch * patch,
+        ),
     )
+
+
+QWEN_IMAGE_TOKENS = 16384
+"""The largest image of Qwen's processors (max_pixels, longest_edge), in tokens, for all sizes of its models."""
+QWEN2_VIDEO_IMAGES = 7
+"""vLLM profiles with at most 14 frames (qwen2_vl.py), and two of them make one image."""
+
+
+def _qwen_medium(merge: int, width: int, wide: int, pixels: int, most_images: int = 1) -> Medium:
+    return Medium(QWEN_IMAGE_TOKENS, QWEN_IMAGE_TOKENS * merge**2, width, wide, pixels, most_images)
 
 
 def vision_section(source: Source) -> Fields | None:
@@ -49,7 +66,8 @@ def qwen2_5_vl_tower(source: Source) -> Tower | None:
     width = vision.count("hidden_size", default=1280)
     wide = vision.count("intermediate_size", default=3420)
     depth = vision.count("depth", default=32, most=MOST_LAYERS)
-    merged = width * vision.count("spatial_merge_size", default=2) ** 2
+    merge = vision.count("spatial_merge_size", default=2)
+    merged = width * merge**2
     patch = vision.count("patch_size", default=14) ** 2 * vision.count("temporal_patch_size", default=2)
     channels = vision.count("in_channels", "in_chans", default=3)
     return Tower(
@@ -64,6 +82,7 @@ def qwen2_5_vl_tower(source: Source) -> Tower | None:
             Matrix(merged, vision.count("out_hidden_size", default=3584), "row"),
         ),
         channels * patch * width + depth * 2 * width + width,
+        medium=_qwen_medium(merge, width, 3 * wide, channels * patch, most_images=QWEN2_VIDEO_IMAGES),
     )
 
 
@@ -75,7 +94,8 @@ def qwen2_vl_tower(source: Source) -> Tower | None:
     width = vision.count("embed_dim", default=1280)
     wide = width * vision.count("mlp_ratio", default=4)
     depth = vision.count("depth", default=32, most=MOST_LAYERS)
-    merged = width * vision.count("spatial_merge_size", default=2) ** 2
+    merge = vision.count("spatial_merge_size", default=2)
+    merged = width * merge**2
     patch = vision.count("patch_size", default=14) ** 2 * vision.count("temporal_patch_size", default=2)
     channels = vision.count("in_channels", "in_chans", default=3)
     return Tower(
@@ -90,6 +110,7 @@ def qwen2_vl_tower(source: Source) -> Tower | None:
             Matrix(merged, vision.count("hidden_size", default=3584), "row"),
         ),
         channels * patch * width + depth * 4 * width + 2 * width,
+        medium=_qwen_medium(merge, width, 2 * wide, channels * patch, most_images=QWEN2_VIDEO_IMAGES),
     )
 
 
@@ -101,7 +122,8 @@ def qwen3_vl_tower(source: Source) -> Tower | None:
     width = vision.count("hidden_size", default=1152)
     wide = vision.count("intermediate_size", default=4304)
     depth = vision.count("depth", default=27, most=MOST_LAYERS)
-    merged = width * vision.count("spatial_merge_size", default=2) ** 2
+    merge = vision.count("spatial_merge_size", default=2)
+    merged = width * merge**2
     patch = vision.count("patch_size", default=16) ** 2 * vision.count("temporal_patch_size", default=2)
     out = vision.count("out_hidden_size", default=3584)
     positions = vision.count("num_position_embeddings", default=2304)
@@ -122,6 +144,7 @@ def qwen3_vl_tower(source: Source) -> Tower | None:
             Matrix(merged, out, "row", count=1 + mergers),
         ),
         plain,
+        medium=_qwen_medium(merge, width, 2 * wide, 3 * patch),
     )
 
 
@@ -156,6 +179,37 @@ def moonvit_tower(source: Source) -> Tower | None:
     )
 
 
+def minimax_m3_tower(source: Source) -> Tower | None:
+    """vLLM 0.25.1's minimax_m3/common/vision_tower.py: CLIP's layers without a last norm, projector, merger."""
+    vision = vision_section(source)
+    if vision is None:
+        return None
+    width = vision.count("hidden_size")
+    wide = vision.count("intermediate_size")
+    depth = vision.count("num_hidden_layers", most=MOST_LAYERS)
+    compression = vision.section("img_token_compression_config") or Fields({})
+    merge = compression.count("spatial_merge_size", default=2) ** 2
+    patch = vision.count("patch_size") ** 2 * compression.count("temporal_patch_size", default=2)
+    hidden = source.text.count("hidden_size")
+    middle = source.root.optional("projector_hidden_size") or hidden
+    # The encoder's own section says nothing of biases, and both default to having one.
+    return Tower(
+        "vision",
+        vision.count("num_attention_heads"),
+        (
+            Matrix(width, 3 * width, "column", count=depth),
+            Matrix(width, width, "row", count=depth),
+            Matrix(width, wide, "column", count=depth),
+            Matrix(wide, width, "row", count=depth),
+            Matrix(width, middle, "column"),
+            Matrix(middle, hidden, "row"),
+            Matrix(merge * hidden, middle, "column"),
+            Matrix(middle, hidden, "row"),
+        ),
+        vision.count("num_channels", default=3) * patch * width + depth * 4 * width + 2 * width,
+    )
+
+
 def pixtral_tower(source: Source) -> Tower | None:
     """vLLM 0.25.1's pixtral.py and mistral3.py: Hugging Face's Pixtral encoder, patch merger, projector."""
     vision = vision_section(source)
@@ -165,6 +219,7 @@ def pixtral_tower(source: Source) -> Tower | None:
     wide = vision.count("intermediate_size", default=4096)
     depth = vision.count("num_hidden_layers", default=24, most=MOST_LAYERS)
     patch = vision.count("patch_size", default=16)
+    patches = (vision.count("image_size", default=1540) // patch) ** 2
     channels = vision.count("num_channels", default=3)
     hidden = source.text.count("hidden_size")
     merge = source.root.count("spatial_merge_size", default=2) ** 2
@@ -182,6 +237,7 @@ def pixtral_tower(source: Source) -> Tower | None:
             Matrix(merge * width, width, "none", bias=False),
         ),
         channels * patch * patch * width + width + depth * 2 * width + width,
+        medium=Medium(patches // merge, patches, width, 3 * wide, channels * patch * patch),
     )
 
 
@@ -194,6 +250,11 @@ def _unknown_tower(source: Source) -> Tower | None:
     return None
 
 
+GEMMA4_FRAMES = 32
+GEMMA4_FRAME_TOKENS = 70
+"""vLLM profiles with a video (gemma4_mm.py): so many frames, each with eight tokens around them."""
+
+
 def gemma4_tower(source: Source) -> Tower | None:
     """transformers' Gemma 4 encoders, which vLLM 0.25.1 (gemma4_mm.py) uses as they are: never divided."""
     vision, audio = vision_section(source), source.root.section("audio_config")
@@ -202,6 +263,7 @@ def gemma4_tower(source: Source) -> Tower | None:
     hidden = source.text.count("hidden_size")
     plain = 0
     matrices: list[Matrix] = []
+    medium = None
 
     def whole(inputs: int, outputs: int, count: int = 1, bias: bool = False) -> None:
         matrices.append(Matrix(inputs, outputs, "none", bias, count))
@@ -228,6 +290,10 @@ def gemma4_tower(source: Source) -> Tower | None:
         whole(width, wide, 2 * depth)
         whole(wide, width, depth)
         whole(width, hidden)
+        kernel = vision.count("pooling_kernel_size", default=3)
+        patches = GEMMA4_FRAMES * GEMMA4_FRAME_TOKENS * kernel**2
+        pixels = 3 * vision.count("patch_size", default=16) ** 2
+        medium = Medium(GEMMA4_FRAMES * (GEMMA4_FRAME_TOKENS + 8), patches, width, 3 * wide, pixels)
     if audio is not None and "audio_embed_dim" in audio:
         whole(audio.count("audio_embed_dim"), hidden)
     elif audio is not None:
@@ -255,7 +321,7 @@ def gemma4_tower(source: Source) -> Tower | None:
         whole(width, width, depth)
         whole(width, out, bias=True)
         whole(out, hidden)
-    return Tower("vision", 1, tuple(matrices), plain, divided=False)
+    return Tower("vision", 1, tuple(matrices), plain, divided=False, medium=medium)
 
 
 def llama4_tower(source: Source) -> Tower | None:

@@ -146,7 +146,10 @@ KAITO: Schema = {
                         {
                             "name": STRING,
                             "cloud": STRING,
-                            "nodes": WHOLE,
+                            "nodes": {
+                                **_or_null(WHOLE),
+                                "description": "null where KAITO's formula finds no room.",
+                            },
                             "tensorParallelSize": WHOLE,
                             "pipelineParallelSize": WHOLE,
                             "dataParallelSize": WHOLE,
@@ -253,16 +256,24 @@ LAYOUT = _object(
         "layers": {**_list(GROUP), "description": "As `groups`, and how many layers."},
     }
 )
+START = _object({"gpu": STRING, "gpuCount": WHOLE})
 COEFFICIENTS: Schema = {
     "anyOf": [
         _object(
-            {"name": STRING, "repoId": STRING, "unknown": STRING, "context": _or_null(WHOLE)},
+            {
+                "name": STRING,
+                "repoId": STRING,
+                "unknown": STRING,
+                "context": _or_null(WHOLE),
+                "start": _or_null(START),
+            },
         ),
         _object(
             {
                 "name": STRING,
                 "repoId": STRING,
                 "context": _or_null(WHOLE),
+                "start": {**_or_null(START), "description": "The smallest instance type that fits."},
                 "maxModelLen": WHOLE,
                 "hasTower": {"type": "boolean"},
                 "tensorParallel": {

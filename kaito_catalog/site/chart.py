@@ -12,7 +12,7 @@ from kaito_catalog.site.figures import ChartPoint, MemoryChart
 from kaito_catalog.site.text import escape
 
 WIDTH, HEIGHT = 720, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 26, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 14, 32, 44
 
 
 def svg(chart: MemoryChart) -> Markup:
@@ -51,9 +51,9 @@ def svg(chart: MemoryChart) -> Markup:
         parts.append(
             f'<text x="{at:.1f}" y="{HEIGHT - _BOTTOM + 18}" text-anchor="{anchor}">{short(tokens)}</text>'
         )
-    parts.append('<text x="8" y="14">GiB per GPU</text>')
+    parts.append('<text x="0" y="16">GiB per GPU</text>')
     parts.append(
-        f'<text x="{WIDTH - _RIGHT}" y="{HEIGHT - 6}" text-anchor="end">context length in tokens</text>'
+        f'<text class="kc-axis" x="{WIDTH - _RIGHT}" y="{HEIGHT - 6}" text-anchor="end">context length in tokens</text>'
     )
     line = y(chart.budget_bytes)
     parts.append(
@@ -64,8 +64,8 @@ def svg(chart: MemoryChart) -> Markup:
     if 0 < chart.longest_model_len < limit:
         at = x(chart.longest_model_len)
         parts.append(
-            f'<line class="kc-longest" x1="{at:.1f}" x2="{at:.1f}" y1="20" y2="{HEIGHT - _BOTTOM}"/>'
-            f'<text class="kc-strong" x="{min(max(at, 190), WIDTH - 90):.1f}" y="14" text-anchor="middle">'
+            f'<line class="kc-longest" x1="{at:.1f}" x2="{at:.1f}" y1="24" y2="{HEIGHT - _BOTTOM}"/>'
+            f'<text class="kc-strong" x="{min(max(at, 330), WIDTH - 160):.1f}" y="16" text-anchor="middle">'
             f"fits up to {chart.longest_model_len:,} tokens</text>"
         )
     title = f"Memory of each GPU against context length, {chart.instance_type}"

@@ -114,10 +114,19 @@ def data(models: Sequence[ModelPage], catalog: Catalog) -> dict[str, Any]:
                     profile.vllm_version,
                 ),
                 "context": page.figures.max_model_len,
+                "start": _start(page),
             }
             for page in sorted(models, key=lambda p: natural(p.repo_id))
         ],
     }
+
+
+def _start(page: ModelPage) -> dict[str, Any] | None:
+    """The GPUs of the smallest instance type that fits, with which the page begins."""
+    chart = page.figures.chart
+    if chart is None or page.figures.smallest is None or chart.gpu_count > MOST_GPUS:
+        return None
+    return {"gpu": chart.gpu, "gpuCount": chart.gpu_count}
 
 
 def text(value: Mapping[str, Any]) -> str:

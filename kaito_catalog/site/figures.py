@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from kaito_catalog.catalog import Entry, Shared
 from kaito_catalog.formats.facts import StoredSize
+from kaito_catalog.kaito.batching import manifest_options
 from kaito_catalog.kaito.manifests import serving_runtime
 from kaito_catalog.plan import (
     Fit,
@@ -18,7 +19,6 @@ from kaito_catalog.plan import (
     make_plan,
 )
 from kaito_catalog.recommend import Recommendations, by_cloud, recommend
-from kaito_catalog.serving import read_options
 from kaito_catalog.shape import Shape, Unsupported
 
 __all__ = ["ChartPoint", "Figures", "Fit", "InstanceRow", "MemoryChart", "chart_lengths", "plan_figures"]
@@ -144,7 +144,7 @@ def plan_figures(entry: Entry, shared: Shared) -> Figures:
         return Figures(unknown=shape.reason)
     claimed = entry.proposal.max_model_len
     asked = claimed or min(shape.max_model_len, DEFAULT_MODEL_LEN)
-    options = read_options(runtime)
+    options = manifest_options(entry.proposal, facts, shared, profile)
     stored = facts.weights.total if facts.weights else None
     found = instance_type_plans(
         shape,

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from kaito_catalog.catalog import Catalog
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.kaito.model_catalog import natural
-from kaito_catalog.kv_cache import Unplannable, batches_in_flight, plan_layout, states_per_sequence
+from kaito_catalog.kv_cache import (
+    Unplannable,
+    batches_in_flight,
+    plan_layout,
+    reserved_blocks,
+    states_per_sequence,
+)
 from kaito_catalog.plan import Fit, Parallelism, PlanGpu, Settings, facts_shape, make_plan
 from kaito_catalog.shape import Shape, Unsupported
 from kaito_catalog.site.coefficients import SHORTEST_MODEL_LEN, offered
@@ -110,6 +116,7 @@ def longest_certain(
         kv_cache_dtype=kv_cache_dtype,
         in_flight_tokens=tokens * batches_in_flight(vllm_version),
         states=states,
+        reserved=reserved_blocks(vllm_version),
     )
     if isinstance(layouts, Unplannable):
         return None

@@ -13,6 +13,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from kaito_catalog.catalog import Catalog, Entry
+from kaito_catalog.checks.registry import FAMILIES
 from kaito_catalog.diagnostics import Diagnostic, Skipped
 from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.evidence import DryRun, ExactPlan
@@ -24,7 +25,7 @@ from kaito_catalog.kaito.model_catalog import model_token_limit, natural
 from kaito_catalog.quantity import gb, gib
 from kaito_catalog.site import chart
 from kaito_catalog.site import kaito as kaito_view
-from kaito_catalog.site.figures import Figures, Fit, InstanceRow
+from kaito_catalog.site.figures import Figures, Fit, InstanceRow, MatrixRow
 from kaito_catalog.site.text import escape, fenced, line, link, prose, words
 
 Finding = Diagnostic | Skipped
@@ -40,7 +41,7 @@ LIMITS = {
 """Words for the terms of a plan that are no words themselves."""
 CLOUDS = {"azure": "Azure", "aws": "AWS", "gcp": "Google Cloud", "arc": "Azure Arc"}
 _SHOWN = 6
-"""Rows of the instance-type table before it is folded."""
+"""Rows of the tables of instance types before they are folded."""
 GATED = {"no": "no", "auto": "yes, granted at once", "manual": "yes, granted by a person", "yes": "yes"}
 
 
@@ -387,6 +388,7 @@ def model_page(page: ModelPage, catalog: Catalog) -> str:
     figures = page.figures
     fitting = [row for row in figures.rows if row.fits is Fit.YES]
     tight = [row for row in figures.rows if row.fits is Fit.TIGHT]
+    telling, roomy = _split_matrix(figures.matrix)
     return _render(
         "model.md.j2",
         page=page,
@@ -398,6 +400,8 @@ def model_page(page: ModelPage, catalog: Catalog) -> str:
         best=fitting[:_SHOWN] + tight[:_SHOWN],
         more=fitting[_SHOWN:] + tight[_SHOWN:],
         others=[row for row in figures.rows if row.fits in (Fit.NO, Fit.UNKNOWN)],
+        matrix_shown=telling,
+        matrix_roomy=roomy,
         chart=figures.chart,
         chart_svg=chart.svg(figures.chart) if figures.chart else None,
         chart_rows=chart.table(figures.chart) if figures.chart else (),
@@ -418,6 +422,13 @@ def model_page(page: ModelPage, catalog: Catalog) -> str:
     )
 
 
+def _split_matrix(rows: Sequence[MatrixRow]) -> tuple[list[MatrixRow], list[MatrixRow]]:
+    """The rows worth a look, and those after the first few that say "fits" in every cell."""
+    fitting = [row for row in rows if row.ever_fits]
+    telling = [r for i, r in enumerate(fitting) if i < _SHOWN or any(c.fits is not Fit.YES for c in r.cells)]
+    return telling, [row for row in fitting if row not in telling]
+
+
 def _public_image(page: ModelPage, policy: Policy) -> bool | None:
     """Whether the licence lets KAITO's maintainers host an image; None where the licence is not known."""
     recorded = page.facts.license if page.facts else None
@@ -426,10 +437,12 @@ def _public_image(page: ModelPage, policy: Policy) -> bool | None:
 
 def checks_page(checks: Sequence[tuple[str, str, str]]) -> str:
     """The reference of all checks: (code, title, documentation); the latter is our own Markdown."""
-    return _render(
-        "checks.md.j2",
-        checks=[(code, title, Markup(text.strip())) for code, title, text in checks],  # noqa: S704 - ours
-    )
+    shown = [(code, title, Markup(text.strip())) for code, title, text in checks]  # noqa: S704 - ours
+    families = [
+        (family, words, [item for item in shown if item[0].startswith(family)])
+        for family, words in FAMILIES.items()
+    ]
+    return _render("checks.md.j2", checks=shown, families=[f for f in families if f[2]])
 
 
 def _render(template: str, **values: Any) -> str:

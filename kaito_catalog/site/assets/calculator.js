@@ -39,8 +39,19 @@
     for (const dtype of data.cacheDtypes) at("cacheDtype").append(new Option(dtype, dtype));
     at("gpuCount").max = data.mostGPUs;
     at("maxModelLen").min = data.shortestModelLen;
+    // Until somebody chooses GPUs, a model is shown on the smallest instance type that it fits.
+    let ownGpus = false;
+    const start = (model) => {
+      const gpu = model?.start && data.gpus.find((g) => g.name === model.start.gpu);
+      return gpu && { gpu, gpuCount: model.start.gpuCount };
+    };
+    const fits = (model) => {
+      const on = start(model);
+      return on && plan(data, model, on.gpu, { gpuCount: on.gpuCount, maxModelLen: model.context }).fits === "yes";
+    };
     const named = decodeURIComponent(location.hash.slice(1));
-    if (data.models.some((model) => model.name === named)) at("model").value = named;
+    const first = data.models.find((model) => model.name === named) || data.models.find(fits) || data.models[0];
+    if (first) at("model").value = first.name;
 
     function chosenModel() {
       const found = data.models.find((model) => model.name === at("model").value);
@@ -55,9 +66,15 @@
     }
 
     function update(event) {
+      if (event && ["gpu", "gpuCount"].includes(event.target.name)) ownGpus = true;
       if (!event || event.target.name === "model") {
         const model = data.models.find((m) => m.name === at("model").value);
         if (model && model.context) at("maxModelLen").value = model.context;
+        const on = !ownGpus && start(model);
+        if (on) {
+          at("gpu").value = on.gpu.name;
+          at("gpuCount").value = on.gpuCount;
+        }
       }
       const gpu = data.gpus.find((g) => g.name === at("gpu").value);
       pasted.hidden = at("model").value !== "";

@@ -12,6 +12,17 @@
   const select = form.elements.namedItem("sort");
   let order = { column: 0, ascending: true };
 
+  // On a phone the rows are no boxes of a table any more; the roles keep saying what they are.
+  table.setAttribute("role", "table");
+  for (const part of [table.tHead, body]) part.setAttribute("role", "rowgroup");
+  for (const row of table.rows) {
+    row.setAttribute("role", "row");
+    for (const cell of row.cells) {
+      const head = row.parentElement === body ? "rowheader" : "columnheader";
+      cell.setAttribute("role", cell.tagName === "TD" ? "cell" : head);
+    }
+  }
+
   const cellValue = (row, column) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
 
   function compare(a, b, column, ascending) {

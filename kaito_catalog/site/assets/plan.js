@@ -6,6 +6,16 @@
   const GIB = 2 ** 30;
 
   const ceilDiv = (a, b) => Math.ceil(a / b);
+
+  // overheads.captured_graphs: one graph a size for mixed batches, one a size for decoding alone.
+  function capturedGraphs(maxNumSeqs, maxNumBatchedTokens, largest) {
+    const top = Math.min(2 * maxNumSeqs, largest, maxNumBatchedTokens);
+    const sizes = [1, 2, 4];
+    for (let size = 8; size < 256; size += 8) sizes.push(size);
+    for (let size = 256; size <= largest; size += 16) sizes.push(size);
+    const upTo = (most) => sizes.filter((size) => size <= most).length;
+    return upTo(top) + upTo(Math.min(top, maxNumSeqs));
+  }
   const grouped = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, ",");
 
   // As Python formats it: exact, halves to even. Integers only, so that no digit depends on a rounding mode.
@@ -309,6 +319,8 @@
       const embedding = (padded / tp) * hidden;
       const weightsBytes = dtypeBytes * (layers * layer + embedding * (tied ? 1 : 2) + hidden);
       const widest = Math.max((3 * width) / tp, (2 * heads * headDim + 2 * kvHeads * headDim) / tp);
+      // overheads.compiled_copy: the embedding that torch.compile tries fused kernels on.
+      const copy = Math.floor((vocabulary * hidden * dtypeBytes) / tp);
       sizes[tp] = { accounts: [], layouts: [] };
       for (const { maxNumBatchedTokens, maxNumSeqs } of data.deviceClasses) {
         const states = maxNumBatchedTokens * hidden * dtypeBytes;
@@ -317,15 +329,15 @@
         const sampler =
           known.hiddenStates * states + rows * vocabulary * (dtypeBytes + known.samplerBytesPerLogit);
         const graphs = known.cudaGraphs;
-        const captured = Math.min(2 * maxNumSeqs, graphs.fullCaptureSize) / graphs.fullCaptureSize;
+        const captured = capturedGraphs(maxNumSeqs, maxNumBatchedTokens, graphs.largest) / graphs.most;
         sizes[tp].accounts.push(accounts.length);
         accounts.push({
           weightsBytes,
           nonTorchBytes: known.nonTorch[tp > 1 ? 1 : 0],
           activationPeakBytes:
-            Math.trunc(known.activationFixed + Math.max(forward, sampler)) + limit * headDim * dtypeBytes,
-          cudaGraphBytes: Math.trunc((graphs.fixed + graphs.perLayer * layers) * Math.max(captured, 0.25)),
-          weightsErrorBytes: 0,
+            Math.trunc(known.activationFixed + Math.max(forward, sampler, known.compiledCopies * copy)) + limit * headDim * dtypeBytes,
+          cudaGraphBytes: Math.trunc((graphs.fixed + graphs.perLayer * layers) * captured),
+          weightsErrorBytes: known.pinnedCopies * copy,
         });
       }
       for (const dtype of data.cacheDtypes) {

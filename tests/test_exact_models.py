@@ -1,0 +1,107 @@
+"""The plan against recorded exact plans of vLLM's own classes: every model, every way to split it, to the byte."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tools import peers
+from tools.bench_memory import HF_MEM, KAITO, LLM_D, OURS, exact_scores
+from tools.exact_models import LONGEST_CONFIG, VERSIONS, WORLDS, Comparison, Model, compare, read, summary
+
+# What is not equal to vLLM's, and why.
+BOUNDS = {
+    "BAAI/bge-base-en-v1.5": "an encoder: it has no KV cache, and nobody asks for a plan of one",
+    "openai/whisper-large-v3": "an encoder and a decoder: what its cross attention keeps is not planned",
+    "Qwen/Qwen3-30B-A3B-Instruct-2507 (fp8 while loading)": "vLLM quantises the router as well",
+    "Qwen/Qwen3-32B-FP8-Static-PerTensor": "names no quant_method, and vLLM takes it as not quantised",
+    "nvidia/MiniMax-M3-NVFP4": "on stages vLLM mixes blocks of two sizes",
+    "nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-FP8": "the file we have does not list what stays unquantised",
+    "nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-NVFP4": "the file we have does not list what stays unquantised",
+    "nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B-FP8": "the file we have does not list what stays unquantised",
+    "nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B-NVFP4": "the file we have does not list what stays unquantised",
+}
+
+MODELS = read()
+
+
+def asked(model: Model, version: str) -> list[Comparison]:
+    return [c for c in compare(model, version) if not c.is_refused]
+
+
+@pytest.mark.parametrize("model", [m for m in MODELS if m.name not in BOUNDS], ids=lambda m: str(m.name))
+def test_weights_and_cache_equal_those_of_kaitos_vllm_in_every_split(model: Model) -> None:
+    if model.config is None:
+        pytest.skip("its configuration is too long to be committed, and ../shared is absent")
+    different = [(c.world, c.difference) for c in asked(model, "0.25.1") if not c.is_equal]
+    assert different == []
+
+
+@pytest.mark.parametrize("name", sorted(BOUNDS))
+def test_what_is_listed_as_different_really_is(name: str) -> None:
+    model = next(m for m in MODELS if m.name == name)
+    if model.config is None:
+        pytest.skip("its configuration is too long to be committed, and ../shared is absent")
+    assert any(not c.is_equal for c in asked(model, "0.25.1"))
+
+
+def test_most_models_can_be_compared_in_a_clean_clone() -> None:
+    here = [m for m in read(elsewhere=False) if m.config is not None]
+    assert len(here) >= 100
+    assert sum(bool(asked(m, "0.25.1")) for m in here) >= 85
+
+
+def test_every_way_to_split_a_model_is_among_the_comparisons() -> None:
+    worlds = {c.world for m in read(elsewhere=False) for c in asked(m, "0.25.1")}
+    assert worlds == set(WORLDS)
+
+
+def test_configurations_that_are_committed_are_short() -> None:
+    assert all(len(json.dumps(m.config)) <= LONGEST_CONFIG for m in read(elsewhere=False) if m.config)
+
+
+def test_an_upgrade_of_vllm_changes_the_weights_of_few() -> None:
+    # 0.32 pads experts that 0.25.1 refuses to cut, and keeps other scales of fp8 experts.
+    models = [m for m in read(elsewhere=False) if asked(m, "0.32.0") and m.name not in BOUNDS]
+    equal = [m for m in models if all(c.is_equal for c in asked(m, "0.32.0"))]
+    assert len(equal) >= 0.85 * len(models)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_summary_counts_what_the_table_shows(version: str) -> None:
+    models = [m for m in read(elsewhere=False) if m.config is not None][:20]
+    met = sum(all(c.is_equal for c in found) for m in models if (found := asked(m, version)))
+    assert f"{met} of " in summary(models, version)
+
+
+# --- other tools ------------------------------------------------------------------------------------------------
+
+
+def test_the_other_tools_are_pinned_to_one_version_each() -> None:
+    assert all("==" in pin for pin in peers.pins())
+    kept = json.loads(peers.PEERS.read_text(encoding="utf-8"))["versions"]
+    assert kept == {pin.split("==")[0].split("[")[0]: pin.split("==")[1] for pin in peers.pins()}
+
+
+def test_other_tools_are_told_the_size_that_vllm_allocates() -> None:
+    models = peers.recorded_models()
+    for repository in peers.repositories(models):
+        parameters = repository.parameters(repository.refs["main"]) or {}
+        assert parameters, repository.repo_id
+    said = models["Qwen/Qwen3-8B"]["parameters"]
+    assert said == {"BF16": 16_381_470_720 // 2}
+
+
+def test_each_tool_is_scored_on_the_same_models() -> None:
+    answers = json.loads(peers.PEERS.read_text(encoding="utf-8"))["answers"]
+    scores = exact_scores(answers)
+    assert len(scores) >= 80
+    assert all(set(score.said) == {OURS, KAITO, HF_MEM, LLM_D} for score in scores)
+
+
+def test_a_refusal_of_another_tool_keeps_its_words() -> None:
+    answers = json.loads(peers.PEERS.read_text(encoding="utf-8"))["answers"]
+    refused = [tool["refused"] for tools in answers.values() for tool in tools.values() if "refused" in tool]
+    assert refused
+    assert all(words.strip() for words in refused)

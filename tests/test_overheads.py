@@ -1,0 +1,183 @@
+"""What vLLM takes beside weights and cache, and which of its versions takes what."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import pytest
+from shapes import DEEPSEEK_V3, GPT_OSS_20B, LLAMA_8B, QWEN2_MOE, QWEN3_32B, QWEN3_NEXT_80B, shape
+
+from kaito_catalog.overheads import (
+    Overheads,
+    captured_graphs,
+    compiled_copy,
+    indexer_workspace,
+    overheads,
+    pinned_bytes,
+    profiles_everything,
+    runs_second_runner,
+    serve_defaults,
+    tower_peak,
+)
+from kaito_catalog.quantity import GIB
+from kaito_catalog.shape import Shape, read_shape
+from tools.bench_memory import OURS, Score, quantile, score
+from tools.observed import HELD_OUT, STARTS, observations
+
+FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic"}
+QWEN2_5_VL: dict[str, Any] = {
+    "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+    "model_type": "qwen2_5_vl",
+    "torch_dtype": "bfloat16",
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "vocab_size": 152064,
+    "max_position_embeddings": 128000,
+    "vision_config": {"hidden_size": 1280, "intermediate_size": 3420, "depth": 32, "out_hidden_size": 3584},
+}
+
+
+def made(config: dict[str, Any]) -> Shape:
+    found = read_shape(config)
+    assert isinstance(found, Shape)
+    return found
+
+
+def beside(of: Shape, version: str, **more: Any) -> Overheads:
+    settings: dict[str, Any] = {
+        "max_num_batched_tokens": 2048,
+        "max_num_seqs": 256,
+        "max_model_len": 8192,
+        "stage_layers": len(of.layers),
+    }
+    return overheads(of, **settings | more, vllm_version=version)
+
+
+@pytest.mark.parametrize(
+    ("max_num_seqs", "graphs"), [(1, 3), (2, 5), (20, 13), (32, 18), (128, 54), (256, 86), (1024, 102)]
+)
+def test_graphs_are_as_many_as_vllm_says_it_profiles(max_num_seqs: int, graphs: int) -> None:
+    # "Profiling CUDA graph memory: PIECEWISE=8 (largest=40), FULL=5 (largest=16)" with max_num_seqs 20, and so on.
+    assert captured_graphs(max_num_seqs, 8192) == graphs
+
+
+def test_dense_models_run_on_the_second_runner_from_0_25_on() -> None:
+    llama = shape(LLAMA_8B)
+    assert [runs_second_runner(llama, v) for v in ("0.22.1", "0.23.0", "0.25.1")] == [False, True, True]
+    quantised = made(LLAMA_8B | {"quantization_config": FP8})
+    assert [runs_second_runner(quantised, v) for v in ("0.23.0", "0.25.1")] == [False, True]
+
+
+def test_models_with_experts_or_states_run_on_it_from_0_30_on() -> None:
+    for config in (GPT_OSS_20B, QWEN3_NEXT_80B):
+        assert [runs_second_runner(shape(config), v) for v in ("0.25.1", "0.29.0", "0.30.0")] == [
+            False,
+            False,
+            True,
+        ]
+    assert runs_second_runner(shape(QWEN2_MOE), "0.25.1")
+
+
+def test_the_second_runner_sets_nothing_aside_for_graphs_until_0_28() -> None:
+    llama = shape(LLAMA_8B)
+    assert beside(llama, "0.25.1").cuda_graph_bytes == 0
+    assert beside(llama, "0.28.0").cuda_graph_bytes > 0
+    assert beside(shape(GPT_OSS_20B), "0.25.1").cuda_graph_bytes > 0
+
+
+def test_non_torch_memory_is_less_where_no_graph_is_captured_while_it_is_measured() -> None:
+    gpt_oss = shape(GPT_OSS_20B)
+    assert (
+        beside(gpt_oss, "0.25.1", enforce_eager=True).non_torch_bytes
+        < beside(gpt_oss, "0.25.1").non_torch_bytes
+    )
+
+
+def test_compiling_holds_a_second_embedding_that_eager_starts_do_without() -> None:
+    qwen = shape(QWEN3_32B)
+    assert compiled_copy(qwen, 1, "0.25.1") == 151936 * 5120 * 2
+    few: dict[str, Any] = {"max_num_batched_tokens": 256, "max_num_seqs": 16}
+    compiled, eager = beside(qwen, "0.25.1", **few), beside(qwen, "0.25.1", enforce_eager=True, **few)
+    assert compiled.activation_peak_bytes - eager.activation_peak_bytes > GIB
+    assert beside(qwen, "0.25.1", is_first_stage=False, **few) == beside(
+        qwen, "0.25.1", is_first_stage=False, enforce_eager=True, **few
+    )
+
+
+def test_a_tower_brings_embeddings_so_that_no_copy_is_made() -> None:
+    assert compiled_copy(made(QWEN2_5_VL), 1, "0.25.1") == 0
+
+
+def test_the_copy_may_count_twice_where_vllm_measures_what_is_gone() -> None:
+    qwen = shape(QWEN3_32B)
+    assert [pinned_bytes(qwen, 2, v) > 0 for v in ("0.26.0", "0.27.1", "0.31.0", "0.32.0")] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_a_video_as_long_as_the_context_decides_the_peak_of_qwen2_5_vl() -> None:
+    # vLLM 0.23.0 on an A100 80GB left -14.28 GiB of 17.4: "profiled with 1 video items", a budget of 114688 tokens.
+    of = made(QWEN2_5_VL)
+    batch: dict[str, Any] = {"tensor_parallel_size": 1, "max_num_batched_tokens": 2048, "max_num_seqs": 256}
+    long, short = (tower_peak(of, max_model_len=n, **batch) for n in (128000, 8192))
+    assert long == 7 * short
+    assert 14 * GIB < long < 16 * GIB
+
+
+def test_the_second_runner_did_not_profile_towers_at_first() -> None:
+    of = made(QWEN2_5_VL)
+    assert [profiles_everything(of, v) for v in ("0.23.0", "0.25.1", "0.28.0")] == [True, False, True]
+    first, second = beside(of, "0.23.0", max_model_len=128000), beside(of, "0.25.1", max_model_len=128000)
+    assert first.activation_peak_bytes > 10 * GIB > second.activation_peak_bytes
+
+
+def test_a_sparse_indexer_takes_forty_contexts_of_its_cache() -> None:
+    # vLLM 0.25.1's indexer.py reckons 825 MB for DeepSeek-V3.2's 163,840 tokens.
+    sparse = made(DEEPSEEK_V3 | {"index_head_dim": 128, "index_n_heads": 64, "index_topk": 2048})
+    assert indexer_workspace(sparse, 163840) == 865_075_200
+    few: dict[str, Any] = {"max_num_batched_tokens": 256, "max_num_seqs": 16, "enforce_eager": True}
+    long, short = (beside(sparse, "0.25.1", max_model_len=n, **few) for n in (163840, 8192))
+    assert long.activation_peak_bytes - short.activation_peak_bytes == indexer_workspace(
+        sparse, 163840 - 8192
+    )
+    assert indexer_workspace(shape(DEEPSEEK_V3), 163840) == 0
+
+
+def test_from_0_32_on_the_largest_devices_take_larger_batches() -> None:
+    sizes = [serve_defaults("B200", 178 * GIB, v).max_num_batched_tokens for v in (None, "0.25.1", "0.32.0")]
+    assert sizes == [8192, 8192, 16384]
+    assert serve_defaults("H200", 140 * GIB, "0.32.0").max_num_batched_tokens == 8192
+
+
+@pytest.fixture(scope="module")
+def scores() -> list[Score]:
+    rows, _ = observations(HELD_OUT)
+    return [score(row) for row in rows]
+
+
+def test_starts_that_no_constant_was_fitted_on_are_met_too(scores: list[Score]) -> None:
+    sizes = [abs(e) for s in scores if (e := s.error(OURS)) is not None]
+    assert len(sizes) >= 20
+    assert statistics.median(sizes) <= 0.008
+    assert quantile(sizes, 0.9) <= 0.031
+    assert max(sizes) <= 0.05
+
+
+def test_their_verdicts_hold(scores: list[Score]) -> None:
+    assert [s.observed.id for s in scores if s.wrong(OURS)] == []
+    assert sum(s.started is False for s in scores) >= 2
+
+
+def test_nothing_is_both_fitted_and_held_out() -> None:
+    def starts(path: Any) -> set[tuple[object, ...]]:
+        rows, _ = observations(path)
+        return {(r.model, r.vllm_version, r.gpu, r.gpu_memory_utilization, r.kv_cache_bytes) for r in rows}
+
+    assert not starts(HELD_OUT) & starts(STARTS)
