@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup catalog serve vllm engines test lint format schema bench clean
+.PHONY: help setup catalog serve vllm engines test lint format schema bench bench-scale clean
 
 help: ## say what can be done here
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make the environment in .venv
 
@@ -64,6 +64,10 @@ bench: $(STAMP) ## accuracy and speed, side by side with others
 	@$(BIN)/python -m tools.bench_memory --peers
 	@$(BIN)/python -m tools.bench_start_up
 	@$(BIN)/python -m tools.bench_site
+	@$(BIN)/python -m tools.bench_scale
+
+bench-scale: $(STAMP) ## 'check' of 6,000 models against a schema-only pass over the same files (minutes)
+	@$(BIN)/python -m tools.bench_scale
 
 clean: ## remove what was built (not .venv)
 	rm -rf build
