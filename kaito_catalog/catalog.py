@@ -205,21 +205,31 @@ def read_entry(folder: Path) -> Entry:
         problems.extend(found)
     else:
         document = source.parse("{}", path=shown(path))
-        message = "proposal.yaml leads outside the folder" if path.exists() else "there is no proposal.yaml"
         problems.append(
-            Diagnostic(
-                "YML012", Severity.ERROR, message, Place(shown(path)), "see CONTRIBUTING.md for a template"
+            _leads_outside(path)
+            if path.exists() or path.is_symlink()
+            else Diagnostic(
+                "YML012",
+                Severity.ERROR,
+                "there is no proposal.yaml",
+                Place(shown(path)),
+                "see CONTRIBUTING.md for a template",
             )
         )
     facts: ModelFacts | None = None
     facts_document: Document | None = None
     facts_path = folder / FACTS
-    if facts_path.is_file():
+    if _escapes(facts_path, folder):
+        problems.append(_leads_outside(facts_path))
+    elif facts_path.is_file():
         facts_document = source.read(facts_path, shown_as=shown(facts_path))
         facts, found = load(facts_document, ModelFacts)
         problems.extend(found)
     evidence: list[Evidence] = []
     for evidence_path in sorted((folder / EVIDENCE).glob("*.yaml")):
+        if _escapes(evidence_path, folder) or not evidence_path.is_file():
+            problems.append(_leads_outside(evidence_path))
+            continue
         evidence_document = source.read(evidence_path, shown_as=shown(evidence_path))
         kind = evidence_document.value.get("kind") if isinstance(evidence_document.value, dict) else None
         record: ExactPlan | DryRun | None
@@ -236,7 +246,26 @@ def read_entry(folder: Path) -> Entry:
 
 
 def _escapes(path: Path, folder: Path) -> bool:
-    return not path.resolve().is_relative_to(folder.resolve())
+    """Whether a link leads from the model's folder, or with that folder, to another place than its own."""
+    folder = Path(os.path.abspath(folder))
+    return not _resolved(path).is_relative_to(_resolved(folder.parent) / folder.name)
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # links in a circle
+        return Path("/")
+
+
+def _leads_outside(path: Path) -> Diagnostic:
+    return Diagnostic(
+        "YML012",
+        Severity.ERROR,
+        f"{path.name[:60]} is no file of this folder: it is a link that leads elsewhere, or no file at all",
+        Place(shown(path)),
+        "put the file itself there",
+    )
 
 
 def read_catalog(root: Path, folders: Sequence[Path] | None = None) -> Catalog:

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from kaito_catalog.diagnostics import Diagnostic, Route, Severity, sort_key
 from kaito_catalog.formats.base import Model
-from kaito_catalog.source import Document, shorten
+from kaito_catalog.source import MAX_PROBLEMS, Document, shorten
 
 M = TypeVar("M", bound=Model)
 
@@ -27,7 +27,7 @@ _PATTERN_HELP = {
 
 
 def load(document: Document, model: type[M]) -> tuple[M | None, tuple[Diagnostic, ...]]:
-    """Validate a document: the model, or None and every problem, those of its syntax first."""
+    """Validate a document: the model, or None and its problems (at most 50), those of its syntax first."""
     problems = list(document.problems)
     if () in document.broken:
         return None, tuple(problems)
@@ -54,6 +54,8 @@ def load(document: Document, model: type[M]) -> tuple[M | None, tuple[Diagnostic
 def _schema_problems(document: Document, model: type[Model], error: ValidationError) -> list[Diagnostic]:
     result: list[Diagnostic] = []
     for detail in error.errors(include_url=False):
+        if len(result) >= MAX_PROBLEMS:
+            break
         route = tuple(part for part in detail["loc"] if part != "[key]")
         known = _existing(document, route)
         if any(route[:length] in document.broken for length in range(len(route) + 1)):

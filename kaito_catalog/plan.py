@@ -639,17 +639,12 @@ def instance_type_plans(
         settings: what vLLM is started with on a GPU of that name.
         vllm_version: whose arithmetic.
     """
+    # Clouds offer the same GPUs with more or less beside them; one plan will do for all of these.
+    planned: dict[tuple[str | None, int], _NodePlan] = {}
     found = []
     for instance_type in shared.instance_types:
         gpu = plan_gpu(shared, instance_type.gpu)
         asked = settings(gpu.name)
-        size, note = instance_type.gpu_count, None
-        if isinstance(shape, Shape):
-            illegal = illegal_tensor_parallel(shape, size)
-            while illegal is not None and size > 1:
-                note = note or f"{illegal}, so not all {instance_type.gpu_count} GPUs are used"
-                size -= 1
-                illegal = illegal_tensor_parallel(shape, size)
         listed = shared.gpu(instance_type.gpu)
         if listed is not None and not listed.vllm:
             reason = f"vLLM's CUDA build does not run on {listed.name}"
@@ -657,40 +652,65 @@ def instance_type_plans(
             refused = _refused(reason, "gpu", gpu, parallelism, asked, vllm_version)
             found.append(InstanceTypePlan(instance_type, refused, None, None, None))
             continue
-        plan = make_plan(
+        key = (gpu.name, instance_type.gpu_count)
+        if key not in planned:
+            planned[key] = _node_plan(shape, stored, gpu, instance_type.gpu_count, asked, vllm_version)
+        found.append(InstanceTypePlan(instance_type, *planned[key]))
+
+    return tuple(sorted(found, key=_smallest_first))
+
+
+_NodePlan = tuple[Plan, int | None, int | None, str | None]
+"""The plan, the GPUs and the nodes that are needed, and a note: the rest of an InstanceTypePlan."""
+
+
+def _node_plan(
+    shape: Shape | Unsupported,
+    stored: StoredSize | None,
+    gpu: PlanGpu,
+    gpu_count: int,
+    settings: Settings,
+    vllm_version: str,
+) -> _NodePlan:
+    size, note = gpu_count, None
+    if isinstance(shape, Shape):
+        illegal = illegal_tensor_parallel(shape, size)
+        while illegal is not None and size > 1:
+            note = note or f"{illegal}, so not all {gpu_count} GPUs are used"
+            size -= 1
+            illegal = illegal_tensor_parallel(shape, size)
+    plan = make_plan(
+        shape,
+        stored=stored,
+        gpu=gpu,
+        parallelism=Parallelism(size),
+        settings=settings,
+        vllm_version=vllm_version,
+    )
+    needed = None
+    if plan.fits in (Fit.YES, Fit.TIGHT):
+        needed = smallest_gpu_count(
             shape,
             stored=stored,
             gpu=gpu,
-            parallelism=Parallelism(size),
-            settings=asked,
+            settings=settings,
+            vllm_version=vllm_version,
+            most=size,
+            allow_tight=plan.fits is Fit.TIGHT,
+        )
+        if note is None and needed is not None and needed < gpu_count:
+            note = f"{needed} of its {gpu_count} GPUs would do"
+    nodes = 1 if needed is not None else None
+    if plan.fits is Fit.NO and plan.limited_by in ("weights", "overheads", "kvCache"):
+        nodes = smallest_node_count(
+            shape,
+            stored=stored,
+            gpu=gpu,
+            tensor_parallel_size=size,
+            settings=settings,
             vllm_version=vllm_version,
         )
-        needed = None
-        if plan.fits in (Fit.YES, Fit.TIGHT):
-            needed = smallest_gpu_count(
-                shape,
-                stored=stored,
-                gpu=gpu,
-                settings=asked,
-                vllm_version=vllm_version,
-                most=size,
-                allow_tight=plan.fits is Fit.TIGHT,
-            )
-            if note is None and needed is not None and needed < instance_type.gpu_count:
-                note = f"{needed} of its {instance_type.gpu_count} GPUs would do"
-        nodes = 1 if needed is not None else None
-        if plan.fits is Fit.NO and plan.limited_by in ("weights", "overheads", "kvCache"):
-            nodes = smallest_node_count(
-                shape,
-                stored=stored,
-                gpu=gpu,
-                tensor_parallel_size=size,
-                settings=asked,
-                vllm_version=vllm_version,
-            )
-        found.append(InstanceTypePlan(instance_type, plan, needed, nodes, note))
-
-    return tuple(sorted(found, key=_smallest_first))
+    return plan, needed, nodes, note
 
 
 MEMORY_STEP_BYTES = 8 * GIB

@@ -30,6 +30,8 @@ _INT = re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
 _SPECIAL_FLOAT = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
 # Characters that change how the surrounding text is displayed: what a reviewer sees is not what is read.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_TAG_DIRECTIVE = re.compile(r"^%TAG", re.MULTILINE)
 _HIDDEN = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\x7f-\x84\x86-\x9f]")
 
 
@@ -149,6 +151,7 @@ class _Builder:
 
     def build(self) -> Document:
         self._refuse_characters()
+        self._refuse_what_libyaml_cannot_take()
         value: Value = None
         if not self.problems:
             value = self._parse()
@@ -170,6 +173,8 @@ class _Builder:
 
     def _at(self, code: str, message: str, mark: Any, hint: str | None = None) -> None:
         self._report(code, message, mark.line + 1, mark.column + 1, hint)
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise _StopError
 
     def _refuse_characters(self) -> None:
         if "\t" not in self.text and not _HIDDEN.search(self.text):
@@ -194,6 +199,20 @@ class _Builder:
                     hidden.start() + 1,
                     "remove it: what is read would differ from what is shown",
                 )
+
+    def _refuse_what_libyaml_cannot_take(self) -> None:
+        surrogate = _SURROGATE.search(self.text)
+        if surrogate:
+            message = f"half a character, U+{ord(surrogate[0]):04X}"
+            self._report("YML009", message, *self._line_and_column(surrogate.start()), "remove it")
+        directive = _TAG_DIRECTIVE.search(self.text)
+        if directive:
+            # libyaml compares each with all before it: 1 MiB of them takes minutes.
+            place = self._line_and_column(directive.start())
+            self._report("YML007", "a tag directive, %TAG", *place, "remove it: no value has a tag")
+
+    def _line_and_column(self, position: int) -> tuple[int, int]:
+        return self.text.count("\n", 0, position) + 1, position - self.text.rfind("\n", 0, position)
 
     def _parse(self) -> Value:
         try:
@@ -228,8 +247,7 @@ class _Builder:
             )
         except yaml.reader.ReaderError as error:
             position = error.position if isinstance(error.position, int) else 0
-            line = self.text.count("\n", 0, position) + 1
-            column = position - (self.text.rfind("\n", 0, position) + 1) + 1
+            line, column = self._line_and_column(position)
             self._report(
                 "YML009",
                 f"the character U+{int(error.character):04X} is not allowed",
@@ -237,7 +255,7 @@ class _Builder:
                 column,
                 "remove it",
             )
-        except _TooDeepError:
+        except _StopError:
             pass
         self.broken.add(())
         return BROKEN
@@ -245,7 +263,7 @@ class _Builder:
     def _value(self, event: Any, events: Any, route: Route) -> Value:
         if len(route) > MAX_DEPTH:
             self._at("YML008", f"nested deeper than {MAX_DEPTH} levels", event.start_mark, "flatten it")
-            raise _TooDeepError
+            raise _StopError
         if isinstance(event, yaml.AliasEvent):
             self._at(
                 "YML003",
@@ -306,7 +324,7 @@ class _Builder:
                 self._at("YML003", "an anchor or tag on a key", mark, "remove it")
             value = next(events)
             if name is None:
-                kept = self.spans.copy()
+                kept, self.spans = self.spans, {}
                 self._value(value, events, (*route, "?"))
                 self.spans = kept
                 self.incomplete.add(route)
@@ -375,8 +393,8 @@ class _Builder:
         return text
 
 
-class _TooDeepError(Exception):
-    """Nesting beyond MAX_DEPTH; already reported."""
+class _StopError(Exception):
+    """Nesting beyond MAX_DEPTH, or MAX_PROBLEMS problems; already reported."""
 
 
 def _plain(message: str) -> str:

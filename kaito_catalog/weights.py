@@ -620,6 +620,7 @@ def weights_per_rank(
     return tuple(result)
 
 
+@lru_cache(maxsize=1024)
 def mxfp4_bytes(shape: Shape, by: Split) -> int:
     """Bytes of the experts on a rank that are stored as mxfp4 (all stages)."""
     how = shape.quantization
@@ -634,6 +635,7 @@ def mxfp4_bytes(shape: Shape, by: Split) -> int:
     return total
 
 
+@lru_cache(maxsize=1024)
 def absorbed_bytes(shape: Shape, by: Split) -> int:
     """What MLA's absorbed matrices add after loading on a rank (all layers, the model's dtype).
 

@@ -195,8 +195,8 @@ def test_instance_types_with_the_same_gpus_are_one_run(here: Path) -> None:
     assert {run.nodes for run in runs} == {1}
 
 
-def test_a_run_on_a_cpu_asks_for_no_gpu_and_costs_no_gpu_hours(here: Path) -> None:
-    (run,) = made(here, "phi-4", options=Options(device="cpu", scale_down=True)).runs
+def test_a_run_on_a_cpu_is_scaled_down_and_costs_no_gpu_hours(here: Path) -> None:
+    (run,) = made(here, "phi-4", options=Options(device="cpu")).runs
     assert (run.gpus, run.most_gpu_hours, dict(run.args)) == (0, 0.0, {"max_model_len": 2048})
     assert run.changed == {"num_hidden_layers": 2}
 

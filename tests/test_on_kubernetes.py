@@ -25,6 +25,7 @@ from kaito_catalog.formats.evidence import DryRun
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = on_kubernetes.Settings("mcr.microsoft.com/aks/kaito/kaito-base:0.5.0")
+ON_A100 = ("--instance-type", "Standard_NC24ads_A100_v4")
 TOKEN = "hf_" + "x" * 34
 RESULT: Json = {
     "vllmVersion": "0.25.1",
@@ -219,7 +220,7 @@ def printed_by_a_pod(folder: Path, run_json: str, result: Json = RESULT) -> tupl
 def test_evidence_add_finds_the_one_line_of_a_noisy_log_and_no_forged_one(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_json = manifests(capsys, "phi-4")[1]["data"]["run.json"]
+    run_json = manifests(capsys, "phi-4", *ON_A100)[1]["data"]["run.json"]
     code, log = printed_by_a_pod(here, run_json)
     assert code == 0
     assert [line[0] for line in log.splitlines()].count("{") == 1
@@ -229,7 +230,7 @@ def test_evidence_add_finds_the_one_line_of_a_noisy_log_and_no_forged_one(
     (evidence,) = read_entry(here / "catalog/models/phi-4").evidence
     assert isinstance(evidence.record, DryRun)
     assert (evidence.record.outcome, evidence.record.kv_cache_tokens) == ("served", 1000)
-    assert cli.main(["dry-run", "phi-4", "--plan"]) == 0
+    assert cli.main(["dry-run", "phi-4", "--plan", *ON_A100]) == 0
     assert "0 to run" in capsys.readouterr().out
 
 
@@ -390,7 +391,7 @@ def succeed(server: ApiServer, job: Json, number: int = 0) -> None:
 
 
 def apply(*arguments: str) -> int:
-    return cli.main(["dry-run", *arguments, "--on", "kubernetes", "--apply"])
+    return cli.main(["dry-run", *arguments, *ON_A100, "--on", "kubernetes", "--apply"])
 
 
 def written(here: Path) -> list[str]:

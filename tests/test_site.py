@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from kaito_catalog import generate
-from kaito_catalog.catalog import Entry, Evidence
+from kaito_catalog import generate, plan
+from kaito_catalog.catalog import Entry, Evidence, read_catalog
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity, Skipped
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.evidence import DryRun
@@ -617,3 +617,33 @@ def assert_links_lead_somewhere(path: Path, found: Structure, site: Path) -> Non
         resolved = (path.parent / target).resolve()
         assert resolved.is_relative_to(site.resolve())
         assert resolved.is_file() or (resolved / "index.html").is_file(), f"{path}: {target}"
+
+
+@pytest.mark.parametrize(
+    "name", ["llama-3.3-70b-instruct", "gemma-3-4b-it", "deepseek-r1-0528", "nvidia-nemotron-nano-9b-v2"]
+)
+def test_the_matrix_says_what_a_plan_of_every_cell_says(name: str) -> None:
+    real = read_catalog(ROOT / "catalog", [ROOT / "catalog" / "models" / name])
+    made = figures.plan_figures(real.entries[0], real.shared)
+    recorded = real.entries[0].facts
+    assert recorded is not None
+    shape = plan.facts_shape(recorded)
+    settings = plan.Settings(made.max_model_len or 0, 0.84)
+    for machine in real.shared.instance_types[::7]:
+        gpu = plan.plan_gpu(real.shared, machine.gpu)
+        asked: list[int] = []
+
+        def verdict(tokens: int, gpu: plan.PlanGpu = gpu, asked: list[int] = asked) -> figures.Cell:
+            asked.append(tokens)
+            at = plan.make_plan(
+                shape,
+                gpu=gpu,
+                parallelism=plan.Parallelism(1),
+                settings=replace(settings, max_model_len=tokens),
+                vllm_version="0.25.1",
+            )
+            return figures.Cell(at.fits, at.limited_by)
+
+        found = figures.cells(verdict, made.contexts)
+        assert len(asked) <= len(made.contexts)
+        assert found == tuple(verdict(tokens) for tokens in made.contexts)

@@ -107,8 +107,9 @@ SYNTAX_RULES = (
     ),
     _rule(
         "YML012",
-        "There is no proposal.yaml",
-        "Every folder in catalog/models holds a proposal.",
+        "There is no proposal.yaml, or a link that leads elsewhere",
+        "Every folder in catalog/models holds a proposal. A link to a file of another folder is refused: a report "
+        "would quote what the author of a pull request cannot read.",
         "",
         _GOOD,
     ),

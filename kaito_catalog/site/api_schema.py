@@ -240,6 +240,8 @@ ACCOUNT = _object(
         "weightsBytes": SIZE,
         "nonTorchBytes": SIZE,
         "activationPeakBytes": SIZE,
+        "peakPerTokenBytes": SIZE,
+        "peakAtLimitBytes": SIZE,
         "cudaGraphBytes": SIZE,
         "weightsErrorBytes": SIZE,
     }

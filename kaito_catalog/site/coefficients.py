@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from kaito_catalog.catalog import Catalog, Shared
@@ -23,7 +24,7 @@ from kaito_catalog.kv_cache import (
     plan_layout,
     states_per_sequence,
 )
-from kaito_catalog.overheads import dense_constants, expected_error, serve_defaults
+from kaito_catalog.overheads import dense_constants, expected_error, indexer_workspace, serve_defaults
 from kaito_catalog.plan import (
     Parallelism,
     Plan,
@@ -236,10 +237,25 @@ def _account(
         plan = _plan(shape, stored, gpu, size, dtype, vllm_version)
     if plan.per_gpu is None or plan.expected_error_bytes is None:
         return _refusal(plan)
+    # A sparse indexer's workspace grows with the context, once it is the largest; all else does not.
+    per_token = indexer_workspace(shape, 1)
+    whole = make_plan(
+        shape,
+        stored=stored,
+        gpu=gpu,
+        parallelism=Parallelism(size),
+        settings=replace(plan.settings, max_model_len=shape.max_model_len),
+        vllm_version=vllm_version,
+    )
+    at_limit = whole.per_gpu or plan.per_gpu
     return {
         "weightsBytes": plan.per_gpu.weights_bytes,
         "nonTorchBytes": plan.per_gpu.non_torch_bytes,
         "activationPeakBytes": plan.per_gpu.activation_peak_bytes,
+        "peakPerTokenBytes": per_token,
+        "peakAtLimitBytes": at_limit.activation_peak_bytes
+        if per_token
+        else plan.per_gpu.activation_peak_bytes,
         "cudaGraphBytes": plan.per_gpu.cuda_graph_bytes,
         "weightsErrorBytes": plan.expected_error_bytes
         - _error(gpu, vllm_version, size, shape.tower is not None),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kaito_catalog.catalog import Entry, Shared
@@ -199,10 +200,32 @@ def _matrix(
             gpu=item.plan.gpu.name or key[0],
             gpu_count=key[1],
             parallelism=_parallelism(item.plan),
-            cells=tuple(_cell(shape, stored, item.plan, tokens) for tokens in contexts),
+            cells=cells(functools.partial(_cell, shape, stored, item.plan), contexts),
         )
         for key, item in first.items()
     )
+
+
+def cells(verdict: Callable[[int], Cell], contexts: Sequence[int]) -> tuple[Cell, ...]:
+    """The verdict at each of the rising `contexts`; it is not asked between two that are equal.
+
+    More tokens never need less memory, so that what holds at two contexts holds at all between them.
+    """
+    found: dict[int, Cell] = {}
+
+    def fill(low: int, high: int) -> None:
+        for i in (low, high):
+            if i not in found:
+                found[i] = verdict(contexts[i])
+        if found[low] == found[high]:
+            found.update(dict.fromkeys(range(low, high), found[low]))
+        elif high - low > 1:
+            middle = (low + high) // 2
+            fill(low, middle)
+            fill(middle, high)
+
+    fill(0, len(contexts) - 1)
+    return tuple(found[i] for i in range(len(contexts)))
 
 
 def _cell(shape: Shape, stored: StoredSize | None, plan: Plan, tokens: int) -> Cell:

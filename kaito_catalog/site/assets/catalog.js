@@ -23,13 +23,20 @@
     }
   }
 
-  const cellValue = (row, column) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
+  // Read once: a thousand rows are compared and searched with every key that is pressed.
+  const values = new Map(rows.map((row) => [row, Array.from(row.cells, (cell) => cell.dataset.value ?? cell.textContent.trim())]));
+  const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+  const instances = new Map(rows.map((row) => [row, new Set(row.dataset.instances.split(" "))]));
+  const collator = new Intl.Collator("en", { numeric: true });
+  const AT_ONCE = 100; // more rows than that are slow to lay out, and nobody reads them
+  const more = document.querySelector(".kc-more-rows");
+  let limit = AT_ONCE;
 
   function compare(a, b, column, ascending) {
-    const [x, y] = [cellValue(a, column), cellValue(b, column)];
+    const [x, y] = [values.get(a)[column], values.get(b)[column]];
     if (x === "" || y === "") return (x === "") - (y === ""); // what is unknown comes last either way
     const isNumber = heads[column].dataset.kind === "number";
-    const found = isNumber ? Number(x) - Number(y) : x.localeCompare(y, "en", { numeric: true });
+    const found = isNumber ? Number(x) - Number(y) : collator.compare(x, y);
     return ascending ? found : -found;
   }
 
@@ -42,26 +49,31 @@
       else head.removeAttribute("aria-sort");
     });
     select.value = `${column} ${ascending ? "up" : "down"}`;
+    filter();
   }
 
   function filter() {
     const wanted = Object.fromEntries(new FormData(form));
     const words = (wanted.words || "").toLowerCase().split(/\s+/).filter(Boolean);
-    let shown = 0;
+    let matching = 0;
     for (const row of rows) {
       const d = row.dataset;
-      const text = row.textContent.toLowerCase();
-      const visible =
+      const text = texts.get(row);
+      const found =
         words.every((word) => text.includes(word)) &&
         ["task", "license", "family", "status", "proof"].every((name) => !wanted[name] || d[name] === wanted[name]) &&
-        (!wanted.instance || d.instances.split(" ").includes(wanted.instance)) &&
+        (!wanted.instance || instances.get(row).has(wanted.instance)) &&
         (!wanted.context || (d.context !== "" && Number(d.context) >= Number(wanted.context))) &&
         (!wanted.memory || (d.memory !== "" && Number(d.memory) <= Number(wanted.memory)));
-      row.hidden = !visible;
-      shown += visible;
+      matching += found;
+      row.hidden = !found || matching > limit;
     }
     const all = rows.length;
-    count.textContent = shown === all ? `${all} models` : `${shown} of ${all} models`;
+    const cut = matching > limit;
+    count.textContent = (matching === all ? `${all} models` : `${matching} of ${all} models`) +
+      (cut ? `, the first ${limit} are shown` : "");
+    more.hidden = !cut;
+    more.textContent = `Show all ${matching}`;
   }
 
   heads.forEach((head, column) => {
@@ -82,11 +94,22 @@
     const [column, direction] = select.value.split(" ");
     sort(Number(column), direction === "up");
   });
-  form.addEventListener("input", filter);
-  form.addEventListener("reset", () => setTimeout(() => { sort(0, true); filter(); }));
+  more.addEventListener("click", () => {
+    const shown = rows.filter((row) => !row.hidden).length;
+    limit = Infinity;
+    filter();
+    rows.filter((row) => !row.hidden)[shown]?.querySelector("a").focus();
+  });
+  form.addEventListener("input", () => {
+    limit = AT_ONCE;
+    filter();
+  });
+  form.addEventListener("reset", () => setTimeout(() => {
+    limit = AT_ONCE;
+    sort(0, true);
+  }));
   form.addEventListener("submit", (event) => event.preventDefault());
   form.hidden = false;
   document.documentElement.classList.add("kc-js");
   sort(0, true);
-  filter();
 })();

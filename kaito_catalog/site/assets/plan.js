@@ -119,7 +119,9 @@
 
     const { maxNumSeqs, inFlightTokens } = data.deviceClasses[gpu.deviceClass];
     const budget = Math.ceil(gpu.memoryBytes * (utilization || gpu.utilization));
-    const overheads = account.nonTorchBytes + account.activationPeakBytes + account.cudaGraphBytes;
+    const peak = Math.max(account.activationPeakBytes,
+      account.peakAtLimitBytes - account.peakPerTokenBytes * (model.maxModelLen - maxModelLen));
+    const overheads = account.nonTorchBytes + peak + account.cudaGraphBytes;
     const available = budget - account.weightsBytes - overheads;
     const wanted = poolBytes(layout, maxModelLen, inFlightTokens);
     const longest = longestModelLen(layout, available, model.maxModelLen, inFlightTokens);
@@ -136,7 +138,7 @@
         budgetBytes: budget,
         weightsBytes: account.weightsBytes,
         nonTorchBytes: account.nonTorchBytes,
-        activationPeakBytes: account.activationPeakBytes,
+        activationPeakBytes: peak,
         cudaGraphBytes: account.cudaGraphBytes,
         kvCacheAvailableBytes: available,
         kvCacheNeededBytes: neededBytes(layout, maxModelLen, inFlightTokens),
@@ -337,6 +339,8 @@
           activationPeakBytes:
             Math.trunc(known.activationFixed + Math.max(forward, sampler, known.compiledCopies * copy)) + limit * headDim * dtypeBytes,
           cudaGraphBytes: Math.trunc((graphs.fixed + graphs.perLayer * layers) * captured),
+          peakPerTokenBytes: 0,
+          peakAtLimitBytes: 0,
           weightsErrorBytes: known.pinnedCopies * copy,
         });
       }

@@ -1,0 +1,75 @@
+"""What a catalog costs to turn into a site, in CPU seconds, and whether that grows with the models alone.
+
+    python -m tools.bench_site [--models N]
+
+Catalogs of N models and of four times as many are copies of this one's entries. Where the cost of a model stays the
+same, a thousand models take what the last column says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from kaito_catalog import generate
+from kaito_catalog.catalog import Catalog, Entry, read_catalog
+from kaito_catalog.site import build
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    """Print one row for each stage."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", type=int, default=30, help="models of the smaller catalog (default: 30)")
+    smaller = parser.parse_args().models
+    catalog = read_catalog(ROOT / "catalog")
+    costs = [measured(grown(catalog, count)) for count in (smaller, 4 * smaller)]
+    print(f"| stage | {smaller} models | {4 * smaller} models | growth per model | 1,000 models |")
+    print("|---|---|---|---|---|")
+    for stage, few, many in zip(("pages, plans, API", "mkdocs"), *costs, strict=True):
+        growth = many / 4 / few
+        print(
+            f"| {stage} | {few:.1f} s | {many:.1f} s | × {growth:.2f} | {many / smaller / 4 * 1000:.0f} s |"
+        )
+
+
+def grown(catalog: Catalog, count: int) -> Catalog:
+    """A catalog of so many models, copies of `catalog`'s under names of their own."""
+    return replace(
+        catalog,
+        entries=tuple(
+            copy(catalog.entries[i % len(catalog.entries)], i // len(catalog.entries)) for i in range(count)
+        ),
+    )
+
+
+def copy(entry: Entry, number: int) -> Entry:
+    """The entry with `number` in its names; the first is itself."""
+    if number == 0 or entry.proposal is None:
+        return entry
+    name = f"{entry.name}-{number}"
+    metadata = entry.proposal.metadata.model_copy(update={"name": name})
+    return replace(entry, name=name, proposal=entry.proposal.model_copy(update={"metadata": metadata}))
+
+
+def measured(catalog: Catalog) -> tuple[float, float]:
+    """CPU seconds of the texts, and of mkdocs over them."""
+    begin = time.process_time()
+    made = generate.build(catalog, hand_written=generate.read_pages(ROOT / "docs"))
+    texts = time.process_time() - begin
+    with tempfile.TemporaryDirectory(prefix="kaito-catalog-") as folder:
+        generate.write(Path(folder), made.files)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        build.build_site(ROOT / "mkdocs.yml", Path(folder))
+        return texts, resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+
+
+if __name__ == "__main__":
+    main()
