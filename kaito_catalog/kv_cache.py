@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -138,20 +138,31 @@ class Layout:
             return 0.0
         return max(0, available_bytes // self.block_bytes) / blocks
 
-    def longest_model_len(self, available_bytes: int, limit: int) -> int:
+    def longest_model_len(
+        self, available_bytes: int, limit: int, *, grows: Callable[[int], int] | None = None
+    ) -> int:
         """The longest context, at most `limit`, of which one request fits; 0 where not one token does.
 
         What a request needs never falls as the context grows, so a bisection finds the exact length.
+
+        Args:
+            available_bytes: for the cache, at the context that the plan is for.
+            limit: the model's own, in tokens.
+            grows: bytes that a context takes beside the cache more than that one does, where it does.
         """
         if not self.groups:
             return limit
         available_bytes -= self.reserved_bytes
-        if limit < 1 or self.pool_bytes(1) > available_bytes:
+
+        def fits(tokens: int) -> bool:
+            return self.pool_bytes(tokens) + (grows(tokens) if grows else 0) <= available_bytes
+
+        if limit < 1 or not fits(1):
             return 0
         low, high = 1, limit
         while low < high:
             middle = (low + high + 1) // 2
-            if self.pool_bytes(middle) <= available_bytes:
+            if fits(middle):
                 low = middle
             else:
                 high = middle - 1

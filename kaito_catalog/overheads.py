@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -300,6 +300,44 @@ def activation_peak(
             )
             peak = max(peak, tower)
     return int(_by_version(known["fixed"], version) + peak)
+
+
+def activation_growth(
+    shape: Shape,
+    *,
+    tensor_parallel_size: int,
+    expert_tensor_parallel_size: int,
+    max_num_batched_tokens: int,
+    max_num_seqs: int,
+    max_model_len: int,
+    is_first_stage: bool,
+    is_last_stage: bool,
+    enforce_eager: bool,
+    vllm_version: str,
+) -> Callable[[int], int] | None:
+    """Bytes by which the peak at another context exceeds that at `max_model_len`.
+
+    None where the context makes no difference: only a sparse indexer's workspace grows with it.
+    """
+    if not indexer_workspace(shape, 1):
+        return None
+
+    def peak(tokens: int) -> int:
+        return activation_peak(
+            shape,
+            tensor_parallel_size=tensor_parallel_size,
+            expert_tensor_parallel_size=expert_tensor_parallel_size,
+            max_num_batched_tokens=max_num_batched_tokens,
+            max_num_seqs=max_num_seqs,
+            max_model_len=tokens,
+            is_first_stage=is_first_stage,
+            is_last_stage=is_last_stage,
+            enforce_eager=enforce_eager,
+            vllm_version=vllm_version,
+        )
+
+    here = peak(max_model_len)
+    return lambda tokens: peak(tokens) - here
 
 
 def overheads(

@@ -26,6 +26,7 @@ from kaito_catalog.kv_cache import (
 )
 from kaito_catalog.overheads import (
     Overheads,
+    activation_growth,
     expected_error,
     overheads,
     pinned_bytes,
@@ -406,8 +407,23 @@ def make_plan(
         for layout, free in zip(layouts, available, strict=True)
     )
     longest = min(
-        layout.longest_model_len(free, shape.max_model_len)
-        for layout, free in zip(layouts, available, strict=True)
+        layout.longest_model_len(
+            free,
+            shape.max_model_len,
+            grows=activation_growth(
+                shape,
+                tensor_parallel_size=tp,
+                expert_tensor_parallel_size=by.expert_tensor_parallel_size,
+                max_num_batched_tokens=tokens,
+                max_num_seqs=sequences,
+                max_model_len=settings.max_model_len,
+                is_first_stage=number == 0,
+                is_last_stage=number == pipeline - 1,
+                enforce_eager=settings.enforce_eager,
+                vllm_version=vllm_version,
+            ),
+        )
+        for number, (layout, free) in enumerate(zip(layouts, available, strict=True))
     )
     whole = plan_layout(
         shape,

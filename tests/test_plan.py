@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from shapes import (
     shape,
 )
 
-from kaito_catalog.catalog import Shared
+from kaito_catalog.catalog import Shared, read_entry
 from kaito_catalog.formats.facts import ModelFacts, StoredSize
 from kaito_catalog.formats.hardware import Gpu, InstanceType
 from kaito_catalog.plan import (
@@ -32,6 +33,7 @@ from kaito_catalog.plan import (
     Plan,
     PlanGpu,
     Settings,
+    facts_shape,
     illegal_tensor_parallel,
     make_plan,
     plan_for_facts,
@@ -41,7 +43,7 @@ from kaito_catalog.plan import (
 )
 from kaito_catalog.quantity import GIB
 from kaito_catalog.quantity import parse as parse_quantity
-from kaito_catalog.shape import Unsupported, read_shape
+from kaito_catalog.shape import Shape, Unsupported, read_shape
 
 H100 = PlanGpu("NVIDIA H100 80GB", int(79.19 * GIB), 9.0)
 
@@ -462,3 +464,31 @@ def test_every_illegal_size_that_kaito_would_pick_is_refused() -> None:
         assert illegal_tensor_parallel(found, case["tp"]) is not None, case
         refused += 1
     assert refused
+
+
+def test_the_longest_context_counts_what_an_indexer_gathers_at_that_context(root: Path) -> None:
+    entry = read_entry(root / "catalog" / "models" / "glm-5.2-fp8")
+    assert entry.facts is not None
+    shape = facts_shape(entry.facts)
+    assert isinstance(shape, Shape)
+
+    def at(tokens: int) -> Plan:
+        return make_plan(
+            shape,
+            gpu=PlanGpu("NVIDIA H200", 150_754_820_096, 9.0),
+            parallelism=Parallelism(8),
+            settings=Settings(tokens, 0.84),
+            vllm_version="0.25.1",
+        )
+
+    short = at(4096)
+    assert short.kv_cache is not None
+    longest = short.kv_cache.longest_model_len
+    assert 4096 < longest < shape.max_model_len
+    assert at(longest).kv_cache is not None
+    assert at(longest).kv_cache.longest_model_len == longest  # type: ignore[union-attr]
+    for tokens, fits in ((longest, True), (longest + 1, False)):
+        made = at(tokens)
+        assert made.per_gpu is not None
+        assert made.kv_cache is not None
+        assert (made.kv_cache.pool_bytes <= made.per_gpu.kv_cache_available_bytes) is fits

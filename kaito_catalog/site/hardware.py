@@ -16,6 +16,7 @@ from kaito_catalog.kv_cache import (
     reserved_blocks,
     states_per_sequence,
 )
+from kaito_catalog.overheads import activation_growth
 from kaito_catalog.plan import Fit, Parallelism, PlanGpu, Settings, facts_shape, make_plan
 from kaito_catalog.shape import Shape, Unsupported
 from kaito_catalog.site.coefficients import SHORTEST_MODEL_LEN, offered
@@ -121,4 +122,16 @@ def longest_certain(
     if isinstance(layouts, Unplannable):
         return None
     spare = plan.per_gpu.kv_cache_available_bytes - (plan.expected_error_bytes or 0) - 1
-    return layouts[0].longest_model_len(spare, shape.max_model_len)
+    grows = activation_growth(
+        shape,
+        tensor_parallel_size=tensor_parallel_size,
+        expert_tensor_parallel_size=tensor_parallel_size,
+        max_num_batched_tokens=tokens,
+        max_num_seqs=plan.settings.max_num_seqs or 0,
+        max_model_len=plan.settings.max_model_len,
+        is_first_stage=True,
+        is_last_stage=True,
+        enforce_eager=plan.settings.enforce_eager,
+        vllm_version=vllm_version,
+    )
+    return layouts[0].longest_model_len(spare, shape.max_model_len, grows=grows)

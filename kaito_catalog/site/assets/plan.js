@@ -73,9 +73,10 @@
     return Math.max(0, Math.floor(available / layout.blockBytes)) / held;
   }
 
-  function longestModelLen(layout, available, limit, inFlightTokens) {
+  // `grows`: bytes that a context takes beside the cache more than the one that `available` is for.
+  function longestModelLen(layout, available, limit, inFlightTokens, grows) {
     if (!layout.groups.length) return limit;
-    const fits = (tokens) => poolBytes(layout, tokens, inFlightTokens) <= available;
+    const fits = (tokens) => poolBytes(layout, tokens, inFlightTokens) + grows(tokens) <= available;
     if (limit < 1 || !fits(1)) return 0;
     let low = 1;
     let high = limit;
@@ -86,6 +87,10 @@
     }
     return low;
   }
+
+  // A sparse indexer's workspace grows with the context, once it is the largest.
+  const peakBytes = (account, model, maxModelLen) => Math.max(account.activationPeakBytes,
+    account.peakAtLimitBytes - account.peakPerTokenBytes * (model.maxModelLen - maxModelLen));
 
   const refused = (fits, limitedBy, reason) => ({
     fits, limitedBy, reason, perGPU: null, kvCache: null, expectedErrorBytes: null,
@@ -119,12 +124,12 @@
 
     const { maxNumSeqs, inFlightTokens } = data.deviceClasses[gpu.deviceClass];
     const budget = Math.ceil(gpu.memoryBytes * (utilization || gpu.utilization));
-    const peak = Math.max(account.activationPeakBytes,
-      account.peakAtLimitBytes - account.peakPerTokenBytes * (model.maxModelLen - maxModelLen));
+    const peak = peakBytes(account, model, maxModelLen);
     const overheads = account.nonTorchBytes + peak + account.cudaGraphBytes;
     const available = budget - account.weightsBytes - overheads;
     const wanted = poolBytes(layout, maxModelLen, inFlightTokens);
-    const longest = longestModelLen(layout, available, model.maxModelLen, inFlightTokens);
+    const longest = longestModelLen(layout, available, model.maxModelLen, inFlightTokens,
+      (tokens) => peakBytes(account, model, tokens) - peak);
     const concurrency = maxConcurrency(layout, available, maxModelLen, inFlightTokens);
     const error =
       account.weightsErrorBytes + gpu.expectedErrorBytes[model.hasTower ? 1 : 0][gpuCount > 1 ? 1 : 0];
@@ -161,7 +166,9 @@
     const size = model.tensorParallel[String(asked.gpuCount)];
     const layout = model.layouts[size.layouts[data.cacheDtypes.indexOf(asked.cacheDtype || "auto")]];
     const spare = shortest.perGPU.kvCacheAvailableBytes - shortest.expectedErrorBytes - 1;
-    return longestModelLen(layout, spare, model.maxModelLen, data.deviceClasses[gpu.deviceClass].inFlightTokens);
+    const account = model.accounts[size.accounts[gpu.deviceClass]];
+    return longestModelLen(layout, spare, model.maxModelLen, data.deviceClasses[gpu.deviceClass].inFlightTokens,
+      (tokens) => peakBytes(account, model, tokens) - shortest.perGPU.activationPeakBytes);
   }
 
   function judge(p) {
