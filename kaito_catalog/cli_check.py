@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kaito_catalog import changes, diff, fix
-from kaito_catalog.catalog import Entry, read_catalog, read_shared, shown
+from kaito_catalog.catalog import Catalog, Entry, read_catalog, read_entries, read_shared, shown
 from kaito_catalog.checks.base import Context
-from kaito_catalog.checks.engine import check_catalog
+from kaito_catalog.checks.engine import EntryReport, Report, check_entry
 from kaito_catalog.checks.registry import FAMILIES, RULES, require_codes, rule, selected
 from kaito_catalog.cli_common import FAILED, OK, catalog_root, emit, say, selection
 from kaito_catalog.errors import CatalogError
@@ -24,9 +24,11 @@ from kaito_catalog.reports.text import text
 from kaito_catalog.source import Document
 
 
-def _documents(entries: Sequence[Entry]) -> dict[str, Document]:
-    found = [document for e in entries for document in (e.proposal_document, e.facts_document) if document]
-    return {document.path: document for document in found}
+def _quoted(entry: Entry, report: EntryReport) -> dict[str, Document]:
+    """The documents that findings point into, by path."""
+    paths = {diagnostic.place.path for diagnostic in report.diagnostics}
+    documents = (entry.proposal_document, entry.facts_document)
+    return {d.path: d.quotable() for d in documents if d is not None and d.path in paths}
 
 
 def run_check(options: argparse.Namespace) -> int:
@@ -40,9 +42,7 @@ def run_check(options: argparse.Namespace) -> int:
         folders = changes.only_changed(root, options.changed_since, folders)
     if options.fix:
         folders = _fix(root, folders)
-    catalog = read_catalog(root, folders)
-    if not catalog.entries and not options.changed_since:
-        raise CatalogError(f"no model in {shown(root / 'models')}")
+    shared = read_shared(root)
     select, ignore = _codes(options.select), _codes(options.ignore)
     checks = selected(select, ignore)
     if not checks and not options.online:
@@ -50,16 +50,30 @@ def run_check(options: argparse.Namespace) -> int:
             "no check is left to run",
             hint="YML and SCH always run, and cannot be selected; 'kaito-catalog explain' lists the others",
         )
-    context = Context(catalog.shared, catalog.shared.profile(options.profile))
-    report = check_catalog(catalog, checks, context, require_all=options.require_all)
+    context = Context(shared, shared.profile(options.profile))
+    # One model at a time, so that a catalog of thousands takes little more memory than its findings.
+    reports: list[EntryReport] = []
+    sources: dict[str, Document] = {}
+    kept: list[Entry] = []
+    for entry in read_entries(root, folders):
+        reports.append(check_entry(entry, checks, context, require_all=options.require_all))
+        sources |= _quoted(entry, reports[-1])
+        if options.online:
+            kept.append(entry)
+    if not reports and not options.changed_since:
+        raise CatalogError(f"no model in {shown(root / 'models')}")
+    report = Report.of(reports, checks)
     if options.online:
         # Only here: the Hub's client is a third of the start-up time.
         from kaito_catalog import cli_hub
 
         report = cli_hub.online(
-            report, catalog, select=select, ignore=ignore, require_all=options.require_all
+            report,
+            Catalog(root, shared, tuple(kept)),
+            select=select,
+            ignore=ignore,
+            require_all=options.require_all,
         )
-    sources = _documents(catalog.entries)
     if options.format == "text":
         emit(text(report, sources, color=wants_color(sys.stdout), verbose=options.verbose))
     else:

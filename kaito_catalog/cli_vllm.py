@@ -35,8 +35,13 @@ def _say(line: str) -> None:
 
 
 @contextmanager
-def asking(python: str | None, root: Path) -> Iterator[Callable[[], Worker]]:
+def asking(python: str | None, root: Path, *, hub_token: bool = False) -> Iterator[Callable[[], Worker]]:
     """A function that gives a live worker; nothing of it is left when the block ends, however it ends.
+
+    Args:
+        python: what `--vllm-python` names.
+        root: where `.venv-vllm` may lie.
+        hub_token: whether the worker fetches from the Hub and gets the token for it.
 
     Raises:
         CatalogError: there is no Python with vLLM.
@@ -49,7 +54,7 @@ def asking(python: str | None, root: Path) -> Iterator[Callable[[], Worker]]:
 
     def worker() -> Worker:
         if not current or not current[-1].alive:
-            current.append(Worker(found, progress=lambda text: _say(f"  {text}")))
+            current.append(Worker(found, progress=lambda text: _say(f"  {text}"), hub_token=hub_token))
         return current[-1]
 
     try:
@@ -229,7 +234,9 @@ def run_dry_run(options: argparse.Namespace) -> int:
         args["tensor_parallel_size"] = options.tensor_parallel_size
     if options.gpu_memory_utilization and device == "cuda":
         args["gpu_memory_utilization"] = options.gpu_memory_utilization
-    with asking(options.vllm_python, root.parent) as worker:
+    # Only then does vLLM ask the Hub; else it gets a folder with what it needs.
+    from_hub = not options.model_dir and (options.serve or options.weights == "real")
+    with asking(options.vllm_python, root.parent, hub_token=from_hub) as worker:
         outcome = _run(worker(), entry, config, args, options, device)
     if options.serve:
         _emit_outcome(entry, outcome, options.format)

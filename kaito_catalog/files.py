@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from kaito_catalog.errors import CatalogError
+
+try:
+    import fcntl
+except ImportError:  # no such locks on this system
+    fcntl = None  # type: ignore[assignment]
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,94}[a-z0-9])?\Z")
 
@@ -36,19 +43,44 @@ def write_text(path: Path, text: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with _only_writer(path.parent):
+            for left in path.parent.glob(f".{glob.escape(path.name)}.*{_UNFINISHED}"):
+                left.unlink(missing_ok=True)
+            handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_UNFINISHED, dir=path.parent)
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+                    stream.write(text)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                os.chmod(temporary, 0o666 & ~_umask())
+                os.replace(temporary, path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
     except OSError as error:
         raise CatalogError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+_UNFINISHED = ".unfinished"
+"""What a killed write may leave behind ends with it; the next write of the same file sweeps it."""
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes into `folder` by this module; the kernel lets go when one is killed.
+
+    The folder itself is locked, so that no lock file stays. Where the file system knows no locks, nobody waits.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:
@@ -119,9 +151,11 @@ def replace_tree(root: Path, files: Mapping[str, str]) -> None:
             path.write_text(files[name], encoding="utf-8", newline="\n")
 
     try:
-        recover_tree(root)
-        if root.is_dir() and not differences(root, files):
-            return
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with _only_writer(root.parent):
+            recover_tree(root)
+            if root.is_dir() and not differences(root, files):
+                return
     except OSError as error:
         raise CatalogError(f"cannot write {root}: {error.strerror or error}") from error
     fill_tree(root, fill)
@@ -137,18 +171,23 @@ def fill_tree(root: Path, fill: Callable[[Path], None]) -> None:
     old = _old_tree(root)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        recover_tree(root)
-        staging = Path(tempfile.mkdtemp(prefix=f".{root.name}.new.", dir=root.parent))
-        try:
-            os.chmod(staging, 0o777 & ~_umask())
-            fill(staging)
-            if root.exists():
-                os.rename(root, old)
-            os.rename(staging, root)
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            recover_tree(root)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+        with _only_writer(root.parent):
+            _swap_in(root, old, fill)
     except OSError as error:
         raise CatalogError(f"cannot write {root}: {error.strerror or error}") from error
+
+
+def _swap_in(root: Path, old: Path, fill: Callable[[Path], None]) -> None:
+    recover_tree(root)
+    staging = Path(tempfile.mkdtemp(prefix=f".{root.name}.new.", dir=root.parent))
+    try:
+        os.chmod(staging, 0o777 & ~_umask())
+        fill(staging)
+        if root.exists():
+            os.rename(root, old)
+        os.rename(staging, root)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        recover_tree(root)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.files import check_relative
+from kaito_catalog.processes import environment
 
 
 def _git(folder: Path, *arguments: str, data: bytes | None = None) -> bytes:
@@ -16,6 +17,7 @@ def _git(folder: Path, *arguments: str, data: bytes | None = None) -> bytes:
             input=data,
             capture_output=True,
             check=False,
+            env=environment(),
         )
     except OSError as error:
         raise CatalogError(f"cannot run git: {error.strerror or error}") from error

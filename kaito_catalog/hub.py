@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +47,15 @@ RETRY_SECONDS = 1.0
 """The first wait where nobody says how long; it doubles each time."""
 _FIRST_READ_BYTES = 100_000
 """97 % of safetensors headers are shorter (huggingface_hub's own measurement): one request does."""
+
+_TOKEN = re.compile(r"[!-~]+")
+_USER = re.compile(r"//[^/?#]*@")
+"""The name and password that an address may hold: for the server, not for messages."""
+
+
+def _host(url: str) -> str:
+    """Host and port of an address, for messages."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 @dataclass(frozen=True)
@@ -109,14 +119,22 @@ class Hub:
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
         if urlsplit(self.endpoint).scheme not in ("http", "https"):
             raise CatalogError(
-                f"HF_ENDPOINT is '{self.endpoint[:80]}', which is no web address",
+                f"HF_ENDPOINT is '{_USER.sub('//', self.endpoint)[:80]}', which is no web address",
                 hint="such as https://huggingface.co, or http://127.0.0.1:8000 for 'kaito-catalog fake-hub'",
             )
         if constants.HF_HUB_OFFLINE:
             raise CatalogError(
                 "HF_HUB_OFFLINE is set, and this asks the Hub", hint="unset it, or use --from-local"
             )
-        self.has_token = bool(token if token is not None else get_token())
+        used = get_token() if token is None or token is True else token or None
+        if used is not None and not _TOKEN.fullmatch(used):
+            # A header cannot hold it, and the error of who tries would show it.
+            raise CatalogError(
+                "the token for the Hub holds a character that no token has",
+                hint="copy it into HF_TOKEN again",
+            )
+        self.has_token = used is not None
+        self._token = used
         self._api = HfApi(
             endpoint=self.endpoint, token=token, library_name="kaito-catalog", library_version=__version__
         )
@@ -175,7 +193,7 @@ class Hub:
             if not self._is_own(target) and (not is_file or _is_downgrade(str(request.url), target)):
                 raise HubError(
                     Trouble.REDIRECTED,
-                    f"the Hub redirects to another host, {printable(urlsplit(target).netloc)}; it was not asked",
+                    f"the Hub redirects to another host, {printable(_host(target))}; it was not asked",
                 )
         if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
             raise HubError(Trouble.CORRUPT, "the answer is compressed, which was not asked for")
@@ -255,10 +273,11 @@ class Hub:
             return HubError(Trouble.REDIRECTED, f"{asked}: the Hub redirects in a circle")
         if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.DecodingError):
             return HubError(Trouble.CONNECTION, f"{asked}: the connection was cut", hint=_LATER)
-        reason = printable(str(error).splitlines()[0][:120]) if str(error) else type(error).__name__
+        said = str(error).replace(self._token, "…") if self._token else str(error)
+        reason = printable(_USER.sub("//", said.splitlines()[0])[:120]) if said else type(error).__name__
         return HubError(
             Trouble.CONNECTION,
-            f"{asked}: {urlsplit(self.endpoint).netloc} cannot be reached ({reason})",
+            f"{asked}: {_host(self.endpoint)} cannot be reached ({reason})",
             hint="check the network, HF_ENDPOINT and the proxy; or use --from-local",
         )
 
@@ -266,7 +285,7 @@ class Hub:
         status = response.status_code
         code = response.headers.get("X-Error-Code", "")
         said = printable(response.headers.get("X-Error-Message", ""))
-        page = f"{self.endpoint}/{asked.repo_id}"
+        page = f"{_USER.sub('//', self.endpoint)}/{asked.repo_id}"
         match status, code:
             case _, "GatedRepo":
                 return HubError(
@@ -294,7 +313,7 @@ class Hub:
             case (404, ""):
                 return HubError(
                     Trouble.USAGE,
-                    f"{asked}: {urlsplit(self.endpoint).netloc} answers 404, and not as the Hub does",
+                    f"{asked}: {_host(self.endpoint)} answers 404, and not as the Hub does",
                     hint="check HF_ENDPOINT",
                 )
             case ((401 | 404), _):

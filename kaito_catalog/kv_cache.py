@@ -415,14 +415,11 @@ def _compressed_layouts(
 def _unify_pages(caches: Sequence[LayerCache]) -> list[LayerCache]:
     """Give all layers one page size (vLLM's unify_kv_cache_spec_page_size)."""
     largest = max(c.page_bytes for c in caches)
-    unified = []
-    for cache in caches:
-        if largest % cache.page_bytes == 0:
-            ratio = largest // cache.page_bytes
-            unified.append(replace(cache, block_size=cache.block_size * ratio, page_bytes=largest))
-        else:
-            unified.append(replace(cache, page_bytes=largest))
-    return unified
+    unified = {}
+    for cache in set(caches):
+        ratio = 1 if largest % cache.page_bytes else largest // cache.page_bytes
+        unified[cache] = replace(cache, block_size=cache.block_size * ratio, page_bytes=largest)
+    return [unified[cache] for cache in caches]
 
 
 def _count(caches: Sequence[LayerCache]) -> dict[LayerCache, int]:
@@ -484,7 +481,7 @@ def _layouts(
     every = [cache for caches in by_stage for cache in caches]
     if not every:
         return tuple(Layout((), 0, in_flight_tokens, 0, ()) for _ in stages)
-    uniform = len({replace(c, page_bytes=0) for c in every}) == 1
+    uniform = len({replace(c, page_bytes=0) for c in set(every)}) == 1
     if not uniform and len({c.block_size for c in every}) == 1 and all(c.kind in _GROWING for c in every):
         uniform = True
     per_token = [

@@ -279,6 +279,8 @@ def _lacks_sparse_fp8(shape: Shape, gpu: PlanGpu, settings: Settings) -> bool:
     return asks and is_sparse and is_older and settings.kv_cache_dtype == "auto"
 
 
+# By value, so that it cannot be stale; small, since the checks of one model ask for the same plans one after another.
+@lru_cache(maxsize=64)
 def make_plan(
     shape: Shape | Unsupported,
     *,

@@ -77,6 +77,10 @@ class Document:
                 return Place(self.path, span.line, span.column, span.end_column)
         return Place(self.path)
 
+    def quotable(self) -> Document:
+        """What reports quote from: the text, without the values and places that take most of the memory."""
+        return Document(self.path, self.text, None, {}, {})
+
     def line(self, number: int) -> str | None:
         """Line `number` (1-based) of the text."""
         lines = self.text.split("\n")
@@ -175,6 +179,8 @@ class _Builder:
             raise _StopError
 
     def _refuse_characters(self) -> None:
+        if "\t" not in self.text and not _HIDDEN.search(self.text):
+            return
         for number, line in enumerate(self.text.split("\n"), 1):
             if len(self.problems) >= MAX_PROBLEMS:
                 return

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, NotRequired, Self, TypedDict, cast
 
+from kaito_catalog import processes
+
 WORKER_SCRIPT = Path(__file__).with_name("vllm_worker.py")
 PYTHON_VARIABLE = "KAITO_CATALOG_VLLM_PYTHON"
 DEFAULT_PYTHON = Path(".venv-vllm", "bin", "python")
@@ -272,7 +274,8 @@ class Worker:
     """A running worker; use it as a context manager, so that nothing of it outlives an error or Ctrl-C.
 
     Requests are answered one at a time. The worker imports vLLM once per version and GPU capability, so that several
-    plans through one Worker cost about a second each.
+    plans through one Worker cost about a second each. Tokens of the environment are kept from it; with `hub_token` it
+    gets the Hub's, to fetch what is gated.
     """
 
     def __init__(
@@ -282,6 +285,7 @@ class Worker:
         progress: Callable[[str], None] | None = None,
         environment: Mapping[str, str] | None = None,
         script: Path = WORKER_SCRIPT,
+        hub_token: bool = False,
     ) -> None:
         self._progress = progress or (lambda text: None)
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `close`)
@@ -293,7 +297,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
-                env={**os.environ, **(environment or {})},
+                env=processes.environment(hub_token=hub_token, extra=environment),
                 start_new_session=True,
             )
         except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -598,10 +599,7 @@ def weights_per_rank(
         result = []
         for number, layers in enumerate(stages(len(shape.layers), pipeline_parallel_size)):
             size = shape.plain_elements * dtype_bytes
-            counts: dict[Layer, int] = {}
-            for i in layers:
-                counts[shape.layers[i]] = counts.get(shape.layers[i], 0) + 1
-            for layer, count in counts.items():
+            for layer, count in Counter(shape.layers[layers.start : layers.stop]).items():
                 size += count * _layer_bytes(layer, shape.hidden_size, dtype_bytes, how, by)
             is_first, is_last = number == 0, number == pipeline_parallel_size - 1
             every = shape.on_every_stage
@@ -629,11 +627,11 @@ def mxfp4_bytes(shape: Shape, by: Split) -> int:
     if how is None:
         return 0
     total = 0
-    for layer in shape.layers:
+    for layer, count in Counter(shape.layers).items():
         if isinstance(layer.feed_forward, Experts):
             for part in _feed_forward_parts(layer.feed_forward, shape.hidden_size, by):
                 if isinstance(part, ExpertMatrices) and Scheme.MXFP4_EXPERTS in (part.scheme, how.scheme):
-                    total += _part_bytes(part, shape.dtype_bytes, layer, how, by)
+                    total += count * _part_bytes(part, shape.dtype_bytes, layer, how, by)
     return total
 
 

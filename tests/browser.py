@@ -9,13 +9,14 @@ import re
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
-NODE = shutil.which("node")
+NODE = shutil.which("node") or shutil.which("node", path=str(Path(sys.executable).parent))
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NODE_MODULES = Path(__file__).parent / "node" / "node_modules"
 AXE = NODE_MODULES / "axe-core" / "axe.min.js"

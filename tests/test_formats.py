@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,18 @@ def test_schema_and_model_accept_the_same_facts(document: dict[str, Any]) -> Non
 @pytest.mark.parametrize("name", schema.FILE_KINDS)
 def test_every_schema_is_valid_draft_07(name: str) -> None:
     jsonschema.Draft7Validator.check_schema(schema.json_schema(schema.FILE_KINDS[name]))
+
+
+def test_the_committed_schemas_are_valid_where_patterns_are_ecmascripts(root: Path) -> None:
+    """Editors and check-jsonschema read them with the `u` flag, which refuses escapes that Python allows."""
+    paths = [str(path) for path in sorted((root / "schema").glob("*.json"))]
+    done = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--check-metaschema", *paths],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_committed_schemas_are_those_of_the_models(root: Path) -> None:

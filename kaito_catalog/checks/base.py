@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 from kaito_catalog.catalog import Entry, Evidence, Shared
@@ -13,6 +14,8 @@ from kaito_catalog.diagnostics import Place, Route, Severity
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.plan import facts_shape
+from kaito_catalog.shape import Shape, Unsupported
 from kaito_catalog.source import Document
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
@@ -62,6 +65,11 @@ class Subject:
             entry.facts_document,
             entry.evidence,
         )
+
+    @cached_property
+    def shape(self) -> Shape | Unsupported | None:
+        """The model's shape, read once for all checks; None without facts."""
+        return facts_shape(self.facts) if self.facts is not None else None
 
     @property
     def is_implemented(self) -> bool:

@@ -47,6 +47,11 @@ class Report:
     complete: bool = True
     """Whether every check was run; a claim that no check was run about is unknown."""
 
+    @classmethod
+    def of(cls, entries: Iterable[EntryReport], checks: Iterable[Check]) -> Report:
+        """The report of these models, on which `checks` were run."""
+        return cls(tuple(entries), complete=set(checks) >= set(CHECKS))
+
     @property
     def diagnostics(self) -> list[Diagnostic]:
         """All findings, in the order of files and lines."""
@@ -78,9 +83,8 @@ def check_catalog(
         context: the shared files and the profile.
         require_all: a check that cannot be made is an error instead of a skip.
     """
-    return Report(
-        tuple(check_entry(entry, checks, context, require_all=require_all) for entry in catalog.entries),
-        complete=set(checks) >= set(CHECKS),
+    return Report.of(
+        (check_entry(entry, checks, context, require_all=require_all) for entry in catalog.entries), checks
     )
 
 

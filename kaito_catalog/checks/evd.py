@@ -8,7 +8,7 @@ from kaito_catalog.catalog import Evidence
 from kaito_catalog.checks.base import WARNING, Context, Finding, Outcome, Skip, Subject, check
 from kaito_catalog.exact import config_sha256
 from kaito_catalog.formats.evidence import DryRun, ExactPlan, ExactWorld
-from kaito_catalog.plan import Parallelism, Plan, PlanGpu, Settings, facts_shape, make_plan
+from kaito_catalog.plan import Parallelism, Plan, PlanGpu, Settings, make_plan
 from kaito_catalog.quantity import gib
 from kaito_catalog.shape import Unsupported
 
@@ -67,9 +67,10 @@ def evidence_is_current(subject: Subject, context: Context) -> Iterator[Outcome]
 
 
 def _plan_of(world: ExactWorld, record: ExactPlan, subject: Subject) -> Plan | Skip:
+    shape = subject.shape
     assert subject.facts is not None
+    assert shape is not None
     assert world.kv_cache is not None
-    shape = facts_shape(subject.facts)
     if isinstance(shape, Unsupported):
         return Skip(shape.reason)
     sizes = world.parallelism

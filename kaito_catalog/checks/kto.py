@@ -22,7 +22,7 @@ from kaito_catalog.formats.proposal import known_count
 from kaito_catalog.kaito import model_catalog, release
 from kaito_catalog.kaito.estimator import Estimate
 from kaito_catalog.kaito.release import Row
-from kaito_catalog.plan import facts_shape, illegal_tensor_parallel
+from kaito_catalog.plan import illegal_tensor_parallel
 from kaito_catalog.shape import Shape
 
 _INSTANCE_TYPE: Route = ("deployment", "instanceType")
@@ -92,7 +92,7 @@ def kaito_splits_legally(subject: Subject, context: Context) -> Iterator[Outcome
         )
         return
     reason = release.illegal_split(row, size)
-    shape = facts_shape(subject.facts) if subject.facts else None
+    shape = subject.shape
     if reason is None and isinstance(shape, Shape):
         expert_parallel = any(c.option == "enable-expert-parallel" for c in release.choices(row))
         reason = illegal_tensor_parallel(shape, size, enable_expert_parallel=expert_parallel)

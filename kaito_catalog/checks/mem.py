@@ -18,7 +18,6 @@ from kaito_catalog.plan import (
     Plan,
     PlanGpu,
     Settings,
-    facts_shape,
     illegal_tensor_parallel,
     make_plan,
     smallest_gpu_count,
@@ -121,9 +120,9 @@ def _asked(subject: Subject, context: Context) -> _Asked | Skip:
     max_model_len = proposal.max_model_len
     if max_model_len is None:
         return Skip("the proposal does not say for which context", "add requirements.contextLength")
-    if subject.facts is None:
+    shape = subject.shape
+    if subject.facts is None or shape is None:
         return NO_FACTS
-    shape = facts_shape(subject.facts)
     if isinstance(shape, Unsupported):
         return Skip(shape.reason)
     illegal = illegal_tensor_parallel(shape, count)
@@ -413,10 +412,10 @@ def context_within_the_limit(subject: Subject, context: Context) -> Iterator[Out
     if claimed is None:
         yield Skip("the proposal does not say for which context", "add requirements.contextLength")
         return
-    if subject.facts is None or subject.facts.config is None:
+    shape = subject.shape
+    if subject.facts is None or subject.facts.config is None or shape is None:
         yield NO_FACTS if subject.facts is None else Skip("the configuration is not recorded")
         return
-    shape = facts_shape(subject.facts)
     if isinstance(shape, Unsupported):
         yield Skip(shape.reason)
     elif claimed > shape.max_model_len:

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from kaito_catalog.checks.base import NO_FACTS, WARNING, Context, Finding, Outcome, Skip, Subject, check
 from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.proposal import known_count
-from kaito_catalog.plan import facts_shape, illegal_tensor_parallel
+from kaito_catalog.plan import illegal_tensor_parallel
 from kaito_catalog.shape import Unsupported
 from kaito_catalog.vllm_known import Option, VllmVersion, known
 
@@ -52,10 +52,10 @@ def legal_tensor_parallel_size(subject: Subject, context: Context) -> Iterator[O
         return
     if count == 1:
         return
-    if subject.facts is None or subject.facts.config is None:
+    shape = subject.shape
+    if subject.facts is None or subject.facts.config is None or shape is None:
         yield NO_FACTS if subject.facts is None else Skip("the configuration is not recorded")
         return
-    shape = facts_shape(subject.facts)
     if isinstance(shape, Unsupported):
         yield Skip(shape.reason)
         return

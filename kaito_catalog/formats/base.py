@@ -77,7 +77,7 @@ RepoId = Annotated[
     Field(pattern=exactly(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")),
 ]
 CatalogName = Annotated[str, Field(pattern=exactly(r"[a-z0-9]([a-z0-9._-]{0,94}[a-z0-9])?"))]
-Url = Annotated[str, Field(pattern=exactly(r"https?://[^\s<>\"]{1,2000}"))]
+Url = Annotated[str, Field(pattern=exactly(r'https?://[^\s<>"]{1,2000}'))]
 
 
 def is_missing(value: object) -> bool:

@@ -13,6 +13,7 @@ import yaml
 
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.files import fill_tree
+from kaito_catalog.processes import environment
 
 SOURCE, SITE = "site-src", "site"
 
@@ -53,7 +54,7 @@ def _run(config: Path, source: Path, site: Path) -> None:
             text=True,
             check=False,
             # The same pages give the same bytes: without the first, mkdocs writes today's date.
-            env={"SOURCE_DATE_EPOCH": "0", **os.environ, "NO_MKDOCS_2_WARNING": "1"},
+            env={"SOURCE_DATE_EPOCH": "0", **environment(extra={"NO_MKDOCS_2_WARNING": "1"})},
         )
     if done.returncode:
         said = [" ".join(line.split()) for line in done.stderr.splitlines() if line.strip()]

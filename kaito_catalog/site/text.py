@@ -22,6 +22,8 @@ _DROPPED = ("Cc", "Cf", "Cs", "Co", "Cn")
 
 def words(text: str) -> str:
     """`text` on one line, without control and invisible characters."""
+    if text.isascii() and text.isprintable():  # nearly every text of a page
+        return " ".join(text.split())
     visible = "".join(
         " " if c in "\t\n\r\u2028\u2029" or unicodedata.category(c) == "Zs" else c
         for c in text
