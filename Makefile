@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup catalog serve vllm engines test lint format schema bench bench-scale faults clean
+.PHONY: help setup catalog serve vllm engines test lint format schema bench bench-scale faults fuzz clean
 
 help: ## say what can be done here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ lint: $(STAMP) ## ruff, mypy, schemas up to date, workflows (zizmor; actionlint 
 format: $(STAMP) ## lay out the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+fuzz: $(STAMP) ## 100,000 made-up inputs for every way in (some minutes)
+	@$(BIN)/python -m tools.fuzz
 
 faults: $(STAMP) ## kill every writing command 200 times, and look at what is left (minutes)
 	@$(BIN)/python -m tools.faults

@@ -176,6 +176,10 @@ def printable(name: str) -> str:
 # --- safetensors -----------------------------------------------------------------------------------------------
 
 
+_MOST_DIMENSIONS = 64
+"""PyTorch's own limit. The product of a million dimensions would be a number of millions of digits."""
+
+
 def header_length(start: bytes) -> int:
     """The length of the header that follows the first eight bytes of a safetensors file.
 
@@ -210,8 +214,9 @@ def parse_header(text: bytes, *, size_bytes: int | None) -> dict[str, int]:
         if name == "__metadata__":
             continue
         match tensor:
-            case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(_), int(last)]} if all(
-                isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 10**12 for n in shape
+            case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(_), int(last)]} if (
+                len(shape) <= _MOST_DIMENSIONS
+                and all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 10**12 for n in shape)
             ) and re.fullmatch(r"[A-Z0-9_]{1,24}", dtype):
                 found[dtype] = found.get(dtype, 0) + math.prod(shape)
                 end = max(end, last)

@@ -169,7 +169,9 @@ class _Builder:
         )
 
     def _report(self, code: str, message: str, line: int, column: int, hint: str | None) -> None:
-        self.problems.append(Diagnostic(code, Severity.ERROR, message, Place(self.path, line, column), hint))
+        # libyaml notices some errors only on the line after the last.
+        place = Place(self.path, min(line, self.text.count("\n") + 1), column)
+        self.problems.append(Diagnostic(code, Severity.ERROR, message, place, hint))
 
     def _at(self, code: str, message: str, mark: Any, hint: str | None = None) -> None:
         self._report(code, message, mark.line + 1, mark.column + 1, hint)

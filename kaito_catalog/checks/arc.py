@@ -68,7 +68,7 @@ def architecture_that_vllm_has(subject: Subject, context: Context) -> Iterator[O
             "the configuration names no architecture" if vllm else "what this vLLM knows is not recorded"
         )
         return
-    if any(name in vllm.architectures for name in named):
+    if any(isinstance(name, str) and name in vllm.architectures for name in named):
         return
     name = str(named[0])
     last, newer = vllm.removed_architectures.get(name), vllm.only_in("architectures", name)

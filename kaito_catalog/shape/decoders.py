@@ -563,7 +563,11 @@ def _deepseek_v4(source: Source) -> Shape:
     hidden = text.count("hidden_size")
     count = _num_layers(text)
     ratios = text.values.get("compress_ratios")
-    if not isinstance(ratios, list) or len(ratios) < count or set(ratios[:count]) - {0, 4, 128}:
+    if (
+        not isinstance(ratios, list)
+        or len(ratios) < count
+        or any(r not in (0, 4, 128) for r in ratios[:count])
+    ):
         raise UnreadableError("compress_ratios is not a ratio of 0, 4 or 128 per layer", "compress_ratios")
     streams = text.count("hc_mult", most=64)
     mixes = streams * (streams + 2)

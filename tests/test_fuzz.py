@@ -1,0 +1,141 @@
+"""Every way in, with input that nobody expects; `make fuzz` runs the same targets on 100,000 inputs and more."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.plan import Parallelism, PlanGpu, Settings, make_plan, to_json
+from kaito_catalog.repository import parse_header
+from kaito_catalog.shape import Unsupported, read_shape
+from kaito_catalog.source import parse
+from tools import fuzz
+
+EXAMPLES = {"generate": 6, "hub": 10, "proposal": 40, "facts": 40, "evidence": 30, "markdown": 40}
+"""The dear ones; of the others a hundred."""
+
+
+@pytest.mark.parametrize("name", fuzz.TARGETS)
+def test_no_input_makes_a_target_crash_or_break_its_promises(name: str) -> None:
+    @settings(
+        max_examples=EXAMPLES.get(name, 100),
+        suppress_health_check=[
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+            HealthCheck.large_base_example,
+        ],
+    )
+    @given(st.randoms(use_true_random=False))
+    def tried(rng: random.Random) -> None:
+        fuzz.one(name, rng)
+
+    tried()
+
+
+def test_a_crash_is_counted_and_can_be_made_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(rng: random.Random) -> None:
+        fuzz.hold(rng.random() < 0.8, "too much")
+
+    monkeypatch.setitem(fuzz.TARGETS, "yaml", fuzz.Target(run, 1))
+    assert fuzz.main(["--only", "yaml", "--count", "50"]) == 1
+    found = re.search(r"^yaml:1:(\d+): AssertionError: too much$", capsys.readouterr().out, re.MULTILINE)
+    assert found is not None
+    assert fuzz.main(["--only", "yaml", "--start", found[1], "--count", "1"]) == 1
+
+
+def test_the_targets_reach_what_they_are_for() -> None:
+    # A generator whose inputs are all refused at the door would find nothing behind it.
+    entries = [fuzz.entry_of(s, proposal=fuzz.reworded(random.Random(n), s.proposal)) for n, s in
+               enumerate(fuzz.samples())]  # fmt: skip
+    assert sum(entry is not None and entry.is_readable for entry in entries) > len(entries) / 3
+    shapes = [
+        read_shape(fuzz.mutated(random.Random(n), s.config, most=1)) for n, s in enumerate(fuzz.samples())
+    ]
+    assert sum(not isinstance(shape, Unsupported) for shape in shapes) > len(shapes) / 4
+
+
+# --- what fuzzing found, and what is known to hurt others ----------------------------------------------------------
+
+
+LLAMA: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 131072,
+    "torch_dtype": "bfloat16", "tie_word_embeddings": False,
+}  # fmt: skip
+ABSURD = (0, -1, -(10**12), 10**12, 10**18, 10**400, 0.5, math.inf, math.nan, True, "32", None, [], {}, [32])
+
+
+def verdict(config: dict[str, Any], **settings_: Any) -> str:
+    plan = make_plan(
+        read_shape(config),
+        gpu=PlanGpu("H100", 80 * 2**30, 9.0),
+        parallelism=Parallelism(),
+        settings=Settings(**{"max_model_len": 8192, "gpu_memory_utilization": 0.9, **settings_}),
+        vllm_version="0.25.1",
+    )
+    assert to_json(plan)["fits"] == plan.fits.value
+    return plan.fits.value
+
+
+def test_the_configuration_of_these_tests_fits_as_it_is() -> None:
+    assert verdict(LLAMA) == "yes"
+
+
+@pytest.mark.parametrize("value", ABSURD, ids=lambda value: str(value)[:12])
+@pytest.mark.parametrize(
+    "key", [key for key, value in LLAMA.items() if isinstance(value, int) and not isinstance(value, bool)]
+)
+def test_an_absurd_dimension_never_makes_a_plan_that_fits(key: str, value: Any) -> None:
+    # Only this one has a documented default: as many as there are heads.
+    expected = (key, value) == ("num_key_value_heads", None)
+    assert (verdict({**LLAMA, key: value}) == "yes") is expected
+
+
+def test_heads_that_divide_nothing_make_no_plan_that_fits() -> None:
+    assert verdict({**LLAMA, "num_attention_heads": 31, "num_key_value_heads": 7}) != "yes"
+
+
+@pytest.mark.parametrize("tokens", [0, -1, 10**12, 10**30])
+def test_absurd_contexts_do_not_fit(tokens: int) -> None:
+    assert verdict(LLAMA, max_model_len=tokens) != "yes"
+    assert verdict({**LLAMA, "max_position_embeddings": 10**30}, max_model_len=tokens) != "yes"
+
+
+@pytest.mark.parametrize("ratios", [[[0]] * 40, [{}] * 40, "0" * 40, None])
+def test_compression_ratios_that_are_no_numbers_are_unsupported(ratios: Any, catalog: Any) -> None:
+    config = next(
+        dict(entry.facts.config) for entry in catalog.entries
+        if entry.facts and entry.facts.config and "compress_ratios" in entry.facts.config
+    )  # fmt: skip
+    assert isinstance(read_shape({**config, "compress_ratios": ratios}), Unsupported)
+
+
+def test_an_architecture_that_is_no_text_is_not_found_in_vllm() -> None:
+    sample = fuzz.samples()[0]
+    facts = {**sample.facts, "config": {**sample.config, "architectures": [{"a": 1}, ["b"], None]}}
+    entry = fuzz.entry_of(sample, facts=facts)
+    assert entry is not None
+    assert isinstance(entry.facts, ModelFacts)
+    fuzz.reports_hold(entry)
+
+
+def test_a_tensor_of_a_million_dimensions_is_refused_before_they_are_multiplied() -> None:
+    header = (
+        '{"t": {"dtype": "BF16", "shape": [' + "999999999999," * 1_000_000 + '1], "data_offsets": [0, 4]}}'
+    )
+    with pytest.raises(ValueError, match="in no known way"):
+        parse_header(header.encode(), size_bytes=None)
+
+
+def test_an_error_that_libyaml_sees_after_the_last_line_stands_at_the_last_line() -> None:
+    (problem,) = parse("a: 1\nb", path="f.yaml").problems
+    assert problem.place.line == 2
