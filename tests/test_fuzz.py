@@ -71,7 +71,7 @@ LLAMA: dict[str, Any] = {
     "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 131072,
     "torch_dtype": "bfloat16", "tie_word_embeddings": False,
 }  # fmt: skip
-ABSURD = (0, -1, -(10**12), 10**12, 10**18, 10**400, 0.5, math.inf, math.nan, True, "32", None, [], {}, [32])
+ABSURD: tuple[Any, ...] = (0, -1, -(10**12), 10**12, 10**18, 10**400, 0.5, math.inf, math.nan, True, "32", None, [], {}, [32])
 
 
 def verdict(config: dict[str, Any], **settings_: Any) -> str:
