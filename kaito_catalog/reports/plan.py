@@ -80,7 +80,7 @@ def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False) -> str:
             ("CUDA graphs", figures.cuda_graph_bytes),
             ("KV cache, one request", figures.kv_cache_needed_bytes),
         ):
-            lines.append(f"    {label:<24}{gib(size):>11}  {_bar(size, top)}")
+            lines.append(f"    {label:<24}{gib(size):>11}  {_bar(size, top)}".rstrip())
         used = (
             figures.weights_bytes
             + figures.non_torch_bytes
