@@ -74,6 +74,8 @@ def run_check(options: argparse.Namespace) -> int:
             ignore=ignore,
             require_all=options.require_all,
         )
+        for entry, judged in zip(kept, report.entries, strict=True):
+            sources |= _quoted(entry, judged)
     if options.format == "text":
         emit(text(report, sources, color=wants_color(sys.stdout), verbose=options.verbose))
     else:
