@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup catalog serve vllm engines test lint format schema bench bench-scale faults fuzz clean
+.PHONY: help setup catalog serve vllm engines test lint format schema bench bench-scale faults fuzz constraints clean
 
 help: ## say what can be done here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ format: $(STAMP) ## lay out the code
 
 fuzz: $(STAMP) ## 100,000 made-up inputs for every way in (some minutes)
 	@$(BIN)/python -m tools.fuzz
+
+constraints: $(STAMP) ## newest versions of all dependencies into constraints.txt (run the tests afterwards)
+	@$(BIN)/python -m tools.update_constraints
 
 faults: $(STAMP) ## kill every writing command 200 times, and look at what is left (minutes)
 	@$(BIN)/python -m tools.faults

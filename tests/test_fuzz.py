@@ -71,7 +71,23 @@ LLAMA: dict[str, Any] = {
     "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 131072,
     "torch_dtype": "bfloat16", "tie_word_embeddings": False,
 }  # fmt: skip
-ABSURD: tuple[Any, ...] = (0, -1, -(10**12), 10**12, 10**18, 10**400, 0.5, math.inf, math.nan, True, "32", None, [], {}, [32])
+ABSURD: tuple[Any, ...] = (
+    0,
+    -1,
+    -(10**12),
+    10**12,
+    10**18,
+    10**400,
+    0.5,
+    math.inf,
+    math.nan,
+    True,
+    "32",
+    None,
+    [],
+    {},
+    [32],
+)
 
 
 def verdict(config: dict[str, Any], **settings_: Any) -> str:
@@ -139,3 +155,23 @@ def test_a_tensor_of_a_million_dimensions_is_refused_before_they_are_multiplied(
 def test_an_error_that_libyaml_sees_after_the_last_line_stands_at_the_last_line() -> None:
     (problem,) = parse("a: 1\nb", path="f.yaml").problems
     assert problem.place.line == 2
+
+
+def test_a_repository_recorded_as_empty_is_a_finding_and_no_division_by_nothing() -> None:
+    sample = next(s for s in fuzz.samples() if s.entry.facts and s.entry.facts.weights)
+    size = {"sizeBytes": 0, "precisionBytes": 0}
+    weights = {**sample.facts["weights"], "total": size}
+    entry = fuzz.entry_of(sample, facts={**sample.facts, "weights": weights, "repository": size})
+    assert entry is not None
+    assert entry.problems == ()
+    fuzz.reports_hold(entry)
+
+
+@pytest.mark.parametrize("key", ["storageSize", "totalGPUMemory", "perGPUMemory"])
+def test_a_claim_of_nothing_is_a_finding_and_no_division_by_nothing(key: str) -> None:
+    sample = fuzz.samples()[0]
+    requirements = {**sample.proposal["requirements"], key: "0GB"}
+    entry = fuzz.entry_of(sample, proposal={**sample.proposal, "requirements": requirements})
+    assert entry is not None
+    assert entry.problems == ()
+    fuzz.reports_hold(entry)

@@ -99,7 +99,7 @@ def cards_of(claimed: Quantity, instance_type: str | None, shared: Shared) -> tu
     gpus = [shared.gpu_by_name[machine.gpu]] if machine else list(shared.gpus)
 
     def distance(gpu: Gpu) -> float:
-        return abs(gpu.nominal_memory.bytes - claimed.bytes) / claimed.bytes
+        return abs(gpu.nominal_memory.bytes - claimed.bytes) / max(claimed.bytes, 1)
 
     near = [gpu for gpu in gpus if gpu.vllm and distance(gpu) <= _SAME_CARD]
     if not near:

@@ -119,10 +119,10 @@ def not_far_too_much(subject: Subject, context: Context) -> Iterator[Outcome]:
         return
     factor = context.shared.policy.tolerances.storage_over
     if claim.bytes > factor * total.high_bytes:
-        times = claim.bytes / total.size_bytes
+        times = f"{claim.bytes / total.size_bytes:.1f} times" if total.size_bytes else "more than"
         disk = (weights or total).size_bytes + context.profile.disk_overhead_bytes
         yield Finding(
-            f"{claim} is {times:.1f} times the {gb(total.size_bytes)} of files",
+            f"{claim} is {times} the {gb(total.size_bytes)} of files",
             _STORAGE,
             f"storageSize: {_round_up_gb(total.high_bytes)}GB; KAITO itself asks for a disk of {gib(disk)}",
         )
