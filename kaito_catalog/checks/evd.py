@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from kaito_catalog.catalog import Evidence
 from kaito_catalog.checks.base import WARNING, Context, Finding, Outcome, Skip, Subject, check
@@ -32,6 +33,15 @@ def stale_because(evidence: Evidence, subject: Subject, context: Context) -> str
     return None
 
 
+def is_of_another_release(evidence: Evidence, subject: Subject, context: Context) -> bool:
+    """Whether evidence that says nothing under this profile is good under another one of the policy."""
+    return any(
+        stale_because(evidence, subject, replace(context, profile=profile)) is None
+        for profile in context.shared.policy.profiles
+        if profile.name != context.profile.name
+    )
+
+
 def current(subject: Subject, context: Context) -> list[Evidence]:
     """The evidence that is not stale."""
     return [e for e in subject.evidence if stale_because(e, subject, context) is None]
@@ -42,8 +52,9 @@ def evidence_is_current(subject: Subject, context: Context) -> Iterator[Outcome]
     """Evidence is stale.
 
     Evidence is about one revision, one configuration and one vLLM. When one of them changes it proves nothing
-    any more, and has to be made again. (A dry run on a CPU may be of another vLLM: it shows that the model is
-    built and answers, not how much GPU memory it takes.)
+    any more, and has to be made again; what is of another release in policy.yaml is good for that one. (A dry run
+    on a CPU may be of another vLLM: it shows that the model is built and answers, not how much GPU memory it
+    takes.)
 
     Fails::
 
@@ -55,9 +66,13 @@ def evidence_is_current(subject: Subject, context: Context) -> Iterator[Outcome]
     """
     if not subject.evidence:
         yield _NONE
+    elif not current(subject, context) and any(
+        is_of_another_release(e, subject, context) for e in subject.evidence
+    ):
+        yield Skip(f"its evidence is of other releases than {context.profile.name}", _NONE.hint)
     for evidence in subject.evidence:
         why = stale_because(evidence, subject, context)
-        if why:
+        if why and not is_of_another_release(evidence, subject, context):
             yield Finding(
                 f"this evidence is stale: {why}",
                 ("kind",),
