@@ -175,3 +175,15 @@ def test_a_claim_of_nothing_is_a_finding_and_no_division_by_nothing(key: str) ->
     assert entry is not None
     assert entry.problems == ()
     fuzz.reports_hold(entry)
+
+
+@pytest.mark.parametrize("model", range(0, 60, 13))
+def test_a_claim_of_a_billion_gpus_is_answered_without_trying_each(model: int) -> None:
+    # Not timed: trying each does not end within a test run.
+    sample = fuzz.samples()[model]
+    for each in ("1GB", "80GB"):
+        requirements = {**sample.proposal["requirements"], "gpuCount": 10**9, "perGPUMemory": each}
+        entry = fuzz.entry_of(sample, proposal={**sample.proposal, "requirements": requirements})
+        assert entry is not None
+        assert entry.problems == ()
+        fuzz.reports_hold(entry)

@@ -59,3 +59,7 @@ def test_new_constraints_are_what_pip_would_install_sorted_and_without_ourselves
         ]
     }
     assert update_constraints.constraints(report) == "alpha==1.0\nZeta_b==2\n"
+
+
+def test_no_gap_is_left_in_the_page() -> None:
+    assert re.findall(r"\b(?:FIGURE|TODO|TBD|XXX)\b", TEXT) == []

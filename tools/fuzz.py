@@ -82,7 +82,8 @@ TEXTS = (
     "LlamaForCausalLM", "MixtralForCausalLM", "fp8", "float16", "vllm", "onnx", "*.yaml", "hf-token", "a b",
 )  # fmt: skip
 NUMBERS: tuple[Any, ...] = (
-    0, 1, -1, 2, 3, 7, 64, 127, 4096, 2**31, 2**53 + 1, 2**63, 10**12, 10**15, 10**18, 10**30, 10**400, 0.0, -0.0, 0.5,
+    0, 1, -1, 2, 3, 7, 64, 127, 4096, 2**31, 10**6, 10**9, 2**53 + 1, 2**63, 10**12,
+    10**15, 10**18, 10**30, 10**400, 0.0, -0.0, 0.5,
     1.0, 1e-300, 1e15, 1e300, -1e300, math.inf, -math.inf, math.nan, True, False, None,
 )  # fmt: skip
 

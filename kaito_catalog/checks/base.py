@@ -31,6 +31,9 @@ Claim: TypeAlias = Literal[
     "requirements.contextLength",
 ]
 
+MOST_GPUS = 1024
+"""How many a check tries one by one: a claim of a billion is answered as soon as one of a thousand."""
+
 
 @dataclass(frozen=True)
 class Context:

@@ -6,7 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from kaito_catalog.catalog import Shared
-from kaito_catalog.checks.base import NO_FACTS, WARNING, Context, Finding, Outcome, Skip, Subject, check
+from kaito_catalog.checks.base import (
+    MOST_GPUS,
+    NO_FACTS,
+    WARNING,
+    Context,
+    Finding,
+    Outcome,
+    Skip,
+    Subject,
+    check,
+)
 from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.hardware import Gpu
@@ -75,7 +85,7 @@ class _Asked:
                 gpu=gpu,
                 settings=settings,
                 vllm_version=self.vllm_version,
-                most=most or self.count,
+                most=min(most or self.count, MOST_GPUS),
             )
             for gpu in self.gpus
         ]

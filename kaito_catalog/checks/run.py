@@ -8,7 +8,17 @@ from collections.abc import Iterator
 
 from pydantic import JsonValue
 
-from kaito_catalog.checks.base import NO_FACTS, WARNING, Context, Finding, Outcome, Skip, Subject, check
+from kaito_catalog.checks.base import (
+    MOST_GPUS,
+    NO_FACTS,
+    WARNING,
+    Context,
+    Finding,
+    Outcome,
+    Skip,
+    Subject,
+    check,
+)
 from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.proposal import known_count
 from kaito_catalog.plan import illegal_tensor_parallel
@@ -61,7 +71,11 @@ def legal_tensor_parallel_size(subject: Subject, context: Context) -> Iterator[O
         return
     reason = illegal_tensor_parallel(shape, count)
     if reason:
-        possible = [size for size in range(1, max(count, 8) + 1) if not illegal_tensor_parallel(shape, size)]
+        possible = [
+            size
+            for size in range(1, min(max(count, 8), MOST_GPUS) + 1)
+            if not illegal_tensor_parallel(shape, size)
+        ]
         yield Finding(
             f"tensor_parallel_size {count} is not possible: {reason}",
             ("requirements", "gpuCount"),
