@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
-import yaml
-
 from kaito_catalog.kv_cache import INDEXER_SCALE_BLOCK, version_tuple
+from kaito_catalog.measured import constants
 from kaito_catalog.quantity import GIB
 from kaito_catalog.shape import (
     Attention,
@@ -65,14 +63,6 @@ class Overheads:
     """The profile run's peak, and what torch keeps beside the parameters: rotary tables, MLA's copies."""
     cuda_graph_bytes: int
     """What vLLM sets aside for CUDA graphs before it sizes the cache (from 0.20 on, unless enforce_eager)."""
-
-
-@lru_cache(maxsize=1)
-def constants() -> Mapping[str, Any]:
-    """The fitted constants of data/overheads.yaml, with their sources."""
-    text = files("kaito_catalog").joinpath("data/overheads.yaml").read_text(encoding="utf-8")
-    loaded: Mapping[str, Any] = yaml.safe_load(text)
-    return loaded
 
 
 def _by_version(rows: list[dict[str, Any]], version: tuple[int, int, int], **match: object) -> float:
@@ -412,29 +402,3 @@ def expected_error(
     if has_tower:
         share += known["encoder"]
     return int(share * memory_bytes) + int(size)
-
-
-def dense_constants(vllm_version: str) -> dict[str, Any]:
-    """The constants that the plan of a dense model without a tower takes for that version, by name."""
-    known, version = constants(), version_tuple(vllm_version)
-    activation, graphs, second = known["activation"], known["cudaGraphs"], known["secondRunner"]
-    is_second = version >= version_tuple(second["denseFrom"])
-    has_graphs = version >= version_tuple(second["profilesFrom"]) or not is_second
-    reserved = has_graphs and version >= version_tuple(graphs["reservedFrom"])
-    return {
-        "activationFixed": _by_version(activation["fixed"], version),
-        "samplerBytesPerLogit": activation["secondRunnerBytesPerLogit"]
-        if is_second
-        else _by_version(activation["samplerBytesPerLogit"], version),
-        "compiledCopies": int(version >= version_tuple(activation["compiledCopyFrom"])),
-        "pinnedCopies": int(_is_pinned(version)),
-        "hiddenStates": activation["hiddenStates"],
-        "forwardHiddenStates": activation["forwardHiddenStates"],
-        "nonTorch": [int(_non_torch(version, several, has_graphs)) for several in (False, True)],
-        "cudaGraphs": {
-            "fixed": graphs["fixed"] if reserved else 0,
-            "perLayer": graphs["perLayer"] if reserved else 0,
-            "largest": LARGEST_CAPTURE,
-            "most": MOST_GRAPHS,
-        },
-    }

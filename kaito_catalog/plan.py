@@ -8,13 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kaito_catalog import capability
-from kaito_catalog.catalog import Shared
-from kaito_catalog.formats.facts import ModelFacts, StoredSize
-from kaito_catalog.formats.hardware import InstanceType
-from kaito_catalog.formats.policy import Profile
 from kaito_catalog.kv_cache import (
     Layout,
     Unplannable,
@@ -44,6 +40,28 @@ from kaito_catalog.weights import (
     stages,
     weights_per_rank,
 )
+
+# The site runs this module in the browser, where there is no pydantic: see site/pasted.py.
+if TYPE_CHECKING:
+    from kaito_catalog.catalog import Shared
+    from kaito_catalog.formats.facts import ModelFacts
+    from kaito_catalog.formats.hardware import InstanceType
+    from kaito_catalog.formats.policy import Profile
+
+
+class Stored(Protocol):
+    """The size of the weight files: formats.facts.StoredSize, or what has as much."""
+
+    @property
+    def high_bytes(self) -> int:
+        """The most that it can be."""
+
+    @property
+    def precision_bytes(self) -> int:
+        """How far a rounded figure may be off."""
+
+    def __hash__(self) -> int:
+        """Plans are kept by value."""
 
 
 class Fit(Enum):
@@ -227,7 +245,7 @@ class _Weights:
 
 
 def _weights(
-    shape: Shape, stored: StoredSize | None, by: Split, parallelism: Parallelism
+    shape: Shape, stored: Stored | None, by: Split, parallelism: Parallelism
 ) -> _Weights | Uncomputable:
     pipeline = parallelism.pipeline_parallel_size
     computed = weights_per_rank(shape, by, pipeline)
@@ -285,7 +303,7 @@ def _lacks_sparse_fp8(shape: Shape, gpu: PlanGpu, settings: Settings) -> bool:
 def make_plan(
     shape: Shape | Unsupported,
     *,
-    stored: StoredSize | None = None,
+    stored: Stored | None = None,
     gpu: PlanGpu,
     parallelism: Parallelism,
     settings: Settings,
@@ -559,7 +577,7 @@ def plan_for_facts(
 def smallest_gpu_count(
     shape: Shape | Unsupported,
     *,
-    stored: StoredSize | None = None,
+    stored: Stored | None = None,
     gpu: PlanGpu,
     settings: Settings,
     vllm_version: str,
@@ -591,7 +609,7 @@ MOST_NODES = 8
 def smallest_node_count(
     shape: Shape | Unsupported,
     *,
-    stored: StoredSize | None = None,
+    stored: Stored | None = None,
     gpu: PlanGpu,
     tensor_parallel_size: int,
     settings: Settings,
@@ -637,7 +655,7 @@ def plan_instance_types(
 
 def instance_type_plans(
     shape: Shape | Unsupported,
-    stored: StoredSize | None,
+    stored: Stored | None,
     shared: Shared,
     *,
     settings: Callable[[str | None], Settings],
@@ -682,7 +700,7 @@ _NodePlan = tuple[Plan, int | None, int | None, str | None]
 
 def _node_plan(
     shape: Shape | Unsupported,
-    stored: StoredSize | None,
+    stored: Stored | None,
     gpu: PlanGpu,
     gpu_count: int,
     settings: Settings,

@@ -9,9 +9,8 @@ from enum import Enum
 from functools import cached_property
 from typing import TypeAlias
 
-from pydantic import JsonValue
-
-Json: TypeAlias = JsonValue
+# As pydantic's JsonValue; this module and what the plan is made of import nothing but the standard library.
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 Config: TypeAlias = Mapping[str, Json]
 
 MOST_LAYERS = 1_000

@@ -301,7 +301,15 @@ PLAN_DATA = _object(
         "mostGPUs": WHOLE,
         "cacheDtypes": _list(STRING),
         "deviceClasses": _list(
-            _object({"maxNumSeqs": WHOLE, "maxNumBatchedTokens": WHOLE, "inFlightTokens": WHOLE})
+            _object(
+                {
+                    "gpu": {**STRING, "description": "One of that kind."},
+                    "computeCapability": {"type": ["number", "null"]},
+                    "maxNumSeqs": WHOLE,
+                    "maxNumBatchedTokens": WHOLE,
+                    "inFlightTokens": WHOLE,
+                }
+            )
         ),
         "gpus": _list(
             _object(
@@ -318,7 +326,6 @@ PLAN_DATA = _object(
             )
         ),
         "instanceTypes": _list(_object({"name": STRING, "cloud": STRING, "gpu": STRING, "gpuCount": WHOLE})),
-        "dense": {"type": "object", "description": "What a pasted config.json is planned with."},
         "models": _list(COEFFICIENTS),
     }
 )

@@ -19,8 +19,9 @@ from kaito_catalog.kv_cache import (
 from kaito_catalog.overheads import activation_growth
 from kaito_catalog.plan import Fit, Parallelism, PlanGpu, Settings, facts_shape, make_plan
 from kaito_catalog.shape import Shape, Unsupported
-from kaito_catalog.site.coefficients import SHORTEST_MODEL_LEN, offered
+from kaito_catalog.site.coefficients import offered
 from kaito_catalog.site.pages import ModelPage
+from kaito_catalog.site.tables import SHORTEST_MODEL_LEN
 from kaito_catalog.weights import stages
 
 COUNTS = (1, 2, 4, 8)
