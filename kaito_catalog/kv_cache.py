@@ -77,6 +77,9 @@ class Group:
         match self.kind:
             case AttentionKind.STATE:
                 return self.states
+            case AttentionKind.CROSS:
+                # CrossAttentionSpec counts as many of the encoder's tokens as a batch may hold.
+                return ceil_div(in_flight_tokens, self.block_size)
             case AttentionKind.SLIDING:
                 assert self.window is not None
                 # The last window − 1 tokens, those being computed, and one block more because a window
@@ -225,11 +228,13 @@ def states_per_sequence(shape: Shape, vllm_version: str) -> int | Unplannable:
     has_mamba = any(isinstance(layer.mixer, Mamba2) for layer in shape.layers)
     if has_mamba and version < ALWAYS_ALIGNED:
         return Unplannable(f"no plan for Mamba 2 layers with vLLM {vllm_version[:20]}")
-    return 2
+    # Mamba 2 sets one more aside for the state at the last block's boundary (mamba_mixer2.py of 0.32.0).
+    return 3 if has_mamba and version >= PREFILL_CHECKPOINTS else 2
 
 
 FIRST_PREFIX_CACHING = (0, 26, 0)
 ALWAYS_ALIGNED = (0, 29, 0)
+PREFILL_CHECKPOINTS = (0, 32, 0)
 
 
 def cache_dtype_bytes(shape: Shape, kv_cache_dtype: str) -> int | None:
@@ -295,7 +300,7 @@ def _layer_caches(
         mixer = shape.layers[i].mixer
         match mixer:
             case Attention():
-                if mixer.shares_cache:
+                if mixer.kind is AttentionKind.NONE:
                     continue
                 page = (
                     block

@@ -276,7 +276,7 @@ def activation_peak(
     index = indexer_workspace(shape, max_model_len)
     logits = INDEXER_LOGITS_BYTES if index else 0
     peak = known["forwardHiddenStates"] * hidden + max(layer, index + logits)
-    if is_last_stage:
+    if is_last_stage and not shape.pools:
         rows = min(max_num_batched_tokens, max_num_seqs)
         per_logit = size + _by_version(known["samplerBytesPerLogit"], version)
         if runs_second_runner(shape, vllm_version):

@@ -205,6 +205,22 @@ def illegal_tensor_parallel(shape: Shape, size: int, *, enable_expert_parallel: 
     return None
 
 
+MOST_TENSOR_PARALLEL = 16
+"""Two nodes of eight GPUs: the largest tensor-parallel size that is looked at without being asked for."""
+
+
+def tensor_parallel_sizes(
+    shape: Shape | Unsupported, *, enable_expert_parallel: bool = False
+) -> dict[int, str | None]:
+    """Each tensor-parallel size up to MOST_TENSOR_PARALLEL: why vLLM would refuse it, None where it would not."""
+    if isinstance(shape, Unsupported):
+        return {}
+    return {
+        size: illegal_tensor_parallel(shape, size, enable_expert_parallel=enable_expert_parallel)
+        for size in range(1, MOST_TENSOR_PARALLEL + 1)
+    }
+
+
 def resolved_settings(settings: Settings, gpu: PlanGpu, vllm_version: str | None = None) -> Settings:
     """`settings` with what `vllm serve` takes by default on that GPU."""
     defaults = serve_defaults(gpu.name, gpu.memory_bytes or 0, vllm_version)

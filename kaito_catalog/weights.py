@@ -306,14 +306,16 @@ def _tower_bytes(tower: Tower | None, dtype_bytes: int, tp: int) -> int:
         return 0
     if tower.matrices is None:
         raise _UncomputableError(f"no plan for the weights of its {tower.kind} encoder")
-    if tower.divided:
+    by_heads = tower.num_heads % tp == 0
+    if tower.divided and not any(m.split.startswith("heads") for m in tower.matrices):
         _divide(tower.num_heads, tp, "the number of heads of the vision encoder")
     elements = tower.plain_elements
     for matrix in tower.matrices:
         inputs, outputs = matrix.inputs, matrix.outputs
-        if matrix.split == "column":
+        is_cut = by_heads or not matrix.split.startswith("heads")
+        if matrix.split.endswith("column") and is_cut:
             outputs = _divide(outputs, tp, "a width of the vision encoder")
-        elif matrix.split == "row":
+        elif matrix.split.endswith("row") and is_cut:
             inputs = _divide(inputs, tp, "a width of the vision encoder")
         elements += matrix.count * (inputs * outputs + (outputs if matrix.bias else 0))
     return elements * dtype_bytes
@@ -590,7 +592,8 @@ def weights_per_rank(
         return Uncomputable(how.problem)
     try:
         vocabulary = _divide(padded_vocabulary(shape), tp, "the padded vocabulary")
-        embedding = vocabulary * shape.hidden_size * dtype_bytes
+        rows = shape.vocab_size if shape.whole_embedding else vocabulary
+        embedding = rows * shape.hidden_size * dtype_bytes
         head = embedding + (vocabulary * dtype_bytes if shape.lm_head_bias else 0)
         if how is not None and how.lm_head is not None:
             head = _quantized_linear(
@@ -603,7 +606,11 @@ def weights_per_rank(
                 size += count * _layer_bytes(layer, shape.hidden_size, dtype_bytes, how, by)
             is_first, is_last = number == 0, number == pipeline_parallel_size - 1
             every = shape.on_every_stage
-            has_embedding = is_first or Place.EMBEDDING in every or (shape.tie_word_embeddings and is_last)
+            has_embedding = (
+                is_first
+                or Place.EMBEDDING in every
+                or (is_last and shape.has_head and shape.tie_word_embeddings)
+            )
             if has_embedding:
                 size += embedding
             if is_first or Place.EMBEDDING in every:
@@ -612,7 +619,7 @@ def weights_per_rank(
                 size += _tower_bytes(shape.tower, dtype_bytes, tp)
             if is_last or Place.NORM in every:
                 size += shape.final_norm_elements * dtype_bytes
-            if not shape.tie_word_embeddings and (is_last or Place.HEAD in every):
+            if shape.has_head and not shape.tie_word_embeddings and (is_last or Place.HEAD in every):
                 size += head
             result.append(size)
     except _UncomputableError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kaito_catalog.shape.decoders import ON_EVERY_STAGE, READERS
+from kaito_catalog.shape import decoders, encoders, further, multimodal
 from kaito_catalog.shape.fields import NEVER_TIED, Fields, Source, UnreadableError
 from kaito_catalog.shape.model import (
     Attention,
@@ -60,6 +60,18 @@ __all__ = [
     "read_shape",
 ]
 
+_DECODERS = decoders.READERS | further.READERS
+READERS = (
+    _DECODERS
+    | encoders.ENCODERS
+    | encoders.over_decoders(_DECODERS)
+    | multimodal.multimodal(lambda: _DECODERS)
+)
+"""Every architecture that a plan knows, by its name in config.json, and what reads it."""
+
+ON_EVERY_STAGE = decoders.ON_EVERY_STAGE | further.ON_EVERY_STAGE
+"""Parts that vLLM builds on every pipeline stage, by architecture."""
+
 BY_MODEL_TYPE = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -110,6 +122,10 @@ def _read_shape(config: Config, quantization: Config | None) -> Shape | Unsuppor
     if reader is None:
         return Unsupported(f"no plan for the architecture {architecture[:80]}", "architectures", architecture)
     root = Fields(config)
-    text = root.section("text_config") or root
+    text = root.section("text_config") or root.section("llm_config") or root
     shape = reader(Source(architecture, root, text, quantization))
-    return replace(shape, on_every_stage=ON_EVERY_STAGE.get(architecture, frozenset()))
+    # A decoder within another model builds what it builds alone, and the other its own.
+    every = ON_EVERY_STAGE.get(shape.decoder or architecture, frozenset())
+    if shape.decoder is not None:
+        every |= multimodal.ON_EVERY_STAGE.get(architecture, frozenset())
+    return replace(shape, on_every_stage=every)

@@ -27,6 +27,7 @@ class AttentionKind(Enum):
     CHUNKED = "chunked"
     MLA = "mla"
     STATE = "linear-state"
+    CROSS = "cross"
     NONE = "none"
 
 
@@ -55,12 +56,18 @@ class Attention:
     """Width of the key that picks blocks of tokens, and of a query for it per KV head (MiniMax M3); 0 is none."""
     shares_cache: bool = False
     """Reads an earlier layer's cache and has none (Gemma 4, Gemma 3n)."""
+    bidirectional: bool = False
+    """Sees all tokens at once, as encoders do, and keeps nothing."""
+    looks_at_encoder: bool = False
+    """Its keys and values are the encoder's (Whisper)."""
 
     @property
     def kind(self) -> AttentionKind:
         """What the layer keeps."""
-        if self.shares_cache:
+        if self.shares_cache or self.bidirectional:
             return AttentionKind.NONE
+        if self.looks_at_encoder:
+            return AttentionKind.CROSS
         if self.sliding_window is not None:
             return AttentionKind.SLIDING
         return AttentionKind.CHUNKED if self.chunk is not None else AttentionKind.FULL
@@ -245,7 +252,7 @@ class Matrix:
     inputs: int
     outputs: int
     split: str
-    """column, row or none."""
+    """column, row or none; heads-column and heads-row are whole where the ranks do not divide the heads."""
     bias: bool = True
     count: int = 1
 
@@ -339,6 +346,14 @@ class Shape:
     plain_elements: int = 0
     """Parameters outside the layers that every rank holds."""
     lm_head_bias: bool = False
+    pools: bool = False
+    """Gives embeddings or scores: nothing is sampled."""
+    has_head: bool = True
+    """Whether there is an output embedding, tied or not."""
+    whole_embedding: bool = False
+    """Every rank holds the embedding as it is stored, neither padded nor divided (Whisper)."""
+    decoder: str | None = None
+    """The language model's own architecture, where the model holds one of another family."""
     on_every_stage: frozenset[Place] = frozenset()
     """What vLLM builds on every pipeline stage, needed there or not."""
 
