@@ -134,11 +134,41 @@ def compiled_copy(shape: Shape, tensor_parallel_size: int, vllm_version: str) ->
     return int(shape.vocab_size * shape.hidden_size * shape.dtype_bytes) // tensor_parallel_size
 
 
+def prefill_context(shape: Shape, tensor_parallel_size: int) -> int:
+    """Bytes of keys and values that dense MLA makes of the latents of earlier chunks: MLA_CONTEXT_TOKENS of them.
+
+    The profile run allocates them as they would be at worst (vLLM's mla_attention.py,
+    determine_chunked_prefill_workspace_size; contexts below 8192 tokens with few sequences take less).
+    """
+    widest = 0
+    for layer in set(shape.layers):
+        m = layer.mixer
+        if isinstance(m, LatentAttention) and not m.sparse:
+            widest = max(widest, m.num_attention_heads * (m.qk_nope_head_dim + m.v_head_dim))
+    return MLA_CONTEXT_TOKENS * widest // tensor_parallel_size * shape.dtype_bytes
+
+
+MLA_CONTEXT_TOKENS = 65536
+
+
 def pinned_bytes(shape: Shape, tensor_parallel_size: int, vllm_version: str) -> int:
-    """How much of that copy may count a second time: freed, but in a block that the allocator cannot give back."""
+    """How much of that copy may count a second time: freed, but in a block that the allocator cannot give back.
+
+    For dense models that are repacked it is planned, for all it is in the plan's expected error.
+    """
     if not _is_pinned(version_tuple(vllm_version)):
         return 0
     return compiled_copy(shape, tensor_parallel_size, vllm_version)
+
+
+_REPACKED = (Scheme.AWQ, Scheme.GPTQ, Scheme.GROUPED_INT)
+
+
+def is_repacked(shape: Shape) -> bool:
+    """Whether the weights of a dense model are brought into Marlin's order after loading."""
+    how = shape.quantization
+    has_experts = any(isinstance(layer.feed_forward, Experts) for layer in shape.layers)
+    return how is not None and how.scheme in _REPACKED and not has_experts
 
 
 def _is_pinned(version: tuple[int, int, int]) -> bool:
@@ -275,7 +305,8 @@ def activation_peak(
     # One workspace serves the experts and the indexer, and outlives the forward.
     index = indexer_workspace(shape, max_model_len)
     logits = INDEXER_LOGITS_BYTES if index else 0
-    peak = known["forwardHiddenStates"] * hidden + max(layer, index + logits)
+    context = prefill_context(shape, tensor_parallel_size)
+    peak = known["forwardHiddenStates"] * hidden + max(layer, index + logits, context)
     if is_last_stage and not shape.pools:
         rows = min(max_num_batched_tokens, max_num_seqs)
         per_logit = size + _by_version(known["samplerBytesPerLogit"], version)
@@ -376,7 +407,10 @@ def overheads(
     graph = known["cudaGraphs"]
     if has_graphs and version >= version_tuple(graph["reservedFrom"]):
         share = captured_graphs(max_num_seqs, max_num_batched_tokens) / MOST_GRAPHS
-        graphs = int((graph["fixed"] + graph["perLayer"] * stage_layers) * share)
+        per_layer = graph["perSparseLayer" if indexer_workspace(shape, 1) else "perLayer"]
+        graphs = int((graph["fixed"] + per_layer * stage_layers) * share)
+    if is_first_stage and not enforce_eager and is_repacked(shape):
+        non_torch += pinned_bytes(shape, tensor_parallel_size, vllm_version)
     return Overheads(int(non_torch), peak + shape.rope_elements * shape.dtype_bytes + kept_bytes, graphs)
 
 

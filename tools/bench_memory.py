@@ -267,7 +267,10 @@ def print_held_out(scores: Sequence[Score], *, short: bool = False) -> None:
     print(
         f"Held out, no constant was fitted on them: {len(scores)} starts of {models} models, on GPUs other than H100"
     )
-    print("or with vLLM 0.20 and later. They showed terms that were missing (docs/memory.md says which).")
+    print(
+        "or with vLLM 0.20 and later. They showed terms that were missing (docs/memory.md says which), and the"
+    )
+    print("CUDA graphs of sparse attention were taken from the one start there is of it.")
     print()
     print("| held out | starts | median | 90 % within | worst | most promised but absent | wrong verdicts |")
     print("|---|---|---|---|---|---|---|")

@@ -413,8 +413,9 @@ def _nemotron_h(source: Source) -> Shape:
         text.count("mamba_head_dim"),
         text.count("n_groups"),
         text.count("ssm_state_size"),
-        text.count("conv_kernel"),
-        state_bytes=4 if text.text("mamba_ssm_cache_dtype") == "float32" else 2,
+        text.count("conv_kernel", default=4),  # NemotronHConfig's
+        # vLLM's NemotronHForCausalLMConfig takes float32 where the configuration says nothing.
+        state_bytes=4 if text.text("mamba_ssm_cache_dtype") in (None, "float32") else 2,
         bias=text.flag("use_bias"),
         conv_bias=text.flag("use_conv_bias", True),
     )
@@ -567,6 +568,15 @@ def _pixtral(source: Source) -> Shape:
     return replace(decoder, architecture=source.architecture, tower=tower)
 
 
+def _mistral3(source: Source) -> Shape:
+    """Mistral Small 3 and its kin, dense; Mistral Small 4 has DeepSeek's latents and experts."""
+    if "kv_lora_rank" not in source.text:
+        return dense(_LLAMA, pixtral_tower)(source)
+    shape = read_deepseek(source)
+    tower = pixtral_tower(source) if vision_section(source) else Tower("vision", 1, None, divided=False)
+    return replace(shape, tower=tower)
+
+
 _Reader: TypeAlias = Callable[[Source], Shape]
 
 READERS: dict[str, _Reader] = {
@@ -614,7 +624,7 @@ READERS: dict[str, _Reader] = {
     "Llama4ForConditionalGeneration": _llama4,
     "MistralLarge3ForCausalLM": read_deepseek,
     "PixtralForConditionalGeneration": _pixtral,
-    "Mistral3ForConditionalGeneration": dense(_LLAMA, pixtral_tower),
+    "Mistral3ForConditionalGeneration": _mistral3,
     "Qwen2_5_VLForConditionalGeneration": dense(_QWEN2, qwen2_5_vl_tower),
     "Qwen3VLForConditionalGeneration": dense(_QWEN3, qwen3_vl_tower),
     "Qwen3VLMoeForConditionalGeneration": mixture(

@@ -196,10 +196,13 @@ def _nemotron_vl(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
     def read(source: Source) -> Shape:
         shape = _decoder(source, readers(), "NemotronHForCausalLM")
         root, vision = source.root, vision_section(source)
+        if vision is None:
+            unread = Tower("vision", 1, None, divided=False)
+            return replace(shape, architecture=source.architecture, tower=unread)
         if root.section("sound_config") is not None:
             raise UnreadableError("no plan for the sound encoder of Nemotron", "sound_config")
-        arguments = vision.section("args") if vision is not None else None
-        if vision is None or arguments is None:
+        arguments = vision.section("args")
+        if arguments is None:
             raise UnreadableError("the configuration has no vision_config.args", "vision_config.args")
         dimensions = _RADIO.get(arguments.text("model") or "")
         if dimensions is None:
