@@ -120,6 +120,13 @@ def test_heads_that_divide_nothing_make_no_plan_that_fits() -> None:
     assert verdict({**LLAMA, "num_attention_heads": 31, "num_key_value_heads": 7}) != "yes"
 
 
+@pytest.mark.parametrize(
+    "value", [10**400, -(10**400), float("inf"), float("nan")], ids=lambda value: str(value)[:5]
+)
+def test_a_factor_that_no_float_holds_makes_no_plan(value: float) -> None:
+    assert verdict({**LLAMA, "partial_rotary_factor": value}) == "unknown"
+
+
 @pytest.mark.parametrize("tokens", [0, -1, 10**12, 10**30])
 def test_absurd_contexts_do_not_fit(tokens: int) -> None:
     assert verdict(LLAMA, max_model_len=tokens) != "yes"
