@@ -155,8 +155,8 @@ def _read_json(path: Path) -> Mapping[str, Any]:
         raise CatalogError(f"{shown(path)} is no JSON text") from error
     except json.JSONDecodeError as error:
         raise CatalogError(f"{shown(path)}:{error.lineno}:{error.colno}: {error.msg}") from error
-    except ValueError as error:
-        raise CatalogError(f"{shown(path)}: {error}") from error
+    except ValueError as error:  # Python's limit on the digits of an integer
+        raise CatalogError(f"{shown(path)} holds a number that is too long") from error
     if not isinstance(value, dict):
         raise CatalogError(f"{shown(path)} holds no JSON object")
     return value
