@@ -191,8 +191,9 @@ def tower_peak(
     medium = shape.tower.medium if shape.tower is not None else None
     if shape.tower is None or medium is None:
         return 0
-    images = max(1, min(medium.most_images, max_model_len // medium.tokens))
-    tokens = medium.tokens * images
+    of_one = max(1, medium.tokens)
+    images = max(1, min(medium.most_images, max_model_len // of_one))
+    tokens = of_one * images
     items = min(
         max(1, max_num_batched_tokens // tokens), max(1, max_num_seqs * max(1, max_model_len // tokens))
     )

@@ -338,6 +338,9 @@ def print_equal(*, short: bool = False) -> None:
     models = exact_models.read(elsewhere=False)
     for version in exact_models.VERSIONS:
         print(f"- {exact_models.summary(models, version, short=short)}")
+    small = exact_models.read(exact_models.SMALL_PLANS)
+    said = exact_models.summary(small, exact_models.VERSIONS[0], short=short)
+    print(f"- made-up configurations, one of each further architecture: {said}")
 
 
 def print_exact(scores: Sequence[Exact]) -> None:

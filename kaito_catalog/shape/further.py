@@ -327,7 +327,7 @@ def _hunyuan(source: Source) -> Shape:
             active = max((a for a in active if isinstance(a, int)), default=None)
         shared = text.values.get("num_shared_expert") if text.flag("use_mixed_mlp_moe") else None
         if isinstance(shared, list):
-            shared = shared[0]
+            shared = next(iter(shared), None)
         changes = {"num_experts_per_tok": active, "moe_intermediate_size": width}
         filled = Fields({**text.values, **{k: v for k, v in changes.items() if v is not None}}, text.where)
         extra = None
