@@ -15,6 +15,7 @@ from kaito_catalog.shape import (
     Mamba2,
     Shape,
 )
+from kaito_catalog.shape.versions import version_tuple as version_tuple
 
 BLOCK_SIZE = 16
 """Tokens of a block on CUDA with FlashAttention and dense MLA (vLLM's CacheConfig.DEFAULT_BLOCK_SIZE)."""
@@ -177,21 +178,6 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-@lru_cache(maxsize=64)
-def version_tuple(version: str) -> tuple[int, int, int]:
-    """`0.25.1` as (0, 25, 1); letters after the digits of a part are left out, missing parts are 0."""
-    numbers: list[int] = []
-    for part in version.split("+")[0].split(".")[:3]:
-        digits = ""
-        for character in part:
-            if not character.isdigit():
-                break
-            digits += character
-        numbers.append(int(digits[:6] or 0))
-    numbers += [0] * (3 - len(numbers))
-    return numbers[0], numbers[1], numbers[2]
-
-
 def batches_in_flight(vllm_version: str, *, pipeline_parallel_size: int = 1) -> int:
     """Batches whose tokens a sliding window must hold at once, by vLLM version.
 
@@ -273,6 +259,8 @@ def _layer_caches(
     # FlashMLA's kernels, which also serve dense MLA over an fp8 cache, take longer blocks.
     latent = any(isinstance(x.mixer, LatentAttention) for x in shape.layers)
     block = SPARSE_BLOCK_SIZE if sparse or (latent and cache_bytes == 1) else BLOCK_SIZE
+    if shape.fp8_block_size is not None and cache_bytes == 1:
+        block = shape.fp8_block_size
     state = max(
         (
             state_bytes(x.mixer, tensor_parallel_size, shape.dtype_bytes)
@@ -308,7 +296,7 @@ def _layer_caches(
                     block
                     * kv_heads(mixer, tensor_parallel_size)
                     * (mixer.head_dim + mixer.v_head_dim)
-                    * cache_bytes
+                    * (shape.dtype_bytes if mixer.cache_in_dtype else cache_bytes)
                 )
                 window = mixer.sliding_window if mixer.sliding_window is not None else mixer.chunk
                 caches.append(LayerCache(mixer.kind, block, page, window))

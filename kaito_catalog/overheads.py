@@ -154,7 +154,7 @@ MLA_CONTEXT_TOKENS = 65536
 def pinned_bytes(shape: Shape, tensor_parallel_size: int, vllm_version: str) -> int:
     """How much of that copy may count a second time: freed, but in a block that the allocator cannot give back.
 
-    For dense models that are repacked it is planned, for all it is in the plan's expected error.
+    Where `is_copy_pinned` it is planned, for all it is in the plan's expected error.
     """
     if not _is_pinned(version_tuple(vllm_version)):
         return 0
@@ -164,11 +164,21 @@ def pinned_bytes(shape: Shape, tensor_parallel_size: int, vllm_version: str) -> 
 _REPACKED = (Scheme.AWQ, Scheme.GPTQ, Scheme.GROUPED_INT)
 
 
-def is_repacked(shape: Shape) -> bool:
-    """Whether the weights of a dense model are brought into Marlin's order after loading."""
+def is_copy_pinned(shape: Shape, tensor_parallel_size: int, max_num_batched_tokens: int) -> bool:
+    """Whether to plan for a copy that counts twice: for dense models, repacked or with large batches.
+
+    Repacked are weights that Marlin has in an order of its own. A batch is large where what a layer holds of it
+    takes half as much as the copy: the allocator takes the smallest free block that is large enough, and then
+    cuts up the copy's. (Both are how published starts differ; see data/overheads.yaml.)
+    """
+    if any(isinstance(layer.feed_forward, Experts) for layer in shape.layers):
+        return False
     how = shape.quantization
-    has_experts = any(isinstance(layer.feed_forward, Experts) for layer in shape.layers)
-    return how is not None and how.scheme in _REPACKED and not has_experts
+    if how is not None and how.scheme in _REPACKED:
+        return True
+    widest = max_num_batched_tokens * _widest_layer(shape, tensor_parallel_size, tensor_parallel_size)
+    copy = shape.vocab_size * shape.hidden_size / tensor_parallel_size
+    return 2 * widest >= copy
 
 
 def _is_pinned(version: tuple[int, int, int]) -> bool:
@@ -410,8 +420,9 @@ def overheads(
         share = captured_graphs(max_num_seqs, max_num_batched_tokens) / MOST_GRAPHS
         per_layer = graph["perSparseLayer" if indexer_workspace(shape, 1) else "perLayer"]
         graphs = int((graph["fixed"] + per_layer * stage_layers) * share)
-    if is_first_stage and not enforce_eager and is_repacked(shape):
-        non_torch += pinned_bytes(shape, tensor_parallel_size, vllm_version)
+    pinned = 0 if enforce_eager else pinned_bytes(shape, tensor_parallel_size, vllm_version)
+    if is_first_stage and pinned and is_copy_pinned(shape, tensor_parallel_size, max_num_batched_tokens):
+        non_torch += pinned
     return Overheads(int(non_torch), peak + shape.rope_elements * shape.dtype_bytes + kept_bytes, graphs)
 
 

@@ -35,6 +35,7 @@ from kaito_catalog.overheads import (
 )
 from kaito_catalog.quantity import GIB, gib
 from kaito_catalog.shape import Attention, AttentionKind, LatentAttention, Shape, Unsupported, read_shape
+from kaito_catalog.shape.versions import as_built
 from kaito_catalog.weights import (
     Split,
     Uncomputable,
@@ -183,8 +184,15 @@ def facts_shape(facts: ModelFacts) -> Shape | Unsupported:
 
 
 @lru_cache(maxsize=4096)
-def illegal_tensor_parallel(shape: Shape, size: int, *, enable_expert_parallel: bool = False) -> str | None:
-    """Why vLLM would refuse `tensor_parallel_size`, in words; None where it would not."""
+def illegal_tensor_parallel(
+    shape: Shape, size: int, *, enable_expert_parallel: bool = False, vllm_version: str | None = None
+) -> str | None:
+    """Why vLLM would refuse `tensor_parallel_size`, in words; None where it would not.
+
+    Without a version, 0.25.1 is asked.
+    """
+    if vllm_version is not None:
+        shape = as_built(shape, vllm_version)
     if size < 1:
         return f"a tensor-parallel size of {size} is not one"
     for layer in shape.layers:
@@ -210,13 +218,15 @@ MOST_TENSOR_PARALLEL = 16
 
 
 def tensor_parallel_sizes(
-    shape: Shape | Unsupported, *, enable_expert_parallel: bool = False
+    shape: Shape | Unsupported, *, enable_expert_parallel: bool = False, vllm_version: str | None = None
 ) -> dict[int, str | None]:
     """Each tensor-parallel size up to MOST_TENSOR_PARALLEL: why vLLM would refuse it, None where it would not."""
     if isinstance(shape, Unsupported):
         return {}
     return {
-        size: illegal_tensor_parallel(shape, size, enable_expert_parallel=enable_expert_parallel)
+        size: illegal_tensor_parallel(
+            shape, size, enable_expert_parallel=enable_expert_parallel, vllm_version=vllm_version
+        )
         for size in range(1, MOST_TENSOR_PARALLEL + 1)
     }
 
@@ -321,6 +331,7 @@ def make_plan(
     common = (gpu, parallelism, settings, vllm_version)
     if isinstance(shape, Unsupported):
         return _unknown(shape.reason, "architecture", *common)
+    shape = as_built(shape, vllm_version, gpu.compute_capability)
     tp = parallelism.tensor_parallel_size
     pipeline = parallelism.pipeline_parallel_size
     if min(tp, pipeline, parallelism.data_parallel_size) < 1:
@@ -706,11 +717,11 @@ def _node_plan(
 ) -> _NodePlan:
     size, note = gpu_count, None
     if isinstance(shape, Shape):
-        illegal = illegal_tensor_parallel(shape, size)
+        illegal = illegal_tensor_parallel(shape, size, vllm_version=vllm_version)
         while illegal is not None and size > 1:
             note = note or f"{illegal}, so not all {gpu_count} GPUs are used"
             size -= 1
-            illegal = illegal_tensor_parallel(shape, size)
+            illegal = illegal_tensor_parallel(shape, size, vllm_version=vllm_version)
     plan = make_plan(
         shape,
         stored=stored,

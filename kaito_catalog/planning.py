@@ -290,7 +290,9 @@ def plan_all(
 def plan_value(subject: PlanSubject, plan: Plan) -> dict[str, Any]:
     """One plan as plain values: the contract of `plan --format json`."""
     sizes = tensor_parallel_sizes(
-        subject.shape, enable_expert_parallel=plan.parallelism.enable_expert_parallel
+        subject.shape,
+        enable_expert_parallel=plan.parallelism.enable_expert_parallel,
+        vllm_version=plan.vllm_version,
     )
     return {
         "version": 1,

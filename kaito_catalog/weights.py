@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import pairwise
+from math import gcd
 from typing import assert_never
 
 from kaito_catalog.shape import (
@@ -30,6 +31,7 @@ from kaito_catalog.shape import (
 
 VOCABULARY_PADDING = 64  # vLLM's VocabParallelEmbedding pads to this before it divides.
 MXFP_BLOCK = 32  # Elements that share one scale byte.
+SMALLEST_BLOCK = 32  # Of those that vLLM makes of fp8 blocks which do not divide the experts of a rank.
 
 
 @dataclass(frozen=True)
@@ -155,10 +157,13 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             kv_heads = max(1, mixer.num_key_value_heads // tp)
             query = heads * mixer.head_dim * (2 if mixer.output_gate else 1)
             outputs: tuple[int, ...] = (query, kv_heads * mixer.head_dim, kv_heads * mixer.v_head_dim)
+            if mixer.queries_only:
+                outputs = (query,)
             if mixer.index_dim:
                 outputs += (kv_heads * mixer.index_dim, mixer.index_dim)
-            # vLLM builds K and V also where a layer reads another's cache or values are keys (Gemma 4).
-            yield Linear("self_attn.qkv_proj", hidden, outputs, mixer.qkv_bias)
+            # vLLM builds K and V also where values are keys, and did where a layer reads another's cache (Gemma 4).
+            name = "self_attn.q_proj" if mixer.queries_only else "self_attn.qkv_proj"
+            yield Linear(name, hidden, outputs, mixer.qkv_bias)
             yield Linear("self_attn.o_proj", heads * mixer.v_head_dim, (hidden,), mixer.output_bias)
             yield Plain(
                 mixer.head_norms * mixer.head_dim + (heads if mixer.sinks else 0) + 2 * mixer.index_dim
@@ -408,6 +413,12 @@ def _quantized_experts(
         case Scheme.FP8_BLOCK:
             assert how.weight_block is not None
             rows, columns = how.weight_block
+            if how.refines_blocks and (
+                width % rows or (by.expert_tensor_parallel_size > 1 and width % columns)
+            ):
+                # refine_fp8_moe_block_shape: the widest block that divides everything, of 32 at least.
+                finer = gcd(rows, columns, width, hidden)
+                rows, columns = (finer, finer) if finer >= SMALLEST_BLOCK else (rows, columns)
             if width % rows:
                 words = f"fp8 blocks of {rows} do not divide the experts' width of {width:,} on each rank"
                 raise _IllegalError(words)
@@ -430,8 +441,10 @@ def _quantized_experts(
             assert how.group_size is not None
             packed = elements * how.bits // 8
             scales = elements // how.group_size * dtype_bytes
-            # Shapes in the model's dtype, and the order of inputs, twice, which vLLM always registers.
-            return size + packed + scales + count * (2 * 2 * dtype_bytes + 2 * 4 * (hidden + width))
+            order = 2 * 4 * (hidden + width) if how.registers_order or how.act_order else 0
+            return (
+                size + packed + scales + count * (2 * 2 * dtype_bytes + order)
+            )  # shapes in the model's dtype
         case Scheme.AWQ | Scheme.GPTQ:
             group = how.group_size or width
             if how.group_size and (width % group or hidden % group):

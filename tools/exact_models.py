@@ -24,6 +24,7 @@ from kaito_catalog import files
 from kaito_catalog.exact import H100
 from kaito_catalog.kv_cache import Unplannable, batches_in_flight, plan_layout, states_per_sequence
 from kaito_catalog.shape import Shape, Unsupported, read_shape
+from kaito_catalog.shape.versions import as_built
 from kaito_catalog.vllm import Worker, WorkerError, find_python
 from kaito_catalog.weights import Uncomputable, split, stages, weights_per_rank
 from tools.observed import STARTS
@@ -141,6 +142,7 @@ def planned(
         enable_expert_parallel=world.enable_expert_parallel,
         compute_capability=float(H100["capability"]),
     )
+    shape = as_built(shape, version, float(H100["capability"]))
     weights = weights_per_rank(shape, by, world.pipeline_parallel_size)
     if isinstance(weights, Uncomputable):
         return weights.reason

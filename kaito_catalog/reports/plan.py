@@ -143,7 +143,9 @@ _FOR_ONE_SIZE = re.compile(r" (by [0-9]+|on [0-9]+ GPUs)(?![0-9])")
 def _legal_sizes(subject: PlanSubject, plan: Plan) -> list[str]:
     """Over how many GPUs vLLM divides the model, and why not over the usual ones that are missing."""
     sizes = tensor_parallel_sizes(
-        subject.shape, enable_expert_parallel=plan.parallelism.enable_expert_parallel
+        subject.shape,
+        enable_expert_parallel=plan.parallelism.enable_expert_parallel,
+        vllm_version=plan.vllm_version,
     )
     legal = [str(size) for size, reason in sizes.items() if reason is None]
     if not legal:

@@ -10,6 +10,7 @@ from kaito_catalog.shape.decoders import read_deepseek
 from kaito_catalog.shape.fields import Fields, Source, UnreadableError, with_defaults
 from kaito_catalog.shape.model import (
     MOST_LAYERS,
+    Attention,
     Experts,
     Json,
     Layer,
@@ -162,6 +163,12 @@ def _falcon(source: Source) -> Shape:
         mlp_bias=biased,
     )
     shape = dense(family)(replace(source, text=text))
+    # falcon.py tells its attention nothing of the cache's dtype.
+    layers = tuple(
+        replace(x, mixer=replace(x.mixer, cache_in_dtype=True)) if isinstance(x.mixer, Attention) else x
+        for x in shape.layers
+    )
+    shape = replace(shape, layers=layers)
     return replace(shape, rope_elements=0) if text.flag("alibi") else shape
 
 

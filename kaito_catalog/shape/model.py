@@ -56,6 +56,10 @@ class Attention:
     """Width of the key that picks blocks of tokens, and of a query for it per KV head (MiniMax M3); 0 is none."""
     shares_cache: bool = False
     """Reads an earlier layer's cache and has none (Gemma 4, Gemma 3n)."""
+    queries_only: bool = False
+    """Has no projections for keys and values."""
+    cache_in_dtype: bool = False
+    """Keeps its cache in the model's dtype, whatever is asked for (Falcon)."""
     bidirectional: bool = False
     """Sees all tokens at once, as encoders do, and keeps nothing."""
     looks_at_encoder: bool = False
@@ -322,6 +326,10 @@ class Quantization:
     """Why the bytes cannot be computed, where they cannot."""
     kv_cache_dtype: str | None = None
     """What the configuration asks of the KV cache where nobody else does."""
+    registers_order: bool = True
+    """Experts in groups of integers register an order of their inputs, used or not."""
+    refines_blocks: bool = False
+    """Experts' fp8 blocks that the ranks would cut become smaller ones."""
 
 
 @dataclass(frozen=True)
@@ -352,6 +360,8 @@ class Shape:
     """Whether there is an output embedding, tied or not."""
     whole_embedding: bool = False
     """Every rank holds the embedding as it is stored, neither padded nor divided (Whisper)."""
+    fp8_block_size: int | None = None
+    """Tokens of a block under an fp8 cache, where its kernel asks for more than others."""
     decoder: str | None = None
     """The language model's own architecture, where the model holds one of another family."""
     on_every_stage: frozenset[Place] = frozenset()
