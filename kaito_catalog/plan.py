@@ -167,6 +167,8 @@ class InstanceTypePlan:
 STORED_TOLERANCE = 0.75
 """A model whose files hold less than this share of what its configuration asks for is quantised, and its
 configuration does not say how."""
+UNTOLD_SHARE = 0.01
+"""Files that hold this share more than a partial configuration says hold what it does not tell."""
 REPLICATED_SHARE = 0.02
 """Where only the stored size is known: what norms, routers and repacking may add to an even division."""
 
@@ -266,7 +268,12 @@ def _weights(
         whole = weights_per_rank(shape, split(tensor_parallel_size=1))
         is_whole = stored is None or isinstance(whole, Uncomputable)
         if is_whole or stored is None or stored.high_bytes >= STORED_TOLERANCE * sum(whole):  # type: ignore[arg-type]
-            return _Weights(computed, "configuration", 0)
+            untold = 0 if is_whole or stored is None else _untold_bytes(shape, stored, sum(whole))  # type: ignore[arg-type]
+            if not untold:
+                return _Weights(computed, "configuration", 0)
+            ranks = parallelism.tensor_parallel_size * pipeline
+            each = ceil_div(untold, ranks)
+            return _Weights(tuple(size + each for size in computed), "facts", int(REPLICATED_SHARE * each))
         reason = (
             "its files are smaller than its configuration says, so it is quantised in a way nobody has read"
         )
@@ -281,6 +288,24 @@ def _weights(
     if pipeline > 1:
         error += embedding
     return _Weights((share,) * pipeline, "facts", error)
+
+
+def _untold_bytes(shape: Shape, stored: StoredSize, computed: int) -> int:
+    """Bytes of the weight files that part of a configuration does not explain: what it leaves unquantised, a tower.
+
+    Layers for speculation are in the files and are not loaded; they are stored in the model's dtype.
+    """
+    if not shape.is_partial:
+        return 0
+    draft = 0
+    if shape.draft_layers:
+        plain = replace(shape, quantization=None, tower=None)
+        whole = weights_per_rank(plain, split(tensor_parallel_size=1))
+        if isinstance(whole, Uncomputable):
+            return 0
+        draft = shape.draft_layers * sum(whole) // len(shape.layers)
+    untold = stored.high_bytes - computed - draft
+    return untold if untold > UNTOLD_SHARE * computed else 0
 
 
 def _unknown(
@@ -529,13 +554,19 @@ def _verdict(
     states = [g for g in layout.groups if g.kind is AttentionKind.STATE]
     if states and settings.max_num_seqs is not None and layout.block_bytes:
         blocks = per_gpu.kv_cache_available_bytes // layout.block_bytes
-        if blocks < settings.max_num_seqs:
+        off = error // layout.block_bytes
+        if blocks - off < settings.max_num_seqs and not settings.enforce_eager:
             reason = (
                 f"the cache has {blocks:,} blocks for states and max_num_seqs is {settings.max_num_seqs:,}; "
-                f"vLLM stops with CUDA graphs on, so set max_num_seqs to {blocks:,} or less"
             )
-            if not settings.enforce_eager:
+            if blocks + off < settings.max_num_seqs:
+                reason += f"vLLM stops with CUDA graphs on, so set max_num_seqs to {blocks:,} or less"
                 return Fit.NO, "maxNumSeqs", reason
+            reason += (
+                f"with fewer blocks vLLM stops, and the plan may be off by {off:,}: "
+                f"max_num_seqs {max(1, blocks - off):,} is sure to do"
+            )
+            return Fit.TIGHT, "maxNumSeqs", reason
     if margin <= error:
         return (
             Fit.TIGHT,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from kaito_catalog.shape import decoders, encoders, further, multimodal
 from kaito_catalog.shape.fields import NEVER_TIED, Fields, Source, UnreadableError
 from kaito_catalog.shape.model import (
+    MOST_LAYERS,
     Attention,
     AttentionKind,
     CompressedAttention,
@@ -72,6 +73,8 @@ READERS = (
 ON_EVERY_STAGE = decoders.ON_EVERY_STAGE | further.ON_EVERY_STAGE
 """Parts that vLLM builds on every pipeline stage, by architecture."""
 
+_DRAFT_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules")
+
 BY_MODEL_TYPE = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -124,6 +127,11 @@ def _read_shape(config: Config, quantization: Config | None) -> Shape | Unsuppor
     root = Fields(config)
     text = root.section("text_config") or root.section("llm_config") or root
     shape = reader(Source(architecture, root, text, quantization))
+    how = shape.quantization
+    lacks_tower = shape.tower is None and architecture.endswith("ForConditionalGeneration")
+    if lacks_tower or (how is not None and how.is_partial):
+        drafts = text.optional(*_DRAFT_LAYERS, most=MOST_LAYERS) or 0
+        shape = replace(shape, is_partial=True, draft_layers=drafts)
     # A decoder within another model builds what it builds alone, and the other its own.
     every = ON_EVERY_STAGE.get(shape.decoder or architecture, frozenset())
     if shape.decoder is not None:

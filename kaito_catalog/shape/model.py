@@ -326,6 +326,8 @@ class Quantization:
     """Why the bytes cannot be computed, where they cannot."""
     kv_cache_dtype: str | None = None
     """What the configuration asks of the KV cache where nobody else does."""
+    is_partial: bool = False
+    """The configuration names the method and not what every published one says beside it: part of it is missing."""
     registers_order: bool = True
     """Experts in groups of integers register an order of their inputs, used or not."""
     refines_blocks: bool = False
@@ -360,6 +362,10 @@ class Shape:
     """Whether there is an output embedding, tied or not."""
     whole_embedding: bool = False
     """Every rank holds the embedding as it is stored, neither padded nor divided (Whisper)."""
+    draft_layers: int = 0
+    """Of a partial configuration: layers for speculation that are in the weight files and are not loaded."""
+    is_partial: bool = False
+    """Part of the configuration is missing: of the quantisation, or all of an encoder."""
     fp8_block_size: int | None = None
     """Tokens of a block under an fp8 cache, where its kernel asks for more than others."""
     decoder: str | None = None
