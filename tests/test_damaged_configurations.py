@@ -14,7 +14,7 @@ from kaito_catalog.quantity import GIB
 from kaito_catalog.shape import Shape, Unsupported, read_shape
 from tools.exact_models import SMALL_PLANS, Model, read
 
-MODELS = read(SMALL_PLANS)
+MODELS = [*read(SMALL_PLANS), *(m for m in read(elsewhere=False) if m.config)]
 NONSENSE: tuple[object, ...] = (None, -1, 0, 1, "x", [], {}, [1, "a"], 1e30, True, 10**9)
 _GPU = PlanGpu("NVIDIA H100 80GB", 80 * GIB, 9.0)
 _MISSING = object()
@@ -45,7 +45,7 @@ def test_a_damaged_field_gives_a_plan_or_a_reason(model: Model) -> None:
     assert model.config is not None
     for place in places(model.config):
         for value in (*NONSENSE, _MISSING):
-            found = read_shape(damaged(model.config, place, value))
+            found = read_shape(damaged(model.config, place, value), quantization=model.quantization)
             if isinstance(found, Unsupported):
                 assert found.reason
                 continue
@@ -61,5 +61,5 @@ def test_a_damaged_field_gives_a_plan_or_a_reason(model: Model) -> None:
 
 
 def test_the_configurations_are_whole_before_they_are_damaged() -> None:
-    assert len(MODELS) >= 50
-    assert all(isinstance(read_shape(m.config), Shape) for m in MODELS if m.config)
+    assert len(MODELS) >= 150
+    assert all(isinstance(read_shape(m.config, quantization=m.quantization), Shape) for m in MODELS if m.config)
