@@ -31,6 +31,7 @@ from kaito_catalog.overheads import (
 )
 from kaito_catalog.quantity import GIB, gib
 from kaito_catalog.shape import Attention, AttentionKind, LatentAttention, Shape, Unsupported, read_shape
+from kaito_catalog.shape.versions import as_built
 from kaito_catalog.weights import (
     Split,
     Uncomputable,
@@ -184,6 +185,8 @@ class InstanceTypePlan:
 STORED_TOLERANCE = 0.75
 """A model whose files hold less than this share of what its configuration asks for is quantised, and its
 configuration does not say how."""
+UNTOLD_SHARE = 0.01
+"""Files that hold this share more than a partial configuration says hold what it does not tell."""
 REPLICATED_SHARE = 0.02
 """Where only the stored size is known: what norms, routers and repacking may add to an even division."""
 
@@ -201,8 +204,15 @@ def facts_shape(facts: ModelFacts) -> Shape | Unsupported:
 
 
 @lru_cache(maxsize=4096)
-def illegal_tensor_parallel(shape: Shape, size: int, *, enable_expert_parallel: bool = False) -> str | None:
-    """Why vLLM would refuse `tensor_parallel_size`, in words; None where it would not."""
+def illegal_tensor_parallel(
+    shape: Shape, size: int, *, enable_expert_parallel: bool = False, vllm_version: str | None = None
+) -> str | None:
+    """Why vLLM would refuse `tensor_parallel_size`, in words; None where it would not.
+
+    Without a version, 0.25.1 is asked.
+    """
+    if vllm_version is not None:
+        shape = as_built(shape, vllm_version)
     if size < 1:
         return f"a tensor-parallel size of {size} is not one"
     for layer in shape.layers:
@@ -221,6 +231,24 @@ def illegal_tensor_parallel(shape: Shape, size: int, *, enable_expert_parallel: 
         if isinstance(found, Uncomputable) and found.illegal:
             return found.reason
     return None
+
+
+MOST_TENSOR_PARALLEL = 16
+"""Two nodes of eight GPUs: the largest tensor-parallel size that is looked at without being asked for."""
+
+
+def tensor_parallel_sizes(
+    shape: Shape | Unsupported, *, enable_expert_parallel: bool = False, vllm_version: str | None = None
+) -> dict[int, str | None]:
+    """Each tensor-parallel size up to MOST_TENSOR_PARALLEL: why vLLM would refuse it, None where it would not."""
+    if isinstance(shape, Unsupported):
+        return {}
+    return {
+        size: illegal_tensor_parallel(
+            shape, size, enable_expert_parallel=enable_expert_parallel, vllm_version=vllm_version
+        )
+        for size in range(1, MOST_TENSOR_PARALLEL + 1)
+    }
 
 
 def resolved_settings(settings: Settings, gpu: PlanGpu, vllm_version: str | None = None) -> Settings:
@@ -258,7 +286,12 @@ def _weights(
         whole = weights_per_rank(shape, split(tensor_parallel_size=1))
         is_whole = stored is None or isinstance(whole, Uncomputable)
         if is_whole or stored is None or stored.high_bytes >= STORED_TOLERANCE * sum(whole):  # type: ignore[arg-type]
-            return _Weights(computed, "configuration", 0)
+            untold = 0 if is_whole or stored is None else _untold_bytes(shape, stored, sum(whole))  # type: ignore[arg-type]
+            if not untold:
+                return _Weights(computed, "configuration", 0)
+            ranks = parallelism.tensor_parallel_size * pipeline
+            each = ceil_div(untold, ranks)
+            return _Weights(tuple(size + each for size in computed), "facts", int(REPLICATED_SHARE * each))
         reason = (
             "its files are smaller than its configuration says, so it is quantised in a way nobody has read"
         )
@@ -273,6 +306,24 @@ def _weights(
     if pipeline > 1:
         error += embedding
     return _Weights((share,) * pipeline, "facts", error)
+
+
+def _untold_bytes(shape: Shape, stored: StoredSize, computed: int) -> int:
+    """Bytes of the weight files that part of a configuration does not explain: what it leaves unquantised, a tower.
+
+    Layers for speculation are in the files and are not loaded; they are stored in the model's dtype.
+    """
+    if not shape.is_partial:
+        return 0
+    draft = 0
+    if shape.draft_layers:
+        plain = replace(shape, quantization=None, tower=None)
+        whole = weights_per_rank(plain, split(tensor_parallel_size=1))
+        if isinstance(whole, Uncomputable):
+            return 0
+        draft = shape.draft_layers * sum(whole) // len(shape.layers)
+    untold = stored.high_bytes - computed - draft
+    return untold if untold > UNTOLD_SHARE * computed else 0
 
 
 def _unknown(
@@ -323,6 +374,7 @@ def make_plan(
     common = (gpu, parallelism, settings, vllm_version)
     if isinstance(shape, Unsupported):
         return _unknown(shape.reason, "architecture", *common)
+    shape = as_built(shape, vllm_version, gpu.compute_capability)
     tp = parallelism.tensor_parallel_size
     pipeline = parallelism.pipeline_parallel_size
     if min(tp, pipeline, parallelism.data_parallel_size) < 1:
@@ -520,13 +572,19 @@ def _verdict(
     states = [g for g in layout.groups if g.kind is AttentionKind.STATE]
     if states and settings.max_num_seqs is not None and layout.block_bytes:
         blocks = per_gpu.kv_cache_available_bytes // layout.block_bytes
-        if blocks < settings.max_num_seqs:
+        off = error // layout.block_bytes
+        if blocks - off < settings.max_num_seqs and not settings.enforce_eager:
             reason = (
                 f"the cache has {blocks:,} blocks for states and max_num_seqs is {settings.max_num_seqs:,}; "
-                f"vLLM stops with CUDA graphs on, so set max_num_seqs to {blocks:,} or less"
             )
-            if not settings.enforce_eager:
+            if blocks + off < settings.max_num_seqs:
+                reason += f"vLLM stops with CUDA graphs on, so set max_num_seqs to {blocks:,} or less"
                 return Fit.NO, "maxNumSeqs", reason
+            reason += (
+                f"with fewer blocks vLLM stops, and the plan may be off by {off:,}: "
+                f"max_num_seqs {max(1, blocks - off):,} is sure to do"
+            )
+            return Fit.TIGHT, "maxNumSeqs", reason
     if margin <= error:
         return (
             Fit.TIGHT,
@@ -708,11 +766,11 @@ def _node_plan(
 ) -> _NodePlan:
     size, note = gpu_count, None
     if isinstance(shape, Shape):
-        illegal = illegal_tensor_parallel(shape, size)
+        illegal = illegal_tensor_parallel(shape, size, vllm_version=vllm_version)
         while illegal is not None and size > 1:
             note = note or f"{illegal}, so not all {gpu_count} GPUs are used"
             size -= 1
-            illegal = illegal_tensor_parallel(shape, size)
+            illegal = illegal_tensor_parallel(shape, size, vllm_version=vllm_version)
     plan = make_plan(
         shape,
         stored=stored,

@@ -27,6 +27,7 @@ from kaito_catalog.plan import (
     make_plan,
     plan_gpu,
     smallest_gpu_count,
+    tensor_parallel_sizes,
     to_json,
 )
 from kaito_catalog.serving import ServedOptions, served_options
@@ -154,8 +155,8 @@ def _read_json(path: Path) -> Mapping[str, Any]:
         raise CatalogError(f"{shown(path)} is no JSON text") from error
     except json.JSONDecodeError as error:
         raise CatalogError(f"{shown(path)}:{error.lineno}:{error.colno}: {error.msg}") from error
-    except ValueError as error:
-        raise CatalogError(f"{shown(path)}: {error}") from error
+    except ValueError as error:  # Python's limit on the digits of an integer
+        raise CatalogError(f"{shown(path)} holds a number that is too long") from error
     if not isinstance(value, dict):
         raise CatalogError(f"{shown(path)} holds no JSON object")
     return value
@@ -288,7 +289,20 @@ def plan_all(
 
 def plan_value(subject: PlanSubject, plan: Plan) -> dict[str, Any]:
     """One plan as plain values: the contract of `plan --format json`."""
-    return {"version": 1, "model": subject.name, **to_json(plan)}
+    sizes = tensor_parallel_sizes(
+        subject.shape,
+        enable_expert_parallel=plan.parallelism.enable_expert_parallel,
+        vllm_version=plan.vllm_version,
+    )
+    return {
+        "version": 1,
+        "model": subject.name,
+        **to_json(plan),
+        "tensorParallelSizes": {
+            "legal": [size for size, reason in sizes.items() if reason is None],
+            "illegal": {str(size): reason for size, reason in sizes.items() if reason is not None},
+        },
+    }
 
 
 def rows_value(subject: PlanSubject, rows: tuple[InstanceTypePlan, ...]) -> dict[str, Any]:

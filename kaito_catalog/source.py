@@ -7,6 +7,7 @@ lets a file mean something else than what a reviewer reads.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from kaito_catalog.errors import CatalogError
 MAX_BYTES = 2**20
 MAX_DEPTH = 40
 MAX_PROBLEMS = 50
+MAX_INTEGER_LENGTH = 100
+"""Characters; whatever is shorter is also a float, so that nobody who compares the two has to care."""
 
 Value: TypeAlias = Any
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -372,20 +375,19 @@ class _Builder:
             return None
         if text in _BOOL:
             return _BOOL[text]
-        if _INT.match(text) and len(text) <= 400:
+        if _INT.match(text) and len(text) <= MAX_INTEGER_LENGTH:
             return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+        if _INT.match(text) or (_FLOAT.match(text) and math.isinf(float(text))):
+            self._at(
+                "YML011",
+                f"the number {shorten(text)} is too large",
+                event.start_mark,
+                "quote it if it is a text",
+            )
+            self.broken.add(route)
+            return BROKEN
         if _FLOAT.match(text):
-            number = float(text)
-            if number in (float("inf"), float("-inf")):
-                self._at(
-                    "YML011",
-                    f"the number {shorten(text)} is too large",
-                    event.start_mark,
-                    "quote it if it is a text",
-                )
-                self.broken.add(route)
-                return BROKEN
-            return number
+            return float(text)
         if _SPECIAL_FLOAT.match(text):
             self._at(
                 "YML011", f"{text} is not a number JSON knows", event.start_mark, "quote it if it is a text"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import pairwise
+from math import gcd
 from typing import assert_never
 
 from kaito_catalog.shape import (
@@ -30,6 +31,7 @@ from kaito_catalog.shape import (
 
 VOCABULARY_PADDING = 64  # vLLM's VocabParallelEmbedding pads to this before it divides.
 MXFP_BLOCK = 32  # Elements that share one scale byte.
+SMALLEST_BLOCK = 32  # Of those that vLLM makes of fp8 blocks which do not divide the experts of a rank.
 
 
 @dataclass(frozen=True)
@@ -155,10 +157,13 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             kv_heads = max(1, mixer.num_key_value_heads // tp)
             query = heads * mixer.head_dim * (2 if mixer.output_gate else 1)
             outputs: tuple[int, ...] = (query, kv_heads * mixer.head_dim, kv_heads * mixer.v_head_dim)
+            if mixer.queries_only:
+                outputs = (query,)
             if mixer.index_dim:
                 outputs += (kv_heads * mixer.index_dim, mixer.index_dim)
-            # vLLM builds K and V also where a layer reads another's cache or values are keys (Gemma 4).
-            yield Linear("self_attn.qkv_proj", hidden, outputs, mixer.qkv_bias)
+            # vLLM builds K and V also where values are keys, and did where a layer reads another's cache (Gemma 4).
+            name = "self_attn.q_proj" if mixer.queries_only else "self_attn.qkv_proj"
+            yield Linear(name, hidden, outputs, mixer.qkv_bias)
             yield Linear("self_attn.o_proj", heads * mixer.v_head_dim, (hidden,), mixer.output_bias)
             yield Plain(
                 mixer.head_norms * mixer.head_dim + (heads if mixer.sinks else 0) + 2 * mixer.index_dim
@@ -306,14 +311,16 @@ def _tower_bytes(tower: Tower | None, dtype_bytes: int, tp: int) -> int:
         return 0
     if tower.matrices is None:
         raise _UncomputableError(f"no plan for the weights of its {tower.kind} encoder")
-    if tower.divided:
+    by_heads = tower.num_heads % tp == 0
+    if tower.divided and not any(m.split.startswith("heads") for m in tower.matrices):
         _divide(tower.num_heads, tp, "the number of heads of the vision encoder")
     elements = tower.plain_elements
     for matrix in tower.matrices:
         inputs, outputs = matrix.inputs, matrix.outputs
-        if matrix.split == "column":
+        is_cut = by_heads or not matrix.split.startswith("heads")
+        if matrix.split.endswith("column") and is_cut:
             outputs = _divide(outputs, tp, "a width of the vision encoder")
-        elif matrix.split == "row":
+        elif matrix.split.endswith("row") and is_cut:
             inputs = _divide(inputs, tp, "a width of the vision encoder")
         elements += matrix.count * (inputs * outputs + (outputs if matrix.bias else 0))
     return elements * dtype_bytes
@@ -406,6 +413,12 @@ def _quantized_experts(
         case Scheme.FP8_BLOCK:
             assert how.weight_block is not None
             rows, columns = how.weight_block
+            if how.refines_blocks and (
+                width % rows or (by.expert_tensor_parallel_size > 1 and width % columns)
+            ):
+                # refine_fp8_moe_block_shape: the widest block that divides everything, of 32 at least.
+                finer = gcd(rows, columns, width, hidden)
+                rows, columns = (finer, finer) if finer >= SMALLEST_BLOCK else (rows, columns)
             if width % rows:
                 words = f"fp8 blocks of {rows} do not divide the experts' width of {width:,} on each rank"
                 raise _IllegalError(words)
@@ -428,8 +441,10 @@ def _quantized_experts(
             assert how.group_size is not None
             packed = elements * how.bits // 8
             scales = elements // how.group_size * dtype_bytes
-            # Shapes in the model's dtype, and the order of inputs, twice, which vLLM always registers.
-            return size + packed + scales + count * (2 * 2 * dtype_bytes + 2 * 4 * (hidden + width))
+            order = 2 * 4 * (hidden + width) if how.registers_order or how.act_order else 0
+            return (
+                size + packed + scales + count * (2 * 2 * dtype_bytes + order)
+            )  # shapes in the model's dtype
         case Scheme.AWQ | Scheme.GPTQ:
             group = how.group_size or width
             if how.group_size and (width % group or hidden % group):
@@ -590,7 +605,8 @@ def weights_per_rank(
         return Uncomputable(how.problem)
     try:
         vocabulary = _divide(padded_vocabulary(shape), tp, "the padded vocabulary")
-        embedding = vocabulary * shape.hidden_size * dtype_bytes
+        rows = shape.vocab_size if shape.whole_embedding else vocabulary
+        embedding = rows * shape.hidden_size * dtype_bytes
         head = embedding + (vocabulary * dtype_bytes if shape.lm_head_bias else 0)
         if how is not None and how.lm_head is not None:
             head = _quantized_linear(
@@ -603,7 +619,11 @@ def weights_per_rank(
                 size += count * _layer_bytes(layer, shape.hidden_size, dtype_bytes, how, by)
             is_first, is_last = number == 0, number == pipeline_parallel_size - 1
             every = shape.on_every_stage
-            has_embedding = is_first or Place.EMBEDDING in every or (shape.tie_word_embeddings and is_last)
+            has_embedding = (
+                is_first
+                or Place.EMBEDDING in every
+                or (is_last and shape.has_head and shape.tie_word_embeddings)
+            )
             if has_embedding:
                 size += embedding
             if is_first or Place.EMBEDDING in every:
@@ -612,7 +632,7 @@ def weights_per_rank(
                 size += _tower_bytes(shape.tower, dtype_bytes, tp)
             if is_last or Place.NORM in every:
                 size += shape.final_norm_elements * dtype_bytes
-            if not shape.tie_word_embeddings and (is_last or Place.HEAD in every):
+            if shape.has_head and not shape.tie_word_embeddings and (is_last or Place.HEAD in every):
                 size += head
             result.append(size)
     except _UncomputableError as error:

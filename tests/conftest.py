@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from kaito_catalog.checks.base import Context
 # Machines are noisy: an example that takes long once is no failure.
 settings.register_profile("kaito-catalog", deadline=None)
 settings.load_profile("kaito-catalog")
+# A shell starts what goes into the background with SIGINT ignored, and tests press Ctrl-C, also in programs they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

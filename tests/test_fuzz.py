@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import random
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from kaito_catalog.plan import Parallelism, PlanGpu, Settings, make_plan, to_jso
 from kaito_catalog.repository import parse_header
 from kaito_catalog.shape import Unsupported, read_shape
 from kaito_catalog.source import parse
-from tools import fuzz
+from tools import fuzz, fuzz_guided
 
 EXAMPLES = {"generate": 6, "hub": 10, "proposal": 40, "facts": 40, "evidence": 30, "markdown": 40}
 """The dear ones; of the others a hundred."""
@@ -120,6 +122,13 @@ def test_heads_that_divide_nothing_make_no_plan_that_fits() -> None:
     assert verdict({**LLAMA, "num_attention_heads": 31, "num_key_value_heads": 7}) != "yes"
 
 
+@pytest.mark.parametrize(
+    "value", [10**400, -(10**400), float("inf"), float("nan")], ids=lambda value: str(value)[:5]
+)
+def test_a_factor_that_no_float_holds_makes_no_plan(value: float) -> None:
+    assert verdict({**LLAMA, "partial_rotary_factor": value}) == "unknown"
+
+
 @pytest.mark.parametrize("tokens", [0, -1, 10**12, 10**30])
 def test_absurd_contexts_do_not_fit(tokens: int) -> None:
     assert verdict(LLAMA, max_model_len=tokens) != "yes"
@@ -187,3 +196,40 @@ def test_a_claim_of_a_billion_gpus_is_answered_without_trying_each(model: int) -
         assert entry is not None
         assert entry.problems == ()
         fuzz.reports_hold(entry)
+
+
+# --- steered by coverage ----------------------------------------------------------------------------------------
+
+
+def drawn(data: bytes) -> list[object]:
+    rng = fuzz_guided.Steered(data)
+    return [rng.choice("abcdef"), rng.random(), rng.randrange(1000), rng.sample(range(50), 3)]
+
+
+def test_an_input_says_what_is_drawn() -> None:
+    assert drawn(b"\1" * 64) == drawn(b"\1" * 64)
+    assert drawn(b"\1" * 64) != drawn(b"\2" * 64)
+
+
+def test_a_byte_that_changes_late_leaves_what_was_drawn_before() -> None:
+    rng, other = (fuzz_guided.Steered(bytes(8) + last) for last in (b"\0" * 8, b"\7" * 8))
+    assert [rng.random() for _ in range(4)] == [other.random() for _ in range(4)]
+    assert rng.random() != other.random()
+
+
+def test_an_input_that_is_used_up_goes_on_the_same_way() -> None:
+    rng = fuzz_guided.Steered(b"x")
+    assert [rng.random() for _ in range(20)] != [0.0] * 20
+    assert drawn(b"x") == drawn(b"x")
+
+
+def test_what_coverage_finds_is_kept_and_a_crash_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("atheris", reason="atheris is installed by `make fuzz`")
+    monkeypatch.setattr(fuzz_guided, "KEPT", tmp_path)
+    assert fuzz_guided.main(["--seconds", "1", "--only", "yaml"]) == 0
+    assert "code reached" in capsys.readouterr().out
+    assert list((tmp_path / "yaml").iterdir())
+    monkeypatch.setattr(fuzz_guided, "_run", lambda *_: subprocess.CompletedProcess([], 77, "", "ValueError"))
+    assert fuzz_guided.main(["--seconds", "1", "--only", "yaml"]) == 1

@@ -193,3 +193,18 @@ def test_a_folder_whose_name_only_looks_like_another_is_refused(
     shown = capsys.readouterr().out
     assert "DOC002" in shown
     assert not [line for line in shown.splitlines() if line.startswith("::error::")]
+
+
+def test_an_option_nested_a_hundred_thousand_deep_is_a_finding(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proposal = here / "catalog" / "models" / "phi-4" / "proposal.yaml"
+    nested = "[" * 100_000
+    text = proposal.read_text()
+    changed = text.replace("  config:\n", f"  config:\n    limit-mm-per-prompt: '{nested}'\n")
+    assert changed != text
+    proposal.write_text(changed)
+    assert cli.main(["check"]) == 1
+    shown = capsys.readouterr().out
+    assert "error[RUN003] limit-mm-per-prompt is a JSON object" in shown
+    assert nested not in shown

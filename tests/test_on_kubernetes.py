@@ -7,8 +7,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -500,10 +502,8 @@ def test_a_job_that_is_there_already_is_taken_up_and_not_doubled(cluster: ApiSer
             raise_in_main()
 
     def raise_in_main() -> None:
-        import _thread
-
         cluster.faults = []
-        _thread.interrupt_main()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     cluster.faults = [interrupt]
     assert apply("phi-4") == 130

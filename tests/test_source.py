@@ -109,6 +109,11 @@ def test_a_number_beyond_double_precision_is_refused() -> None:
     assert problems("a: 1e999\nb: .inf\n") == [("YML011", 1, 4), ("YML011", 2, 4)]
 
 
+@pytest.mark.parametrize("digits", ["9" * 400, "-" + "1" * 350, "0x" + "f" * 300])
+def test_an_integer_that_no_float_holds_is_refused(digits: str) -> None:
+    assert problems(f"a: {digits}\n") == [("YML011", 1, 4)]
+
+
 def test_a_file_that_cannot_be_opened_is_an_error_with_its_name(tmp_path: object) -> None:
     from pathlib import Path
 

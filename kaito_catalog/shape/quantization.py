@@ -84,6 +84,7 @@ def read_quantization(source: Source) -> Quantization | None:
                 scheme=Scheme.FP8_BLOCK if block else Scheme.FP8_TENSOR,
                 weight_block=block,
                 static_activations=section.text("activation_scheme") == "static",
+                is_partial="activation_scheme" not in section,
                 problem=None,
             )
         case "mxfp4":
@@ -119,6 +120,7 @@ def _grouped(section: Fields, plain: Quantization) -> Quantization:
         if group == -1:
             return replace(plain, problem="no plan for AWQ with a scale per output")
         return replace(plain, scheme=Scheme.AWQ, bits=bits, group_size=group, problem=None)
+    is_partial = "group_size" not in section
     rules = section.section("dynamic")
     ignored = list(plain.ignored)
     for pattern, change in (rules.values if rules else {}).items():
@@ -137,6 +139,7 @@ def _grouped(section: Fields, plain: Quantization) -> Quantization:
         bits=bits,
         group_size=None if group == -1 else group,
         act_order=section.flag("desc_act") and group != -1,
+        is_partial=is_partial,
         ignored=tuple(ignored),
         problem=None,
     )
