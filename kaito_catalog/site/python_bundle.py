@@ -12,16 +12,16 @@ import json
 import re
 from collections.abc import Mapping
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.measured import constants
 
-MODULES = (
-    "quantity", "shape", "shape.decoders", "shape.fields", "shape.model", "shape.params", "shape.quantization",
-    "shape.towers", "weights", "kv_cache", "overheads", "capability", "plan", "site", "site.tables", "site.pasted",
-)  # fmt: skip
-"""What `site.pasted` imports, of this package: nothing that needs more than the standard library."""
+PACKAGE = Path(__file__).resolve().parents[1]
+
+ENTRY = "kaito_catalog.site.pasted"
+"""What the page asks; this and all that it imports of this package is shipped."""
 
 STDLIB = (
     "__future__", "_ast", "_collections", "_collections_abc", "_functools", "_json", "_operator", "_py_abc", "_thread",
@@ -48,6 +48,7 @@ if not hasattr(itertools, "pairwise"):  # Brython 3.15 has none.
 
 from kaito_catalog.site.pasted import tables
 
+
 worker.kaitoCatalogTables = lambda asked: json.dumps(tables(json.loads(asked)))
 """
 """What the worker runs first: from then on its `kaitoCatalogTables` takes and returns JSON text."""
@@ -58,9 +59,15 @@ SCRIPT, RUNTIME = "plan-python.js", "brython.js"
 
 
 def script() -> str:
-    """Our modules as a script: `kaitoCatalogPython` is the text that makes them importable in Brython."""
-    found: dict[str, list[Any]] = {
-        "kaito_catalog": [".py", "", [], 1],
+    """Our modules as a script: `kaitoCatalogPython` holds what makes them importable in Brython."""
+    value = {"modules": modules(), "start": START}
+    return f"globalThis.kaitoCatalogPython = {json.dumps(value, ensure_ascii=True)};\n"
+
+
+def modules() -> dict[str, list[Any]]:
+    """`ENTRY` and what it imports of this package, and that in turn, by name."""
+    found = {
+        PACKAGE.name: [".py", "", [], 1],
         # The constants without YAML, which is not there.
         "kaito_catalog.measured": [
             ".py",
@@ -68,11 +75,13 @@ def script() -> str:
             [],
         ],
     }
-    for name in MODULES:
-        text, is_package = _source(name)
-        found[f"kaito_catalog.{name}"] = [".py", text, _imports(text), *([1] if is_package else [])]
-    value = {"modules": found, "start": START}
-    return f"globalThis.kaitoCatalogPython = {json.dumps(value, ensure_ascii=True)};\n"
+    waiting = [ENTRY]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = _module(name)
+            waiting += [name.rpartition(".")[0], *filter(_is_ours, found[name][2])]
+    return dict(sorted(found.items()))
 
 
 def is_installed() -> bool:
@@ -112,19 +121,29 @@ def runtime() -> str:
     return f"{head}globalThis.kaitoCatalogBrython = {json.dumps(value, ensure_ascii=True)};\n"
 
 
-def _source(name: str) -> tuple[str, bool]:
-    path = resources.files("kaito_catalog").joinpath(*name.split("."))
-    if path.is_dir():
-        return path.joinpath("__init__.py").read_text(encoding="utf-8"), True
-    return path.with_name(f"{path.name}.py").read_text(encoding="utf-8"), False  # type: ignore[attr-defined]
+def _module(name: str) -> list[Any]:
+    """As Brython has modules: the suffix, the source, what it imports, and 1 where it is a package."""
+    path = _path(name)
+    text = path.read_text(encoding="utf-8")
+    return [".py", text, _imports(text), *([1] if path.name == "__init__.py" else [])]
+
+
+def _path(name: str) -> Path:
+    folder = PACKAGE.joinpath(*name.split(".")[1:])
+    return folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
 
 
 def _imports(text: str) -> list[str]:
-    """The modules that Brython loads before it runs this one."""
-    return sorted(
-        {
-            node.module
-            for node in ast.parse(text).body
-            if isinstance(node, ast.ImportFrom) and node.module and node.level == 0
-        }
-    )
+    """The modules that it imports when it is run; what stands under `if TYPE_CHECKING` is not."""
+    found: set[str] = set()
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Import):
+            found |= {item.name for item in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{item.name}" for item in node.names]
+            found |= {node.module, *(name for name in names if _is_ours(name) and _path(name).is_file())}
+    return sorted(found)
+
+
+def _is_ours(name: str) -> bool:
+    return name.split(".")[0] == PACKAGE.name
