@@ -26,6 +26,8 @@
     switch (kind) {
       case "linear-state":
         return states;
+      case "cross":
+        return ceilDiv(inFlightTokens, blockSize);
       case "sliding":
         return ceilDiv(Math.min(window - 1 + inFlightTokens, maxModelLen), blockSize) + 1;
       case "chunked":
