@@ -308,7 +308,7 @@ def _weights(
     return _Weights((share,) * pipeline, "facts", error)
 
 
-def _untold_bytes(shape: Shape, stored: StoredSize, computed: int) -> int:
+def _untold_bytes(shape: Shape, stored: Stored, computed: int) -> int:
     """Bytes of the weight files that part of a configuration does not explain: what it leaves unquantised, a tower.
 
     Layers for speculation are in the files and are not loaded; they are stored in the model's dtype.
@@ -341,12 +341,18 @@ def _refused(
 BLACKWELL = 10
 
 
-def _lacks_sparse_fp8(shape: Shape, gpu: PlanGpu, settings: Settings) -> bool:
+LACKS_SPARSE_FP8 = (
+    "its configuration asks for an fp8 cache, and vLLM has no sparse attention over that before Blackwell; "
+    "set kv_cache_dtype to bfloat16"
+)
+
+
+def lacks_sparse_fp8(shape: Shape, compute_capability: float | None, kv_cache_dtype: str) -> bool:
     """vLLM 0.25.1 on Hopper finds no back end for sparse MLA over the fp8 cache that a checkpoint asks for."""
     asks = shape.quantization is not None and shape.quantization.kv_cache_dtype == "fp8"
     is_sparse = any(isinstance(x.mixer, LatentAttention) and x.mixer.sparse for x in shape.layers)
-    is_older = gpu.compute_capability is not None and gpu.compute_capability < BLACKWELL
-    return asks and is_sparse and is_older and settings.kv_cache_dtype == "auto"
+    is_older = compute_capability is not None and compute_capability < BLACKWELL
+    return asks and is_sparse and is_older and kv_cache_dtype == "auto"
 
 
 # By value, so that it cannot be stale; small, since the checks of one model ask for the same plans one after another.
@@ -398,12 +404,8 @@ def make_plan(
     if gpu.memory_bytes is None:
         named = gpu.name or "this GPU"
         return _unknown(f"nobody has published what the driver reports as memory of {named}", "gpu", *common)
-    if _lacks_sparse_fp8(shape, gpu, settings):
-        words = (
-            "its configuration asks for an fp8 cache, and vLLM has no sparse attention over that before Blackwell; "
-            "set kv_cache_dtype to bfloat16"
-        )
-        return _refused(words, "kvCacheDtype", *common)
+    if lacks_sparse_fp8(shape, gpu.compute_capability, settings.kv_cache_dtype):
+        return _refused(LACKS_SPARSE_FP8, "kvCacheDtype", *common)
     by = split(
         tensor_parallel_size=tp,
         data_parallel_size=parallelism.data_parallel_size,

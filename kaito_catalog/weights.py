@@ -570,7 +570,9 @@ def _cache_scale_bytes(layer: Layer, dtype_bytes: int, how: Quantization | None)
 
 @lru_cache(maxsize=4096)
 def _layer_bytes(layer: Layer, hidden: int, dtype_bytes: int, how: Quantization | None, by: Split) -> int:
-    parts = [*_mixer_parts(layer.mixer, hidden, by), *_feed_forward_parts(layer.feed_forward, hidden, by)]
+    # Not [*a, *b]: under Brython (site/python_bundle) an error that is raised in a generator is lost there.
+    parts = list(_mixer_parts(layer.mixer, hidden, by))
+    parts += _feed_forward_parts(layer.feed_forward, hidden, by)
     size = sum(_part_bytes(part, dtype_bytes, layer, how, by) for part in parts)
     return size + layer.norm_elements * dtype_bytes + _cache_scale_bytes(layer, dtype_bytes, how)
 

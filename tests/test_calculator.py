@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,9 +50,13 @@ def pages(catalog: Catalog) -> list[ModelPage]:
 
 @pytest.fixture(scope="module")
 def shipped(catalog: Catalog) -> dict[str, Any]:
+    return coefficients_of(catalog)
+
+
+def coefficients_of(catalog: Catalog) -> dict[str, Any]:
     """The coefficients of the catalog, and of shapes of every kind that no entry has yet."""
     data = coefficients.data(pages(catalog), catalog)
-    classes = coefficients.device_classes(catalog.shared)
+    classes = coefficients.device_classes(catalog.shared, data["vllmVersion"])
     for name, config in KINDS.items():
         made = coefficients.model(read_shape(config), None, classes, data["vllmVersion"])
         data["models"].append({"name": name, "repoId": name, "context": None, **made})
@@ -151,6 +156,20 @@ def test_the_page_says_what_the_planner_says_in_a_thousand_cases(
     assert sum(answer["perGPU"] is not None for answer in answers) > CASES // 3
 
 
+def test_the_page_says_what_the_planner_says_for_another_release_of_kaito(catalog: Catalog) -> None:
+    profile = catalog.shared.policy.profiles[-1]
+    assert profile != catalog.shared.policy.default_profile()
+    policy = catalog.shared.policy.model_copy(update={"profile": profile.name})
+    other = replace(catalog, shared=replace(catalog.shared, policy=policy))
+    data = coefficients_of(other)
+    assert data["vllmVersion"] == profile.vllm_version
+    known = subjects(other)
+    cases = random_cases(data, 500)
+    answers = run(data, cases, "data.models.find((m) => m.name === c.model)")
+    expected = [told(planned(case, known[case["model"]], other)) for case in cases]
+    assert [x for x in zip(cases, answers, expected, strict=True) if x[1] != x[2]] == []
+
+
 def test_both_say_the_same_of_the_longest_context_that_surely_fits(
     shipped: dict[str, Any], catalog: Catalog
 ) -> None:
@@ -208,7 +227,7 @@ def committed_configurations() -> dict[str, Pasted]:
     found: dict[str, Pasted] = {f"shapes: {name}": Pasted(config) for name, config in KINDS.items()}
     for path in sorted((TESTS / "configs").glob("*.json")):
         found[f"configs: {path.stem}"] = Pasted(json.loads(path.read_text(encoding="utf-8")))
-    for name in ("exact_plans", "starts", "starts_held_out"):
+    for name in ("exact_plans", "exact_small", "starts", "starts_held_out"):
         recorded = json.loads((TESTS / "data" / f"{name}.json").read_text(encoding="utf-8"))
         for model, value in recorded["models"].items():
             if value["config"] is not None:
@@ -293,6 +312,20 @@ def disagreements(
         wrong += [(name, *x) for x in zip(cases, answers, expected, strict=True) if x[1] != x[2]]
         planned_at_all += any(answer["perGPU"] for answer in answers)
     return wrong, planned_at_all
+
+
+@pytest.mark.parametrize(
+    "number", ["NaN", "Infinity", "-Infinity", "1e+308", "1E-5", "1E5", "-0.5e+3", "1e400"]
+)
+def test_any_number_that_python_reads_can_be_pasted(
+    form: Page, catalog: Catalog, shipped: dict[str, Any], number: str
+) -> None:
+    text = json.dumps(shapes.LLAMA_8B | {"beside": 0, "name": "NaN 1e+5 \\"})
+    config = text.replace('"beside": 0', f'"beside": [{number}]')
+    assert json.loads(config)["name"] == "NaN 1e+5 \\"
+    asked = {"config": config, "quantization": "", "weightsBytes": None, "gpuCount": 1}
+    read = f"kaitoCatalogPasted.read(kaitoCatalogData, {json.dumps(asked)})"
+    assert form.run(read)["maxModelLen"] == 131_072
 
 
 def test_every_configuration_of_the_tests_can_be_pasted_and_gives_the_planners_bytes(

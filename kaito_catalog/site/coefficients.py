@@ -39,11 +39,11 @@ def offered(shared: Shared) -> list[PlanGpu]:
     ]
 
 
-def device_classes(shared: Shared) -> dict[DeviceClass, PlanGpu]:
+def device_classes(shared: Shared, vllm_version: str) -> dict[DeviceClass, PlanGpu]:
     """Each kind of device with one GPU of it."""
     found: dict[DeviceClass, PlanGpu] = {}
     for gpu in offered(shared):
-        found.setdefault(device_class(gpu), gpu)
+        found.setdefault(device_class(gpu, vllm_version), gpu)
     return found
 
 
@@ -52,7 +52,7 @@ def data(models: Sequence[ModelPage], catalog: Catalog) -> dict[str, Any]:
     shared = catalog.shared
     profile = shared.policy.default_profile()
     gpus = offered(shared)
-    classes = device_classes(shared)
+    classes = device_classes(shared, profile.vllm_version)
     index = {key: i for i, key in enumerate(classes)}
     batches = batches_in_flight(profile.vllm_version)
     return {
@@ -72,7 +72,7 @@ def data(models: Sequence[ModelPage], catalog: Catalog) -> dict[str, Any]:
             }
             for key, gpu in classes.items()
         ],
-        "gpus": [_gpu(gpu, profile, index[device_class(gpu)]) for gpu in gpus],
+        "gpus": [_gpu(gpu, profile, index[device_class(gpu, profile.vllm_version)]) for gpu in gpus],
         "instanceTypes": [
             {"name": item.name, "cloud": item.cloud, "gpu": item.gpu, "gpuCount": item.gpu_count}
             for item in shared.instance_types

@@ -51,7 +51,7 @@ def tables(asked: Mapping[str, Any]) -> dict[str, Any]:
     classes = {}
     for item in asked["deviceClasses"]:
         gpu = PlanGpu(item["name"], item["memoryBytes"], item["computeCapability"])
-        classes[device_class(gpu)] = gpu
+        classes[device_class(gpu, asked["vllmVersion"])] = gpu
     stored = WholeBytes(asked["weightsBytes"]) if asked.get("weightsBytes") else None
     shape = read_shape(config, quantization=quantization)
     if isinstance(shape, Unsupported):

@@ -49,7 +49,14 @@ if not hasattr(itertools, "pairwise"):  # Brython 3.15 has none.
 from kaito_catalog.site.pasted import tables
 
 
-worker.kaitoCatalogTables = lambda asked: json.dumps(tables(json.loads(asked)))
+def answer(asked):
+    try:
+        return json.dumps(tables(json.loads(asked)))
+    except Exception as error:  # Whatever it is: the page says that it cannot read this, and why.
+        return json.dumps({"failed": f"{type(error).__name__}: {error}"})
+
+
+worker.kaitoCatalogTables = answer
 """
 """What the worker runs first: from then on its `kaitoCatalogTables` takes and returns JSON text."""
 

@@ -8,20 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
-from kaito_catalog.kv_cache import CACHE_DTYPE_BYTES, Layout, Unplannable, plan_layout, states_per_sequence
+from kaito_catalog.kv_cache import (
+    CACHE_DTYPE_BYTES,
+    Layout,
+    Unplannable,
+    plan_layout,
+    reserved_blocks,
+    states_per_sequence,
+)
 from kaito_catalog.overheads import expected_error, indexer_workspace, serve_defaults
 from kaito_catalog.plan import (
+    LACKS_SPARSE_FP8,
     Parallelism,
     Plan,
     PlanGpu,
     Settings,
     Stored,
     illegal_tensor_parallel,
+    lacks_sparse_fp8,
     make_plan,
 )
 from kaito_catalog.shape import Shape, Unsupported
+from kaito_catalog.shape.versions import as_built
 from kaito_catalog.weights import stages
 
 SHORTEST_MODEL_LEN = 16
@@ -29,13 +39,15 @@ SHORTEST_MODEL_LEN = 16
 MOST_GPUS = 16
 CACHE_DTYPES = ("auto", *(name for name in CACHE_DTYPE_BYTES if name != "float32"))
 
+Item = TypeVar("Item")
+
 DeviceClass = tuple[float | None, int, int]
 """Compute capability, max_num_batched_tokens and max_num_seqs: all that the account depends on."""
 
 
-def device_class(gpu: PlanGpu) -> DeviceClass:
+def device_class(gpu: PlanGpu, vllm_version: str) -> DeviceClass:
     """The kind of device that the GPU is."""
-    defaults = serve_defaults(gpu.name, gpu.memory_bytes or 0)
+    defaults = serve_defaults(gpu.name, gpu.memory_bytes or 0, vllm_version)
     return gpu.compute_capability, defaults.max_num_batched_tokens, defaults.max_num_seqs
 
 
@@ -59,41 +71,51 @@ def model(
 ) -> dict[str, Any]:
     """A model's tables: for each tensor-parallel size why vLLM refuses it, or its accounts and layouts.
 
-    `tensorParallel[n]` is a reason, or `accounts` (one per kind of device) and `layouts` (one per cache
-    dtype) as positions in the lists of that name, where equal ones stand once.
+    `tensorParallel[n]` is a reason, or for each kind of device a position in `accounts` and one in
+    `layoutsByDtype`, whose rows have a position in `layouts` for each cache dtype. Equal ones stand once.
     """
     if isinstance(shape, Unsupported):
         return {"unknown": shape.reason}
     accounts: list[dict[str, Any]] = []
     layouts: list[dict[str, Any]] = []
+    rows: list[list[int]] = []
     by_size: dict[str, Any] = {}
-    # Of the newest generation: layouts do not depend on the device, but an older one may have no kernels at all.
-    device = max(classes.values(), key=lambda gpu: gpu.compute_capability or 0, default=PlanGpu(None, None))
     for size in sizes:
-        illegal = illegal_tensor_parallel(shape, size)
+        illegal = illegal_tensor_parallel(shape, size, vllm_version=vllm_version)
         if illegal is not None:
             by_size[str(size)] = illegal
             continue
+        # Most kinds of devices have the same caches; those that do not are built otherwise, or refuse a dtype.
+        row_of: dict[Any, int] = {}
+        found = []
+        for gpu in classes.values():
+            built = as_built(shape, vllm_version, gpu.compute_capability)
+            key = (built, lacks_sparse_fp8(built, gpu.compute_capability, "auto"))
+            if key not in row_of:
+                row = [
+                    _position(layouts, _layout(shape, gpu, size, dtype, vllm_version))
+                    for dtype in CACHE_DTYPES
+                ]
+                row_of[key] = _position(rows, row)
+            found.append(row_of[key])
         by_size[str(size)] = {
             "accounts": [
                 _position(accounts, _account(shape, stored, gpu, size, vllm_version))
                 for gpu in classes.values()
             ],
-            "layouts": [
-                _position(layouts, _layout(shape, stored, device, size, dtype, vllm_version))
-                for dtype in CACHE_DTYPES
-            ],
+            "layouts": found,
         }
     return {
         "maxModelLen": shape.max_model_len,
         "hasTower": shape.tower is not None,
         "tensorParallel": by_size,
         "accounts": accounts,
+        "layoutsByDtype": rows,
         "layouts": layouts,
     }
 
 
-def _position(items: list[dict[str, Any]], item: dict[str, Any]) -> int:
+def _position(items: list[Item], item: Item) -> int:
     if item not in items:
         items.append(item)
     return items.index(item)
@@ -152,24 +174,27 @@ def _refusal(plan: Plan) -> dict[str, Any]:
     return {"fits": plan.fits.value, "limitedBy": plan.limited_by, "reason": plan.reason}
 
 
-def _layout(
-    shape: Shape, stored: Stored | None, gpu: PlanGpu, size: int, kv_cache_dtype: str, vllm_version: str
-) -> dict[str, Any]:
-    states = states_per_sequence(shape, vllm_version)
+def _layout(shape: Shape, gpu: PlanGpu, size: int, kv_cache_dtype: str, vllm_version: str) -> dict[str, Any]:
+    built = as_built(shape, vllm_version, gpu.compute_capability)
+    states = states_per_sequence(built, vllm_version)
+    if lacks_sparse_fp8(built, gpu.compute_capability, kv_cache_dtype):
+        return {"fits": "no", "limitedBy": "kvCacheDtype", "reason": LACKS_SPARSE_FP8}
     if isinstance(states, Unplannable):
-        return _refusal(_plan(shape, stored, gpu, size, kv_cache_dtype, vllm_version))
+        return {"fits": "unknown", "limitedBy": "kvCache", "reason": states.reason}
     found = []
     for tensor_parallel_size in (size, 1):
         made = plan_layout(
-            shape,
+            built,
             tensor_parallel_size=tensor_parallel_size,
-            stages=stages(len(shape.layers), 1),
+            stages=stages(len(built.layers), 1),
             kv_cache_dtype=kv_cache_dtype,
             in_flight_tokens=1,
             states=states,
+            reserved=reserved_blocks(vllm_version),
         )
         if isinstance(made, Unplannable):
-            return _refusal(_plan(shape, stored, gpu, size, kv_cache_dtype, vllm_version))
+            fits = "unknown" if made.refused is None else "no"
+            return {"fits": fits, "limitedBy": made.refused or "kvCache", "reason": made.reason}
         found.append(made[0])
     return _layout_value(found[0], whole=found[1])
 
@@ -178,6 +203,7 @@ def _layout_value(layout: Layout, *, whole: Layout) -> dict[str, Any]:
     return {
         "blockBytes": layout.block_bytes,
         "checkBytes": layout.check_bytes,
+        "reservedBytes": layout.reserved_bytes,
         "bytesPerToken": whole.bytes_per_token,
         "groups": [
             [group.kind.value, group.block_size, group.window, group.states, group.page_bytes]

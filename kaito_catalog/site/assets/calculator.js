@@ -54,21 +54,45 @@
     if (first) at("model").value = first.name;
 
     const MOST_CHARACTERS = 8 * 2 ** 20;
+    const MOST_LEVELS = 200;
+
+    // Why the text cannot be read, in words; null where it can.
+    function fault(name, text) {
+      try {
+        JSON.parse(globalThis.kaitoCatalogPasted.asJson(text));
+      } catch (error) {
+        return `${name} is no JSON text: ${error.message}.`;
+      }
+      let [level, isText] = [0, false];
+      for (let i = 0; i < text.length; i += 1) {
+        const c = text[i];
+        if (isText && c === "\\") i += 1;
+        else if (c === '"') isText = !isText;
+        else if (!isText && (c === "{" || c === "[")) level += 1;
+        else if (!isText && (c === "}" || c === "]")) level -= 1;
+        if (level > MOST_LEVELS) return `${name} is nested deeper than ${MOST_LEVELS} levels.`;
+      }
+      return null;
+    }
 
     // What is asked about the pasted configuration, or a sentence that says why nothing is.
     function question(gpuCount) {
       const [config, quantization] = [at("config").value, at("quantization").value];
       const weights = at("weightsBytes").value === "" ? null : wholeNumber(at("weightsBytes"));
       if (!config.trim()) return "Paste the text of a config.json above.";
-      if (config.length + quantization.length > MOST_CHARACTERS) return "No config.json is larger than 8 MiB.";
+      if (config.length + quantization.length > MOST_CHARACTERS) {
+        return "This page reads up to 8 MiB, and no config.json is that large.";
+      }
+      const wrong = fault("config.json", config) || (quantization.trim() && fault("hf_quant_config.json", quantization));
+      if (wrong) return wrong;
       if (!at("weightsBytes").checkValidity()) return "Give the size of the weights as a whole number of bytes.";
       return { config, quantization, weightsBytes: weights, gpuCount };
     }
 
-    // Calls back with the model: at once, or when the pasted configuration has been read.
+    // Calls back with the model: at once, or when the pasted configuration has been read, unless something else
+    // has been entered by then.
     let turn = 0;
     function withModel(gpuCount, tell) {
-      turn += 1;
       const found = data.models.find((model) => model.name === at("model").value);
       if (found || gpuCount > data.mostGPUs) return tell(found || {});
       const asked = question(gpuCount);
@@ -87,6 +111,8 @@
     }
 
     function update(event) {
+      turn += 1;
+      output.removeAttribute("aria-busy");
       if (event && ["gpu", "gpuCount"].includes(event.target.name)) ownGpus = true;
       if (!event || event.target.name === "model") {
         const model = data.models.find((m) => m.name === at("model").value);

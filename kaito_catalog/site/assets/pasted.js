@@ -38,7 +38,9 @@
     await Promise.all([load("brython.js"), load("plan-python.js")]);
     const { kaitoCatalogBrython: brython, kaitoCatalogPython: ours } = root;
     const modules = JSON.stringify({ ...brython.modules, ...ours.modules });
-    const program = [brython.program, `\n;(${serve})(${modules}, ${JSON.stringify(ours.start)});`];
+    // A worker of a page on a disk has no address from which Brython could guess where it lies; nor is anything there.
+    const place = 'globalThis.__BRYTHON__ = { brython_path: "file:///" };\n';
+    const program = [place, brython.program, `\n;(${serve})(${modules}, ${JSON.stringify(ours.start)});`];
     const address = URL.createObjectURL(new Blob(program, { type: "text/javascript" }));
     try {
       return new Worker(address);
@@ -95,8 +97,14 @@
     proceed();
   }
 
+  // Python reads NaN and Infinity, which are no JSON, and Brython reads neither them nor 1e+3 or 1E3. A number out of
+  // range and a text that is no number are refused where a plan needs a number, just as they are.
+  const NUMBERS = { NaN: '"NaN"', "-NaN": '"NaN"', Infinity: "1e999", "-Infinity": "-1e999" };
+  const ODD = /"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b|(?<=\d)[eE]\+?(?=[-\d])/g;
+  const asJson = (text) => text.replace(ODD, (found) => (/^[eE]/.test(found) ? "e" : NUMBERS[found] ?? found));
+
   const question = (data, asked) => JSON.stringify({
-    ...asked, vllmVersion: data.vllmVersion,
+    ...asked, config: asJson(asked.config), quantization: asJson(asked.quantization), vllmVersion: data.vllmVersion,
     deviceClasses: data.deviceClasses.map((kind) => {
       const gpu = data.gpus.find((g) => g.name === kind.gpu);
       return { name: gpu.name, memoryBytes: gpu.memoryBytes, computeCapability: kind.computeCapability };
@@ -117,5 +125,5 @@
   // What was read already, or undefined.
   const recall = (data, asked) => known.get(question(data, asked));
 
-  root.kaitoCatalogPasted = { read, recall };
+  root.kaitoCatalogPasted = { read, recall, asJson };
 })(globalThis);

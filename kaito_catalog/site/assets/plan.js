@@ -68,7 +68,7 @@
   // `grows`: bytes that a context takes beside the cache more than the one that `available` is for.
   function longestModelLen(layout, available, limit, inFlightTokens, grows) {
     if (!layout.groups.length) return limit;
-    const fits = (tokens) => poolBytes(layout, tokens, inFlightTokens) + grows(tokens) <= available;
+    const fits = (tokens) => poolBytes(layout, tokens, inFlightTokens) + layout.reservedBytes + grows(tokens) <= available;
     if (limit < 1 || !fits(1)) return 0;
     let low = 1;
     let high = limit;
@@ -111,7 +111,7 @@
     }
     const position = data.cacheDtypes.indexOf(cacheDtype);
     if (position < 0) return refused("unknown", "kvCache", `no plan for kv_cache_dtype '${cacheDtype}'`);
-    const layout = model.layouts[size.layouts[position]];
+    const layout = model.layouts[model.layoutsByDtype[size.layouts[gpu.deviceClass]][position]];
     if (layout.fits) return refused(layout.fits, layout.limitedBy, layout.reason);
 
     const { maxNumSeqs, inFlightTokens } = data.deviceClasses[gpu.deviceClass];
@@ -119,7 +119,7 @@
     const peak = peakBytes(account, model, maxModelLen);
     const overheads = account.nonTorchBytes + peak + account.cudaGraphBytes;
     const available = budget - account.weightsBytes - overheads;
-    const wanted = poolBytes(layout, maxModelLen, inFlightTokens);
+    const wanted = poolBytes(layout, maxModelLen, inFlightTokens) + layout.reservedBytes;
     if (![available, wanted].every(Number.isSafeInteger)) {
       return refused("unknown", "weights", "this page counts bytes up to 2⁵³");
     }
@@ -159,7 +159,8 @@
     const shortest = plan(data, model, gpu, { ...asked, maxModelLen: data.shortestModelLen });
     if (shortest.fits !== "yes") return 0;
     const size = model.tensorParallel[String(asked.gpuCount)];
-    const layout = model.layouts[size.layouts[data.cacheDtypes.indexOf(asked.cacheDtype || "auto")]];
+    const position = data.cacheDtypes.indexOf(asked.cacheDtype || "auto");
+    const layout = model.layouts[model.layoutsByDtype[size.layouts[gpu.deviceClass]][position]];
     const spare = shortest.perGPU.kvCacheAvailableBytes - shortest.expectedErrorBytes - 1;
     const account = model.accounts[size.accounts[gpu.deviceClass]];
     return longestModelLen(layout, spare, model.maxModelLen, data.deviceClasses[gpu.deviceClass].inFlightTokens,
