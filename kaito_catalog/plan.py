@@ -381,6 +381,8 @@ def make_plan(
     if isinstance(shape, Unsupported):
         return _unknown(shape.reason, "architecture", *common)
     shape = as_built(shape, vllm_version, gpu.compute_capability)
+    if shape.quantization is not None and shape.quantization.refused is not None:
+        return _refused(shape.quantization.refused, "weights", *common)
     tp = parallelism.tensor_parallel_size
     pipeline = parallelism.pipeline_parallel_size
     if min(tp, pipeline, parallelism.data_parallel_size) < 1:

@@ -290,8 +290,11 @@ def _feed_forward_parts(block: FeedForward | None, hidden: int, by: Split) -> It
             if block.latent_size:
                 yield Linear("mlp.fc1_latent_proj", hidden, (inner,))
                 yield Linear("mlp.fc2_latent_proj", inner, (hidden,))
-            router = block.num_experts * (hidden + (1 if block.router_bias else 0))
-            yield Plain(router, block.router_bytes)
+            if block.router_quantized:
+                yield Linear("mlp.gate", hidden, (block.num_experts,))
+            else:
+                router = block.num_experts * (hidden + (1 if block.router_bias else 0))
+                yield Plain(router, block.router_bytes)
             yield Plain(block.table_elements, 4)
             if block.correction_bias:
                 yield Plain(block.num_experts, 4)
@@ -373,7 +376,9 @@ def _quantized_linear(
             group = how.group_size or 16
             if part.inputs % group:
                 raise _IllegalError(f"nvfp4 groups of {group} do not divide {part.name} on each rank")
-            return size + part.inputs * outputs // 2 + outputs * part.inputs // group + 8 * parts
+            scales = outputs * part.inputs // group
+            # One scale for the weights of a part, and one for its inputs where those are quantised too.
+            return size + part.inputs * outputs // 2 + scales + (8 if how.static_activations else 4) * parts
         case Scheme.MXFP8:
             if part.inputs % MXFP_BLOCK:
                 raise _IllegalError(f"blocks of {MXFP_BLOCK} do not divide {part.name} on each rank")
@@ -386,9 +391,11 @@ def _quantized_linear(
             groups = part.inputs // group * (ranks if how.act_order else 1)
             scales = groups * outputs * dtype_bytes
             if scheme is Scheme.GROUPED_INT:
-                return size + packed + scales + 2 * 8  # the shape, as int64
+                zeros = groups * ceil_div(outputs * how.bits, 32) * 4 if how.zero_points else 0
+                order = 4 * part.inputs if how.act_order else 0
+                return size + packed + scales + zeros + order + 2 * 8  # the shape, as int64
             zeros = groups * outputs * how.bits // 8
-            order = 4 * part.inputs if scheme is Scheme.GPTQ else 0
+            order = 4 * part.inputs if scheme is Scheme.GPTQ and how.registers_order else 0
             return size + packed + scales + zeros + order
         case _:
             assert_never(scheme)
@@ -438,18 +445,34 @@ def _quantized_experts(
                 raise _IllegalError(f"blocks of {MXFP_BLOCK} do not divide the experts' width of {width:,}")
             return size + elements + elements // MXFP_BLOCK
         case Scheme.GROUPED_INT:
-            assert how.group_size is not None
+            if how.zero_points:
+                raise _UncomputableError("no plan for experts whose zero points are stored")
             packed = elements * how.bits // 8
-            scales = elements // how.group_size * dtype_bytes
+            group = how.group_size or width
+            if how.group_size and (width % group or hidden % group):
+                raise _IllegalError(f"groups of {group} do not divide the experts' width of {width:,}")
+            whole = width * (by.expert_tensor_parallel_size if how.act_order else 1)
+            groups = (hidden // group, whole // group) if how.group_size else (1, 1)
+            scales = count * (groups[0] * halves * width + groups[1] * hidden) * dtype_bytes
             order = 2 * 4 * (hidden + width) if how.registers_order or how.act_order else 0
             return (
                 size + packed + scales + count * (2 * 2 * dtype_bytes + order)
             )  # shapes in the model's dtype
         case Scheme.AWQ | Scheme.GPTQ:
             group = how.group_size or width
-            if how.group_size and (width % group or hidden % group):
-                raise _IllegalError(f"groups of {group} do not divide the experts' width of {width:,}")
             packed = elements * how.bits // 8
+            if not _has_marlin(how, hidden, width):
+                # Kernels that Triton makes: finer groups, whose scales are repeated, and no order of inputs.
+                while how.group_size and group >= SMALLEST_BLOCK and (width % group or hidden % group):
+                    group //= 2
+                if not how.group_size or group < SMALLEST_BLOCK:
+                    words = (
+                        f"groups of {how.group_size} cannot be made to divide the experts' width of {width:,}"
+                    )
+                    raise _IllegalError(words)
+                scales = count * (hidden // group * halves * width + width // group * hidden)
+                zeros = scales * how.bits // 8 if scheme is Scheme.AWQ else 0
+                return size + packed + scales * dtype_bytes + zeros
             # Groups of the first matrices' inputs and of the second's; with an order, those of all ranks.
             whole = width * (by.expert_tensor_parallel_size if how.act_order else 1)
             groups = (hidden // group, whole // group) if how.group_size else (1, 1)
@@ -457,13 +480,25 @@ def _quantized_experts(
             zeros = scales * how.bits // 8
             order = 0
             if scheme is Scheme.GPTQ:
-                # vLLM allocates the packed zeros in the model's dtype here.
-                zeros = scales * how.bits // 32 * dtype_bytes
-                order = count * 2 * 4 * (hidden + width)
+                order = 0
+                if how.registers_order:
+                    # So long it also allocates the packed zeros in the model's dtype.
+                    zeros = scales * how.bits // 32 * dtype_bytes
+                    order = count * 2 * 4 * (hidden + width)
+                elif not part.bias:
+                    # Since then it has biases, until it has seen that the files hold none.
+                    size += count * (halves * width + hidden) * dtype_bytes
             scales *= dtype_bytes
             return size + packed + scales + zeros + order
         case _:
             assert_never(scheme)
+
+
+def _has_marlin(how: Quantization, hidden: int, width: int) -> bool:
+    """Whether Marlin has a kernel for a rank's experts (vLLM's check_moe_marlin_supports_layer)."""
+    group = how.group_size
+    least = max(64, group or 0) if how.act_order else (group or 1)
+    return hidden % 128 == 0 and width % least == 0 and group in (None, 32, 64, 128)
 
 
 _FUSED = {
@@ -531,6 +566,12 @@ def _scheme(name: str, layer: Layer, how: Quantization | None) -> Scheme | None:
         names = _names(name)
         if any(fnmatchcase(n, pattern) for n in names for pattern in layer.unquantized):
             return None
+    if how.scheme is Scheme.GPTQ and not how.only and name == "mlp.gate":
+        # vLLM looks into the files for what is quantised; who makes them leaves routers alone.
+        return None
+    if how.only and not any(entry in f"model.layers.0.{n}" for n in _names(name) for entry in how.only):
+        # The list is of linear modules: experts are quantised whatever it says.
+        return how.scheme if name.endswith("experts") else None
     return None if _is_ignored(name, how.ignored) else how.scheme
 
 
@@ -561,7 +602,7 @@ def _cache_scale_bytes(layer: Layer, dtype_bytes: int, how: Quantization | None)
         case "fp8":
             return 0 if is_latent else 4 * dtype_bytes
         case "modelopt":
-            return 4 * dtype_bytes if how.kv_cache_dtype else 0
+            return 4 * dtype_bytes if how.kv_cache_dtype or not how.mixed else 0
         case "compressed-tensors":
             return 0 if is_latent else 3 * 4 + 3 * dtype_bytes
         case _:

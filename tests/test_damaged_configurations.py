@@ -62,4 +62,6 @@ def test_a_damaged_field_gives_a_plan_or_a_reason(model: Model) -> None:
 
 def test_the_configurations_are_whole_before_they_are_damaged() -> None:
     assert len(MODELS) >= 150
-    assert all(isinstance(read_shape(m.config, quantization=m.quantization), Shape) for m in MODELS if m.config)
+    assert all(
+        isinstance(read_shape(m.config, quantization=m.quantization), Shape) for m in MODELS if m.config
+    )

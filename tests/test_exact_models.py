@@ -22,7 +22,6 @@ from tools.exact_models import (
 
 # What is not equal to vLLM's, and why.
 BOUNDS = {
-    "Qwen/Qwen3-30B-A3B-Instruct-2507 (fp8 while loading)": "vLLM quantises the router as well",
     "Qwen/Qwen3-32B-FP8-Static-PerTensor": "names no quant_method, and vLLM takes it as not quantised",
     "nvidia/MiniMax-M3-NVFP4": "on stages vLLM mixes blocks of two sizes",
     "nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-FP8": "the file we have does not list what stays unquantised",

@@ -292,6 +292,28 @@ def test_files_much_smaller_than_the_configuration_says_are_believed() -> None:
     assert found.per_gpu.weights_bytes == 8 * 10**9
 
 
+def test_a_version_that_takes_no_order_of_inputs_refuses_such_weights() -> None:
+    ordered = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": True}
+    found = [
+        make_plan(
+            read_shape(LLAMA_8B | {"quantization_config": ordered}),
+            gpu=H100,
+            parallelism=Parallelism(1),
+            settings=Settings(8192, 0.9),
+            vllm_version=version,
+        ).fits
+        for version in ("0.25.1", "0.32.0")
+    ]
+    assert found == [Fit.YES, Fit.NO]
+
+
+def test_which_sizes_are_legal_depends_on_the_version() -> None:
+    block = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    experts = shape(QWEN2_MOE | {"moe_intermediate_size": 768, "quantization_config": block})
+    legal = [illegal_tensor_parallel(experts, 4, vllm_version=v) is None for v in ("0.25.1", "0.32.0")]
+    assert legal == [False, True]
+
+
 def test_a_latent_cache_is_not_divided_by_tensor_parallelism() -> None:
     eight = plan(DEEPSEEK_V3, gpu=PlanGpu("NVIDIA H200", int(139.72 * GIB), 9.0), tensor_parallel_size=8)
     assert eight.per_gpu is not None

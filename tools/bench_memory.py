@@ -339,8 +339,9 @@ def print_equal(*, short: bool = False) -> None:
     for version in exact_models.VERSIONS:
         print(f"- {exact_models.summary(models, version, short=short)}")
     small = exact_models.read(exact_models.SMALL_PLANS)
-    said = exact_models.summary(small, exact_models.VERSIONS[0], short=short)
-    print(f"- made-up configurations, one of each further architecture: {said}")
+    print("- made-up configurations, one of each further architecture and way to quantise:")
+    for version in exact_models.VERSIONS:
+        print(f"  - {exact_models.summary(small, version, short=short)}")
 
 
 def print_exact(scores: Sequence[Exact]) -> None:

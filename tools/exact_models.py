@@ -2,7 +2,7 @@
 
     python -m tools.exact_models                      the table, from tests/data/exact_plans.json
     python -m tools.exact_models --record [NAME …]    ask vLLM again (needs .venv-vllm and the configurations)
-    python -m tools.exact_models --small [--record]   the same of made-up configurations, one an architecture
+    python -m tools.exact_models --small [--record]   the same of made-up configurations, small ones
 
 vLLM's figures are exact plans: its model classes on torch's meta device on a simulated H100 80GB, and its own KV cache
 planner, with the defaults of `vllm serve` there (8192 batched tokens, 1024 sequences) and one request of 32,768
@@ -33,7 +33,8 @@ from tools.transcribe_starts import SHARED, smallest
 EXACT_PLANS = Path(__file__).resolve().parents[1] / "tests" / "data" / "exact_plans.json"
 VERSIONS = ("0.25.1", "0.32.0")
 SMALL_PLANS = EXACT_PLANS.with_name("exact_small.json")
-"""Made-up configurations: one of each architecture of which there is no real one here, as small as may be."""
+"""Made-up configurations, as small as may be: one of each architecture of which there is no real one here, and ways to
+quantise weights. Those in GPTQ list their modules, since vLLM else looks into the weight files for them."""
 MOST_TOKENS = 32_768
 LONGEST_CONFIG = 4_000
 """Characters of a configuration that is committed; those with longer lists of modules are read where they lie."""

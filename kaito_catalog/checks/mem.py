@@ -135,7 +135,7 @@ def _asked(subject: Subject, context: Context) -> _Asked | Skip:
         return NO_FACTS
     if isinstance(shape, Unsupported):
         return Skip(shape.reason)
-    illegal = illegal_tensor_parallel(shape, count)
+    illegal = illegal_tensor_parallel(shape, count, vllm_version=context.profile.vllm_version)
     if illegal:
         return Skip(f"{count} GPUs are no tensor_parallel_size of this model: {illegal}", "see RUN001")
     cards = cards_of(each, proposal.deployment.instance_type if proposal.deployment else None, context.shared)

@@ -102,11 +102,11 @@ def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False) -> str:
         lines.append(f"    {'left for KV cache':<24}{gib(max(figures.kv_cache_available_bytes, 0)):>11}")
     if plan.kv_cache is not None and plan.fits is not Fit.UNKNOWN:
         cache = plan.kv_cache
-        lines += [
-            "",
-            f"  longest context that fits   {cache.longest_model_len:>12,} tokens",
-            f"  requests of that length at once {cache.max_concurrency:>8.1f}",
-        ]
+        lines += ["", f"  longest context that fits   {cache.longest_model_len:>12,} tokens"]
+        if cache.groups:
+            lines.append(f"  requests of that length at once {cache.max_concurrency:>8.1f}")
+        else:
+            lines.append("  it keeps no KV cache, so that only max_num_seqs limits the requests at once")
     if plan.expected_error_bytes is not None:
         lines.append(f"  expected error              {'± ' + gib(plan.expected_error_bytes):>12}")
     if plan.sources:

@@ -103,7 +103,7 @@ def _qwen_sparse(text: Fields, index: int) -> bool:
 
 
 def _qwen3_experts(text: Fields) -> Experts:
-    return read_experts(text, ("num_experts",))
+    return read_experts(text, ("num_experts",), router_quantized=True)
 
 
 def _qwen2_experts(text: Fields) -> Experts:

@@ -190,6 +190,8 @@ class Experts:
     router_bias: bool = False
     router_bytes: int = 0
     """Bytes per element of the router; 0 is the model's dtype."""
+    router_quantized: bool = False
+    """Quantised like any other matrix, unless the configuration leaves it out (Qwen3)."""
     correction_bias: bool = False
     """One fp32 number per expert that balances the routing."""
     shared: Mlp | None = None
@@ -316,9 +318,13 @@ class Quantization:
     """Of a block's scale."""
     static_activations: bool = False
     act_order: bool = False
-    """GPTQ with inputs in another order (`desc_act`): each rank then has the scales of all of them."""
+    """Inputs in another order (GPTQ's `desc_act`, `actorder: group`): each rank then has the scales of all of them."""
+    zero_points: bool = False
+    """Integers in groups whose zero is stored too."""
     ignored: tuple[str, ...] = ()
     """Modules outside the layers, and regular expressions, that keep the model's dtype."""
+    only: tuple[str, ...] = ()
+    """Parts of the names of those linear modules that are quantised, where they are listed (GPTQ)."""
     lm_head: Scheme | None = None
     """Where the output embedding is quantised."""
     problem: str | None = None
@@ -327,8 +333,10 @@ class Quantization:
     """What the configuration asks of the KV cache where nobody else does."""
     is_partial: bool = False
     """The configuration names the method and not what every published one says beside it: part of it is missing."""
+    refused: str | None = None
+    """Why vLLM of the version that is asked does not take it."""
     registers_order: bool = True
-    """Experts in groups of integers register an order of their inputs, used or not."""
+    """Matrices in groups of integers register an order of their inputs, used or not."""
     refines_blocks: bool = False
     """Experts' fp8 blocks that the ranks would cut become smaller ones."""
 

@@ -45,7 +45,12 @@ def as_built(shape: Shape, vllm_version: str, compute_capability: float | None =
         return shape
     how = shape.quantization
     if how is not None:
-        how = replace(how, registers_order=False, refines_blocks=True)
+        refused = (
+            f"vLLM {vllm_version[:20]} takes no weights whose inputs are in another order"
+            if how.act_order
+            else None
+        )
+        how = replace(how, registers_order=False, refines_blocks=True, refused=refused)
     is_hopper = compute_capability is None or int(compute_capability) == HOPPER
     wide = any(
         isinstance(x.mixer, Attention) and x.mixer.head_dim == FLASH_ATTENTION_4_HEAD for x in shape.layers
