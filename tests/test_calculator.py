@@ -21,7 +21,7 @@ from kaito_catalog.kaito import manifests
 from kaito_catalog.plan import Fit, Parallelism, Plan, Settings, facts_shape, make_plan, plan_gpu, to_json
 from kaito_catalog.quantity import gib
 from kaito_catalog.shape import Config, Shape, Unsupported, read_shape
-from kaito_catalog.site import coefficients, hardware, python_bundle
+from kaito_catalog.site import coefficients, hardware, python_bundle, tables
 from kaito_catalog.site.figures import Figures
 from kaito_catalog.site.pages import ModelPage
 
@@ -58,7 +58,7 @@ def coefficients_of(catalog: Catalog) -> dict[str, Any]:
     data = coefficients.data(pages(catalog), catalog)
     classes = coefficients.device_classes(catalog.shared, data["vllmVersion"])
     for name, config in KINDS.items():
-        made = coefficients.model(read_shape(config), None, classes, data["vllmVersion"])
+        made = tables.model(read_shape(config), None, classes, data["vllmVersion"])
         data["models"].append({"name": name, "repoId": name, "context": None, **made})
     return data
 

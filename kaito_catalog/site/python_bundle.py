@@ -73,7 +73,7 @@ def script() -> str:
 
 def modules() -> dict[str, list[Any]]:
     """`ENTRY` and what it imports of this package, and that in turn, by name."""
-    found = {
+    found: dict[str, list[Any]] = {
         PACKAGE.name: [".py", "", [], 1],
         # The constants without YAML, which is not there.
         "kaito_catalog.measured": [
