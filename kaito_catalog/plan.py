@@ -577,18 +577,14 @@ def _verdict(
     if states and settings.max_num_seqs is not None and layout.block_bytes:
         blocks = per_gpu.kv_cache_available_bytes // layout.block_bytes
         off = error // layout.block_bytes
-        if blocks - off < settings.max_num_seqs and not settings.enforce_eager:
+        if blocks < settings.max_num_seqs and not settings.enforce_eager:
             reason = (
                 f"the cache has {blocks:,} blocks for states and max_num_seqs is {settings.max_num_seqs:,}; "
+                f"vLLM stops with CUDA graphs on, so set max_num_seqs to {blocks:,} or less"
             )
             if blocks + off < settings.max_num_seqs:
-                reason += f"vLLM stops with CUDA graphs on, so set max_num_seqs to {blocks:,} or less"
                 return Fit.NO, "maxNumSeqs", reason
-            reason += (
-                f"with fewer blocks vLLM stops, and the plan may be off by {off:,}: "
-                f"max_num_seqs {max(1, blocks - off):,} is sure to do"
-            )
-            return Fit.TIGHT, "maxNumSeqs", reason
+            return Fit.TIGHT, "maxNumSeqs", f"{reason}; the plan may be off by {off:,} blocks"
     if margin <= error:
         return (
             Fit.TIGHT,

@@ -225,7 +225,7 @@ def test_a_hybrid_needs_a_state_block_for_each_sequence() -> None:
     assert found.fits is Fit.NO
 
 
-def test_state_blocks_that_are_enough_by_less_than_the_expected_error_are_tight() -> None:
+def test_state_blocks_that_are_too_few_by_less_than_the_expected_error_are_tight() -> None:
     found = [
         plan(QWEN3_NEXT_80B, tensor_parallel_size=4, max_num_seqs=count) for count in range(64, 8192, 64)
     ]

@@ -191,17 +191,14 @@
     if (p.layout.groups.some((group) => group[0] === "linear-state") && p.layout.blockBytes) {
       const held = Math.floor(p.available / p.layout.blockBytes);
       const off = Math.floor(p.error / p.layout.blockBytes);
-      if (held - off < p.maxNumSeqs) {
-        const isShort = held + off < p.maxNumSeqs;
-        const what = `the cache has ${grouped(held)} blocks for states and max_num_seqs is ${grouped(p.maxNumSeqs)}; `;
-        return {
-          fits: isShort ? "no" : "tight",
-          limitedBy: "maxNumSeqs",
-          reason: what + (isShort
-            ? `vLLM stops with CUDA graphs on, so set max_num_seqs to ${grouped(held)} or less`
-            : `with fewer blocks vLLM stops, and the plan may be off by ${grouped(off)}: ` +
-              `max_num_seqs ${grouped(Math.max(1, held - off))} is sure to do`),
-        };
+      if (held < p.maxNumSeqs) {
+        const reason =
+          `the cache has ${grouped(held)} blocks for states and max_num_seqs is ` +
+          `${grouped(p.maxNumSeqs)}; vLLM stops with CUDA graphs on, so set max_num_seqs to ` +
+          `${grouped(held)} or less`;
+        if (held + off < p.maxNumSeqs) return { fits: "no", limitedBy: "maxNumSeqs", reason };
+        const words = `${reason}; the plan may be off by ${grouped(off)} blocks`;
+        return { fits: "tight", limitedBy: "maxNumSeqs", reason: words };
       }
     }
     if (margin <= p.error) {
