@@ -12,8 +12,11 @@ from kaito_catalog.shape import (
     CompressedAttention,
     GatedDeltaNet,
     LatentAttention,
+    Mamba1,
     Mamba2,
+    Recurrent,
     Shape,
+    ShortConv,
 )
 from kaito_catalog.shape.versions import version_tuple as version_tuple
 
@@ -206,14 +209,14 @@ def states_per_sequence(shape: Shape, vllm_version: str) -> int | Unplannable:
     """Blocks that vLLM keeps for the state of one sequence in a layer.
 
     One up to 0.26. From 0.27 on hybrids cache prefixes by default, and two are kept (mamba_cache_mode
-    `align`); Mamba 2 kept one per block of tokens (`all`) in 0.27 and 0.28, which is not planned here.
+    `align`); Mamba kept one per block of tokens (`all`) in 0.27 and 0.28, which is not planned here.
     """
     version = version_tuple(vllm_version)
     if version < FIRST_PREFIX_CACHING:
         return 1
     has_mamba = any(isinstance(layer.mixer, Mamba2) for layer in shape.layers)
-    if has_mamba and version < ALWAYS_ALIGNED:
-        return Unplannable(f"no plan for Mamba 2 layers with vLLM {vllm_version[:20]}")
+    if version < ALWAYS_ALIGNED and any(isinstance(x.mixer, Mamba1 | Mamba2) for x in shape.layers):
+        return Unplannable(f"no plan for Mamba layers with vLLM {vllm_version[:20]}")
     # Mamba 2 sets one more aside for the state at the last block's boundary (mamba_mixer2.py of 0.32.0).
     return 3 if has_mamba and version >= PREFILL_CHECKPOINTS else 2
 
@@ -238,17 +241,26 @@ def kv_heads(attention: Attention, tensor_parallel_size: int) -> int:
     return max(1, attention.num_key_value_heads // tensor_parallel_size)
 
 
-def state_bytes(mixer: GatedDeltaNet | Mamba2, tensor_parallel_size: int, dtype_bytes: int) -> int:
-    """The state of one sequence in one layer on one rank: the convolution's and the recurrent one."""
+def state_bytes(mixer: Recurrent, tensor_parallel_size: int, dtype_bytes: int) -> int:
+    """The state of one sequence in one layer on one rank: the convolution's and, where there is one, the recurrent."""
     tp = tensor_parallel_size
-    if isinstance(mixer, GatedDeltaNet):
-        width = 2 * mixer.key_head_dim * mixer.num_key_heads + mixer.value_head_dim * mixer.num_value_heads
-        recurrent = mixer.num_value_heads // tp * mixer.value_head_dim * mixer.key_head_dim
-    else:
-        groups = mixer.num_groups if mixer.num_groups % tp == 0 else tp
-        width = mixer.num_heads * mixer.head_dim + 2 * groups * mixer.state_size
-        recurrent = mixer.num_heads // tp * mixer.head_dim * mixer.state_size
-    return width // tp * (mixer.conv_kernel - 1) * dtype_bytes + recurrent * mixer.state_bytes
+    match mixer:
+        case GatedDeltaNet():
+            width = (
+                2 * mixer.key_head_dim * mixer.num_key_heads + mixer.value_head_dim * mixer.num_value_heads
+            )
+            elements = mixer.num_value_heads // tp * mixer.value_head_dim * mixer.key_head_dim
+            recurrent = elements * mixer.state_bytes
+        case Mamba2():
+            groups = mixer.num_groups if mixer.num_groups % tp == 0 else tp
+            width = mixer.num_heads * mixer.head_dim + 2 * groups * mixer.state_size
+            recurrent = mixer.num_heads // tp * mixer.head_dim * mixer.state_size * mixer.state_bytes
+        case Mamba1():
+            width = mixer.intermediate_size
+            recurrent = width // tp * mixer.state_size * dtype_bytes
+        case ShortConv():
+            width, recurrent = mixer.width, 0
+    return width // tp * (mixer.conv_kernel - 1) * dtype_bytes + recurrent
 
 
 def _layer_caches(
@@ -265,7 +277,7 @@ def _layer_caches(
         (
             state_bytes(x.mixer, tensor_parallel_size, shape.dtype_bytes)
             for x in shape.layers
-            if isinstance(x.mixer, GatedDeltaNet | Mamba2)
+            if isinstance(x.mixer, Recurrent)
         ),
         default=0,
     )
@@ -285,6 +297,10 @@ def _layer_caches(
             # (Platform._align_hybrid_block_size).
             block = max(block, block * ceil_div(state, block * per_token))
             state = block * per_token
+    # A stage without attention has no page that must hold a state: from 0.32 on its blocks stay as they are, and vLLM
+    # puts them into groups of their own.
+    has_attention = any(isinstance(shape.layers[i].mixer, Attention) for i in layers)
+    state_block = block if has_attention or not shape.aligns_by_stage else BLOCK_SIZE
     caches: list[LayerCache] = []
     for i in layers:
         mixer = shape.layers[i].mixer
@@ -314,8 +330,8 @@ def _layer_caches(
                     dim = mixer.indexer.head_dim
                     index = block * (dim + dim // INDEXER_SCALE_BLOCK * 4)
                     caches.append(LayerCache(AttentionKind.MLA, block, index))
-            case GatedDeltaNet() | Mamba2():
-                caches.append(LayerCache(AttentionKind.STATE, block, state, states=states))
+            case GatedDeltaNet() | Mamba2() | Mamba1() | ShortConv():
+                caches.append(LayerCache(AttentionKind.STATE, state_block, state, states=states))
             case CompressedAttention():
                 caches.extend(_compressed_caches(mixer))
             case None:

@@ -17,10 +17,13 @@ from kaito_catalog.shape import (
     GatedDeltaNet,
     LatentAttention,
     Layer,
+    Mamba1,
     Mamba2,
     Mlp,
+    Recurrent,
     Scheme,
     Shape,
+    ShortConv,
 )
 
 
@@ -85,8 +88,7 @@ def runs_second_runner(shape: Shape, vllm_version: str) -> bool:
         return True
     if version >= version_tuple(known["denseFrom"]):
         return shape.architecture in known["expertArchitectures"] or not any(
-            isinstance(x.feed_forward, Experts) or isinstance(x.mixer, GatedDeltaNet | Mamba2)
-            for x in shape.layers
+            isinstance(x.feed_forward, Experts) or isinstance(x.mixer, Recurrent) for x in shape.layers
         )
     is_named = version >= version_tuple(known["someFrom"]) and shape.architecture in known["architectures"]
     return is_named and shape.quantization is None
@@ -228,6 +230,10 @@ def _layer_activations(layer: Layer, hidden: int, tp: int, expert_tp: int) -> fl
             )
         case Mamba2() as b:
             widest = max(widest, 4 * b.num_heads * b.head_dim / tp)
+        case Mamba1() as b:
+            widest = max(widest, 4 * b.intermediate_size / tp)
+        case ShortConv() as c:
+            widest = max(widest, 4 * c.width / tp)
     return widest
 
 

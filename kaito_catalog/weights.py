@@ -20,12 +20,14 @@ from kaito_catalog.shape import (
     GatedDeltaNet,
     LatentAttention,
     Layer,
+    Mamba1,
     Mamba2,
     Mlp,
     Place,
     Quantization,
     Scheme,
     Shape,
+    ShortConv,
     Tower,
 )
 
@@ -249,6 +251,21 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             yield Linear("mixer.out_proj", inner, (hidden,), mixer.bias)
             yield Plain(mixer.conv_kernel * conv + (conv if mixer.conv_bias else 0) + 2 * heads + inner)
             yield Plain(heads, 4)
+        case Mamba1():
+            inner = _divide(mixer.intermediate_size, tp, "the width of the Mamba layers")
+            selected = mixer.time_step_rank + 2 * mixer.state_size
+            # vLLM quantises none of these.
+            size = hidden * 2 * inner + (2 * inner if mixer.bias else 0)
+            size += inner * (mixer.conv_kernel + (1 if mixer.conv_bias else 0))
+            size += inner * selected + (mixer.time_step_rank + 1) * inner + inner
+            size += inner * hidden + (hidden if mixer.bias else 0)
+            yield Plain(size + (selected if mixer.normed else 0))
+            yield Plain(inner * mixer.state_size, 4)
+        case ShortConv():
+            width = _divide(mixer.width, tp, "the width of the convolutions")
+            yield Linear("conv.in_proj", hidden, (width,) * 3, mixer.bias)
+            yield Linear("conv.out_proj", width, (hidden,), mixer.bias)
+            yield Plain(width * (mixer.conv_kernel + (1 if mixer.bias else 0)))
         case _:
             raise AssertionError(mixer)
 
@@ -614,6 +631,8 @@ def _layer_bytes(layer: Layer, hidden: int, dtype_bytes: int, how: Quantization 
     # Not [*a, *b]: under Brython (site/python_bundle) an error that is raised in a generator is lost there.
     parts = list(_mixer_parts(layer.mixer, hidden, by))
     parts += _feed_forward_parts(layer.feed_forward, hidden, by)
+    if layer.beside is not None:
+        parts += _mlp_parts("laurel", layer.beside, hidden, by.tensor_parallel_size)
     size = sum(_part_bytes(part, dtype_bytes, layer, how, by) for part in parts)
     return size + layer.norm_elements * dtype_bytes + _cache_scale_bytes(layer, dtype_bytes, how)
 

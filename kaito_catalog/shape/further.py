@@ -14,11 +14,14 @@ from kaito_catalog.shape.model import (
     Experts,
     Json,
     Layer,
+    Mamba1,
     Mamba2,
     Mixer,
     Mlp,
     Place,
     Shape,
+    ShortConv,
+    Tower,
 )
 from kaito_catalog.shape.parts import (
     Family,
@@ -172,6 +175,140 @@ def _falcon(source: Source) -> Shape:
     return replace(shape, rope_elements=0) if text.flag("alibi") else shape
 
 
+def _bloom(source: Source) -> Shape:
+    """BLOOM: no positions but in the attention's bias, and a norm after the embedding."""
+    names = (
+        ("hidden_size", "n_embed"),
+        ("num_attention_heads", "n_head"),
+        ("num_hidden_layers", "n_layer"),
+    )
+    family = Family(
+        tied=True, qkv_bias=True, output_bias=True, norm_parts=2, gated=False, mlp_bias=True, names=names
+    )
+    # BloomConfig's seq_length, which its files may leave out.
+    source = family.of(replace(source, text=with_defaults(source.text, seq_length=2048)))
+    # Nothing but four times the hidden size is built, whatever else is stated.
+    text = Fields(
+        {**source.text.values, "intermediate_size": 4 * source.text.count("hidden_size")}, source.text.where
+    )
+    shape = dense(family)(replace(source, text=text))
+    more = 2 * shape.hidden_size
+    return replace(shape, plain_elements=shape.plain_elements + more, rope_elements=0)
+
+
+def _gpt_j(source: Source) -> Shape:
+    """GPT-J: attention without and feed-forward with biases side by side, a part of each head turned."""
+    family = Family(
+        qkv_bias=False,
+        output_bias=False,
+        norms=1,
+        norm_parts=2,
+        gated=False,
+        mlp_bias=True,
+        lm_head_bias=True,
+    )
+    source = Family(names=_GPT_NAMES).of(source)
+    shape = _widened(dense(family))(source)
+    text = source.text
+    rotary = text.count("rotary_dim", default=64)
+    return replace(shape, rope_elements=text.count("max_position_embeddings") * rotary)
+
+
+def _mpt(source: Source) -> Shape:
+    """MPT: no positions but in the attention's bias; mostly without any other."""
+    text = source.text
+    attention = text.section("attn_config") or Fields({})
+    hidden = text.count("d_model")
+    width = text.number("expansion_ratio") or 4.0
+    if not 0 < width <= 64:
+        raise UnreadableError(f"expansion_ratio is {width}", text.path("expansion_ratio"))
+    names = (
+        ("hidden_size", "d_model"),
+        ("num_attention_heads", "n_heads"),
+        ("num_hidden_layers", "n_layers"),
+    )
+    defaults: tuple[tuple[str, Json], ...] = (
+        ("num_key_value_heads", attention.values.get("kv_n_heads")),
+        ("intermediate_size", int(width * hidden)),
+        ("max_seq_len", 2048),
+    )
+    biased = not text.flag("no_bias")
+    family = Family(
+        tied=True, qkv_bias=biased, output_bias=biased, norm_parts=2 if biased else 1, gated=False,
+        mlp_bias=biased, names=names, defaults=defaults,
+    )  # fmt: skip
+    shape = dense(family)(source)
+    if attention.flag("qk_ln"):
+        more = 2 * family.norm_parts * hidden
+        layers = tuple(replace(x, norm_elements=x.norm_elements + more) for x in shape.layers)
+        shape = replace(shape, layers=layers)
+    return replace(shape, rope_elements=0)
+
+
+def _gemma3n(source: Source) -> Shape:
+    """Gemma 3n: several streams of hidden states, embeddings for each layer, a narrow block beside each."""
+    text = with_defaults(
+        source.text,
+        # Gemma3nTextConfig's defaults (transformers).
+        num_attention_heads=8, num_key_value_heads=2, head_dim=256, sliding_window=512, vocab_size=262_400,
+        vocab_size_per_layer_input=262_144, hidden_size_per_layer_input=256, num_kv_shared_layers=15,
+        laurel_rank=64, altup_num_inputs=4, max_position_embeddings=32_768,
+    )  # fmt: skip
+    hidden = text.count("hidden_size")
+    count = num_layers(text)
+    types = layer_types(_with_types(text, ("sliding_window_pattern",), 5), count) or []
+    widths = text.values.get("intermediate_size")
+    listed = widths if isinstance(widths, list) else [widths] * count
+    if len(listed) != count:
+        raise UnreadableError(
+            f"intermediate_size has {len(listed)} entries for {count} layers", text.path("intermediate_size")
+        )
+    streams = text.count("altup_num_inputs", most=64)
+    per_layer = text.count("hidden_size_per_layer_input")
+    attention = read_attention(text, Family(head_dim=256, head_norms=2))
+    window = text.count("sliding_window")
+    first_shared = count - text.count("num_kv_shared_layers", least=0, most=MOST_LAYERS)
+    # Norms, and the scale of the corrected stream, which is in fp32.
+    norms = 7 * hidden + 2 * hidden
+    norms += streams**2 + streams**3 + streams * hidden + 2 * hidden * per_layer
+    layers = []
+    for i, kind in enumerate(types):
+        mixer = replace(
+            attention,
+            sliding_window=window if kind == "sliding_attention" else None,
+            shares_cache=i >= first_shared,
+        )
+        width = Fields({"intermediate_size": listed[i]}, text.where).count("intermediate_size")
+        layers.append(Layer(mixer, Mlp(width), norms, beside=Mlp(text.count("laurel_rank"), gated=False)))
+    vocabulary = -(-text.count("vocab_size_per_layer_input") // 64) * 64
+    # One embedding for all layers and its projection, and what makes several streams of one and one of several.
+    divided = (vocabulary + hidden) * per_layer * count + 2 * (streams - 1) * hidden**2
+    tower = None
+    if source.architecture.endswith("ConditionalGeneration"):
+        tower = Tower("vision", 1, None, divided=False)
+    shape = make_shape(
+        replace(source, text=text), layers, tied=True, rope_dim=attention.head_dim, tower=tower,
+        embedding_elements=divided, plain_elements=per_layer,
+    )  # fmt: skip
+    # Sliding layers have a table of their own.
+    return replace(shape, rope_elements=2 * shape.rope_elements)
+
+
+def _exaone_experts(text: Fields) -> Experts:
+    width = text.count("moe_intermediate_size")
+    shared = text.count("num_shared_experts", default=0, least=0, most=2**10)
+    return read_experts(
+        text, ("num_experts",), shared=Mlp(width * shared) if shared else None, correction_bias=True
+    )
+
+
+def _exaone_sparse(text: Fields, index: int) -> bool:
+    listed = text.values.get("is_moe_layer")
+    if isinstance(listed, list) and index < len(listed):
+        return bool(listed[index])
+    return index >= text.count("first_k_dense_replace", default=0, least=0, most=MOST_LAYERS)
+
+
 def _deci(source: Source) -> Shape:
     """Nemotron's searched decoders (DeciLM): each layer has its own width, some no attention or feed-forward."""
     text = source.text
@@ -271,6 +408,117 @@ def _mamba2(source: Source) -> Shape:
     )
     layers = [Layer(mamba, None, hidden)] * num_layers(text)
     return make_shape(replace(source, text=text), layers, tied=False, rope_dim=0)
+
+
+def _mamba(source: Source) -> Shape:
+    """Mamba and Falcon Mamba: a state per sequence and nothing that grows."""
+    text = with_defaults(source.text, max_position_embeddings=2**20)
+    hidden = text.count("hidden_size", "d_model")
+    # Falcon's norms of what selects have no parameters.
+    mamba = Mamba1(
+        text.count("intermediate_size", "d_inner", default=text.count("expand", default=2) * hidden),
+        text.count("state_size", default=16),
+        text.count("conv_kernel", default=4),
+        _time_step_rank(text, "time_step_rank", hidden),
+        text.flag("use_bias"),
+        text.flag("use_conv_bias", True),
+        normed=False,
+    )
+    text = with_defaults(text, hidden_size=hidden)
+    layers = [Layer(mamba, None, hidden)] * num_layers(text)
+    return make_shape(replace(source, text=text), layers, tied=True, rope_dim=0)
+
+
+def _time_step_rank(text: Fields, name: str, hidden: int) -> int:
+    """`auto`, and nothing at all, is a sixteenth of the hidden size, rounded up."""
+    if text.values.get(name) in (None, "auto"):
+        return -(-hidden // 16)
+    return text.count(name)
+
+
+def _jamba(source: Source) -> Shape:
+    """Jamba: Mamba with an attention now and then, each before experts or a dense block."""
+    # JambaConfig's defaults (transformers).
+    text = with_defaults(
+        source.text,
+        attn_layer_offset=4, attn_layer_period=8, expert_layer_offset=1, expert_layer_period=2,
+        num_experts=16, num_experts_per_tok=2,
+    )  # fmt: skip
+    hidden = text.count("hidden_size")
+    attention = read_attention(text, _NO_BIAS)
+    mamba = Mamba1(
+        text.count("mamba_expand", default=2) * hidden,
+        text.count("mamba_d_state", default=16),
+        text.count("mamba_d_conv", default=4),
+        _time_step_rank(text, "mamba_dt_rank", hidden),
+        text.flag("mamba_proj_bias"),
+        text.flag("mamba_conv_bias", True),
+        normed=True,
+    )
+    dense = Mlp(text.count("intermediate_size"))
+    has_experts = text.count("num_experts") > 1
+    experts = read_experts(text, ("num_experts",), ("intermediate_size",)) if has_experts else dense
+    layers = [
+        Layer(
+            attention if _is_every(text, "attn", i) else mamba,
+            experts if _is_every(text, "expert", i) else dense,
+            2 * hidden,
+        )
+        for i in range(num_layers(text))
+    ]
+    shape = make_shape(replace(source, text=text), layers, tied=False, rope_dim=0)
+    return replace(shape, rope_elements=0)
+
+
+def _is_every(text: Fields, what: str, index: int) -> bool:
+    period = text.count(f"{what}_layer_period", most=MOST_LAYERS)
+    offset = text.count(f"{what}_layer_offset", least=0, most=MOST_LAYERS)
+    return index % period == offset
+
+
+def _lfm2(source: Source) -> Shape:
+    """LFM2: short convolutions with an attention now and then, dense or with experts."""
+    text = source.text
+    hidden = text.count("hidden_size")
+    count = num_layers(text)
+    types = layer_types(text, count)
+    attending = text.values.get("full_attn_idxs")
+    if types is None and isinstance(attending, list):
+        types = ["full_attention" if i in attending else "conv" for i in range(count)]
+    if types is None or set(types) - {"conv", "full_attention"}:
+        field = text.path("layer_types")
+        raise UnreadableError(f"{field} is missing or names a kind nobody knows", field)
+    attention = read_attention(text, Family(head_norms=2, qkv_bias=False, output_bias=False))
+    width = text.count("conv_dim", default=hidden)
+    conv = ShortConv(width, text.count("conv_L_cache", default=3, least=2), text.flag("conv_bias"))
+    first, block = count, Mlp(_lfm2_width(text))
+    experts = None
+    if source.architecture == "Lfm2MoeForCausalLM":
+        block = Mlp(text.count("intermediate_size"))
+        first = text.count("num_dense_layers", default=2, least=0, most=MOST_LAYERS)
+        biased = text.flag("use_expert_bias", True)
+        experts = read_experts(text, ("num_experts",), correction_bias=biased)
+    layers = [
+        Layer(attention if kind == "full_attention" else conv, block if i < first else experts, 2 * hidden)
+        for i, kind in enumerate(types)
+    ]
+    return make_shape(source, layers, tied=True, rope_dim=attention.head_dim)
+
+
+def _lfm2_width(text: Fields) -> int:
+    """The width of a dense block as vLLM's Lfm2MLP derives it: two thirds, times a factor, to the next multiple."""
+    width = text.count("block_ff_dim", "intermediate_size")
+    if not text.flag("block_auto_adjust_ff_dim", True):
+        return width
+    width = int(2 * width / 3)
+    factor = text.number("block_ffn_dim_multiplier")
+    multiple = text.count("block_multiple_of", default=256)
+    if factor is not None:
+        if not 0 < factor <= 64:
+            field = text.path("block_ffn_dim_multiplier")
+            raise UnreadableError(f"{field} is {factor}", field)
+        width = int(factor * width)
+    return -(-width // multiple) * multiple
 
 
 def _ernie_experts(text: Fields) -> Experts:
@@ -381,18 +629,24 @@ READERS: dict[str, Callable[[Source], Shape]] = {
     "CohereForCausalLM": _cohere,
     "Cohere2ForCausalLM": _cohere,
     "CwmForCausalLM": _LLAMA,
+    "BloomForCausalLM": _bloom,
     "DbrxForCausalLM": _dbrx,
     "DeciLMForCausalLM": _deci,
     "Ernie4_5ForCausalLM": _ernie,
     "Ernie4_5_MoeForCausalLM": mixture(Family(output_bias=False), _ernie_experts, is_sparse=_ernie_sparse),
     "ExaoneForCausalLM": _LLAMA,
     "Exaone4ForCausalLM": _exaone4,
+    "ExaoneMoEForCausalLM": mixture(Family(head_norms=2), _exaone_experts, is_sparse=_exaone_sparse),
     "FalconForCausalLM": _falcon,
+    "FalconMambaForCausalLM": _mamba,
     "RWForCausalLM": _falcon,
     "GlmForCausalLM": dense(Family(head_dim=128, output_bias=False)),
     "Glm4ForCausalLM": dense(Family(head_dim=128, output_bias=False, norms=4)),
     "Glm4MoeLiteForCausalLM": read_deepseek,
+    "Gemma3nForCausalLM": _gemma3n,
+    "Gemma3nForConditionalGeneration": _gemma3n,
     "GPT2LMHeadModel": _gpt2,
+    "GPTJForCausalLM": _gpt_j,
     "GPTNeoXForCausalLM": dense(_NEOX),
     "GraniteMoeForCausalLM": mixture(_NO_BIAS, _granite_experts),
     "GraniteMoeSharedForCausalLM": mixture(_NO_BIAS, _granite_experts),
@@ -401,9 +655,15 @@ READERS: dict[str, Callable[[Source], Shape]] = {
     "HunYuanMoEV1ForCausalLM": _hunyuan,
     "InternLM2ForCausalLM": dense(_NO_BIAS),
     "IQuestCoderForCausalLM": _LLAMA,
+    "JambaForCausalLM": _jamba,
+    "Lfm2ForCausalLM": _lfm2,
+    "Lfm2MoeForCausalLM": _lfm2,
     "LLaMAForCausalLM": _LLAMA,
+    "MambaForCausalLM": _mamba,
     "Mamba2ForCausalLM": _mamba2,
     "MiniCPMForCausalLM": dense(_NO_BIAS),
+    "MPTForCausalLM": _mpt,
+    "MptForCausalLM": _mpt,
     "NemotronForCausalLM": dense(Family(norm_parts=2, gated=False)),
     "OlmoForCausalLM": _olmo,
     "Olmo2ForCausalLM": _olmo2,
@@ -431,17 +691,26 @@ _NO_HEAD = frozenset({Place.EMBEDDING, Place.NORM})
 ON_EVERY_STAGE = {
     "CohereForCausalLM": _NO_HEAD,
     "Cohere2ForCausalLM": _NO_HEAD,
+    "BloomForCausalLM": _ALL,
     "DbrxForCausalLM": _ALL,
     "FalconForCausalLM": _ALL,
+    "FalconMambaForCausalLM": _ALL,
     "RWForCausalLM": _ALL,
     "GPT2LMHeadModel": _ALL,
+    "GPTJForCausalLM": _ALL,
     "GPTNeoXForCausalLM": _ALL,
     "GraniteMoeForCausalLM": _ALL,
     "GraniteMoeSharedForCausalLM": _ALL,
     "GraniteMoeHybridForCausalLM": _ALL,
     "InternLM2ForCausalLM": _ALL,
+    "JambaForCausalLM": _ALL,
+    "Lfm2ForCausalLM": frozenset({Place.EMBEDDING}),
+    "Lfm2MoeForCausalLM": frozenset({Place.EMBEDDING}),
+    "MambaForCausalLM": _ALL,
     "Mamba2ForCausalLM": _ALL,
     "MiniCPMForCausalLM": _ALL,
+    "MPTForCausalLM": _ALL,
+    "MptForCausalLM": _ALL,
     "OlmoForCausalLM": _ALL,
     "Olmo2ForCausalLM": _ALL,
     "Olmo3ForCausalLM": _ALL,

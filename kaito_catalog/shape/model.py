@@ -144,6 +144,39 @@ class Mamba2:
 
 
 @dataclass(frozen=True)
+class Mamba1:
+    """A layer of the first Mamba (Jamba, Falcon Mamba)."""
+
+    intermediate_size: int
+    state_size: int
+    conv_kernel: int
+    time_step_rank: int
+    bias: bool
+    conv_bias: bool
+    normed: bool
+    """Whether what selects is normalised by norms that have parameters."""
+
+    @property
+    def kind(self) -> AttentionKind:
+        """What the layer keeps."""
+        return AttentionKind.STATE
+
+
+@dataclass(frozen=True)
+class ShortConv:
+    """A gated convolution over the last few tokens (LFM2)."""
+
+    width: int
+    conv_kernel: int
+    bias: bool
+
+    @property
+    def kind(self) -> AttentionKind:
+        """What the layer keeps."""
+        return AttentionKind.STATE
+
+
+@dataclass(frozen=True)
 class CompressedAttention:
     """DeepSeek V4: a short sliding window, and beside it latents of 4 or 128 tokens each."""
 
@@ -166,7 +199,10 @@ class CompressedAttention:
         return AttentionKind.MLA
 
 
-Mixer: TypeAlias = Attention | LatentAttention | CompressedAttention | GatedDeltaNet | Mamba2
+Recurrent: TypeAlias = GatedDeltaNet | Mamba2 | Mamba1 | ShortConv
+"""What keeps a state per sequence."""
+
+Mixer: TypeAlias = Attention | LatentAttention | CompressedAttention | Recurrent
 
 
 @dataclass(frozen=True)
@@ -240,6 +276,8 @@ class Layer:
     """Modules of this layer that keep the model's dtype: their names below the layer, `*` allowed."""
     schemes: tuple[tuple[str, Scheme], ...] = ()
     """Under mixed quantisation: the modules of this layer that are quantised, and how."""
+    beside: Mlp | None = None
+    """A second dense block, which every token passes too (Gemma 3n's LAuReL)."""
 
     @cached_property
     def _hash(self) -> int:
@@ -375,6 +413,8 @@ class Shape:
     """Part of the configuration is missing: of the quantisation, or all of an encoder."""
     fp8_block_size: int | None = None
     """Tokens of a block under an fp8 cache, where its kernel asks for more than others."""
+    aligns_by_stage: bool = False
+    """Each pipeline stage makes its blocks as long as its own layers ask for."""
     decoder: str | None = None
     """The language model's own architecture, where the model holds one of another family."""
     on_every_stage: frozenset[Place] = frozenset()

@@ -60,6 +60,7 @@ def as_built(shape: Shape, vllm_version: str, compute_capability: float | None =
         layers=tuple(_layer(layer) for layer in shape.layers),
         quantization=how,
         on_every_stage=frozenset() if shape.architecture in _TRANSFORMERS_BACK_END else shape.on_every_stage,
+        aligns_by_stage=True,
         fp8_block_size=FLASH_ATTENTION_4_BLOCK if is_hopper and wide else None,
     )
 
