@@ -172,13 +172,13 @@ def test_a_link_in_place_of_the_evidence_is_refused_and_not_followed(
 
 
 def test_a_pipe_in_place_of_a_file_does_not_hang(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("proposal.yaml", "evidence/run.yaml"):
+    for name in ("proposal.yaml", "facts.yaml", "evidence/run.yaml"):
         path = here / "catalog" / "models" / "phi-4" / name
         path.parent.mkdir(exist_ok=True)
         path.unlink(missing_ok=True)
         os.mkfifo(path)
     assert cli.main(["check"]) == 1
-    assert capsys.readouterr().out.count("error[YML012]") == 2
+    assert capsys.readouterr().out.count("error[YML012]") == 3
 
 
 @pytest.mark.parametrize(
