@@ -35,6 +35,7 @@ import logging
 import math
 import os
 import pickle
+import pkgutil
 import re
 import resource
 import select
@@ -972,7 +973,8 @@ def registry(request: JSON, progress: Progress) -> JSON:
 def options(request: JSON, progress: Progress) -> JSON:
     """Every option of `vllm serve`."""
     progress("reading the options")
-    described = [describe_option(action) for action in serve_parser()._actions]
+    limits = option_limits()
+    described = [describe_option(action, limits) for action in serve_parser()._actions]
     return {
         **versions(),
         "options": {option["name"]: option for option in described if option},
@@ -985,8 +987,44 @@ def serve_parser() -> Any:
     return serve_arguments_module().make_arg_parser(FlexibleArgumentParser(prog="vllm serve"))
 
 
-def describe_option(action: Any) -> JSON | None:
-    """`name` without dashes, `type`, `choices`, `default`, `aliases`; None for positionals and --help."""
+# The configurations whose fields are options of their own; those of the others stand in one JSON option.
+OPTION_CONFIGS = frozenset(
+    {
+        "CacheConfig",
+        "LoadConfig",
+        "LoRAConfig",
+        "ModelConfig",
+        "MultiModalConfig",
+        "ObservabilityConfig",
+        "ParallelConfig",
+        "PrefetchOffloadConfig",
+        "SchedulerConfig",
+        "UVAOffloadConfig",
+        "VllmConfig",
+    }
+)
+LIMIT_WORDS = {"Ge": "minimum", "Gt": "exclusiveMinimum", "Le": "maximum", "Lt": "exclusiveMaximum"}
+
+
+def option_limits() -> dict[str, JSON]:
+    """The limits that vLLM's configurations put on a field, under JSON Schema's words: `{"le": 1}` is `maximum: 1`."""
+
+    package = importlib.import_module("vllm.config")
+    limits: dict[str, JSON] = {}
+    for found in pkgutil.iter_modules(package.__path__, "vllm.config."):
+        for cls in vars(importlib.import_module(found.name)).values():
+            if not inspect.isclass(cls) or cls.__name__ not in OPTION_CONFIGS:
+                continue
+            for name, field in getattr(cls, "__pydantic_fields__", {}).items():
+                for limit in field.metadata:
+                    kind = type(limit).__name__
+                    if kind in LIMIT_WORDS:
+                        limits.setdefault(name, {})[LIMIT_WORDS[kind]] = getattr(limit, kind.lower())
+    return limits
+
+
+def describe_option(action: Any, limits: Mapping[str, JSON]) -> JSON | None:
+    """`name` without dashes, `type`, `choices`, limits, `default`, `aliases`; None for positionals and --help."""
     names = [name for name in action.option_strings if name.startswith("--")]
     if not names or action.dest == "help":
         return None
@@ -995,6 +1033,7 @@ def describe_option(action: Any) -> JSON | None:
     described: JSON = {"name": name, "type": option_type(action)}
     if action.choices is not None:
         described["choices"] = sorted((str(choice) for choice in action.choices), key=str)
+    described.update(limits.get(action.dest, {}))
     described["default"] = None if action.default == "==SUPPRESS==" else plain(action.default)
     aliases = [other for other in action.option_strings if other != names[0] and other not in negated]
     if aliases:
