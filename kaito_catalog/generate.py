@@ -13,13 +13,30 @@ from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.kaito import batching, manifests, markdown_writer, model_catalog
 from kaito_catalog.kaito.model_catalog import LeftOut
-from kaito_catalog.site import api, api_schema, coefficients, figures, formats_page, hardware, pages
+from kaito_catalog.site import (
+    api,
+    api_schema,
+    coefficients,
+    figures,
+    formats_page,
+    hardware,
+    pages,
+    python_bundle,
+)
 from kaito_catalog.site.pages import Finding, ModelPage
 
 TREES = ("kaito", "presets", "site-src")
 """The folders of the output; each is swapped in as a whole, and what it held before is gone."""
 
-ASSETS = ("catalog.css", "catalog.js", "plan.js", "calculator.js", "site.js")
+ASSETS = (
+    "catalog.css",
+    "catalog.js",
+    "plan.js",
+    "pasted.js",
+    "calculator.js",
+    "site.js",
+    python_bundle.NOTICES,
+)
 
 _HAND_WRITTEN = (".md", ".css", ".svg", ".txt", ".json")
 
@@ -109,11 +126,12 @@ def build(
     _add(
         result,
         "site-src/calculator.md",
-        pages.calculator_page(catalog, sorted(coefficients.DENSE_FAMILIES)),
+        pages.calculator_page(catalog),
     )
     shipped = coefficients.data(models, catalog)
     _add(result, "site-src/api/v1/plan-data.json", coefficients.text(shipped))
     _add(result, "site-src/assets/plan-data.js", coefficients.script(shipped))
+    _add(result, f"site-src/assets/{python_bundle.SCRIPT}", python_bundle.script())
     for name in ASSETS:
         _add(result, f"site-src/assets/{name}", _asset(name))
     for name, text in (hand_written or {}).items():

@@ -15,6 +15,7 @@ from kaito_catalog.shape import (
     Mamba2,
     Shape,
 )
+from kaito_catalog.shape.versions import version_tuple as version_tuple
 
 BLOCK_SIZE = 16
 """Tokens of a block on CUDA with FlashAttention and dense MLA (vLLM's CacheConfig.DEFAULT_BLOCK_SIZE)."""
@@ -77,6 +78,9 @@ class Group:
         match self.kind:
             case AttentionKind.STATE:
                 return self.states
+            case AttentionKind.CROSS:
+                # CrossAttentionSpec counts as many of the encoder's tokens as a batch may hold.
+                return ceil_div(in_flight_tokens, self.block_size)
             case AttentionKind.SLIDING:
                 assert self.window is not None
                 # The last window − 1 tokens, those being computed, and one block more because a window
@@ -174,21 +178,6 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-@lru_cache(maxsize=64)
-def version_tuple(version: str) -> tuple[int, int, int]:
-    """`0.25.1` as (0, 25, 1); letters after the digits of a part are left out, missing parts are 0."""
-    numbers: list[int] = []
-    for part in version.split("+")[0].split(".")[:3]:
-        digits = ""
-        for character in part:
-            if not character.isdigit():
-                break
-            digits += character
-        numbers.append(int(digits[:6] or 0))
-    numbers += [0] * (3 - len(numbers))
-    return numbers[0], numbers[1], numbers[2]
-
-
 def batches_in_flight(vllm_version: str, *, pipeline_parallel_size: int = 1) -> int:
     """Batches whose tokens a sliding window must hold at once, by vLLM version.
 
@@ -216,8 +205,8 @@ FIRST_NULL_BLOCK = (0, 29, 0)
 def states_per_sequence(shape: Shape, vllm_version: str) -> int | Unplannable:
     """Blocks that vLLM keeps for the state of one sequence in a layer.
 
-    One up to 0.25. From 0.26 on hybrids cache prefixes by default, and two are kept (mamba_cache_mode
-    `align`); Mamba 2 kept one per block of tokens (`all`) in 0.26 to 0.28, which is not planned here.
+    One up to 0.26. From 0.27 on hybrids cache prefixes by default, and two are kept (mamba_cache_mode
+    `align`); Mamba 2 kept one per block of tokens (`all`) in 0.27 and 0.28, which is not planned here.
     """
     version = version_tuple(vllm_version)
     if version < FIRST_PREFIX_CACHING:
@@ -225,11 +214,15 @@ def states_per_sequence(shape: Shape, vllm_version: str) -> int | Unplannable:
     has_mamba = any(isinstance(layer.mixer, Mamba2) for layer in shape.layers)
     if has_mamba and version < ALWAYS_ALIGNED:
         return Unplannable(f"no plan for Mamba 2 layers with vLLM {vllm_version[:20]}")
-    return 2
+    # Mamba 2 sets one more aside for the state at the last block's boundary (mamba_mixer2.py of 0.32.0).
+    return 3 if has_mamba and version >= PREFILL_CHECKPOINTS else 2
 
 
-FIRST_PREFIX_CACHING = (0, 26, 0)
+FIRST_PREFIX_CACHING = (0, 27, 0)
+"""Qwen3.8-27B-FP8 keeps one state a sequence with 0.26.0 (its refusal names 8.18 GiB for 131,072 tokens), Qwen3.6-27B
+two with 0.27.1 (71.42 requests of 4,096 tokens in 41.03 GiB)."""
 ALWAYS_ALIGNED = (0, 29, 0)
+PREFILL_CHECKPOINTS = (0, 32, 0)
 
 
 def cache_dtype_bytes(shape: Shape, kv_cache_dtype: str) -> int | None:
@@ -266,6 +259,8 @@ def _layer_caches(
     # FlashMLA's kernels, which also serve dense MLA over an fp8 cache, take longer blocks.
     latent = any(isinstance(x.mixer, LatentAttention) for x in shape.layers)
     block = SPARSE_BLOCK_SIZE if sparse or (latent and cache_bytes == 1) else BLOCK_SIZE
+    if shape.fp8_block_size is not None and cache_bytes == 1:
+        block = shape.fp8_block_size
     state = max(
         (
             state_bytes(x.mixer, tensor_parallel_size, shape.dtype_bytes)
@@ -295,13 +290,13 @@ def _layer_caches(
         mixer = shape.layers[i].mixer
         match mixer:
             case Attention():
-                if mixer.shares_cache:
+                if mixer.kind is AttentionKind.NONE:
                     continue
                 page = (
                     block
                     * kv_heads(mixer, tensor_parallel_size)
                     * (mixer.head_dim + mixer.v_head_dim)
-                    * cache_bytes
+                    * (shape.dtype_bytes if mixer.cache_in_dtype else cache_bytes)
                 )
                 window = mixer.sliding_window if mixer.sliding_window is not None else mixer.chunk
                 caches.append(LayerCache(mixer.kind, block, page, window))

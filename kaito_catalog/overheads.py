@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
-import yaml
-
 from kaito_catalog.kv_cache import INDEXER_SCALE_BLOCK, version_tuple
+from kaito_catalog.measured import constants
 from kaito_catalog.quantity import GIB
 from kaito_catalog.shape import (
     Attention,
@@ -65,14 +63,6 @@ class Overheads:
     """The profile run's peak, and what torch keeps beside the parameters: rotary tables, MLA's copies."""
     cuda_graph_bytes: int
     """What vLLM sets aside for CUDA graphs before it sizes the cache (from 0.20 on, unless enforce_eager)."""
-
-
-@lru_cache(maxsize=1)
-def constants() -> Mapping[str, Any]:
-    """The fitted constants of data/overheads.yaml, with their sources."""
-    text = files("kaito_catalog").joinpath("data/overheads.yaml").read_text(encoding="utf-8")
-    loaded: Mapping[str, Any] = yaml.safe_load(text)
-    return loaded
 
 
 def _by_version(rows: list[dict[str, Any]], version: tuple[int, int, int], **match: object) -> float:
@@ -134,11 +124,51 @@ def compiled_copy(shape: Shape, tensor_parallel_size: int, vllm_version: str) ->
     return int(shape.vocab_size * shape.hidden_size * shape.dtype_bytes) // tensor_parallel_size
 
 
+def prefill_context(shape: Shape, tensor_parallel_size: int) -> int:
+    """Bytes of keys and values that dense MLA makes of the latents of earlier chunks: MLA_CONTEXT_TOKENS of them.
+
+    The profile run allocates them as they would be at worst (vLLM's mla_attention.py,
+    determine_chunked_prefill_workspace_size; contexts below 8192 tokens with few sequences take less).
+    """
+    widest = 0
+    for layer in set(shape.layers):
+        m = layer.mixer
+        if isinstance(m, LatentAttention) and not m.sparse:
+            widest = max(widest, m.num_attention_heads * (m.qk_nope_head_dim + m.v_head_dim))
+    return MLA_CONTEXT_TOKENS * widest // tensor_parallel_size * shape.dtype_bytes
+
+
+MLA_CONTEXT_TOKENS = 65536
+
+
 def pinned_bytes(shape: Shape, tensor_parallel_size: int, vllm_version: str) -> int:
-    """How much of that copy may count a second time: freed, but in a block that the allocator cannot give back."""
+    """How much of that copy may count a second time: freed, but in a block that the allocator cannot give back.
+
+    Where `is_copy_pinned` it is planned, for all it is in the plan's expected error.
+    """
     if not _is_pinned(version_tuple(vllm_version)):
         return 0
     return compiled_copy(shape, tensor_parallel_size, vllm_version)
+
+
+_REPACKED = (Scheme.AWQ, Scheme.GPTQ, Scheme.GROUPED_INT)
+
+
+def is_copy_pinned(shape: Shape, tensor_parallel_size: int, max_num_batched_tokens: int) -> bool:
+    """Whether to plan for a copy that counts twice: for dense models, repacked or with large batches.
+
+    Repacked are weights that Marlin has in an order of its own. A batch is large where what a layer holds of it
+    takes half as much as the copy: the allocator takes the smallest free block that is large enough, and then
+    cuts up the copy's. (Both are how published starts differ; see data/overheads.yaml.)
+    """
+    if any(isinstance(layer.feed_forward, Experts) for layer in shape.layers):
+        return False
+    how = shape.quantization
+    if how is not None and how.scheme in _REPACKED:
+        return True
+    widest = max_num_batched_tokens * _widest_layer(shape, tensor_parallel_size, tensor_parallel_size)
+    copy = shape.vocab_size * shape.hidden_size / tensor_parallel_size
+    return 2 * widest >= copy
 
 
 def _is_pinned(version: tuple[int, int, int]) -> bool:
@@ -161,8 +191,9 @@ def tower_peak(
     medium = shape.tower.medium if shape.tower is not None else None
     if shape.tower is None or medium is None:
         return 0
-    images = max(1, min(medium.most_images, max_model_len // medium.tokens))
-    tokens = medium.tokens * images
+    of_one = max(1, medium.tokens)
+    images = max(1, min(medium.most_images, max_model_len // of_one))
+    tokens = of_one * images
     items = min(
         max(1, max_num_batched_tokens // tokens), max(1, max_num_seqs * max(1, max_model_len // tokens))
     )
@@ -275,8 +306,9 @@ def activation_peak(
     # One workspace serves the experts and the indexer, and outlives the forward.
     index = indexer_workspace(shape, max_model_len)
     logits = INDEXER_LOGITS_BYTES if index else 0
-    peak = known["forwardHiddenStates"] * hidden + max(layer, index + logits)
-    if is_last_stage:
+    context = prefill_context(shape, tensor_parallel_size)
+    peak = known["forwardHiddenStates"] * hidden + max(layer, index + logits, context)
+    if is_last_stage and not shape.pools:
         rows = min(max_num_batched_tokens, max_num_seqs)
         per_logit = size + _by_version(known["samplerBytesPerLogit"], version)
         if runs_second_runner(shape, vllm_version):
@@ -376,7 +408,11 @@ def overheads(
     graph = known["cudaGraphs"]
     if has_graphs and version >= version_tuple(graph["reservedFrom"]):
         share = captured_graphs(max_num_seqs, max_num_batched_tokens) / MOST_GRAPHS
-        graphs = int((graph["fixed"] + graph["perLayer"] * stage_layers) * share)
+        per_layer = graph["perSparseLayer" if indexer_workspace(shape, 1) else "perLayer"]
+        graphs = int((graph["fixed"] + per_layer * stage_layers) * share)
+    pinned = 0 if enforce_eager else pinned_bytes(shape, tensor_parallel_size, vllm_version)
+    if is_first_stage and pinned and is_copy_pinned(shape, tensor_parallel_size, max_num_batched_tokens):
+        non_torch += pinned
     return Overheads(int(non_torch), peak + shape.rope_elements * shape.dtype_bytes + kept_bytes, graphs)
 
 
@@ -412,29 +448,3 @@ def expected_error(
     if has_tower:
         share += known["encoder"]
     return int(share * memory_bytes) + int(size)
-
-
-def dense_constants(vllm_version: str) -> dict[str, Any]:
-    """The constants that the plan of a dense model without a tower takes for that version, by name."""
-    known, version = constants(), version_tuple(vllm_version)
-    activation, graphs, second = known["activation"], known["cudaGraphs"], known["secondRunner"]
-    is_second = version >= version_tuple(second["denseFrom"])
-    has_graphs = version >= version_tuple(second["profilesFrom"]) or not is_second
-    reserved = has_graphs and version >= version_tuple(graphs["reservedFrom"])
-    return {
-        "activationFixed": _by_version(activation["fixed"], version),
-        "samplerBytesPerLogit": activation["secondRunnerBytesPerLogit"]
-        if is_second
-        else _by_version(activation["samplerBytesPerLogit"], version),
-        "compiledCopies": int(version >= version_tuple(activation["compiledCopyFrom"])),
-        "pinnedCopies": int(_is_pinned(version)),
-        "hiddenStates": activation["hiddenStates"],
-        "forwardHiddenStates": activation["forwardHiddenStates"],
-        "nonTorch": [int(_non_torch(version, several, has_graphs)) for several in (False, True)],
-        "cudaGraphs": {
-            "fixed": graphs["fixed"] if reserved else 0,
-            "perLayer": graphs["perLayer"] if reserved else 0,
-            "largest": LARGEST_CAPTURE,
-            "most": MOST_GRAPHS,
-        },
-    }

@@ -8,13 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kaito_catalog import capability
-from kaito_catalog.catalog import Shared
-from kaito_catalog.formats.facts import ModelFacts, StoredSize
-from kaito_catalog.formats.hardware import InstanceType
-from kaito_catalog.formats.policy import Profile
 from kaito_catalog.kv_cache import (
     Layout,
     Unplannable,
@@ -35,6 +31,7 @@ from kaito_catalog.overheads import (
 )
 from kaito_catalog.quantity import GIB, gib
 from kaito_catalog.shape import Attention, AttentionKind, LatentAttention, Shape, Unsupported, read_shape
+from kaito_catalog.shape.versions import as_built
 from kaito_catalog.weights import (
     Split,
     Uncomputable,
@@ -44,6 +41,28 @@ from kaito_catalog.weights import (
     stages,
     weights_per_rank,
 )
+
+# The site runs this module in the browser, where there is no pydantic: see site/pasted.py.
+if TYPE_CHECKING:
+    from kaito_catalog.catalog import Shared
+    from kaito_catalog.formats.facts import ModelFacts
+    from kaito_catalog.formats.hardware import InstanceType
+    from kaito_catalog.formats.policy import Profile
+
+
+class Stored(Protocol):
+    """The size of the weight files: formats.facts.StoredSize, or what has as much."""
+
+    @property
+    def high_bytes(self) -> int:
+        """The most that it can be."""
+
+    @property
+    def precision_bytes(self) -> int:
+        """How far a rounded figure may be off."""
+
+    def __hash__(self) -> int:
+        """Plans are kept by value."""
 
 
 class Fit(Enum):
@@ -166,6 +185,8 @@ class InstanceTypePlan:
 STORED_TOLERANCE = 0.75
 """A model whose files hold less than this share of what its configuration asks for is quantised, and its
 configuration does not say how."""
+UNTOLD_SHARE = 0.01
+"""Files that hold this share more than a partial configuration says hold what it does not tell."""
 REPLICATED_SHARE = 0.02
 """Where only the stored size is known: what norms, routers and repacking may add to an even division."""
 
@@ -183,8 +204,15 @@ def facts_shape(facts: ModelFacts) -> Shape | Unsupported:
 
 
 @lru_cache(maxsize=4096)
-def illegal_tensor_parallel(shape: Shape, size: int, *, enable_expert_parallel: bool = False) -> str | None:
-    """Why vLLM would refuse `tensor_parallel_size`, in words; None where it would not."""
+def illegal_tensor_parallel(
+    shape: Shape, size: int, *, enable_expert_parallel: bool = False, vllm_version: str | None = None
+) -> str | None:
+    """Why vLLM would refuse `tensor_parallel_size`, in words; None where it would not.
+
+    Without a version, 0.25.1 is asked.
+    """
+    if vllm_version is not None:
+        shape = as_built(shape, vllm_version)
     if size < 1:
         return f"a tensor-parallel size of {size} is not one"
     for layer in shape.layers:
@@ -203,6 +231,24 @@ def illegal_tensor_parallel(shape: Shape, size: int, *, enable_expert_parallel: 
         if isinstance(found, Uncomputable) and found.illegal:
             return found.reason
     return None
+
+
+MOST_TENSOR_PARALLEL = 16
+"""Two nodes of eight GPUs: the largest tensor-parallel size that is looked at without being asked for."""
+
+
+def tensor_parallel_sizes(
+    shape: Shape | Unsupported, *, enable_expert_parallel: bool = False, vllm_version: str | None = None
+) -> dict[int, str | None]:
+    """Each tensor-parallel size up to MOST_TENSOR_PARALLEL: why vLLM would refuse it, None where it would not."""
+    if isinstance(shape, Unsupported):
+        return {}
+    return {
+        size: illegal_tensor_parallel(
+            shape, size, enable_expert_parallel=enable_expert_parallel, vllm_version=vllm_version
+        )
+        for size in range(1, MOST_TENSOR_PARALLEL + 1)
+    }
 
 
 def resolved_settings(settings: Settings, gpu: PlanGpu, vllm_version: str | None = None) -> Settings:
@@ -227,7 +273,7 @@ class _Weights:
 
 
 def _weights(
-    shape: Shape, stored: StoredSize | None, by: Split, parallelism: Parallelism
+    shape: Shape, stored: Stored | None, by: Split, parallelism: Parallelism
 ) -> _Weights | Uncomputable:
     pipeline = parallelism.pipeline_parallel_size
     computed = weights_per_rank(shape, by, pipeline)
@@ -240,7 +286,12 @@ def _weights(
         whole = weights_per_rank(shape, split(tensor_parallel_size=1))
         is_whole = stored is None or isinstance(whole, Uncomputable)
         if is_whole or stored is None or stored.high_bytes >= STORED_TOLERANCE * sum(whole):  # type: ignore[arg-type]
-            return _Weights(computed, "configuration", 0)
+            untold = 0 if is_whole or stored is None else _untold_bytes(shape, stored, sum(whole))  # type: ignore[arg-type]
+            if not untold:
+                return _Weights(computed, "configuration", 0)
+            ranks = parallelism.tensor_parallel_size * pipeline
+            each = ceil_div(untold, ranks)
+            return _Weights(tuple(size + each for size in computed), "facts", int(REPLICATED_SHARE * each))
         reason = (
             "its files are smaller than its configuration says, so it is quantised in a way nobody has read"
         )
@@ -255,6 +306,24 @@ def _weights(
     if pipeline > 1:
         error += embedding
     return _Weights((share,) * pipeline, "facts", error)
+
+
+def _untold_bytes(shape: Shape, stored: Stored, computed: int) -> int:
+    """Bytes of the weight files that part of a configuration does not explain: what it leaves unquantised, a tower.
+
+    Layers for speculation are in the files and are not loaded; they are stored in the model's dtype.
+    """
+    if not shape.is_partial:
+        return 0
+    draft = 0
+    if shape.draft_layers:
+        plain = replace(shape, quantization=None, tower=None)
+        whole = weights_per_rank(plain, split(tensor_parallel_size=1))
+        if isinstance(whole, Uncomputable):
+            return 0
+        draft = shape.draft_layers * sum(whole) // len(shape.layers)
+    untold = stored.high_bytes - computed - draft
+    return untold if untold > UNTOLD_SHARE * computed else 0
 
 
 def _unknown(
@@ -272,12 +341,18 @@ def _refused(
 BLACKWELL = 10
 
 
-def _lacks_sparse_fp8(shape: Shape, gpu: PlanGpu, settings: Settings) -> bool:
+LACKS_SPARSE_FP8 = (
+    "its configuration asks for an fp8 cache, and vLLM has no sparse attention over that before Blackwell; "
+    "set kv_cache_dtype to bfloat16"
+)
+
+
+def lacks_sparse_fp8(shape: Shape, compute_capability: float | None, kv_cache_dtype: str) -> bool:
     """vLLM 0.25.1 on Hopper finds no back end for sparse MLA over the fp8 cache that a checkpoint asks for."""
     asks = shape.quantization is not None and shape.quantization.kv_cache_dtype == "fp8"
     is_sparse = any(isinstance(x.mixer, LatentAttention) and x.mixer.sparse for x in shape.layers)
-    is_older = gpu.compute_capability is not None and gpu.compute_capability < BLACKWELL
-    return asks and is_sparse and is_older and settings.kv_cache_dtype == "auto"
+    is_older = compute_capability is not None and compute_capability < BLACKWELL
+    return asks and is_sparse and is_older and kv_cache_dtype == "auto"
 
 
 # By value, so that it cannot be stale; small, since the checks of one model ask for the same plans one after another.
@@ -285,7 +360,7 @@ def _lacks_sparse_fp8(shape: Shape, gpu: PlanGpu, settings: Settings) -> bool:
 def make_plan(
     shape: Shape | Unsupported,
     *,
-    stored: StoredSize | None = None,
+    stored: Stored | None = None,
     gpu: PlanGpu,
     parallelism: Parallelism,
     settings: Settings,
@@ -305,6 +380,9 @@ def make_plan(
     common = (gpu, parallelism, settings, vllm_version)
     if isinstance(shape, Unsupported):
         return _unknown(shape.reason, "architecture", *common)
+    shape = as_built(shape, vllm_version, gpu.compute_capability)
+    if shape.quantization is not None and shape.quantization.refused is not None:
+        return _refused(shape.quantization.refused, "weights", *common)
     tp = parallelism.tensor_parallel_size
     pipeline = parallelism.pipeline_parallel_size
     if min(tp, pipeline, parallelism.data_parallel_size) < 1:
@@ -328,12 +406,8 @@ def make_plan(
     if gpu.memory_bytes is None:
         named = gpu.name or "this GPU"
         return _unknown(f"nobody has published what the driver reports as memory of {named}", "gpu", *common)
-    if _lacks_sparse_fp8(shape, gpu, settings):
-        words = (
-            "its configuration asks for an fp8 cache, and vLLM has no sparse attention over that before Blackwell; "
-            "set kv_cache_dtype to bfloat16"
-        )
-        return _refused(words, "kvCacheDtype", *common)
+    if lacks_sparse_fp8(shape, gpu.compute_capability, settings.kv_cache_dtype):
+        return _refused(LACKS_SPARSE_FP8, "kvCacheDtype", *common)
     by = split(
         tensor_parallel_size=tp,
         data_parallel_size=parallelism.data_parallel_size,
@@ -502,13 +576,15 @@ def _verdict(
     states = [g for g in layout.groups if g.kind is AttentionKind.STATE]
     if states and settings.max_num_seqs is not None and layout.block_bytes:
         blocks = per_gpu.kv_cache_available_bytes // layout.block_bytes
-        if blocks < settings.max_num_seqs:
+        off = error // layout.block_bytes
+        if blocks < settings.max_num_seqs and not settings.enforce_eager:
             reason = (
                 f"the cache has {blocks:,} blocks for states and max_num_seqs is {settings.max_num_seqs:,}; "
                 f"vLLM stops with CUDA graphs on, so set max_num_seqs to {blocks:,} or less"
             )
-            if not settings.enforce_eager:
+            if blocks + off < settings.max_num_seqs:
                 return Fit.NO, "maxNumSeqs", reason
+            return Fit.TIGHT, "maxNumSeqs", f"{reason}; the plan may be off by {off:,} blocks"
     if margin <= error:
         return (
             Fit.TIGHT,
@@ -559,7 +635,7 @@ def plan_for_facts(
 def smallest_gpu_count(
     shape: Shape | Unsupported,
     *,
-    stored: StoredSize | None = None,
+    stored: Stored | None = None,
     gpu: PlanGpu,
     settings: Settings,
     vllm_version: str,
@@ -591,7 +667,7 @@ MOST_NODES = 8
 def smallest_node_count(
     shape: Shape | Unsupported,
     *,
-    stored: StoredSize | None = None,
+    stored: Stored | None = None,
     gpu: PlanGpu,
     tensor_parallel_size: int,
     settings: Settings,
@@ -637,7 +713,7 @@ def plan_instance_types(
 
 def instance_type_plans(
     shape: Shape | Unsupported,
-    stored: StoredSize | None,
+    stored: Stored | None,
     shared: Shared,
     *,
     settings: Callable[[str | None], Settings],
@@ -682,7 +758,7 @@ _NodePlan = tuple[Plan, int | None, int | None, str | None]
 
 def _node_plan(
     shape: Shape | Unsupported,
-    stored: StoredSize | None,
+    stored: Stored | None,
     gpu: PlanGpu,
     gpu_count: int,
     settings: Settings,
@@ -690,11 +766,11 @@ def _node_plan(
 ) -> _NodePlan:
     size, note = gpu_count, None
     if isinstance(shape, Shape):
-        illegal = illegal_tensor_parallel(shape, size)
+        illegal = illegal_tensor_parallel(shape, size, vllm_version=vllm_version)
         while illegal is not None and size > 1:
             note = note or f"{illegal}, so not all {gpu_count} GPUs are used"
             size -= 1
-            illegal = illegal_tensor_parallel(shape, size)
+            illegal = illegal_tensor_parallel(shape, size, vllm_version=vllm_version)
     plan = make_plan(
         shape,
         stored=stored,

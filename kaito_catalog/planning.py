@@ -27,6 +27,7 @@ from kaito_catalog.plan import (
     make_plan,
     plan_gpu,
     smallest_gpu_count,
+    tensor_parallel_sizes,
     to_json,
 )
 from kaito_catalog.serving import ServedOptions, served_options
@@ -288,7 +289,20 @@ def plan_all(
 
 def plan_value(subject: PlanSubject, plan: Plan) -> dict[str, Any]:
     """One plan as plain values: the contract of `plan --format json`."""
-    return {"version": 1, "model": subject.name, **to_json(plan)}
+    sizes = tensor_parallel_sizes(
+        subject.shape,
+        enable_expert_parallel=plan.parallelism.enable_expert_parallel,
+        vllm_version=plan.vllm_version,
+    )
+    return {
+        "version": 1,
+        "model": subject.name,
+        **to_json(plan),
+        "tensorParallelSizes": {
+            "legal": [size for size, reason in sizes.items() if reason is None],
+            "illegal": {str(size): reason for size, reason in sizes.items() if reason is not None},
+        },
+    }
 
 
 def rows_value(subject: PlanSubject, rows: tuple[InstanceTypePlan, ...]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import pairwise
+from math import gcd
 from typing import assert_never
 
 from kaito_catalog.shape import (
@@ -30,6 +31,7 @@ from kaito_catalog.shape import (
 
 VOCABULARY_PADDING = 64  # vLLM's VocabParallelEmbedding pads to this before it divides.
 MXFP_BLOCK = 32  # Elements that share one scale byte.
+SMALLEST_BLOCK = 32  # Of those that vLLM makes of fp8 blocks which do not divide the experts of a rank.
 
 
 @dataclass(frozen=True)
@@ -155,10 +157,13 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             kv_heads = max(1, mixer.num_key_value_heads // tp)
             query = heads * mixer.head_dim * (2 if mixer.output_gate else 1)
             outputs: tuple[int, ...] = (query, kv_heads * mixer.head_dim, kv_heads * mixer.v_head_dim)
+            if mixer.queries_only:
+                outputs = (query,)
             if mixer.index_dim:
                 outputs += (kv_heads * mixer.index_dim, mixer.index_dim)
-            # vLLM builds K and V also where a layer reads another's cache or values are keys (Gemma 4).
-            yield Linear("self_attn.qkv_proj", hidden, outputs, mixer.qkv_bias)
+            # vLLM builds K and V also where values are keys, and did where a layer reads another's cache (Gemma 4).
+            name = "self_attn.q_proj" if mixer.queries_only else "self_attn.qkv_proj"
+            yield Linear(name, hidden, outputs, mixer.qkv_bias)
             yield Linear("self_attn.o_proj", heads * mixer.v_head_dim, (hidden,), mixer.output_bias)
             yield Plain(
                 mixer.head_norms * mixer.head_dim + (heads if mixer.sinks else 0) + 2 * mixer.index_dim
@@ -285,8 +290,11 @@ def _feed_forward_parts(block: FeedForward | None, hidden: int, by: Split) -> It
             if block.latent_size:
                 yield Linear("mlp.fc1_latent_proj", hidden, (inner,))
                 yield Linear("mlp.fc2_latent_proj", inner, (hidden,))
-            router = block.num_experts * (hidden + (1 if block.router_bias else 0))
-            yield Plain(router, block.router_bytes)
+            if block.router_quantized:
+                yield Linear("mlp.gate", hidden, (block.num_experts,))
+            else:
+                router = block.num_experts * (hidden + (1 if block.router_bias else 0))
+                yield Plain(router, block.router_bytes)
             yield Plain(block.table_elements, 4)
             if block.correction_bias:
                 yield Plain(block.num_experts, 4)
@@ -306,14 +314,16 @@ def _tower_bytes(tower: Tower | None, dtype_bytes: int, tp: int) -> int:
         return 0
     if tower.matrices is None:
         raise _UncomputableError(f"no plan for the weights of its {tower.kind} encoder")
-    if tower.divided:
+    by_heads = tower.num_heads % tp == 0
+    if tower.divided and not any(m.split.startswith("heads") for m in tower.matrices):
         _divide(tower.num_heads, tp, "the number of heads of the vision encoder")
     elements = tower.plain_elements
     for matrix in tower.matrices:
         inputs, outputs = matrix.inputs, matrix.outputs
-        if matrix.split == "column":
+        is_cut = by_heads or not matrix.split.startswith("heads")
+        if matrix.split.endswith("column") and is_cut:
             outputs = _divide(outputs, tp, "a width of the vision encoder")
-        elif matrix.split == "row":
+        elif matrix.split.endswith("row") and is_cut:
             inputs = _divide(inputs, tp, "a width of the vision encoder")
         elements += matrix.count * (inputs * outputs + (outputs if matrix.bias else 0))
     return elements * dtype_bytes
@@ -366,7 +376,9 @@ def _quantized_linear(
             group = how.group_size or 16
             if part.inputs % group:
                 raise _IllegalError(f"nvfp4 groups of {group} do not divide {part.name} on each rank")
-            return size + part.inputs * outputs // 2 + outputs * part.inputs // group + 8 * parts
+            scales = outputs * part.inputs // group
+            # One scale for the weights of a part, and one for its inputs where those are quantised too.
+            return size + part.inputs * outputs // 2 + scales + (8 if how.static_activations else 4) * parts
         case Scheme.MXFP8:
             if part.inputs % MXFP_BLOCK:
                 raise _IllegalError(f"blocks of {MXFP_BLOCK} do not divide {part.name} on each rank")
@@ -379,9 +391,11 @@ def _quantized_linear(
             groups = part.inputs // group * (ranks if how.act_order else 1)
             scales = groups * outputs * dtype_bytes
             if scheme is Scheme.GROUPED_INT:
-                return size + packed + scales + 2 * 8  # the shape, as int64
+                zeros = groups * ceil_div(outputs * how.bits, 32) * 4 if how.zero_points else 0
+                order = 4 * part.inputs if how.act_order else 0
+                return size + packed + scales + zeros + order + 2 * 8  # the shape, as int64
             zeros = groups * outputs * how.bits // 8
-            order = 4 * part.inputs if scheme is Scheme.GPTQ else 0
+            order = 4 * part.inputs if scheme is Scheme.GPTQ and how.registers_order else 0
             return size + packed + scales + zeros + order
         case _:
             assert_never(scheme)
@@ -406,6 +420,12 @@ def _quantized_experts(
         case Scheme.FP8_BLOCK:
             assert how.weight_block is not None
             rows, columns = how.weight_block
+            if how.refines_blocks and (
+                width % rows or (by.expert_tensor_parallel_size > 1 and width % columns)
+            ):
+                # refine_fp8_moe_block_shape: the widest block that divides everything, of 32 at least.
+                finer = gcd(rows, columns, width, hidden)
+                rows, columns = (finer, finer) if finer >= SMALLEST_BLOCK else (rows, columns)
             if width % rows:
                 words = f"fp8 blocks of {rows} do not divide the experts' width of {width:,} on each rank"
                 raise _IllegalError(words)
@@ -425,16 +445,34 @@ def _quantized_experts(
                 raise _IllegalError(f"blocks of {MXFP_BLOCK} do not divide the experts' width of {width:,}")
             return size + elements + elements // MXFP_BLOCK
         case Scheme.GROUPED_INT:
-            assert how.group_size is not None
+            if how.zero_points:
+                raise _UncomputableError("no plan for experts whose zero points are stored")
             packed = elements * how.bits // 8
-            scales = elements // how.group_size * dtype_bytes
-            # Shapes in the model's dtype, and the order of inputs, twice, which vLLM always registers.
-            return size + packed + scales + count * (2 * 2 * dtype_bytes + 2 * 4 * (hidden + width))
-        case Scheme.AWQ | Scheme.GPTQ:
             group = how.group_size or width
             if how.group_size and (width % group or hidden % group):
                 raise _IllegalError(f"groups of {group} do not divide the experts' width of {width:,}")
+            whole = width * (by.expert_tensor_parallel_size if how.act_order else 1)
+            groups = (hidden // group, whole // group) if how.group_size else (1, 1)
+            scales = count * (groups[0] * halves * width + groups[1] * hidden) * dtype_bytes
+            order = 2 * 4 * (hidden + width) if how.registers_order or how.act_order else 0
+            return (
+                size + packed + scales + count * (2 * 2 * dtype_bytes + order)
+            )  # shapes in the model's dtype
+        case Scheme.AWQ | Scheme.GPTQ:
+            group = how.group_size or width
             packed = elements * how.bits // 8
+            if not _has_marlin(how, hidden, width):
+                # Kernels that Triton makes: finer groups, whose scales are repeated, and no order of inputs.
+                while how.group_size and group >= SMALLEST_BLOCK and (width % group or hidden % group):
+                    group //= 2
+                if not how.group_size or group < SMALLEST_BLOCK:
+                    words = (
+                        f"groups of {how.group_size} cannot be made to divide the experts' width of {width:,}"
+                    )
+                    raise _IllegalError(words)
+                scales = count * (hidden // group * halves * width + width // group * hidden)
+                zeros = scales * how.bits // 8 if scheme is Scheme.AWQ else 0
+                return size + packed + scales * dtype_bytes + zeros
             # Groups of the first matrices' inputs and of the second's; with an order, those of all ranks.
             whole = width * (by.expert_tensor_parallel_size if how.act_order else 1)
             groups = (hidden // group, whole // group) if how.group_size else (1, 1)
@@ -442,13 +480,25 @@ def _quantized_experts(
             zeros = scales * how.bits // 8
             order = 0
             if scheme is Scheme.GPTQ:
-                # vLLM allocates the packed zeros in the model's dtype here.
-                zeros = scales * how.bits // 32 * dtype_bytes
-                order = count * 2 * 4 * (hidden + width)
+                order = 0
+                if how.registers_order:
+                    # So long it also allocates the packed zeros in the model's dtype.
+                    zeros = scales * how.bits // 32 * dtype_bytes
+                    order = count * 2 * 4 * (hidden + width)
+                elif not part.bias:
+                    # Since then it has biases, until it has seen that the files hold none.
+                    size += count * (halves * width + hidden) * dtype_bytes
             scales *= dtype_bytes
             return size + packed + scales + zeros + order
         case _:
             assert_never(scheme)
+
+
+def _has_marlin(how: Quantization, hidden: int, width: int) -> bool:
+    """Whether Marlin has a kernel for a rank's experts (vLLM's check_moe_marlin_supports_layer)."""
+    group = how.group_size
+    least = max(64, group or 0) if how.act_order else (group or 1)
+    return hidden % 128 == 0 and width % least == 0 and group in (None, 32, 64, 128)
 
 
 _FUSED = {
@@ -516,6 +566,12 @@ def _scheme(name: str, layer: Layer, how: Quantization | None) -> Scheme | None:
         names = _names(name)
         if any(fnmatchcase(n, pattern) for n in names for pattern in layer.unquantized):
             return None
+    if how.scheme is Scheme.GPTQ and not how.only and name == "mlp.gate":
+        # vLLM looks into the files for what is quantised; who makes them leaves routers alone.
+        return None
+    if how.only and not any(entry in f"model.layers.0.{n}" for n in _names(name) for entry in how.only):
+        # The list is of linear modules: experts are quantised whatever it says.
+        return how.scheme if name.endswith("experts") else None
     return None if _is_ignored(name, how.ignored) else how.scheme
 
 
@@ -546,7 +602,7 @@ def _cache_scale_bytes(layer: Layer, dtype_bytes: int, how: Quantization | None)
         case "fp8":
             return 0 if is_latent else 4 * dtype_bytes
         case "modelopt":
-            return 4 * dtype_bytes if how.kv_cache_dtype else 0
+            return 4 * dtype_bytes if how.kv_cache_dtype or not how.mixed else 0
         case "compressed-tensors":
             return 0 if is_latent else 3 * 4 + 3 * dtype_bytes
         case _:
@@ -555,7 +611,9 @@ def _cache_scale_bytes(layer: Layer, dtype_bytes: int, how: Quantization | None)
 
 @lru_cache(maxsize=4096)
 def _layer_bytes(layer: Layer, hidden: int, dtype_bytes: int, how: Quantization | None, by: Split) -> int:
-    parts = [*_mixer_parts(layer.mixer, hidden, by), *_feed_forward_parts(layer.feed_forward, hidden, by)]
+    # Not [*a, *b]: under Brython (site/python_bundle) an error that is raised in a generator is lost there.
+    parts = list(_mixer_parts(layer.mixer, hidden, by))
+    parts += _feed_forward_parts(layer.feed_forward, hidden, by)
     size = sum(_part_bytes(part, dtype_bytes, layer, how, by) for part in parts)
     return size + layer.norm_elements * dtype_bytes + _cache_scale_bytes(layer, dtype_bytes, how)
 
@@ -590,7 +648,8 @@ def weights_per_rank(
         return Uncomputable(how.problem)
     try:
         vocabulary = _divide(padded_vocabulary(shape), tp, "the padded vocabulary")
-        embedding = vocabulary * shape.hidden_size * dtype_bytes
+        rows = shape.vocab_size if shape.whole_embedding else vocabulary
+        embedding = rows * shape.hidden_size * dtype_bytes
         head = embedding + (vocabulary * dtype_bytes if shape.lm_head_bias else 0)
         if how is not None and how.lm_head is not None:
             head = _quantized_linear(
@@ -603,7 +662,11 @@ def weights_per_rank(
                 size += count * _layer_bytes(layer, shape.hidden_size, dtype_bytes, how, by)
             is_first, is_last = number == 0, number == pipeline_parallel_size - 1
             every = shape.on_every_stage
-            has_embedding = is_first or Place.EMBEDDING in every or (shape.tie_word_embeddings and is_last)
+            has_embedding = (
+                is_first
+                or Place.EMBEDDING in every
+                or (is_last and shape.has_head and shape.tie_word_embeddings)
+            )
             if has_embedding:
                 size += embedding
             if is_first or Place.EMBEDDING in every:
@@ -612,7 +675,7 @@ def weights_per_rank(
                 size += _tower_bytes(shape.tower, dtype_bytes, tp)
             if is_last or Place.NORM in every:
                 size += shape.final_norm_elements * dtype_bytes
-            if not shape.tie_word_embeddings and (is_last or Place.HEAD in every):
+            if shape.has_head and not shape.tie_word_embeddings and (is_last or Place.HEAD in every):
                 size += head
             result.append(size)
     except _UncomputableError as error:

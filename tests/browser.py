@@ -76,7 +76,7 @@ def dump(address: str) -> str:
 class Page:
     """One page of a headless Chromium, driven over its debugging pipe: no port, no other program."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, leave_out: tuple[str, ...] = ()) -> None:
         if CHROMIUM is None:
             skip("no chromium is on this machine")
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
@@ -90,7 +90,12 @@ class Page:
             os.dup2(kept[1], 4)
 
         self._process = subprocess.Popen(
-            [CHROMIUM, *QUIET, "--remote-debugging-pipe", f"--user-data-dir={self._profile.name}"],
+            [
+                CHROMIUM,
+                *(option for option in QUIET if option not in leave_out),
+                "--remote-debugging-pipe",
+                f"--user-data-dir={self._profile.name}",
+            ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             preexec_fn=as_three_and_four,

@@ -203,7 +203,7 @@ def on_an_a100(utilization: float) -> tuple[Proposal, ModelFacts]:
     ("utilization", "expected"),
     [
         pytest.param(0.25, 64, id="few blocks"),
-        pytest.param(0.26, 128, id="more blocks"),
+        pytest.param(0.27, 128, id="more blocks"),
         pytest.param(0.5, None, id="enough for the default"),
         pytest.param(0.2, None, id="no room for the weights"),
     ],

@@ -23,6 +23,7 @@ ORDER = (
     "shape",
     "weights",
     "kv_cache",
+    "measured",
     "overheads",
     "capability",
     "plan",

@@ -17,13 +17,14 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import shapes
 from browser import VNU, Page, skip
 
 from kaito_catalog import generate
 from kaito_catalog.catalog import Catalog
 from kaito_catalog.checks.registry import RULES
 from kaito_catalog.reports.explain import rule_markdown
-from kaito_catalog.site import build
+from kaito_catalog.site import build, python_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -255,21 +256,87 @@ def test_the_calculator_shows_a_model_where_it_fits_until_gpus_are_chosen(page: 
     assert "1 × NVIDIA H200" in page.run(verdict)
 
 
-def test_a_pasted_configuration_is_answered_and_its_faults_are_named(page: Page, site: str) -> None:
-    page.open(site + "calculator/")
-
-    def paste(text: str) -> str:
+def paste(page: Page, text: str) -> str:
+    """Paste a configuration into the calculator; what it says when it has read it."""
+    return str(
         page.run(
-            f"""(() => {{ const form = document.querySelector('.kc-calculator');
+            f"""new Promise((done) => {{ const form = document.querySelector('.kc-calculator');
             form.elements.model.value = ''; form.elements.config.value = {json.dumps(text)};
-            form.elements.config.dispatchEvent(new Event('input', {{bubbles: true}})); }})()"""
+            form.elements.config.dispatchEvent(new Event('input', {{bubbles: true}}));
+            const output = document.querySelector('.kc-answer');
+            const look = () => output.getAttribute('aria-busy') ? setTimeout(look, 20) : done(output.textContent);
+            look(); }})"""
         )
-        return str(page.run("document.querySelector('.kc-answer').textContent"))
+    )
 
-    assert "paste a config.json" in paste("")
-    assert "no JSON text" in paste("{")
-    assert "kaito-catalog plan knows more" in paste('{"architectures": ["<img src=x onerror=alert(1)>"]}')
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "Paste the text of a config.json above."),
+        ("{", "config.json is no JSON text: "),
+        ("[1]", "config.json holds no JSON object"),
+        ('{"architectures": ["<img src=x onerror=alert(1)>"]}', "no plan for the architecture <img src=x"),
+        (
+            '{"architectures": ["FooForCausalLM"], "auto_map": {"AutoModel": "modeling_foo.Foo"}}',
+            "no plan for the architecture FooForCausalLM",
+        ),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested deeper than 200 levels"),
+        ('{"a": "' + 10_000_000 * "x" + '"}', "up to 8 MiB"),
+        (json.dumps({**shapes.LLAMA_8B, "hidden_size": float("nan")}), "hidden_size is not a whole number"),
+    ],
+    ids=["nothing", "no JSON", "no object", "markup", "remote code", "deep", "large", "NaN"],
+)
+def test_what_is_pasted_and_cannot_be_read_is_refused_in_words(
+    page: Page, site: str, text: str, said: str
+) -> None:
+    page.open(site + "calculator/")
+    assert said in paste(page, text)
+    assert page.run("document.querySelector('.kc-answer').getAttribute('aria-live')") == "polite"
+    # It can be mended on the spot.
+    assert "Longest context that fits: 131,072" in paste(page, json.dumps(shapes.LLAMA_8B))
     assert page.errors == []
+
+
+def test_what_reads_a_configuration_is_loaded_when_one_is_pasted(page: Page, site: str) -> None:
+    def python() -> list[str]:
+        return [url for url in page.requests if url.endswith((python_bundle.SCRIPT, python_bundle.RUNTIME))]
+
+    for path in ("", "models/phi-4/", "hardware/", "calculator/"):
+        page.open(site + path)
+    page.run("document.querySelector('.kc-calculator').elements.model.value = ''")
+    assert paste(page, "").startswith("Paste")
+    assert python() == []
+    paste(page, json.dumps(shapes.LLAMA_8B))
+    assert len(python()) == 2
+
+
+def test_a_configuration_is_read_on_pages_from_a_disk(folder: Path, site: str) -> None:
+    with Page(leave_out=("--allow-file-access-from-files",)) as page:
+        page.open((folder / "calculator" / "index.html").as_uri())
+        assert "NVIDIA" in paste(page, json.dumps(shapes.LLAMA_8B))
+        assert page.run("document.querySelectorAll('.kc-account tbody tr').length") == 8
+        assert {urlsplit(url).netloc for url in page.requests} == {""}
+
+
+def test_without_what_reads_configurations_the_page_says_so(page: Page, folder: Path, site: str) -> None:
+    runtime = folder / "assets" / python_bundle.RUNTIME
+    hidden = runtime.rename(runtime.with_suffix(".away"))
+    try:
+        # Under another address, so that no cache has the script.
+        page.open(site.replace("127.0.0.1", "localhost") + "calculator/")
+        said = paste(page, json.dumps(shapes.LLAMA_8B))
+    finally:
+        hidden.rename(runtime)
+    assert "brython.js cannot be loaded; 'kaito-catalog plan FOLDER' reads it on the command line" in said
+    page.errors.clear()  # the browser's own, of the file that is missing
+
+
+def test_the_notices_of_what_is_shipped_lie_beside_it(folder: Path) -> None:
+    notices = (folder / "assets" / python_bundle.NOTICES).read_text(encoding="utf-8")
+    for name in ("Pierre Quentel", "Redistributions in binary form", "Python Software Foundation"):
+        assert name in notices
+    assert python_bundle.NOTICES in (folder / "assets" / python_bundle.RUNTIME).read_text("utf-8")[:200]
 
 
 def test_the_hardware_page_narrows_to_longer_contexts(page: Page, site: str) -> None:

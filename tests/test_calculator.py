@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import shapes
-from browser import CHROMIUM, NODE, evaluate
+from browser import CHROMIUM, NODE, Page, evaluate
 
 from kaito_catalog.catalog import Catalog
 from kaito_catalog.formats.facts import StoredSize
@@ -16,12 +20,14 @@ from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito import manifests
 from kaito_catalog.plan import Fit, Parallelism, Plan, Settings, facts_shape, make_plan, plan_gpu, to_json
 from kaito_catalog.quantity import gib
-from kaito_catalog.shape import Shape, Unsupported, read_shape
-from kaito_catalog.site import coefficients, hardware
+from kaito_catalog.shape import Config, Shape, Unsupported, read_shape
+from kaito_catalog.site import coefficients, hardware, python_bundle, tables
 from kaito_catalog.site.figures import Figures
 from kaito_catalog.site.pages import ModelPage
 
-PLAN_JS = Path(__file__).resolve().parents[1] / "kaito_catalog" / "site" / "assets" / "plan.js"
+TESTS = Path(__file__).resolve().parent
+SHARED = TESTS.parent.parent / "shared"
+PLAN_JS = TESTS.parent / "kaito_catalog" / "site" / "assets" / "plan.js"
 CASES = 1000
 SEED = 20261123
 
@@ -44,11 +50,15 @@ def pages(catalog: Catalog) -> list[ModelPage]:
 
 @pytest.fixture(scope="module")
 def shipped(catalog: Catalog) -> dict[str, Any]:
+    return coefficients_of(catalog)
+
+
+def coefficients_of(catalog: Catalog) -> dict[str, Any]:
     """The coefficients of the catalog, and of shapes of every kind that no entry has yet."""
     data = coefficients.data(pages(catalog), catalog)
-    classes = coefficients.device_classes(catalog.shared)
+    classes = coefficients.device_classes(catalog.shared, data["vllmVersion"])
     for name, config in KINDS.items():
-        made = coefficients.model(read_shape(config), None, classes, data["vllmVersion"])
+        made = tables.model(read_shape(config), None, classes, data["vllmVersion"])
         data["models"].append({"name": name, "repoId": name, "context": None, **made})
     return data
 
@@ -146,6 +156,20 @@ def test_the_page_says_what_the_planner_says_in_a_thousand_cases(
     assert sum(answer["perGPU"] is not None for answer in answers) > CASES // 3
 
 
+def test_the_page_says_what_the_planner_says_for_another_release_of_kaito(catalog: Catalog) -> None:
+    profile = catalog.shared.policy.profiles[-1]
+    assert profile != catalog.shared.policy.default_profile()
+    policy = catalog.shared.policy.model_copy(update={"profile": profile.name})
+    other = replace(catalog, shared=replace(catalog.shared, policy=policy))
+    data = coefficients_of(other)
+    assert data["vllmVersion"] == profile.vllm_version
+    known = subjects(other)
+    cases = random_cases(data, 500)
+    answers = run(data, cases, "data.models.find((m) => m.name === c.model)")
+    expected = [told(planned(case, known[case["model"]], other)) for case in cases]
+    assert [x for x in zip(cases, answers, expected, strict=True) if x[1] != x[2]] == []
+
+
 def test_both_say_the_same_of_the_longest_context_that_surely_fits(
     shipped: dict[str, Any], catalog: Catalog
 ) -> None:
@@ -190,83 +214,138 @@ def test_what_surely_fits_fits_and_one_block_more_is_not_sure(catalog: Catalog) 
     assert verdicts == [Fit.YES, Fit.TIGHT]
 
 
-def dense_configs() -> list[dict[str, Any]]:
-    chance = random.Random(SEED)
-    found = []
-    for _ in range(40):
-        heads = chance.choice([12, 16, 24, 28, 32, 40, 64])
-        config = {
-            "architectures": [chance.choice(sorted(coefficients.DENSE_FAMILIES))],
-            "hidden_size": heads * chance.choice([64, 80, 96, 128]),
-            "intermediate_size": chance.choice([8192, 11008, 14336, 18944, 28672]),
-            "num_hidden_layers": chance.choice([16, 24, 32, 40, 80]),
-            "num_attention_heads": heads,
-            "num_key_value_heads": heads // chance.choice([1, 2, 4]),
-            "vocab_size": chance.choice([32000, 32064, 100352, 128256, 152064, 49155]),
-            "max_position_embeddings": chance.choice([4096, 32768, 131072]),
-            "torch_dtype": chance.choice(["bfloat16", "float16", "float32"]),
-            "tie_word_embeddings": chance.choice([True, False]),
-            "attention_bias": chance.choice([True, False]),
-            "mlp_bias": chance.choice([True, False, False]),
-        }
-        if chance.random() < 0.4:
-            config["head_dim"] = chance.choice([64, 128, 256])
-        if chance.random() < 0.3:
-            config["rope_scaling"] = {
-                "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 8192,
-            }  # fmt: skip
-        if chance.random() < 0.3:
-            config |= {"sliding_window": 4096, "use_sliding_window": False}
-        found.append(config)
+class Pasted(NamedTuple):
+    """What somebody pastes: config.json, hf_quant_config.json beside it, and the bytes of the weight files."""
+
+    config: Config
+    quantization: Config | None = None
+    weights_bytes: int | None = None
+
+
+def committed_configurations() -> dict[str, Pasted]:
+    """Every configuration that the tests have."""
+    found: dict[str, Pasted] = {f"shapes: {name}": Pasted(config) for name, config in KINDS.items()}
+    for path in sorted((TESTS / "configs").glob("*.json")):
+        found[f"configs: {path.stem}"] = Pasted(json.loads(path.read_text(encoding="utf-8")))
+    for name in ("exact_plans", "exact_small", "starts", "starts_held_out"):
+        recorded = json.loads((TESTS / "data" / f"{name}.json").read_text(encoding="utf-8"))
+        for model, value in recorded["models"].items():
+            if value["config"] is not None:
+                found[f"{name}: {model}"] = Pasted(value["config"], value.get("quantization"))
     return found
 
 
-def test_a_pasted_dense_configuration_gives_the_planners_bytes(
-    shipped: dict[str, Any], catalog: Catalog
-) -> None:
-    configs = dense_configs()
-    cases = []
-    for case, config in zip(random_cases(shipped, 400), configs * 10, strict=True):
-        limit = config["max_position_embeddings"]
-        cases.append({**case, "config": config, "maxModelLen": min(case["maxModelLen"], limit)})
-    answers = run(shipped, cases, "kaitoCatalogPlan.fromConfig(data, c.config)")
-    expected = [told(planned(case, (read_shape(case["config"]), None), catalog)) for case in cases]
-    wrong = [x for x in zip(cases, answers, expected, strict=True) if x[1] != x[2]]
-    assert wrong == []
+def shared_configurations() -> dict[str, Pasted]:
+    """The whole config.json of many models, where they are on this machine."""
+    folder = SHARED / "data" / "hub" / "configs"
+    if not folder.is_dir():
+        pytest.skip("../shared is absent: no whole configurations to paste")
+    return {
+        path.name: Pasted(json.loads(path.read_text(encoding="utf-8")))
+        for path in sorted(folder.glob("*.json"))
+    }
+
+
+STORED = (None, 16_060_556_336, None, 470_000_000_000)
+
+
+@pytest.fixture(scope="module")
+def form(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A page with the calculator's scripts, loaded from a disk."""
+    folder = tmp_path_factory.mktemp("form")
+    for name in ("plan.js", "pasted.js"):
+        shutil.copy(PLAN_JS.with_name(name), folder)
+    (folder / python_bundle.SCRIPT).write_text(python_bundle.script(), encoding="utf-8")
+    (folder / python_bundle.RUNTIME).write_text(python_bundle.runtime(), encoding="utf-8")
+    data = coefficients.script(coefficients.data([], catalog))
+    (folder / "plan-data.js").write_text(data, encoding="utf-8")
+    scripts = "".join(f"<script src={name}></script>" for name in ("plan-data.js", "plan.js", "pasted.js"))
+    (folder / "form.html").write_text(f"<!doctype html><meta charset=utf-8>{scripts}", encoding="utf-8")
+    with Page() as page:
+        page.open((folder / "form.html").as_uri())
+        assert not any(name in url for url in page.requests for name in ("brython", "plan-python"))
+        yield page
+
+
+def answers_to(page: Page, pasted: Pasted, gpu_count: int, cases: list[Case]) -> list[dict[str, Any]]:
+    """What the page says of each case after the configuration was pasted."""
+    asked = {
+        "config": json.dumps(pasted.config),
+        "quantization": json.dumps(pasted.quantization) if pasted.quantization else "",
+        "weightsBytes": pasted.weights_bytes,
+        "gpuCount": gpu_count,
+    }
+    found: list[dict[str, Any]] = page.run(
+        f"""kaitoCatalogPasted.read(kaitoCatalogData, {json.dumps(asked)}).then((model) =>
+        {json.dumps(cases)}.map((c) => kaitoCatalogPlan.plan(kaitoCatalogData, model,
+        kaitoCatalogData.gpus.find((g) => g.name === c.gpu), c)))"""
+    )
+    return found
+
+
+def disagreements(
+    page: Page, configurations: Mapping[str, Pasted], catalog: Catalog, data: dict[str, Any]
+) -> tuple[list[Any], int]:
+    """Where page and planner differ, and how many of the configurations have an account somewhere."""
+    chance = random.Random(SEED)
+    wrong, planned_at_all = [], 0
+    for number, (name, given) in enumerate(configurations.items()):
+        pasted = given._replace(weights_bytes=STORED[number % len(STORED)])
+        count = (1, 2, 4, 8, 3, 16)[number % 6]
+        shape = read_shape(pasted.config, quantization=pasted.quantization)
+        limit = shape.max_model_len if isinstance(shape, Shape) else 8192
+        cases = [
+            {
+                "gpu": gpu["name"],
+                "gpuCount": count,
+                "maxModelLen": max(16, chance.choice([16, 4096, limit // 2, limit, limit + 1])),
+                "cacheDtype": chance.choice(["auto", *data["cacheDtypes"]]),
+                "utilization": chance.choice([None, round(chance.uniform(0.3, 1), 4)]),
+            }
+            for gpu in data["gpus"]
+        ]
+        stored = (
+            StoredSize.model_validate({"sizeBytes": pasted.weights_bytes}) if pasted.weights_bytes else None
+        )
+        expected = [told(planned(case, (shape, stored), catalog)) for case in cases]
+        answers = answers_to(page, pasted, count, cases)
+        wrong += [(name, *x) for x in zip(cases, answers, expected, strict=True) if x[1] != x[2]]
+        planned_at_all += any(answer["perGPU"] for answer in answers)
+    return wrong, planned_at_all
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"architectures": ["DeepseekV3ForCausalLM"]}, "kaito-catalog plan knows more"),
-        ({"architectures": ["constructor"]}, "kaito-catalog plan knows more"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config"),
-        ({"sliding_window": 4096}, "sliding_window"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling"),
-        ({"vocab_size": None}, "vocab_size"),
-        ({"hidden_size": 4096.5}, "hidden_size"),
-        ({"num_attention_heads": "32"}, "num_attention_heads"),
-        ({"torch_dtype": "int8"}, "int8"),
-    ],
+    "number", ["NaN", "Infinity", "-Infinity", "1e+308", "1E-5", "1E5", "-0.5e+3", "1e400"]
 )
-def test_a_pasted_configuration_that_the_page_cannot_plan_is_refused_by_name(
-    shipped: dict[str, Any], change: dict[str, Any], named: str
+def test_any_number_that_python_reads_can_be_pasted(
+    form: Page, catalog: Catalog, shipped: dict[str, Any], number: str
 ) -> None:
-    config = {k: v for k, v in {**shapes.LLAMA_8B, **change}.items() if v is not None}
-    answer = evaluate(
-        [PLAN_JS], "kaitoCatalogPlan.fromConfig(data, config)", {"data": shipped, "config": config}
-    )
-    assert named in answer["unknown"]
+    text = json.dumps(shapes.LLAMA_8B | {"beside": 0, "name": "NaN 1e+5 \\"})
+    config = text.replace('"beside": 0', f'"beside": [{number}]')
+    assert json.loads(config)["name"] == "NaN 1e+5 \\"
+    asked = {"config": config, "quantization": "", "weightsBytes": None, "gpuCount": 1}
+    read = f"kaitoCatalogPasted.read(kaitoCatalogData, {json.dumps(asked)})"
+    assert form.run(read)["maxModelLen"] == 131_072
 
 
-def test_a_pasted_text_that_is_no_object_is_refused(shipped: dict[str, Any]) -> None:
-    answers = evaluate(
-        [PLAN_JS],
-        "[null, [], 1, 'x', {}].map((c) => kaitoCatalogPlan.fromConfig(data, c).unknown)",
-        {"data": shipped},
-    )
-    assert all(answers)
+def test_every_configuration_of_the_tests_can_be_pasted_and_gives_the_planners_bytes(
+    form: Page, catalog: Catalog, shipped: dict[str, Any]
+) -> None:
+    configurations = committed_configurations()
+    wrong, planned_at_all = disagreements(form, configurations, catalog, shipped)
+    assert wrong == []
+    assert planned_at_all > len(configurations) // 2
+    assert form.errors == []
+
+
+def test_whole_configurations_from_the_hub_can_be_pasted_and_give_the_planners_bytes(
+    form: Page, catalog: Catalog, shipped: dict[str, Any]
+) -> None:
+    configurations = shared_configurations()
+    wrong, planned_at_all = disagreements(form, configurations, catalog, shipped)
+    assert wrong == []
+    assert planned_at_all > len(configurations) // 2
+    assert form.errors == []
 
 
 def test_sizes_are_written_as_the_command_line_writes_them() -> None:

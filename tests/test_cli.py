@@ -148,6 +148,38 @@ def test_plan_as_json_keeps_its_contract(here: Path, capsys: pytest.CaptureFixtu
     assert value["kvCache"]["bytesPerToken"] == 204_800
 
 
+def test_plan_says_which_tensor_parallel_sizes_are_legal_and_why_not_the_others(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["plan", "phi-4", "--gpu", "NVIDIA H100 80GB", "--gpu-count", "1"]
+    assert cli.main(asked) == 0
+    text = capsys.readouterr().out
+    assert "legal tensor_parallel_size: 1, 2\n" in text
+    assert "not 4, 8: 10 KV heads can neither be divided nor repeated evenly\n" in text
+    assert cli.main([*asked, "--format", "json"]) == 0
+    sizes = json.loads(capsys.readouterr().out)["tensorParallelSizes"]
+    assert sizes["legal"] == [1, 2]
+    assert sizes["illegal"]["3"] == "40 attention heads cannot be divided by 3"
+    assert set(sizes["illegal"]) == {str(n) for n in range(3, 17)}
+
+
+def test_a_model_without_a_cache_has_no_number_of_requests(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = here / "my-encoder"
+    folder.mkdir()
+    config = {
+        "architectures": ["BertModel"], "model_type": "bert", "hidden_size": 256, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "intermediate_size": 512, "max_position_embeddings": 512, "vocab_size": 999,
+        "type_vocab_size": 2,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    assert cli.main(["plan", "my-encoder", "--gpu-memory", "22", "--gpu-count", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "keeps no KV cache" in text
+    assert "requests of that length" not in text
+
+
 def test_plan_without_a_gpu_compares_instance_types_smallest_first(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from kaito_catalog.overheads import (
     captured_graphs,
     compiled_copy,
     indexer_workspace,
+    is_copy_pinned,
     overheads,
     pinned_bytes,
     profiles_everything,
@@ -122,6 +123,14 @@ def test_the_copy_may_count_twice_where_vllm_measures_what_is_gone() -> None:
     ]
 
 
+def test_the_copy_is_planned_for_large_batches_and_repacked_weights() -> None:
+    qwen = shape(QWEN3_32B)
+    assert [is_copy_pinned(qwen, 1, tokens) for tokens in (2048, 8192)] == [False, True]
+    awq = shape({**QWEN3_32B, "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128}})
+    assert is_copy_pinned(awq, 1, 2048)
+    assert not is_copy_pinned(shape(QWEN2_MOE), 1, 8192)
+
+
 def test_a_video_as_long_as_the_context_decides_the_peak_of_qwen2_5_vl() -> None:
     # vLLM 0.23.0 on an A100 80GB left -14.28 GiB of 17.4: "profiled with 1 video items", a budget of 114688 tokens.
     of = made(QWEN2_5_VL)
@@ -163,11 +172,18 @@ def scores() -> list[Score]:
 
 
 def test_starts_that_no_constant_was_fitted_on_are_met_too(scores: list[Score]) -> None:
-    sizes = [abs(e) for s in scores if (e := s.error(OURS)) is not None]
-    assert len(sizes) >= 20
-    assert statistics.median(sizes) <= 0.008
-    assert quantile(sizes, 0.9) <= 0.031
+    errors = [e for s in scores if (e := s.error(OURS)) is not None]
+    sizes = [abs(e) for e in errors]
+    assert len(sizes) >= 25
+    assert statistics.median(sizes) <= 0.007
+    assert quantile(sizes, 0.9) <= 0.022
     assert max(sizes) <= 0.05
+    assert max(errors) <= 0.01
+
+
+def test_what_the_plans_of_those_expect_to_be_off_by_is_enough(scores: list[Score]) -> None:
+    for s in scores:
+        assert abs(s.ours) * s.observed.gpu_memory_bytes <= (s.plan.expected_error_bytes or 0), s.observed.id
 
 
 def test_their_verdicts_hold(scores: list[Score]) -> None:

@@ -225,6 +225,17 @@ def test_a_hybrid_needs_a_state_block_for_each_sequence() -> None:
     assert found.fits is Fit.NO
 
 
+def test_state_blocks_that_are_too_few_by_less_than_the_expected_error_are_tight() -> None:
+    found = [
+        plan(QWEN3_NEXT_80B, tensor_parallel_size=4, max_num_seqs=count) for count in range(64, 8192, 64)
+    ]
+    verdicts = [p.fits for p in found]
+    order = [Fit.YES, Fit.TIGHT, Fit.NO]
+    assert verdicts == sorted(verdicts, key=order.index)
+    assert set(verdicts) == set(order)
+    assert {p.limited_by for p in found if p.fits is not Fit.YES} == {"maxNumSeqs"}
+
+
 def test_stored_bytes_stand_in_where_the_quantisation_is_not_known() -> None:
     secret = read_shape(LLAMA_8B | {"quantization_config": {"quant_method": "secret"}})
     arguments: dict[str, Any] = {
@@ -245,6 +256,28 @@ def test_stored_bytes_stand_in_where_the_quantisation_is_not_known() -> None:
     assert found.expected_error_bytes > sure
 
 
+def _weights_of(quantization: dict[str, Any], stored_bytes: int) -> tuple[int, str]:
+    found = make_plan(
+        read_shape(LLAMA_8B | {"quantization_config": quantization}),
+        stored=StoredSize.model_validate({"sizeBytes": stored_bytes}),
+        gpu=H100,
+        parallelism=Parallelism(1),
+        settings=Settings(8192, 0.9),
+        vllm_version="0.25.1",
+    )
+    assert found.per_gpu is not None
+    return found.per_gpu.weights_bytes, found.sources["weightsBytes"]
+
+
+def test_files_larger_than_a_partial_configuration_says_are_believed() -> None:
+    whole = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+    partial = {"quant_method": "gptq", "bits": 4}
+    computed, _ = _weights_of(whole, 6 * 10**9)
+    assert _weights_of(partial, computed) == (computed, "configuration")
+    assert _weights_of(partial, 2 * computed) == (2 * computed, "facts")
+    assert _weights_of(whole, 2 * computed) == (computed, "configuration")
+
+
 def test_files_much_smaller_than_the_configuration_says_are_believed() -> None:
     stored = StoredSize.model_validate({"sizeBytes": 8 * 10**9})
     found = make_plan(
@@ -257,6 +290,28 @@ def test_files_much_smaller_than_the_configuration_says_are_believed() -> None:
     )
     assert found.per_gpu is not None
     assert found.per_gpu.weights_bytes == 8 * 10**9
+
+
+def test_a_version_that_takes_no_order_of_inputs_refuses_such_weights() -> None:
+    ordered = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": True}
+    found = [
+        make_plan(
+            read_shape(LLAMA_8B | {"quantization_config": ordered}),
+            gpu=H100,
+            parallelism=Parallelism(1),
+            settings=Settings(8192, 0.9),
+            vllm_version=version,
+        ).fits
+        for version in ("0.25.1", "0.32.0")
+    ]
+    assert found == [Fit.YES, Fit.NO]
+
+
+def test_which_sizes_are_legal_depends_on_the_version() -> None:
+    block = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    experts = shape(QWEN2_MOE | {"moe_intermediate_size": 768, "quantization_config": block})
+    legal = [illegal_tensor_parallel(experts, 4, vllm_version=v) is None for v in ("0.25.1", "0.32.0")]
+    assert legal == [False, True]
 
 
 def test_a_latent_cache_is_not_divided_by_tensor_parallelism() -> None:

@@ -267,7 +267,10 @@ def print_held_out(scores: Sequence[Score], *, short: bool = False) -> None:
     print(
         f"Held out, no constant was fitted on them: {len(scores)} starts of {models} models, on GPUs other than H100"
     )
-    print("or with vLLM 0.20 and later. They showed terms that were missing (docs/memory.md says which).")
+    print(
+        "or with vLLM 0.20 and later. They showed terms that were missing (docs/memory.md says which). Two things"
+    )
+    print("are known from them alone: the CUDA graphs of sparse attention, and where a freed block counts.")
     print()
     print("| held out | starts | median | 90 % within | worst | most promised but absent | wrong verdicts |")
     print("|---|---|---|---|---|---|---|")
@@ -335,19 +338,25 @@ def print_equal(*, short: bool = False) -> None:
     models = exact_models.read(elsewhere=False)
     for version in exact_models.VERSIONS:
         print(f"- {exact_models.summary(models, version, short=short)}")
+    small = exact_models.read(exact_models.SMALL_PLANS)
+    print("- made-up configurations, one of each further architecture and way to quantise:")
+    for version in exact_models.VERSIONS:
+        print(f"  - {exact_models.summary(small, version, short=short)}")
 
 
 def print_exact(scores: Sequence[Exact]) -> None:
     """The errors against vLLM's own arithmetic."""
     print(f"The tools against vLLM {peers.VERSION}'s: {len(scores)} configurations on one GPU, one")
     print("request of 32,768 tokens or the model's limit; errors as a share of what vLLM says.")
+    cached = [s for s in scores if s.needed_bytes]
+    print(f"Encoders keep no cache, so that {len(scores) - len(cached)} of them is left out of its columns.")
     print()
     print("| tool | KV cache: answers | equal | median | 90 % within | worst | weights: equal | worst |")
     print("|---|---|---|---|---|---|---|---|")
     for tool in scores[0].said:
         cache = [
-            abs(said - s.needed_bytes) / max(1, s.needed_bytes)
-            for s in scores
+            abs(said - s.needed_bytes) / s.needed_bytes
+            for s in cached
             if (said := s.said[tool][1]) is not None
         ]
         weights = [
@@ -361,7 +370,7 @@ def print_exact(scores: Sequence[Exact]) -> None:
             equal = f"{sum(w < ROUNDING for w in weights)} of {len(weights)}"
             worst = f"{max(weights):.2%}"
         print(
-            f"| {tool} | {len(cache)} of {len(scores)} | {sum(c < ROUNDING for c in cache)} | "
+            f"| {tool} | {len(cache)} of {len(cached)} | {sum(c < ROUNDING for c in cache)} | "
             f"{statistics.median(cache):.2%} | {quantile(cache, 0.9):.1%} | {max(cache):.1%} | {equal} | {worst} |"
         )
 

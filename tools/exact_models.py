@@ -2,6 +2,7 @@
 
     python -m tools.exact_models                      the table, from tests/data/exact_plans.json
     python -m tools.exact_models --record [NAME …]    ask vLLM again (needs .venv-vllm and the configurations)
+    python -m tools.exact_models --small [--record]   the same of made-up configurations, small ones
 
 vLLM's figures are exact plans: its model classes on torch's meta device on a simulated H100 80GB, and its own KV cache
 planner, with the defaults of `vllm serve` there (8192 batched tokens, 1024 sequences) and one request of 32,768
@@ -23,6 +24,7 @@ from kaito_catalog import files
 from kaito_catalog.exact import H100
 from kaito_catalog.kv_cache import Unplannable, batches_in_flight, plan_layout, states_per_sequence
 from kaito_catalog.shape import Shape, Unsupported, read_shape
+from kaito_catalog.shape.versions import as_built
 from kaito_catalog.vllm import Worker, WorkerError, find_python
 from kaito_catalog.weights import Uncomputable, split, stages, weights_per_rank
 from tools.observed import STARTS
@@ -30,6 +32,9 @@ from tools.transcribe_starts import SHARED, smallest
 
 EXACT_PLANS = Path(__file__).resolve().parents[1] / "tests" / "data" / "exact_plans.json"
 VERSIONS = ("0.25.1", "0.32.0")
+SMALL_PLANS = EXACT_PLANS.with_name("exact_small.json")
+"""Made-up configurations, as small as may be: one of each architecture of which there is no real one here, and ways to
+quantise weights. Those in GPTQ list their modules, since vLLM else looks into the weight files for them."""
 MOST_TOKENS = 32_768
 LONGEST_CONFIG = 4_000
 """Characters of a configuration that is committed; those with longer lists of modules are read where they lie."""
@@ -97,6 +102,9 @@ def whole_configuration(
     started = json.loads(STARTS.read_text(encoding="utf-8"))["models"]
     if name in INCOMPLETE:
         return None
+    small = json.loads(SMALL_PLANS.read_text(encoding="utf-8"))["models"]
+    if name in small:
+        return small[name]["config"], None
     return (started[name]["config"], None) if name in started else None
 
 
@@ -135,6 +143,7 @@ def planned(
         enable_expert_parallel=world.enable_expert_parallel,
         compute_capability=float(H100["capability"]),
     )
+    shape = as_built(shape, version, float(H100["capability"]))
     weights = weights_per_rank(shape, by, world.pipeline_parallel_size)
     if isinstance(weights, Uncomputable):
         return weights.reason
@@ -307,7 +316,8 @@ def write(names: Sequence[str], versions: Sequence[str], path: Path = EXACT_PLAN
             said = record(name, worker, version)
             models = json.loads(path.read_text(encoding="utf-8"))["models"] if path.exists() else {}
             kept = models.get(name, {"plans": {}})["plans"]
-            value = models[name] = committed(*whole) | {"plans": kept | {version: said}}
+            kept_config = {"config": whole[0]} if path == SMALL_PLANS else committed(*whole)
+            value = models[name] = kept_config | {"plans": kept | {version: said}}
             files.write_text(path, text(models))
             first = value["plans"][version]["tp1"]
             print(
@@ -370,28 +380,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--record", nargs="*", metavar="NAME", help="ask vLLM (of all models, or of these)")
+    parser.add_argument("--small", action="store_true", help="the made-up configurations in exact_small.json")
     parser.add_argument("--version", action="append", choices=VERSIONS, help="only this version of vLLM")
     options = parser.parse_args(arguments)
     versions = tuple(options.version or VERSIONS)
+    path = SMALL_PLANS if options.small else EXACT_PLANS
     if options.record is not None:
         here = sorted((SHARED / "data" / "hub" / "configs").glob("*.json"))
         known = [p.stem.replace("__", "/") for p in here if not p.stem.endswith(".hf_quant_config")]
         started = json.loads(STARTS.read_text(encoding="utf-8"))["models"]
+        if options.small:
+            known, started = list(json.loads(path.read_text(encoding="utf-8"))["models"]), {}
         names = options.record or sorted({*known, *started})
         try:
-            write(names, versions)
+            write(names, versions, path)
         except WorkerError as error:
             print(str(error), file=sys.stderr)
             return 2
         return 0
     print("| model | " + " | ".join(f"vLLM {v}" for v in versions) + " |")
     print("|---" * (1 + len(versions)) + "|")
-    for model in read():
+    for model in read(path):
         cells = [verdict(list(compare(model, version))) for version in versions]
         print(f"| {model.name} | {' | '.join(cells)} |")
     print()
     for version in versions:
-        print(summary(read(), version))
+        print(summary(read(path), version))
     return 0
 
 

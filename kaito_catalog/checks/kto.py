@@ -95,7 +95,10 @@ def kaito_splits_legally(subject: Subject, context: Context) -> Iterator[Outcome
     shape = subject.shape
     if reason is None and isinstance(shape, Shape):
         expert_parallel = any(c.option == "enable-expert-parallel" for c in release.choices(row))
-        reason = illegal_tensor_parallel(shape, size, enable_expert_parallel=expert_parallel)
+        version = context.profile.vllm_version
+        reason = illegal_tensor_parallel(
+            shape, size, enable_expert_parallel=expert_parallel, vllm_version=version
+        )
     if reason:
         yield Finding(
             f"KAITO would start {machine.name} with tensor-parallel-size {size}: {reason}",

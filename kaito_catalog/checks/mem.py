@@ -135,7 +135,7 @@ def _asked(subject: Subject, context: Context) -> _Asked | Skip:
         return NO_FACTS
     if isinstance(shape, Unsupported):
         return Skip(shape.reason)
-    illegal = illegal_tensor_parallel(shape, count)
+    illegal = illegal_tensor_parallel(shape, count, vllm_version=context.profile.vllm_version)
     if illegal:
         return Skip(f"{count} GPUs are no tensor_parallel_size of this model: {illegal}", "see RUN001")
     cards = cards_of(each, proposal.deployment.instance_type if proposal.deployment else None, context.shared)
@@ -239,8 +239,9 @@ def fits(subject: Subject, context: Context) -> Iterator[Outcome]:
         yield Finding(f"{asked.count} × {asked.each} {_needs(bad[0])}", route, hint)
     elif tight:
         error = tight[0].expected_error_bytes or 0
+        words = tight[0].reason if tight[0].limited_by == "maxNumSeqs" else _needs(tight[0])
         yield Finding(
-            f"{asked.count} × {asked.each} is tight: {_needs(tight[0])}",
+            f"{asked.count} × {asked.each} is tight: {words}",
             _COUNT,
             f"the plan is sure to {gib(error)}; a dry run on that GPU would tell",
             severity=WARNING,

@@ -69,12 +69,13 @@ def legal_tensor_parallel_size(subject: Subject, context: Context) -> Iterator[O
     if isinstance(shape, Unsupported):
         yield Skip(shape.reason)
         return
-    reason = illegal_tensor_parallel(shape, count)
+    version = context.profile.vllm_version
+    reason = illegal_tensor_parallel(shape, count, vllm_version=version)
     if reason:
         possible = [
             size
             for size in range(1, min(max(count, 8), MOST_GPUS) + 1)
-            if not illegal_tensor_parallel(shape, size)
+            if not illegal_tensor_parallel(shape, size, vllm_version=version)
         ]
         yield Finding(
             f"tensor_parallel_size {count} is not possible: {reason}",

@@ -58,6 +58,7 @@ def max_num_seqs(
     count = 1 << (plan.settings.max_num_seqs.bit_length() - 1)
     while count > 1:
         count //= 2
-        if planned(replace(settings, max_num_seqs=count)).fits in (Fit.YES, Fit.TIGHT):
+        found = planned(replace(settings, max_num_seqs=count))
+        if found.fits in (Fit.YES, Fit.TIGHT) and found.limited_by != "maxNumSeqs":
             return count
     return None

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from kaito_catalog import recommend
-from kaito_catalog.plan import Fit, InstanceTypePlan, Plan, Settings, resolved_settings
+from kaito_catalog.plan import (
+    Fit,
+    InstanceTypePlan,
+    Plan,
+    Settings,
+    resolved_settings,
+    tensor_parallel_sizes,
+)
 from kaito_catalog.planning import PlanSubject, smallest
 from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable
@@ -69,6 +77,7 @@ def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False) -> str:
         lines.append(f"  {printable(plan.reason)}")
     if plan.limited_by:
         lines.append(f"  limited by: {TERMS.get(plan.limited_by, plan.limited_by)}")
+    lines.extend(_legal_sizes(subject, plan))
     figures = plan.per_gpu
     if figures is not None:
         top = max(figures.budget_bytes, 1)
@@ -93,11 +102,11 @@ def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False) -> str:
         lines.append(f"    {'left for KV cache':<24}{gib(max(figures.kv_cache_available_bytes, 0)):>11}")
     if plan.kv_cache is not None and plan.fits is not Fit.UNKNOWN:
         cache = plan.kv_cache
-        lines += [
-            "",
-            f"  longest context that fits   {cache.longest_model_len:>12,} tokens",
-            f"  requests of that length at once {cache.max_concurrency:>8.1f}",
-        ]
+        lines += ["", f"  longest context that fits   {cache.longest_model_len:>12,} tokens"]
+        if cache.groups:
+            lines.append(f"  requests of that length at once {cache.max_concurrency:>8.1f}")
+        else:
+            lines.append("  it keeps no KV cache, so that only max_num_seqs limits the requests at once")
     if plan.expected_error_bytes is not None:
         lines.append(f"  expected error              {'± ' + gib(plan.expected_error_bytes):>12}")
     if plan.sources:
@@ -125,6 +134,29 @@ def _parallelism(plan: Plan) -> str:
     if sizes.enable_expert_parallel:
         words.append("expert parallel")
     return ", ".join(words)
+
+
+_USUAL_SIZES = (2, 4, 8, 16)
+_FOR_ONE_SIZE = re.compile(r" (by [0-9]+|on [0-9]+ GPUs)(?![0-9])")
+
+
+def _legal_sizes(subject: PlanSubject, plan: Plan) -> list[str]:
+    """Over how many GPUs vLLM divides the model, and why not over the usual ones that are missing."""
+    sizes = tensor_parallel_sizes(
+        subject.shape,
+        enable_expert_parallel=plan.parallelism.enable_expert_parallel,
+        vllm_version=plan.vllm_version,
+    )
+    legal = [str(size) for size, reason in sizes.items() if reason is None]
+    if not legal:
+        return []
+    refused: dict[str, list[str]] = {}
+    for size in _USUAL_SIZES:
+        if (reason := sizes[size]) is not None:
+            general = _FOR_ONE_SIZE.sub("", reason)
+            refused.setdefault(general, []).append(str(size))
+    lines = [f"  legal tensor_parallel_size: {', '.join(legal)}"]
+    return lines + [f"    not {', '.join(several)}: {printable(why)}" for why, several in refused.items()]
 
 
 def _options(subject: PlanSubject, used: Settings) -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kaito_catalog.shape.decoders import ON_EVERY_STAGE, READERS
+from kaito_catalog.shape import decoders, encoders, further, multimodal
 from kaito_catalog.shape.fields import NEVER_TIED, Fields, Source, UnreadableError
 from kaito_catalog.shape.model import (
+    MOST_LAYERS,
     Attention,
     AttentionKind,
     CompressedAttention,
@@ -60,6 +61,20 @@ __all__ = [
     "read_shape",
 ]
 
+_DECODERS = decoders.READERS | further.READERS
+READERS = (
+    _DECODERS
+    | encoders.ENCODERS
+    | encoders.over_decoders(_DECODERS)
+    | multimodal.multimodal(lambda: _DECODERS)
+)
+"""Every architecture that a plan knows, by its name in config.json, and what reads it."""
+
+ON_EVERY_STAGE = decoders.ON_EVERY_STAGE | further.ON_EVERY_STAGE
+"""Parts that vLLM builds on every pipeline stage, by architecture."""
+
+_DRAFT_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules")
+
 BY_MODEL_TYPE = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -110,6 +125,15 @@ def _read_shape(config: Config, quantization: Config | None) -> Shape | Unsuppor
     if reader is None:
         return Unsupported(f"no plan for the architecture {architecture[:80]}", "architectures", architecture)
     root = Fields(config)
-    text = root.section("text_config") or root
+    text = root.section("text_config") or root.section("llm_config") or root
     shape = reader(Source(architecture, root, text, quantization))
-    return replace(shape, on_every_stage=ON_EVERY_STAGE.get(architecture, frozenset()))
+    how = shape.quantization
+    lacks_tower = shape.tower is None and architecture.endswith("ForConditionalGeneration")
+    if lacks_tower or (how is not None and how.is_partial):
+        drafts = text.optional(*_DRAFT_LAYERS, most=MOST_LAYERS) or 0
+        shape = replace(shape, is_partial=True, draft_layers=drafts)
+    # A decoder within another model builds what it builds alone, and the other its own.
+    every = ON_EVERY_STAGE.get(shape.decoder or architecture, frozenset())
+    if shape.decoder is not None:
+        every |= multimodal.ON_EVERY_STAGE.get(architecture, frozenset())
+    return replace(shape, on_every_stage=every)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias, cast
 
 from kaito_catalog.shape.fields import Fields, Source, UnreadableError, with_defaults
 from kaito_catalog.shape.model import (
     LONGEST_CONTEXT,
     MOST_LAYERS,
-    Attention,
     CompressedAttention,
     Experts,
     FeedForward,
     GatedDeltaNet,
     Indexer,
     Json,
-    LatentAttention,
     Layer,
     Mamba2,
     Matrix,
@@ -28,12 +26,20 @@ from kaito_catalog.shape.model import (
     Shape,
     Tower,
 )
+from kaito_catalog.shape.parts import (
+    Family,
+    dense,
+    flags,
+    layer_types,
+    make_shape,
+    mixture,
+    num_layers,
+    read_attention,
+    read_experts,
+    read_latent,
+)
 from kaito_catalog.shape.quantization import (
-    LAYER_NAME,
     experts_scheme,
-    quantized_modules,
-    read_quantization,
-    with_quantization,
 )
 from kaito_catalog.shape.towers import (
     gemma3_tower,
@@ -48,247 +54,15 @@ from kaito_catalog.shape.towers import (
     vision_section,
 )
 
-
-@dataclass(frozen=True)
-class _Family:
-    """How the classes of transformers and vLLM fill in what a configuration leaves out."""
-
-    head_dim: int | None = None
-    """Default head_dim of the configuration's class; None is hidden_size / num_attention_heads."""
-    tied: bool = False
-    qkv_bias: bool | None = None
-    """None: as `attention_bias` says."""
-    output_bias: bool | None = None
-    head_norms: int = 0
-    norms: int = 2
-    """Norms of hidden_size per layer."""
-    gated: bool = True
-    mlp_bias: bool = False
-
-
 # transformers 5: the configuration class's own defaults; vLLM 0.25.1: the module's constructor.
-_LLAMA = _Family()
-_QWEN2 = _Family(qkv_bias=True, output_bias=False)
-_QWEN3 = _Family(head_dim=128, head_norms=2)
-_SEED_OSS = _Family(head_dim=128, output_bias=False)
-_PHI3 = _Family(qkv_bias=False, output_bias=False)
-_GEMMA = _Family(head_dim=256, tied=True)
-_GEMMA2 = _Family(head_dim=256, tied=True, norms=4)
-_GEMMA3 = _Family(head_dim=256, tied=True, norms=4, head_norms=2)
-
-
-def _num_layers(text: Fields) -> int:
-    return text.count("num_hidden_layers", "num_layers", "n_layer", most=MOST_LAYERS)
-
-
-def _layer_types(text: Fields, layers: int) -> list[str] | None:
-    types = text.texts("layer_types")
-    if types is not None and len(types) != layers:
-        raise UnreadableError(
-            f"{text.path('layer_types')} has {len(types)} entries for {layers} layers",
-            text.path("layer_types"),
-        )
-    return types
-
-
-def _attention(text: Fields, family: _Family, **changes: object) -> Attention:
-    heads = text.count("num_attention_heads", most=2**16)
-    hidden = text.count("hidden_size")
-    if "head_dim" not in text and family.head_dim is None and hidden % heads:
-        raise UnreadableError(
-            f"{text.path('hidden_size')} {hidden} is not a multiple of {heads} attention heads",
-            text.path("hidden_size"),
-        )
-    head_dim = text.count("head_dim", default=family.head_dim or hidden // heads, most=2**16)
-    kv_heads = text.count("num_key_value_heads", default=heads, most=2**16)
-    if heads % kv_heads:
-        raise UnreadableError(
-            f"{heads} attention heads are not a multiple of {kv_heads} KV heads",
-            text.path("num_key_value_heads"),
-        )
-    bias = text.flag("attention_bias") or text.flag("bias")
-    output_bias = bias
-    if "qkv_bias" in text:  # InternLM 3
-        bias = text.flag("qkv_bias")
-    attention = Attention(
-        heads,
-        kv_heads,
-        head_dim,
-        head_dim,
-        qkv_bias=bias if family.qkv_bias is None else family.qkv_bias,
-        output_bias=output_bias if family.output_bias is None else family.output_bias,
-        head_norms=family.head_norms,
-    )
-    return replace(attention, **changes)  # type: ignore[arg-type]
-
-
-def _windows(text: Fields, layers: int) -> list[int | None]:
-    """The window of each layer, as vLLM's Attention gets it."""
-    window = text.optional("sliding_window", most=LONGEST_CONTEXT)
-    if not text.flag("use_sliding_window", True) or window is None:
-        return [None] * layers
-    types = _layer_types(text, layers)
-    if types is not None:
-        return [window if t == "sliding_attention" else None for t in types]
-    return [window] * layers
-
-
-_DTYPES = {
-    "bfloat16": "bfloat16",
-    "float16": "float16",
-    "half": "float16",
-    # vLLM's `auto` never serves float32: it takes bfloat16 (config/model.py, _resolve_auto_dtype).
-    "float32": "bfloat16",
-    "float": "bfloat16",
-}
-
-
-def _dtype(source: Source) -> str:
-    for fields in (source.text, source.root):
-        for name in ("dtype", "torch_dtype"):
-            value = fields.text(name)
-            if value is not None:
-                short = value.removeprefix("torch.")
-                if short not in _DTYPES:
-                    raise UnreadableError(f"{fields.path(name)} is '{value[:40]}'", fields.path(name))
-                return _DTYPES[short]
-    # With no dtype anywhere vLLM reads the weights' own and ends at a two-byte type all the same.
-    return "bfloat16"
-
-
-def _rope(text: Fields) -> list[Fields]:
-    for name in ("rope_parameters", "rope_scaling"):
-        section = text.section(name)
-        if section is None:
-            continue
-        nested = [
-            s for s in (section.section(k) for k, v in section.values.items() if isinstance(v, dict)) if s
-        ]
-        return nested or [section]
-    return []
-
-
-def _rope_type(rope: Fields) -> str:
-    return rope.text("rope_type") or rope.text("type") or "default"
-
-
-def _max_model_len(text: Fields) -> int:
-    """vLLM 0.25.1's _get_and_verify_max_len: the smallest stated length, times the rope's factor."""
-    names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_target_positions",
-             "max_sequence_length", "max_seq_length", "seq_len")  # fmt: skip
-    stated = [text.count(n, most=LONGEST_CONTEXT) for n in names if n in text]
-    own = text.optional("model_max_length", most=LONGEST_CONTEXT)
-    if not stated and own is None:
-        raise UnreadableError(f"the configuration has no {text.path(names[0])}", text.path(names[0]))
-    derived: float = own or min(stated)
-    factor = 1.0
-    # Gemma 3 states a length that is scaled already.
-    if "gemma3" not in (text.text("model_type") or ""):
-        for rope in _rope(text):
-            kind = _rope_type(rope)
-            if kind in ("su", "longrope", "llama3"):
-                continue
-            factor = rope.number("factor") or factor
-            if kind == "yarn":
-                original = rope.count(
-                    "original_max_position_embeddings", default=0, least=0, most=LONGEST_CONTEXT
-                )
-                derived = original or derived
-    length = int(derived * factor)
-    if not 1 <= length <= LONGEST_CONTEXT:
-        raise UnreadableError(
-            f"the rope scaling gives a context of {length:,} tokens", text.path("rope_scaling")
-        )
-    return length
-
-
-def _rope_elements(text: Fields, head_dim: int) -> int:
-    """cos and sin for every position, once per kind of rope: vLLM 0.25.1 shares the tables between layers."""
-    length = text.count("max_position_embeddings", "max_seq_len", default=8192, most=LONGEST_CONTEXT)
-    ropes = _rope(text)
-    common = text.number("partial_rotary_factor")
-    total = 0.0
-    for rope in ropes or [Fields({})]:
-        partial = rope.number("partial_rotary_factor") or common or 1.0
-        kind = _rope_type(rope)
-        original = rope.count(
-            "original_max_position_embeddings",
-            default=text.count("original_max_position_embeddings", default=0, least=0, most=LONGEST_CONTEXT),
-            least=0,
-            most=LONGEST_CONTEXT,
-        )
-        positions = float(length)
-        if kind == "yarn" and original:
-            positions = original * (rope.number("factor") or 1.0)
-        elif kind == "linear":
-            positions = length * (rope.number("factor") or 1.0)
-        elif kind in ("longrope", "su"):
-            positions = length + original
-        if "mrope_section" in rope:
-            positions *= 4
-        total += positions * head_dim * min(abs(partial), 1.0)
-    return int(min(total, LONGEST_CONTEXT * 1024))
-
-
-def _shape(
-    source: Source,
-    layers: list[Layer],
-    *,
-    tied: bool,
-    rope_dim: int,
-    tower: Tower | None = None,
-    final_norm_elements: int | None = None,
-    embedding_elements: int = 0,
-    plain_elements: int = 0,
-) -> Shape:
-    text = source.text
-    hidden = text.count("hidden_size")
-    quantization = read_quantization(source)
-    if quantization is not None:
-        layers = with_quantization(layers, quantization, quantized_modules(source))
-        kept = tuple(n for n in quantization.ignored if n.startswith("re:") or not LAYER_NAME.search(n))
-        quantization = replace(quantization, ignored=kept)
-    return Shape(
-        architecture=source.architecture,
-        hidden_size=hidden,
-        vocab_size=text.count("vocab_size"),
-        layers=tuple(layers),
-        tie_word_embeddings=source.tied(tied),
-        dtype=_dtype(source),
-        quantization=quantization,
-        tower=tower,
-        max_model_len=_max_model_len(text),
-        rope_elements=_rope_elements(text, rope_dim),
-        final_norm_elements=hidden if final_norm_elements is None else final_norm_elements,
-        embedding_elements=embedding_elements,
-        plain_elements=plain_elements,
-        lm_head_bias=text.flag("lm_head_bias"),
-    )
-
-
-def _dense(
-    family: _Family, tower: Callable[[Source], Tower | None] | None = None
-) -> Callable[[Source], Shape]:
-    """A decoder whose layers are attention and one feed-forward block."""
-
-    def read(source: Source) -> Shape:
-        text = source.text
-        hidden = text.count("hidden_size")
-        attention = _attention(text, family)
-        mlp = Mlp(
-            text.count("intermediate_size"),
-            gated=family.gated,
-            bias=family.mlp_bias or text.flag("mlp_bias"),
-        )
-        norms = family.norms * hidden
-        layers = [
-            Layer(replace(attention, sliding_window=window), mlp, norms)
-            for window in _windows(text, _num_layers(text))
-        ]
-        made = tower(source) if tower else None
-        return _shape(source, layers, tied=family.tied, rope_dim=attention.head_dim, tower=made)
-
-    return read
+_LLAMA = Family()
+_QWEN2 = Family(qkv_bias=True, output_bias=False)
+_QWEN3 = Family(head_dim=128, head_norms=2)
+_SEED_OSS = Family(head_dim=128, output_bias=False)
+_PHI3 = Family(qkv_bias=False, output_bias=False)
+_GEMMA = Family(head_dim=256, tied=True)
+_GEMMA2 = Family(head_dim=256, tied=True, norms=4)
+_GEMMA3 = Family(head_dim=256, tied=True, norms=4, head_norms=2)
 
 
 def _gemma3(source: Source) -> Shape:
@@ -298,13 +72,13 @@ def _gemma3(source: Source) -> Shape:
         num_attention_heads=8, num_key_value_heads=4, head_dim=256, vocab_size=262_208, sliding_window=4096,
         max_position_embeddings=131_072,
     )  # fmt: skip
-    count = _num_layers(text)
-    if _layer_types(text, count) is None:
+    count = num_layers(text)
+    if layer_types(text, count) is None:
         pattern = text.count("sliding_window_pattern", "_sliding_window_pattern", default=6)
         types = ["full_attention" if (i + 1) % pattern == 0 else "sliding_attention" for i in range(count)]
         text = with_defaults(text, layer_types=cast(Json, types))
     tower = gemma3_tower if source.root.section("vision_config") else None
-    shape = _dense(_GEMMA3, tower)(replace(source, text=text))
+    shape = dense(_GEMMA3, tower)(replace(source, text=text))
     if "rope_local_base_freq" in text or "rope_parameters" not in text:
         # Sliding layers have a table of their own, which is not scaled.
         local = text.count("max_position_embeddings", most=LONGEST_CONTEXT) * text.count("head_dim")
@@ -314,56 +88,12 @@ def _gemma3(source: Source) -> Shape:
 
 def _gemma2(source: Source) -> Shape:
     text = source.text
-    count = _num_layers(text)
-    if _layer_types(text, count) is None:
+    count = num_layers(text)
+    if layer_types(text, count) is None:
         # Gemma2Config: every second layer slides, the first included.
         types = ["full_attention" if i % 2 else "sliding_attention" for i in range(count)]
         text = with_defaults(text, layer_types=cast(Json, types))
-    return _dense(_GEMMA2)(replace(source, text=with_defaults(text, sliding_window=4096)))
-
-
-def _experts(
-    text: Fields,
-    experts: tuple[str, ...],
-    intermediate: tuple[str, ...] = ("moe_intermediate_size",),
-    **more: object,
-) -> Experts:
-    count = text.count(*experts, most=2**16)
-    active = text.count("num_experts_per_tok", "num_experts_per_token", "experts_per_token", most=2**16)
-    if active > count:
-        raise UnreadableError(f"{active} experts per token of {count}", text.path("num_experts_per_tok"))
-    return replace(Experts(count, active, text.count(*intermediate)), **more)  # type: ignore[arg-type]
-
-
-def _mixture(
-    family: _Family,
-    experts: Callable[[Fields], Experts],
-    *,
-    is_sparse: Callable[[Fields, int], bool] = lambda _text, _index: True,
-    tower: Callable[[Source], Tower | None] | None = None,
-) -> Callable[[Source], Shape]:
-    """A decoder whose layers are attention and experts, except where `is_sparse` says dense."""
-
-    def read(source: Source) -> Shape:
-        text = source.text
-        hidden = text.count("hidden_size")
-        attention = _attention(text, family)
-        count = _num_layers(text)
-        sparse = experts(text)
-        which = [is_sparse(text, i) for i in range(count)]
-        dense = None if all(which) else Mlp(text.count("intermediate_size"))
-        layers = [
-            Layer(
-                replace(attention, sliding_window=window),
-                sparse if which[i] else dense,
-                family.norms * hidden,
-            )
-            for i, window in enumerate(_windows(text, count))
-        ]
-        made = tower(source) if tower else None
-        return _shape(source, layers, tied=family.tied, rope_dim=attention.head_dim, tower=made)
-
-    return read
+    return dense(_GEMMA2)(replace(source, text=with_defaults(text, sliding_window=4096)))
 
 
 def _qwen_sparse(text: Fields, index: int) -> bool:
@@ -373,18 +103,18 @@ def _qwen_sparse(text: Fields, index: int) -> bool:
 
 
 def _qwen3_experts(text: Fields) -> Experts:
-    return _experts(text, ("num_experts",))
+    return read_experts(text, ("num_experts",), router_quantized=True)
 
 
 def _qwen2_experts(text: Fields) -> Experts:
     shared = text.optional("shared_expert_intermediate_size")
-    return _experts(
+    return read_experts(
         text, ("num_experts",), shared=Mlp(shared) if shared else None, shared_gate=shared is not None
     )
 
 
 def _mixtral_experts(text: Fields) -> Experts:
-    return _experts(text, ("num_local_experts",), ("intermediate_size",))
+    return read_experts(text, ("num_local_experts",), ("intermediate_size",))
 
 
 def _glm4_moe(source: Source) -> Shape:
@@ -392,10 +122,10 @@ def _glm4_moe(source: Source) -> Shape:
     text = source.text
     hidden = text.count("hidden_size")
     norms = 2 if text.flag("use_qk_norm") else 0
-    attention = _attention(text, _Family(head_dim=128, output_bias=False, head_norms=norms))
+    attention = read_attention(text, Family(head_dim=128, output_bias=False, head_norms=norms))
     width = text.count("moe_intermediate_size")
     shared = text.optional("n_shared_experts", most=2**10)
-    experts = _experts(
+    experts = read_experts(
         text,
         ("n_routed_experts",),
         shared=Mlp(width * shared) if shared else None,
@@ -404,8 +134,8 @@ def _glm4_moe(source: Source) -> Shape:
     )
     first = text.count("first_k_dense_replace", default=0, least=0, most=MOST_LAYERS)
     dense = Mlp(text.count("intermediate_size")) if first else None
-    layers = [Layer(attention, dense if i < first else experts, 2 * hidden) for i in range(_num_layers(text))]
-    return _shape(source, layers, tied=False, rope_dim=attention.head_dim)
+    layers = [Layer(attention, dense if i < first else experts, 2 * hidden) for i in range(num_layers(text))]
+    return make_shape(source, layers, tied=False, rope_dim=attention.head_dim)
 
 
 def _opt(source: Source) -> Shape:
@@ -418,11 +148,11 @@ def _opt(source: Source) -> Shape:
         raise UnreadableError(
             "no plan for OPT with projected embeddings or late norms", "word_embed_proj_dim"
         )
-    attention = _attention(text, _Family(qkv_bias=True, output_bias=True))
+    attention = read_attention(text, Family(qkv_bias=True, output_bias=True))
     mlp = Mlp(text.count("ffn_dim"), gated=False, bias=True)
-    layers = [Layer(attention, mlp, 4 * hidden)] * _num_layers(text)
+    layers = [Layer(attention, mlp, 4 * hidden)] * num_layers(text)
     positions = (text.count("max_position_embeddings", most=LONGEST_CONTEXT) + 2) * hidden
-    shape = _shape(
+    shape = make_shape(
         source, layers, tied=True, rope_dim=1, final_norm_elements=2 * hidden, plain_elements=positions
     )
     return replace(shape, rope_elements=0)
@@ -431,12 +161,12 @@ def _opt(source: Source) -> Shape:
 def _gpt_oss(source: Source) -> Shape:
     # GptOssConfig's default: layers slide in turn, the first one included.
     text = with_defaults(source.text, head_dim=64, sliding_window=128)
-    count = _num_layers(text)
-    experts = _experts(
+    count = num_layers(text)
+    experts = read_experts(
         text, ("num_local_experts", "num_experts"), ("intermediate_size",), bias=True, router_bias=True
     )
     window = text.count("sliding_window", most=LONGEST_CONTEXT)
-    attention = _attention(text, _LLAMA, qkv_bias=True, output_bias=True, sinks=True)
+    attention = read_attention(text, _LLAMA, qkv_bias=True, output_bias=True, sinks=True)
     layers = [
         # vLLM 0.25.1's gpt_oss.py goes by the layer's number, whatever layer_types says.
         Layer(
@@ -446,50 +176,42 @@ def _gpt_oss(source: Source) -> Shape:
         )
         for i in range(count)
     ]
-    shape = _shape(replace(source, text=text), layers, tied=False, rope_dim=attention.head_dim)
+    shape = make_shape(replace(source, text=text), layers, tied=False, rope_dim=attention.head_dim)
     return replace(shape, rope_elements=2 * shape.rope_elements)  # kept in fp32
 
 
 def _minimax_m2(source: Source) -> Shape:
     text = source.text
     hidden = text.count("hidden_size")
-    attention = _attention(text, _LLAMA, flat_norms=text.flag("use_qk_norm", True))
-    experts = _experts(
+    attention = read_attention(text, _LLAMA, flat_norms=text.flag("use_qk_norm", True))
+    experts = read_experts(
         text,
         ("num_local_experts",),
         ("intermediate_size",),
         correction_bias=text.flag("use_routing_bias", True),
         router_bytes=4,
     )
-    layers = [Layer(attention, experts, 2 * hidden)] * _num_layers(text)
+    layers = [Layer(attention, experts, 2 * hidden)] * num_layers(text)
     rope = text.count("rotary_dim", default=attention.head_dim)
-    return _shape(source, layers, tied=False, rope_dim=rope)
-
-
-def _flags(section: Fields, name: str, count: int) -> list[bool]:
-    """A list of 0 and 1 for each layer."""
-    values = section.values.get(name)
-    if not isinstance(values, list) or len(values) != count or any(v not in (0, 1) for v in values):
-        raise UnreadableError(f"{section.path(name)} is not 0 or 1 for each layer", section.path(name))
-    return [bool(v) for v in values]
+    return make_shape(source, layers, tied=False, rope_dim=rope)
 
 
 def _minimax_m3(source: Source) -> Shape:
     """MiniMax M3 (vLLM 0.25.1, vllm/models/minimax_m3): blocks of tokens picked by an index, dense layers first."""
     text = source.text
     hidden = text.count("hidden_size")
-    count = _num_layers(text)
+    count = num_layers(text)
     sparse = text.section("sparse_attention_config")
     if sparse is None or not sparse.flag("use_sparse_attention"):
         raise UnreadableError("no plan for MiniMax M3 without sparse attention", "sparse_attention_config")
-    picks = _flags(sparse, "sparse_attention_freq", count)
-    attention = _attention(text, _Family(head_norms=2, qkv_bias=False, output_bias=False))
+    picks = flags(sparse, "sparse_attention_freq", count)
+    attention = read_attention(text, Family(head_norms=2, qkv_bias=False, output_bias=False))
     if sparse.count("sparse_num_index_heads") != attention.num_key_value_heads:
         raise UnreadableError("vLLM wants as many index heads as KV heads", "sparse_num_index_heads")
     indexed = replace(attention, index_dim=sparse.count("sparse_index_dim"))
     width = text.count("intermediate_size")
     shared = text.count("n_shared_experts", default=1, least=0, most=2**10)
-    experts = _experts(
+    experts = read_experts(
         text,
         ("num_local_experts",),
         ("intermediate_size",),
@@ -497,7 +219,7 @@ def _minimax_m3(source: Source) -> Shape:
         router_bytes=4,
         shared=Mlp(width * shared) if shared else None,
     )
-    is_sparse = _flags(text, "moe_layer_freq", count)
+    is_sparse = flags(text, "moe_layer_freq", count)
     dense = Mlp(text.count("dense_intermediate_size"))
     layers = [
         Layer(indexed if picks[i] else attention, experts if is_sparse[i] else dense, 2 * hidden)
@@ -505,36 +227,26 @@ def _minimax_m3(source: Source) -> Shape:
     ]
     tower = minimax_m3_tower(source) if source.architecture.endswith("ConditionalGeneration") else None
     rope = text.count("rotary_dim", default=attention.head_dim)
-    shape = _shape(source, layers, tied=False, rope_dim=attention.head_dim, tower=tower)
+    shape = make_shape(source, layers, tied=False, rope_dim=attention.head_dim, tower=tower)
     return replace(shape, rope_elements=text.count("max_position_embeddings", most=LONGEST_CONTEXT) * rope)
 
 
-def _latent(text: Fields) -> LatentAttention:
-    return LatentAttention(
-        text.count("num_attention_heads", most=2**16),
-        text.optional("q_lora_rank"),
-        text.count("kv_lora_rank"),
-        text.count("qk_nope_head_dim"),
-        text.count("qk_rope_head_dim"),
-        text.count("v_head_dim"),
-    )
-
-
-def _deepseek(source: Source) -> Shape:
+def read_deepseek(source: Source) -> Shape:
     """DeepSeek V2, V3, V3.2, Kimi K2 and GLM-5: MLA, dense layers first, then experts."""
     text = source.text
     hidden = text.count("hidden_size")
-    attention = _latent(text)
-    count = _num_layers(text)
+    attention = read_latent(text)
+    count = num_layers(text)
     shared_count = text.optional("n_shared_experts", most=2**10)
     width = text.count("moe_intermediate_size")
-    experts = _experts(
+    experts = read_experts(
         text,
         ("n_routed_experts",),
         shared=Mlp(width * shared_count) if shared_count else None,
         correction_bias=text.text("topk_method") == "noaux_tc",
         router_bytes=4
-        if text.text("moe_router_dtype") == "float32" or source.root.text("model_type") == "glm_moe_dsa"
+        if text.text("moe_router_dtype") == "float32"
+        or source.root.text("model_type") in ("glm_moe_dsa", "glm4_moe_lite")
         else 0,
     )
     first = text.count("first_k_dense_replace", default=0, least=0)
@@ -554,14 +266,14 @@ def _deepseek(source: Source) -> Shape:
         is_moe = i >= first and i % step == 0
         layers.append(Layer(mixer, experts if is_moe else dense, norms))
     tower = moonvit_tower(source) if source.architecture.startswith("Kimi") else None
-    return _shape(source, layers, tied=False, rope_dim=attention.qk_rope_head_dim, tower=tower)
+    return make_shape(source, layers, tied=False, rope_dim=attention.qk_rope_head_dim, tower=tower)
 
 
 def _deepseek_v4(source: Source) -> Shape:
     """DeepSeek V4 (vLLM 0.25.1, vllm/models/deepseek_v4): compressed attention and hyper-connections."""
     text = source.text
     hidden = text.count("hidden_size")
-    count = _num_layers(text)
+    count = num_layers(text)
     ratios = text.values.get("compress_ratios")
     if (
         not isinstance(ratios, list)
@@ -578,7 +290,7 @@ def _deepseek_v4(source: Source) -> Shape:
     shared = text.count("n_shared_experts", default=1, most=2**10)
     scheme = Scheme.MXFP4_EXPERTS if text.text("expert_dtype") == "fp4" else None
     section = source.root.section("quantization_config")
-    experts = _experts(
+    experts = read_experts(
         text,
         ("n_routed_experts",),
         shared=Mlp(width * shared),
@@ -604,7 +316,7 @@ def _deepseek_v4(source: Source) -> Shape:
         if heads * mixer.head_dim % mixer.o_groups:
             raise UnreadableError(f"o_groups {mixer.o_groups} does not divide the heads", "o_groups")
         layers.append(Layer(mixer, hashed if i < hash_layers else experts, 2 * hidden))
-    shape = _shape(
+    shape = make_shape(
         source,
         layers,
         tied=False,
@@ -633,8 +345,8 @@ def _qwen_hybrid(source: Source) -> Shape:
     """Qwen3-Next, Qwen3.5 and 3.6: three linear-attention layers, then one of full attention."""
     text = source.text
     hidden = text.count("hidden_size")
-    count = _num_layers(text)
-    types = _layer_types(text, count)
+    count = num_layers(text)
+    types = layer_types(text, count)
     if types is None:
         interval = text.count("full_attention_interval", default=4)
         if interval != 4:
@@ -642,9 +354,9 @@ def _qwen_hybrid(source: Source) -> Shape:
             field = text.path("full_attention_interval")
             raise UnreadableError(f"{field} is {interval} and there is no layer_types", field)
         types = ["full_attention" if (i + 1) % interval == 0 else "linear_attention" for i in range(count)]
-    attention = _attention(
+    attention = read_attention(
         text,
-        _Family(head_dim=256, head_norms=2, qkv_bias=text.flag("qkv_bias"), output_bias=False),
+        Family(head_dim=256, head_norms=2, qkv_bias=text.flag("qkv_bias"), output_bias=False),
         output_gate=text.flag("attn_output_gate", True),
     )
     is_next = source.architecture.startswith("Qwen3Next")
@@ -672,7 +384,7 @@ def _qwen_hybrid(source: Source) -> Shape:
             block = Mlp(text.count("intermediate_size"))
         layers.append(Layer(attention if kind == "full_attention" else linear, block, 2 * hidden))
     tower = qwen3_vl_tower(source)
-    return _shape(source, layers, tied=False, rope_dim=attention.head_dim, tower=tower)
+    return make_shape(source, layers, tied=False, rope_dim=attention.head_dim, tower=tower)
 
 
 def _nemotron_h(source: Source) -> Shape:
@@ -693,16 +405,17 @@ def _nemotron_h(source: Source) -> Shape:
         )
     attention = None
     if "*" in pattern:
-        attention = _attention(
-            text, _Family(qkv_bias=text.flag("attention_bias"), output_bias=text.flag("attention_bias"))
+        attention = read_attention(
+            text, Family(qkv_bias=text.flag("attention_bias"), output_bias=text.flag("attention_bias"))
         )
     mamba = Mamba2(
         text.count("mamba_num_heads"),
         text.count("mamba_head_dim"),
         text.count("n_groups"),
         text.count("ssm_state_size"),
-        text.count("conv_kernel"),
-        state_bytes=4 if text.text("mamba_ssm_cache_dtype") == "float32" else 2,
+        text.count("conv_kernel", default=4),  # NemotronHConfig's
+        # vLLM's NemotronHForCausalLMConfig takes float32 where the configuration says nothing.
+        state_bytes=4 if text.text("mamba_ssm_cache_dtype") in (None, "float32") else 2,
         bias=text.flag("use_bias"),
         conv_bias=text.flag("use_conv_bias", True),
     )
@@ -710,7 +423,7 @@ def _nemotron_h(source: Source) -> Shape:
     if "E" in pattern:
         shared = text.optional("moe_shared_expert_intermediate_size")
         shared_count = text.count("n_shared_experts", default=1, least=0)
-        experts = _experts(
+        experts = read_experts(
             text,
             ("n_routed_experts",),
             gated=False,
@@ -728,21 +441,21 @@ def _nemotron_h(source: Source) -> Shape:
     if "-" in pattern:
         mixers["-"] = (None, Mlp(text.count("intermediate_size"), gated=False, bias=text.flag("mlp_bias")))
     layers = [Layer(*mixers[letter], norm_elements=hidden) for letter in pattern]
-    return _shape(source, layers, tied=False, rope_dim=0)  # its attention has no rope
+    return make_shape(source, layers, tied=False, rope_dim=0)  # its attention has no rope
 
 
 def _gemma4(source: Source) -> Shape:
     """Gemma 4: sliding layers with small heads, global ones with large; some read another layer's cache."""
     text = source.text
     hidden = text.count("hidden_size")
-    count = _num_layers(text)
-    types = _layer_types(text, count)
+    count = num_layers(text)
+    types = layer_types(text, count)
     if types is None or set(types) - {"sliding_attention", "full_attention"}:
         field = text.path("layer_types")
         raise UnreadableError(f"{field} is missing or names a kind nobody knows", field)
     window = text.count("sliding_window", most=LONGEST_CONTEXT)
-    family = _Family(head_dim=256, head_norms=2, tied=True)
-    sliding = _attention(text, family, sliding_window=window)
+    family = Family(head_dim=256, head_norms=2, tied=True)
+    sliding = read_attention(text, family, sliding_window=window)
     head_dim = text.count("global_head_dim", default=sliding.head_dim)
     kv_heads = sliding.num_key_value_heads
     if text.flag("attention_k_eq_v"):
@@ -785,7 +498,7 @@ def _gemma4(source: Source) -> Shape:
         # One embedding for all layers and its projection, divided; one norm, not.
         embedding = (vocabulary + hidden) * per_layer * count
         plain = per_layer
-    shape = _shape(
+    shape = make_shape(
         source,
         layers,
         tied=True,
@@ -803,12 +516,12 @@ def _llama4(source: Source) -> Shape:
     """Llama 4: three layers of chunked attention, then one that sees all; experts, or in turn with dense."""
     text = source.text
     hidden = text.count("hidden_size")
-    count = _num_layers(text)
+    count = num_layers(text)
     chunk = text.optional("attention_chunk_size", most=LONGEST_CONTEXT)
-    attention = _attention(text, _LLAMA)
+    attention = read_attention(text, _LLAMA)
     width = text.count("intermediate_size")
     step = text.count("interleave_moe_layer_step", default=1, least=0)
-    experts = replace(_experts(text, ("num_local_experts",), ("intermediate_size",)), shared=Mlp(width))
+    experts = replace(read_experts(text, ("num_local_experts",), ("intermediate_size",)), shared=Mlp(width))
     dense = Mlp(text.count("intermediate_size_mlp", default=width))
     rope = text.values.get("no_rope_layers")
     # Llama4TextConfig: every fourth layer has no rope, and those see the whole context.
@@ -821,7 +534,7 @@ def _llama4(source: Source) -> Shape:
         mixer = replace(attention, chunk=None if is_global else chunk)
         is_moe = step > 0 and (i + 1) % step == 0
         layers.append(Layer(mixer, experts if is_moe else dense, 2 * hidden))
-    return _shape(source, layers, tied=False, rope_dim=attention.head_dim, tower=llama4_tower(source))
+    return make_shape(source, layers, tied=False, rope_dim=attention.head_dim, tower=llama4_tower(source))
 
 
 def _pixtral(source: Source) -> Shape:
@@ -829,7 +542,7 @@ def _pixtral(source: Source) -> Shape:
     inner = source.text.texts("architectures")
     vision = vision_section(source)
     if vision is None or not inner:
-        return _dense(_LLAMA, pixtral_tower)(source)
+        return dense(_LLAMA, pixtral_tower)(source)
     decoder = READERS[inner[0]](source)
     width = vision.count("hidden_size")
     wide = vision.count("intermediate_size")
@@ -855,57 +568,66 @@ def _pixtral(source: Source) -> Shape:
     return replace(decoder, architecture=source.architecture, tower=tower)
 
 
+def _mistral3(source: Source) -> Shape:
+    """Mistral Small 3 and its kin, dense; Mistral Small 4 has DeepSeek's latents and experts."""
+    if "kv_lora_rank" not in source.text:
+        return dense(_LLAMA, pixtral_tower)(source)
+    shape = read_deepseek(source)
+    tower = pixtral_tower(source) if vision_section(source) else Tower("vision", 1, None, divided=False)
+    return replace(shape, tower=tower)
+
+
 _Reader: TypeAlias = Callable[[Source], Shape]
 
 READERS: dict[str, _Reader] = {
-    "LlamaForCausalLM": _dense(_LLAMA),
-    "MistralForCausalLM": _dense(_LLAMA),
-    "GraniteForCausalLM": _dense(_LLAMA),
-    "MiMoForCausalLM": _dense(_QWEN2),
-    "Qwen2ForCausalLM": _dense(_QWEN2),
-    "Qwen3ForCausalLM": _dense(_QWEN3),
-    "Phi3ForCausalLM": _dense(_PHI3),
-    "GemmaForCausalLM": _dense(_GEMMA),
+    "LlamaForCausalLM": dense(_LLAMA),
+    "MistralForCausalLM": dense(_LLAMA),
+    "GraniteForCausalLM": dense(_LLAMA),
+    "MiMoForCausalLM": dense(_QWEN2),
+    "Qwen2ForCausalLM": dense(_QWEN2),
+    "Qwen3ForCausalLM": dense(_QWEN3),
+    "Phi3ForCausalLM": dense(_PHI3),
+    "GemmaForCausalLM": dense(_GEMMA),
     "Gemma2ForCausalLM": _gemma2,
     "Gemma3ForCausalLM": _gemma3,
     "Gemma3ForConditionalGeneration": _gemma3,
-    "MixtralForCausalLM": _mixture(_LLAMA, _mixtral_experts),
-    "Qwen2MoeForCausalLM": _mixture(_QWEN2, _qwen2_experts, is_sparse=_qwen_sparse),
-    "Qwen3MoeForCausalLM": _mixture(_QWEN3, _qwen3_experts, is_sparse=_qwen_sparse),
+    "MixtralForCausalLM": mixture(_LLAMA, _mixtral_experts),
+    "Qwen2MoeForCausalLM": mixture(_QWEN2, _qwen2_experts, is_sparse=_qwen_sparse),
+    "Qwen3MoeForCausalLM": mixture(_QWEN3, _qwen3_experts, is_sparse=_qwen_sparse),
     "GptOssForCausalLM": _gpt_oss,
     "MiniMaxM2ForCausalLM": _minimax_m2,
     "MiniMaxM3SparseForCausalLM": _minimax_m3,
     "MiniMaxM3SparseForConditionalGeneration": _minimax_m3,
-    "DeepseekV2ForCausalLM": _deepseek,
-    "DeepseekV3ForCausalLM": _deepseek,
-    "DeepseekV32ForCausalLM": _deepseek,
+    "DeepseekV2ForCausalLM": read_deepseek,
+    "DeepseekV3ForCausalLM": read_deepseek,
+    "DeepseekV32ForCausalLM": read_deepseek,
     "DeepseekV4ForCausalLM": _deepseek_v4,
-    "GlmMoeDsaForCausalLM": _deepseek,
-    "KimiK25ForConditionalGeneration": _deepseek,
+    "GlmMoeDsaForCausalLM": read_deepseek,
+    "KimiK25ForConditionalGeneration": read_deepseek,
     "Qwen3NextForCausalLM": _qwen_hybrid,
     "Qwen3_5ForCausalLM": _qwen_hybrid,
     "Qwen3_5ForConditionalGeneration": _qwen_hybrid,
     "Qwen3_5MoeForCausalLM": _qwen_hybrid,
     "Qwen3_5MoeForConditionalGeneration": _qwen_hybrid,
     "NemotronHForCausalLM": _nemotron_h,
-    "Ministral3ForCausalLM": _dense(_LLAMA),
-    "InternLM3ForCausalLM": _dense(_LLAMA),
-    "SeedOssForCausalLM": _dense(_SEED_OSS),
+    "Ministral3ForCausalLM": dense(_LLAMA),
+    "InternLM3ForCausalLM": dense(_LLAMA),
+    "SeedOssForCausalLM": dense(_SEED_OSS),
     "Glm4MoeForCausalLM": _glm4_moe,
     "OPTForCausalLM": _opt,
-    "KimiVLForConditionalGeneration": _deepseek,
-    "Qwen2VLForConditionalGeneration": _dense(_QWEN2, qwen2_vl_tower),
+    "KimiVLForConditionalGeneration": read_deepseek,
+    "Qwen2VLForConditionalGeneration": dense(_QWEN2, qwen2_vl_tower),
     "Gemma4ForCausalLM": _gemma4,
     "Gemma4ForConditionalGeneration": _gemma4,
     "Gemma4UnifiedForConditionalGeneration": _gemma4,
     "Llama4ForCausalLM": _llama4,
     "Llama4ForConditionalGeneration": _llama4,
-    "MistralLarge3ForCausalLM": _deepseek,
+    "MistralLarge3ForCausalLM": read_deepseek,
     "PixtralForConditionalGeneration": _pixtral,
-    "Mistral3ForConditionalGeneration": _dense(_LLAMA, pixtral_tower),
-    "Qwen2_5_VLForConditionalGeneration": _dense(_QWEN2, qwen2_5_vl_tower),
-    "Qwen3VLForConditionalGeneration": _dense(_QWEN3, qwen3_vl_tower),
-    "Qwen3VLMoeForConditionalGeneration": _mixture(
+    "Mistral3ForConditionalGeneration": _mistral3,
+    "Qwen2_5_VLForConditionalGeneration": dense(_QWEN2, qwen2_5_vl_tower),
+    "Qwen3VLForConditionalGeneration": dense(_QWEN3, qwen3_vl_tower),
+    "Qwen3VLMoeForConditionalGeneration": mixture(
         _QWEN3, _qwen3_experts, is_sparse=_qwen_sparse, tower=qwen3_vl_tower
     ),
 }

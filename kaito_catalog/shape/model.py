@@ -9,9 +9,8 @@ from enum import Enum
 from functools import cached_property
 from typing import TypeAlias
 
-from pydantic import JsonValue
-
-Json: TypeAlias = JsonValue
+# As pydantic's JsonValue; this module and what the plan is made of import nothing but the standard library.
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 Config: TypeAlias = Mapping[str, Json]
 
 MOST_LAYERS = 1_000
@@ -27,6 +26,7 @@ class AttentionKind(Enum):
     CHUNKED = "chunked"
     MLA = "mla"
     STATE = "linear-state"
+    CROSS = "cross"
     NONE = "none"
 
 
@@ -55,12 +55,22 @@ class Attention:
     """Width of the key that picks blocks of tokens, and of a query for it per KV head (MiniMax M3); 0 is none."""
     shares_cache: bool = False
     """Reads an earlier layer's cache and has none (Gemma 4, Gemma 3n)."""
+    queries_only: bool = False
+    """Has no projections for keys and values."""
+    cache_in_dtype: bool = False
+    """Keeps its cache in the model's dtype, whatever is asked for (Falcon)."""
+    bidirectional: bool = False
+    """Sees all tokens at once, as encoders do, and keeps nothing."""
+    looks_at_encoder: bool = False
+    """Its keys and values are the encoder's (Whisper)."""
 
     @property
     def kind(self) -> AttentionKind:
         """What the layer keeps."""
-        if self.shares_cache:
+        if self.shares_cache or self.bidirectional:
             return AttentionKind.NONE
+        if self.looks_at_encoder:
+            return AttentionKind.CROSS
         if self.sliding_window is not None:
             return AttentionKind.SLIDING
         return AttentionKind.CHUNKED if self.chunk is not None else AttentionKind.FULL
@@ -180,6 +190,8 @@ class Experts:
     router_bias: bool = False
     router_bytes: int = 0
     """Bytes per element of the router; 0 is the model's dtype."""
+    router_quantized: bool = False
+    """Quantised like any other matrix, unless the configuration leaves it out (Qwen3)."""
     correction_bias: bool = False
     """One fp32 number per expert that balances the routing."""
     shared: Mlp | None = None
@@ -245,7 +257,7 @@ class Matrix:
     inputs: int
     outputs: int
     split: str
-    """column, row or none."""
+    """column, row or none; heads-column and heads-row are whole where the ranks do not divide the heads."""
     bias: bool = True
     count: int = 1
 
@@ -306,15 +318,27 @@ class Quantization:
     """Of a block's scale."""
     static_activations: bool = False
     act_order: bool = False
-    """GPTQ with inputs in another order (`desc_act`): each rank then has the scales of all of them."""
+    """Inputs in another order (GPTQ's `desc_act`, `actorder: group`): each rank then has the scales of all of them."""
+    zero_points: bool = False
+    """Integers in groups whose zero is stored too."""
     ignored: tuple[str, ...] = ()
     """Modules outside the layers, and regular expressions, that keep the model's dtype."""
+    only: tuple[str, ...] = ()
+    """Parts of the names of those linear modules that are quantised, where they are listed (GPTQ)."""
     lm_head: Scheme | None = None
     """Where the output embedding is quantised."""
     problem: str | None = None
     """Why the bytes cannot be computed, where they cannot."""
     kv_cache_dtype: str | None = None
     """What the configuration asks of the KV cache where nobody else does."""
+    is_partial: bool = False
+    """The configuration names the method and not what every published one says beside it: part of it is missing."""
+    refused: str | None = None
+    """Why vLLM of the version that is asked does not take it."""
+    registers_order: bool = True
+    """Matrices in groups of integers register an order of their inputs, used or not."""
+    refines_blocks: bool = False
+    """Experts' fp8 blocks that the ranks would cut become smaller ones."""
 
 
 @dataclass(frozen=True)
@@ -339,6 +363,20 @@ class Shape:
     plain_elements: int = 0
     """Parameters outside the layers that every rank holds."""
     lm_head_bias: bool = False
+    pools: bool = False
+    """Gives embeddings or scores: nothing is sampled."""
+    has_head: bool = True
+    """Whether there is an output embedding, tied or not."""
+    whole_embedding: bool = False
+    """Every rank holds the embedding as it is stored, neither padded nor divided (Whisper)."""
+    draft_layers: int = 0
+    """Of a partial configuration: layers for speculation that are in the weight files and are not loaded."""
+    is_partial: bool = False
+    """Part of the configuration is missing: of the quantisation, or all of an encoder."""
+    fp8_block_size: int | None = None
+    """Tokens of a block under an fp8 cache, where its kernel asks for more than others."""
+    decoder: str | None = None
+    """The language model's own architecture, where the model holds one of another family."""
     on_every_stage: frozenset[Place] = frozenset()
     """What vLLM builds on every pipeline stage, needed there or not."""
 

@@ -84,6 +84,7 @@ def read_quantization(source: Source) -> Quantization | None:
                 scheme=Scheme.FP8_BLOCK if block else Scheme.FP8_TENSOR,
                 weight_block=block,
                 static_activations=section.text("activation_scheme") == "static",
+                is_partial="activation_scheme" not in section,
                 problem=None,
             )
         case "mxfp4":
@@ -96,6 +97,19 @@ def read_quantization(source: Source) -> Quantization | None:
             return _grouped(section, plain)
         case _:
             return plain
+
+
+def _anywhere(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names as AWQ and ModelOpt mean them in vLLM: any part of a module's name, or the whole with wildcards."""
+    found = []
+    for name in filter(None, names):
+        if LAYER_NAME.search(name):
+            found.append(name if name.endswith("*") else f"{name}*")
+            continue
+        inner = name.replace("language_model.model.", "model.").replace("model.language_model.", "model.")
+        words = ".*".join(re.escape(word) for word in inner.split("*"))
+        found.append(f"re:{words}$" if "*" in name else f"re:.*{words}")
+    return tuple(found)
 
 
 def experts_scheme(section: Fields) -> Scheme | None:
@@ -118,7 +132,21 @@ def _grouped(section: Fields, plain: Quantization) -> Quantization:
     if plain.method == "awq":
         if group == -1:
             return replace(plain, problem="no plan for AWQ with a scale per output")
-        return replace(plain, scheme=Scheme.AWQ, bits=bits, group_size=group, problem=None)
+        return replace(
+            plain,
+            scheme=Scheme.AWQ,
+            bits=bits,
+            group_size=group,
+            ignored=_anywhere(plain.ignored),
+            is_partial="group_size" not in section and "q_group_size" not in section,
+            problem=None,
+        )
+    if section.values.get("sym") is False:
+        return replace(plain, problem="vLLM takes GPTQ in symmetric groups alone")
+    is_partial = "group_size" not in section
+    listed = section.values.get("modules_in_block_to_quantize")
+    blocks = listed if isinstance(listed, list) else []
+    flat = [name for block in blocks for name in (block if isinstance(block, list) else [block])]
     rules = section.section("dynamic")
     ignored = list(plain.ignored)
     for pattern, change in (rules.values if rules else {}).items():
@@ -137,6 +165,8 @@ def _grouped(section: Fields, plain: Quantization) -> Quantization:
         bits=bits,
         group_size=None if group == -1 else group,
         act_order=section.flag("desc_act") and group != -1,
+        only=tuple(name for name in flat if isinstance(name, str)),
+        is_partial=is_partial,
         ignored=tuple(ignored),
         problem=None,
     )
@@ -164,6 +194,7 @@ def _modelopt(section: Fields, plain: Quantization, has_list: bool) -> Quantizat
     return replace(
         plain,
         scheme=scheme,
+        ignored=_anywhere(plain.ignored),
         static_activations=True,
         group_size=section.count("group_size", default=16),
         problem=None,
@@ -186,18 +217,19 @@ def _compressed_tensors(section: Fields, plain: Quantization) -> Quantization:
     block = _block(weights, "block_structure")
     scheme: Scheme | None = None
     size: int | None = None
-    if bits == 8 and strategy == "channel" and not static:
+    order = weights.values.get("actorder")
+    if kind == "pack-quantized":
+        size = weights.count("group_size", default=0, least=0) or None
+        if bits in (4, 8) and (size is not None or strategy == "channel"):
+            scheme = Scheme.GROUPED_INT
+    elif bits == 8 and strategy == "channel" and not static:
         scheme = Scheme.EIGHT_BIT_CHANNEL
     elif bits == 8 and strategy == "tensor":
         scheme = Scheme.FP8_TENSOR
     elif bits == 8 and strategy == "block" and block is not None:
         scheme = Scheme.FP8_BLOCK
     elif bits == 4 and "nvfp4" in kind:
-        scheme, size, static = Scheme.NVFP4, 16, True
-    elif bits in (4, 8) and kind == "pack-quantized" and not weights.values.get("actorder"):
-        scheme, size = Scheme.GROUPED_INT, weights.count("group_size", default=0, least=0) or None
-        if size is None:
-            scheme = None
+        scheme, size, static = Scheme.NVFP4, 16, activations is not None
     if scheme is None:
         problem = f"no plan for weights quantised with compressed-tensors {kind[:40]}"
         return replace(plain, problem=problem)
@@ -208,6 +240,9 @@ def _compressed_tensors(section: Fields, plain: Quantization) -> Quantization:
         group_size=size,
         weight_block=block if scheme is Scheme.FP8_BLOCK else None,
         static_activations=static,
+        # Only this order is looked up while the model runs; others are in the weights already.
+        act_order=order == "group" and size is not None,
+        zero_points=scheme is Scheme.GROUPED_INT and weights.values.get("symmetric") is False,
         problem=None,
     )
 
@@ -224,6 +259,7 @@ _MIXER_PARTS = {
     "q_proj": "self_attn.q_proj",
     "k_proj": "self_attn.k_proj",
     "v_proj": "self_attn.v_proj",
+    "qkv_proj": "self_attn.qkv_proj",
     "o_proj": "self_attn.o_proj",
     "in_proj": "mixer.in_proj",
     "out_proj": "mixer.out_proj",
@@ -234,8 +270,9 @@ def _local_name(rest: str) -> str:
     """A module's name below its layer in the words of weights.py, whatever the checkpoint calls it."""
     parts = rest.split(".")
     if parts[0] == "mixer" and len(parts) > 1:
-        known = _MIXER_PARTS.get(parts[1])
-        parts = known.split(".") + parts[2:] if known else ["mlp", *parts[1:]]
+        known = _MIXER_PARTS.get(parts[1].rstrip("*"))
+        star = "*" if known and parts[1].endswith("*") else ""
+        parts = [*f"{known}{star}".split("."), *parts[2:]] if known else ["mlp", *parts[1:]]
     parts = [
         _PARTS.get(part.rstrip("*"), part.rstrip("*")) + ("*" if part.endswith("*") else "") for part in parts
     ]
@@ -253,8 +290,8 @@ def _per_layer(names: Iterable[str], count: int) -> list[dict[str, str]]:
         # Draft layers (MTP) are not loaded, and count from 0 again.
         if match and int(match[1]) < count and not name.startswith("mtp"):
             rest = match[2] or "*"
-            # Norms, routers and biases are never quantised: leaving them out keeps equal layers equal.
-            if not rest.endswith(("norm", "bias", ".gate", "norm.weight", "router", "conv1d", "_gate")):
+            # Norms, gates and biases are never quantised: leaving them out keeps equal layers equal.
+            if not rest.endswith(("norm", "bias", "norm.weight", "router", "conv1d", "_gate")):
                 found[int(match[1])][_local_name(rest)] = name
     return found
 

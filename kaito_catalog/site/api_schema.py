@@ -250,6 +250,7 @@ LAYOUT = _object(
     {
         "blockBytes": SIZE,
         "checkBytes": _or_null(SIZE),
+        "reservedBytes": SIZE,
         "bytesPerToken": SIZE,
         "groups": {
             **_list(GROUP),
@@ -283,10 +284,14 @@ COEFFICIENTS: Schema = {
                     "additionalProperties": {
                         "anyOf": [STRING, _object({"accounts": _list(WHOLE), "layouts": _list(WHOLE)})]
                     },
-                    "description": "By number of GPUs: why vLLM refuses, or positions in accounts (by device "
-                    "class) and layouts (by cache dtype).",
+                    "description": "By number of GPUs: why vLLM refuses, or for each device class positions "
+                    "in accounts and in layoutsByDtype.",
                 },
                 "accounts": _list({"anyOf": [ACCOUNT, REFUSAL]}),
+                "layoutsByDtype": {
+                    **_list(_list(WHOLE)),
+                    "description": "For each cache dtype a position in layouts.",
+                },
                 "layouts": _list({"anyOf": [LAYOUT, REFUSAL]}),
             }
         ),
@@ -301,7 +306,15 @@ PLAN_DATA = _object(
         "mostGPUs": WHOLE,
         "cacheDtypes": _list(STRING),
         "deviceClasses": _list(
-            _object({"maxNumSeqs": WHOLE, "maxNumBatchedTokens": WHOLE, "inFlightTokens": WHOLE})
+            _object(
+                {
+                    "gpu": {**STRING, "description": "One of that kind."},
+                    "computeCapability": {"type": ["number", "null"]},
+                    "maxNumSeqs": WHOLE,
+                    "maxNumBatchedTokens": WHOLE,
+                    "inFlightTokens": WHOLE,
+                }
+            )
         ),
         "gpus": _list(
             _object(
@@ -318,7 +331,6 @@ PLAN_DATA = _object(
             )
         ),
         "instanceTypes": _list(_object({"name": STRING, "cloud": STRING, "gpu": STRING, "gpuCount": WHOLE})),
-        "dense": {"type": "object", "description": "What a pasted config.json is planned with."},
         "models": _list(COEFFICIENTS),
     }
 )

@@ -14,6 +14,7 @@ import yaml
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.files import fill_tree
 from kaito_catalog.processes import environment
+from kaito_catalog.site import python_bundle
 
 SOURCE, SITE = "site-src", "site"
 
@@ -37,7 +38,13 @@ def build_site(config: Path, output: Path) -> None:
     source = Path(os.path.abspath(output)) / SOURCE
     if not source.is_dir():
         raise CatalogError(f"there is no {source}", hint="run 'kaito-catalog generate' first")
-    fill_tree(output / SITE, lambda staging: _run(Path(os.path.abspath(config)), source, staging))
+    runtime = python_bundle.runtime()
+
+    def fill(staging: Path) -> None:
+        _run(Path(os.path.abspath(config)), source, staging)
+        (staging / "assets" / python_bundle.RUNTIME).write_text(runtime, encoding="utf-8")
+
+    fill_tree(output / SITE, fill)
 
 
 def _run(config: Path, source: Path, site: Path) -> None:

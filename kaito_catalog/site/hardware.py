@@ -19,8 +19,10 @@ from kaito_catalog.kv_cache import (
 from kaito_catalog.overheads import activation_growth
 from kaito_catalog.plan import Fit, Parallelism, PlanGpu, Settings, facts_shape, make_plan
 from kaito_catalog.shape import Shape, Unsupported
-from kaito_catalog.site.coefficients import SHORTEST_MODEL_LEN, offered
+from kaito_catalog.shape.versions import as_built
+from kaito_catalog.site.coefficients import offered
 from kaito_catalog.site.pages import ModelPage
+from kaito_catalog.site.tables import SHORTEST_MODEL_LEN
 from kaito_catalog.weights import stages
 
 COUNTS = (1, 2, 4, 8)
@@ -106,6 +108,7 @@ def longest_certain(
     )
     if plan.fits is Fit.UNKNOWN:
         return None
+    shape = as_built(shape, vllm_version, gpu.compute_capability)
     states = states_per_sequence(shape, vllm_version)
     if plan.fits is not Fit.YES or plan.per_gpu is None or isinstance(states, Unplannable):
         return 0

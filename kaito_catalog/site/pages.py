@@ -365,9 +365,9 @@ def _gpu_memory(page: ModelPage, catalog: Catalog) -> int | None:
     return row.gpu_count * gpu.memory_bytes if row and gpu and gpu.memory_bytes else None
 
 
-def calculator_page(catalog: Catalog, families: Sequence[str]) -> str:
+def calculator_page(catalog: Catalog) -> str:
     """The form of the calculator; scripts fill it."""
-    return _render("calculator.md.j2", profile=catalog.shared.policy.default_profile(), families=families)
+    return _render("calculator.md.j2", profile=catalog.shared.policy.default_profile())
 
 
 def hardware_page(catalog: Catalog, gpus: Sequence[object], counts: Sequence[int], known: set[str]) -> str:

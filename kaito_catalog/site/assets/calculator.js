@@ -1,9 +1,9 @@
-// The calculator and the hardware page: forms over plan.js and plan-data.js. No request leaves the page.
+// The calculator and the hardware page: forms over plan.js and plan-data.js. Nothing that is entered leaves the page.
 "use strict";
 
 (function () {
   const data = globalThis.kaitoCatalogData;
-  const { plan, longestCertain, fromConfig, gib, grouped } = globalThis.kaitoCatalogPlan;
+  const { plan, longestCertain, gib, grouped } = globalThis.kaitoCatalogPlan;
   const VERDICTS = { yes: "fits", tight: "tight", no: "does not fit", unknown: "unknown" };
   const TERMS = {
     kvCache: "KV cache", maxModelLen: "the model's own limit", maxNumSeqs: "max_num_seqs",
@@ -53,19 +53,66 @@
     const first = data.models.find((model) => model.name === named) || data.models.find(fits) || data.models[0];
     if (first) at("model").value = first.name;
 
-    function chosenModel() {
-      const found = data.models.find((model) => model.name === at("model").value);
-      if (found) return found;
-      if (!at("config").value.trim()) return { unknown: "paste a config.json above" };
+    const MOST_CHARACTERS = 8 * 2 ** 20;
+    const MOST_LEVELS = 200;
+
+    // Why the text cannot be read, in words; null where it can.
+    function fault(name, text) {
       try {
-        return fromConfig(data, JSON.parse(at("config").value));
+        JSON.parse(globalThis.kaitoCatalogPasted.asJson(text));
       } catch (error) {
-        if (error instanceof SyntaxError) return { unknown: `this is no JSON text: ${error.message}` };
-        throw error;
+        return `${name} is no JSON text: ${error.message}.`;
       }
+      let [level, isText] = [0, false];
+      for (let i = 0; i < text.length; i += 1) {
+        const c = text[i];
+        if (isText && c === "\\") i += 1;
+        else if (c === '"') isText = !isText;
+        else if (!isText && (c === "{" || c === "[")) level += 1;
+        else if (!isText && (c === "}" || c === "]")) level -= 1;
+        if (level > MOST_LEVELS) return `${name} is nested deeper than ${MOST_LEVELS} levels.`;
+      }
+      return null;
+    }
+
+    // What is asked about the pasted configuration, or a sentence that says why nothing is.
+    function question(gpuCount) {
+      const [config, quantization] = [at("config").value, at("quantization").value];
+      const weights = at("weightsBytes").value === "" ? null : wholeNumber(at("weightsBytes"));
+      if (!config.trim()) return "Paste the text of a config.json above.";
+      if (config.length + quantization.length > MOST_CHARACTERS) {
+        return "This page reads up to 8 MiB, and no config.json is that large.";
+      }
+      const wrong = fault("config.json", config) || (quantization.trim() && fault("hf_quant_config.json", quantization));
+      if (wrong) return wrong;
+      if (!at("weightsBytes").checkValidity()) return "Give the size of the weights as a whole number of bytes.";
+      return { config, quantization, weightsBytes: weights, gpuCount };
+    }
+
+    // Calls back with the model: at once, or when the pasted configuration has been read, unless something else
+    // has been entered by then.
+    let turn = 0;
+    function withModel(gpuCount, tell) {
+      const found = data.models.find((model) => model.name === at("model").value);
+      if (found || gpuCount > data.mostGPUs) return tell(found || {});
+      const asked = question(gpuCount);
+      if (typeof asked === "string") return output.replaceChildren(make("p", {}, asked));
+      const known = globalThis.kaitoCatalogPasted.recall(data, asked);
+      if (known) return tell(known);
+      const mine = turn;
+      output.replaceChildren(make("p", { class: "kc-reading" }, "Reading the configuration …"));
+      output.setAttribute("aria-busy", "true");
+      globalThis.kaitoCatalogPasted.read(data, asked).then((model) => {
+        if (mine !== turn || !model) return;
+        output.removeAttribute("aria-busy");
+        tell(model);
+      });
+      return undefined;
     }
 
     function update(event) {
+      turn += 1;
+      output.removeAttribute("aria-busy");
       if (event && ["gpu", "gpuCount"].includes(event.target.name)) ownGpus = true;
       if (!event || event.target.name === "model") {
         const model = data.models.find((m) => m.name === at("model").value);
@@ -88,7 +135,7 @@
         gpuCount, maxModelLen, cacheDtype: at("cacheDtype").value,
         utilization: at("utilization").value === "" ? null : Number(at("utilization").value),
       };
-      show(plan(data, chosenModel(), gpu, asked), gpu, asked);
+      withModel(gpuCount, (model) => show(plan(data, model, gpu, asked), gpu, asked));
     }
 
     function show(result, gpu, asked) {
@@ -117,12 +164,14 @@
         parts.push(make("p", {}, `Longest context that fits: ${result.kvCache.longestModelLen ? `${grouped(result.kvCache.longestModelLen)} tokens` : "none"}. Requests of ${grouped(asked.maxModelLen)} tokens at once: ${result.kvCache.maxConcurrency.toFixed(2)}.`));
         parts.push(make("table", { class: "kc-table kc-account" }, head, body));
       }
-      if (at("model").value) {
-        const share = asked.utilization === null ? "" : ` --gpu-memory-utilization ${asked.utilization}`;
-        const dtype = asked.cacheDtype === "auto" ? "" : ` --kv-cache-dtype ${asked.cacheDtype}`;
-        parts.push(make("p", {}, "The same on the command line:"), make("pre", { tabindex: "0" }, make("code", {},
-          `kaito-catalog plan ${at("model").value} --gpu '${gpu.name}' --gpu-count ${asked.gpuCount} --max-model-len ${asked.maxModelLen}${dtype}${share}`)));
-      }
+      const named = at("model").value;
+      const share = asked.utilization === null ? "" : ` --gpu-memory-utilization ${asked.utilization}`;
+      const dtype = asked.cacheDtype === "auto" ? "" : ` --kv-cache-dtype ${asked.cacheDtype}`;
+      const weights = named || !at("weightsBytes").value ? "" : ` --weights-bytes ${at("weightsBytes").value}`;
+      parts.push(
+        make("p", {}, named ? "The same on the command line:" : "The same on the command line, in the folder with the pasted files:"),
+        make("pre", { tabindex: "0" }, make("code", {},
+          `kaito-catalog plan ${named || "."} --gpu '${gpu.name}' --gpu-count ${asked.gpuCount} --max-model-len ${asked.maxModelLen}${dtype}${share}${weights}`)));
       output.replaceChildren(...parts);
     }
 

@@ -1,0 +1,309 @@
+"""Models of images over a decoder of another family, as vLLM 0.25.1 builds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from kaito_catalog.shape.fields import Fields, Source, UnreadableError, with_defaults
+from kaito_catalog.shape.model import MOST_LAYERS, Matrix, Medium, Place, Shape, Tower
+from kaito_catalog.shape.towers import vision_section
+
+Reader = Callable[[Source], Shape]
+
+_BY_MODEL_TYPE = {
+    "cohere2": "Cohere2ForCausalLM",
+    "gemma": "GemmaForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "glm4": "Glm4ForCausalLM",
+    "glm4v_text": "Glm4ForCausalLM",
+    "glm4v_moe_text": "Glm4MoeForCausalLM",
+    "gpt_oss": "GptOssForCausalLM",
+    "granite": "GraniteForCausalLM",
+    "internlm2": "InternLM2ForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "nemotron_h": "NemotronHForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+}
+"""The decoder where the part about it names none."""
+
+# LlamaConfig's and MistralConfig's own defaults (transformers), which LLaVA's files leave out.
+_LLAMA_DEFAULTS = {
+    "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "vocab_size": 32000, "max_position_embeddings": 2048,
+}  # fmt: skip
+_MISTRAL_DEFAULTS = _LLAMA_DEFAULTS | {
+    "intermediate_size": 14336, "num_key_value_heads": 8, "max_position_embeddings": 131_072,
+}  # fmt: skip
+
+
+def _decoder(source: Source, readers: Mapping[str, Reader], of: str | None = None) -> Shape:
+    """The language model, read by its own family."""
+    text = source.text
+    names = text.texts("architectures")
+    model_type = text.text("model_type") or "llama"
+    name = of or (names[0] if names else _BY_MODEL_TYPE.get(model_type))
+    read = readers.get(name) if name else None
+    if read is None or name is None:
+        words = f"no plan for the decoder {(name or model_type)[:60]} of {source.architecture[:60]}"
+        raise UnreadableError(words, text.path("architectures"))
+    if name in ("LlamaForCausalLM", "MistralForCausalLM"):
+        defaults = _MISTRAL_DEFAULTS if model_type == "mistral" else _LLAMA_DEFAULTS
+        text = with_defaults(text, **defaults)
+    return replace(read(replace(source, architecture=name, text=text)), decoder=name)
+
+
+def _clip(vision: Fields, layers_left_out: int) -> tuple[list[Matrix], int, Medium]:
+    """vLLM's clip.py up to the layer whose output is taken; LLaVA does without the norm after the last."""
+    width = vision.count("hidden_size", default=768)
+    wide = vision.count("intermediate_size", default=3072)
+    depth = vision.count("num_hidden_layers", default=12, most=MOST_LAYERS)
+    depth -= layers_left_out
+    patch = vision.count("patch_size", default=32)
+    patches = (vision.count("image_size", default=224) // patch) ** 2
+    pixels = vision.count("num_channels", default=3) * patch**2
+    plain = width + pixels * width + (patches + 1) * width + 2 * width + depth * 4 * width
+    return _layers_of(width, wide, depth), plain, Medium(patches, patches, width, 2 * wide, pixels)
+
+
+def _siglip(vision: Fields, layers_left_out: int) -> tuple[list[Matrix], int, Medium]:
+    """vLLM's siglip.py: no token of the whole image, no norm before the layers."""
+    width = vision.count("hidden_size", default=768)
+    wide = vision.count("intermediate_size", default=3072)
+    depth = vision.count("num_hidden_layers", default=12, most=MOST_LAYERS)
+    depth -= layers_left_out
+    patch = vision.count("patch_size", default=16)
+    patches = (vision.count("image_size", default=224) // patch) ** 2
+    pixels = vision.count("num_channels", default=3) * patch**2
+    plain = pixels * width + width + patches * width + depth * 4 * width
+    return _layers_of(width, wide, depth), plain, Medium(patches, patches, width, 2 * wide, pixels)
+
+
+def _layers_of(width: int, wide: int, depth: int, kind: str = "", qkv_bias: bool = True) -> list[Matrix]:
+    return [
+        Matrix(width, 3 * width, f"{kind}column", bias=qkv_bias, count=depth),
+        Matrix(width, width, f"{kind}row", count=depth),
+        Matrix(width, wide, "column", count=depth),
+        Matrix(wide, width, "row", count=depth),
+    ]
+
+
+def _left_out(source: Source, depth: int) -> int:
+    """Layers behind the deepest one that LLaVA takes features from."""
+    taken = source.root.values.get("vision_feature_layer", -2)
+    several = taken if isinstance(taken, list) else [taken]
+    numbers = [n for n in several if isinstance(n, int) and not isinstance(n, bool)]
+    if len(numbers) != len(several) or not numbers:
+        raise UnreadableError("vision_feature_layer is not a layer's number", "vision_feature_layer")
+    deepest = max(depth + n + 1 if n < 0 else n for n in numbers)
+    if not 0 < deepest <= depth:
+        raise UnreadableError(f"vision_feature_layer {deepest} of {depth} layers", "vision_feature_layer")
+    return depth - deepest
+
+
+def _llava(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
+    """LLaVA 1.5 and 1.6: CLIP or SigLIP, two matrices, and a decoder."""
+
+    def read(source: Source) -> Shape:
+        shape = _decoder(source, readers())
+        vision = vision_section(source)
+        if vision is None:
+            raise UnreadableError("the configuration has no vision_config", "vision_config")
+        kind = vision.text("model_type") or "clip_vision_model"
+        encoders = {"clip_vision_model": _clip, "siglip_vision_model": _siglip}
+        encoder = encoders.get(kind)
+        if encoder is None:
+            raise UnreadableError(f"no plan for the encoder {kind[:60]}", "vision_config.model_type")
+        depth = vision.count("num_hidden_layers", default=12, most=MOST_LAYERS)
+        matrices, plain, medium = encoder(vision, _left_out(source, depth))
+        width, hidden = vision.count("hidden_size", default=768), shape.hidden_size
+        bias = source.root.flag("multimodal_projector_bias", True)
+        matrices += [
+            Matrix(width, hidden, "column", bias=bias),
+            Matrix(hidden, hidden, "row", bias=bias),
+        ]
+        if source.architecture.startswith("LlavaNext"):
+            plain += hidden  # what ends a row of an image
+        heads = vision.count("num_attention_heads", default=12, most=2**16)
+        tower = Tower("vision", heads, tuple(matrices), plain, medium=medium)
+        return replace(shape, architecture=source.architecture, tower=tower)
+
+    return read
+
+
+def _intern_layers(vision: Fields, depth: int) -> tuple[list[Matrix], int]:
+    """The layers of InternViT, which RADIO shares; attention is whole where heads cannot be divided."""
+    width = vision.count("hidden_size")
+    wide = vision.count("intermediate_size")
+    norms = 4 if (vision.text("norm_type") or "rms_norm") == "layer_norm" else 2
+    per_layer = (norms + 2 + (2 if vision.flag("qk_normalization", False) else 0)) * width
+    bias = vision.flag("qkv_bias", False)
+    return _layers_of(width, wide, depth, "heads-", bias), depth * per_layer
+
+
+def _internvl(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
+    """InternVL's own format: InternViT, pixels shuffled together, two matrices, a decoder."""
+
+    def read(source: Source) -> Shape:
+        shape = _decoder(source, readers())
+        vision = vision_section(source)
+        if vision is None:
+            raise UnreadableError("the configuration has no vision_config", "vision_config")
+        depth = vision.count("num_hidden_layers", most=MOST_LAYERS)
+        chosen = source.root.values.get("select_layer", -1)
+        if not isinstance(chosen, int) or isinstance(chosen, bool):
+            raise UnreadableError("select_layer is not a number", "select_layer")
+        depth = depth + chosen + 1 if chosen < 0 else chosen + 1
+        if not 0 < depth <= MOST_LAYERS:
+            raise UnreadableError(f"select_layer leaves {depth} layers", "select_layer")
+        width, hidden = vision.count("hidden_size"), shape.hidden_size
+        patch = vision.count("patch_size")
+        patches = (vision.count("image_size") // patch) ** 2
+        matrices, plain = _intern_layers(vision, depth)
+        plain += width + 3 * patch * patch * width + width + (patches + 1) * width
+        ratio = source.root.number("downsample_ratio") or 0.5
+        if not 0 < ratio <= 1:
+            raise UnreadableError(f"downsample_ratio is {ratio}", "downsample_ratio")
+        merged = width * int(1 / ratio) ** 2
+        plain += 2 * merged
+        matrices += [Matrix(merged, hidden, "none"), Matrix(hidden, hidden, "none")]
+        wide = 2 * vision.count("intermediate_size")
+        tiles = source.root.count("max_dynamic_patch", default=12, most=10**4) + 1
+        medium = Medium(int(patches * ratio**2) * tiles, patches * tiles, width, wide, 3 * patch * patch)
+        tower = Tower("vision", vision.count("num_attention_heads"), tuple(matrices), plain, medium=medium)
+        return replace(shape, architecture=source.architecture, tower=tower)
+
+    return read
+
+
+_RADIO = {
+    "vit_small_patch16_224": (384, 12, 6, 1536),
+    "vit_base_patch16_224": (768, 12, 12, 3072),
+    "vit_large_patch16_224": (1024, 24, 16, 4096),
+    "vit_huge_patch16_224": (1280, 32, 16, 5120),
+}
+"""Width, layers, heads and feed-forward width by name (vLLM's transformers_utils/configs/radio.py)."""
+
+
+def _nemotron_vl(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
+    """Nemotron Nano VL 2: RADIO, two matrices without bias, and Nemotron-H."""
+
+    def read(source: Source) -> Shape:
+        shape = _decoder(source, readers(), "NemotronHForCausalLM")
+        root, vision = source.root, vision_section(source)
+        if vision is None:
+            unread = Tower("vision", 1, None, divided=False)
+            return replace(shape, architecture=source.architecture, tower=unread)
+        if root.section("sound_config") is not None:
+            raise UnreadableError("no plan for the sound encoder of Nemotron", "sound_config")
+        arguments = vision.section("args")
+        if arguments is None:
+            raise UnreadableError("the configuration has no vision_config.args", "vision_config.args")
+        dimensions = _RADIO.get(arguments.text("model") or "")
+        if dimensions is None:
+            raise UnreadableError("vision_config.args.model names no RADIO", "vision_config.args.model")
+        width, depth, heads, wide = dimensions
+        patch = vision.count("patch_size", default=16)
+        layers = Fields(
+            {
+                "qkv_bias": True,
+                "norm_type": "layer_norm",
+                "hidden_size": width,
+                "intermediate_size": wide,
+            }
+        )
+        matrices, plain = _intern_layers(layers, depth)
+        largest = round(arguments.count("cpe_max_size", default=2048) / patch)
+        teachers = arguments.values.get("teachers")
+        names = (
+            {str(t.get("name")) for t in teachers if isinstance(t, dict)}
+            if isinstance(teachers, list)
+            else set()
+        )
+        tokens = len(names) if arguments.flag("cls_token_per_teacher") else 1
+        multiple = arguments.optional("register_multiple", most=2**10)
+        registers = multiple - tokens % multiple if multiple else 0
+        plain += 3 * patch * patch * width + largest**2 * width + (tokens + registers) * width
+        frames = vision.count("video_temporal_patch_size", default=1, most=64)
+        if frames > 1:
+            plain += 3 * frames * patch * patch * width
+        ratio = root.number("downsample_ratio") or 0.5
+        merged = root.count("vit_hidden_size", default=width) * round(1 / ratio) ** 2
+        middle = root.count("projector_hidden_size")
+        plain += merged
+        matrices += [
+            Matrix(merged, middle, "none", bias=False),
+            Matrix(middle, shape.hidden_size, "none", bias=False),
+        ]
+        tower = Tower("vision", heads, tuple(matrices), plain)
+        return replace(shape, architecture=source.architecture, tower=tower)
+
+    return read
+
+
+def _glm4v(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
+    """GLM-4.1V and GLM-4.5V (vLLM's glm4_1v.py)."""
+
+    def read(source: Source) -> Shape:
+        is_moe = source.architecture == "Glm4vMoeForConditionalGeneration"
+        of = "Glm4MoeForCausalLM" if is_moe else "Glm4ForCausalLM"
+        text = source.text
+        if "head_dim" not in text:
+            heads = text.count("num_attention_heads", most=2**16)
+            text = with_defaults(text, head_dim=text.count("hidden_size") // heads)
+        shape = _decoder(replace(source, text=text), readers(), of)
+        vision = vision_section(source)
+        if vision is None:
+            raise UnreadableError("the configuration has no vision_config", "vision_config")
+        width = vision.count("hidden_size")
+        depth = vision.count("depth", most=MOST_LAYERS)
+        out = vision.count("out_hidden_size")
+        context = vision.count("intermediate_size")
+        merge = vision.count("spatial_merge_size", default=2, most=64)
+        patch = vision.count("patch_size") ** 2 * vision.count("temporal_patch_size", default=2)
+        positions = (vision.count("image_size") // vision.count("patch_size")) ** 2
+        plain = 3 * patch * width + width + positions * width + depth * 2 * width + 2 * width
+        plain += merge**2 * width * out + out + 2 * out
+        matrices = (
+            Matrix(width, 3 * width, "column", bias=False, count=depth),
+            Matrix(width, width, "row", bias=False, count=depth),
+            Matrix(width, 2 * out, "column", bias=False, count=depth),
+            Matrix(out, width, "row", bias=False, count=depth),
+            Matrix(out, out, "column", bias=False),
+            Matrix(out, 2 * context, "column", bias=False),
+            Matrix(context, out, "row", bias=False),
+        )
+        tower = Tower("vision", vision.count("num_heads"), matrices, plain)
+        return replace(shape, architecture=source.architecture, tower=tower)
+
+    return read
+
+
+def multimodal(readers: Callable[[], Mapping[str, Reader]]) -> dict[str, Reader]:
+    """These architectures by name; `readers` gives those of the decoders they may hold."""
+    return {
+        "Glm4vForConditionalGeneration": _glm4v(readers),
+        "Glm4vMoeForConditionalGeneration": _glm4v(readers),
+        "InternVLChatModel": _internvl(readers),
+        "LlavaForConditionalGeneration": _llava(readers),
+        "LlavaNextForConditionalGeneration": _llava(readers),
+        "NemotronH_Nano_VL_V2": _nemotron_vl(readers),
+    }
+
+
+ON_EVERY_STAGE = dict.fromkeys(
+    (
+        "Glm4vForConditionalGeneration",
+        "Glm4vMoeForConditionalGeneration",
+        "InternVLChatModel",
+        "LlavaForConditionalGeneration",
+        "LlavaNextForConditionalGeneration",
+    ),
+    frozenset({Place.TOWER}),
+)
+"""Beside what the decoder builds on every stage."""

@@ -1,0 +1,72 @@
+"""What vLLM builds of a model by its version: readers describe 0.25.1, this changes what later ones do otherwise.
+
+Read in the code of 0.25.1 and 0.32.0. For versions between them it is as in 0.25.1, which takes no less memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+from kaito_catalog.shape.model import Attention, Layer, Shape
+
+CHANGED = (0, 32, 0)
+HOPPER = 9
+
+_TRANSFORMERS_BACK_END = frozenset(
+    {"GPTNeoXForCausalLM", "OlmoForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCausalLM", "PhiForCausalLM"}
+)
+"""Architectures whose own class is gone in 0.32.0: the Transformers back end builds nothing twice."""
+
+FLASH_ATTENTION_4_HEAD = 512
+FLASH_ATTENTION_4_BLOCK = 64
+"""FlashAttention 4 reads fp8 caches of heads this wide in blocks of that many tokens on Hopper."""
+
+
+@lru_cache(maxsize=64)
+def version_tuple(version: str) -> tuple[int, int, int]:
+    """`0.25.1` as (0, 25, 1); letters after the digits of a part are left out, missing parts are 0."""
+    numbers: list[int] = []
+    for part in version.split("+")[0].split(".")[:3]:
+        digits = ""
+        for character in part:
+            if not character.isdigit():
+                break
+            digits += character
+        numbers.append(int(digits[:6] or 0))
+    numbers += [0] * (3 - len(numbers))
+    return numbers[0], numbers[1], numbers[2]
+
+
+@lru_cache(maxsize=1024)
+def as_built(shape: Shape, vllm_version: str, compute_capability: float | None = None) -> Shape:
+    """The shape as vLLM of that version builds it; without a compute capability, on an H100."""
+    if version_tuple(vllm_version) < CHANGED:
+        return shape
+    how = shape.quantization
+    if how is not None:
+        refused = (
+            f"vLLM {vllm_version[:20]} takes no weights whose inputs are in another order"
+            if how.act_order
+            else None
+        )
+        how = replace(how, registers_order=False, refines_blocks=True, refused=refused)
+    is_hopper = compute_capability is None or int(compute_capability) == HOPPER
+    wide = any(
+        isinstance(x.mixer, Attention) and x.mixer.head_dim == FLASH_ATTENTION_4_HEAD for x in shape.layers
+    )
+    return replace(
+        shape,
+        layers=tuple(_layer(layer) for layer in shape.layers),
+        quantization=how,
+        on_every_stage=frozenset() if shape.architecture in _TRANSFORMERS_BACK_END else shape.on_every_stage,
+        fp8_block_size=FLASH_ATTENTION_4_BLOCK if is_hopper and wide else None,
+    )
+
+
+def _layer(layer: Layer) -> Layer:
+    """Layers that read another's cache have no projections for keys and values any more (Gemma 4)."""
+    mixer = layer.mixer
+    if isinstance(mixer, Attention) and mixer.shares_cache:
+        return replace(layer, mixer=replace(mixer, queries_only=True, head_norms=min(mixer.head_norms, 1)))
+    return layer

@@ -1,0 +1,67 @@
+"""Configurations with a field that is missing or nonsense: a plan, or an honest refusal, never a traceback."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from kaito_catalog.plan import Fit, Parallelism, PlanGpu, Settings, make_plan, to_json
+from kaito_catalog.quantity import GIB
+from kaito_catalog.shape import Shape, Unsupported, read_shape
+from tools.exact_models import SMALL_PLANS, Model, read
+
+MODELS = [*read(SMALL_PLANS), *(m for m in read(elsewhere=False) if m.config)]
+NONSENSE: tuple[object, ...] = (None, -1, 0, 1, "x", [], {}, [1, "a"], 1e30, True, 10**9)
+_GPU = PlanGpu("NVIDIA H100 80GB", 80 * GIB, 9.0)
+_MISSING = object()
+
+
+def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every key and every entry of a short list."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, below in inner:
+        yield (*above, key)
+        yield from places(below, (*above, key))
+
+
+def damaged(config: Any, place: tuple[Any, ...], value: object) -> Any:
+    changed = copy.deepcopy(config)
+    inner = changed
+    for key in place[:-1]:
+        inner = inner[key]
+    if value is _MISSING:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = value
+    return changed
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: str(m.name))
+def test_a_damaged_field_gives_a_plan_or_a_reason(model: Model) -> None:
+    assert model.config is not None
+    for place in places(model.config):
+        for value in (*NONSENSE, _MISSING):
+            found = read_shape(damaged(model.config, place, value), quantization=model.quantization)
+            if isinstance(found, Unsupported):
+                assert found.reason
+                continue
+            plan = make_plan(
+                found,
+                gpu=_GPU,
+                parallelism=Parallelism(2),
+                settings=Settings(min(1024, found.max_model_len), 0.9),
+                vllm_version="0.25.1",
+            )
+            assert json.dumps(to_json(plan))
+            assert plan.fits is Fit.YES or plan.reason
+
+
+def test_the_configurations_are_whole_before_they_are_damaged() -> None:
+    assert len(MODELS) >= 150
+    assert all(
+        isinstance(read_shape(m.config, quantization=m.quantization), Shape) for m in MODELS if m.config
+    )
