@@ -153,6 +153,17 @@ def test_an_architecture_that_is_no_text_is_not_found_in_vllm() -> None:
     fuzz.reports_hold(entry)
 
 
+@pytest.mark.parametrize("key", ["num_key_value_heads", "head_dim", "hidden_size", "max_position_embeddings"])
+@pytest.mark.parametrize("value", [1e300, 10**400])
+def test_a_recorded_dimension_that_is_absurd_ends_in_findings(key: str, value: Any) -> None:
+    samples = [sample for sample in fuzz.samples() if key in sample.config]
+    assert samples
+    for sample in samples:
+        entry = fuzz.entry_of(sample, facts={**sample.facts, "config": {**sample.config, key: value}})
+        assert entry is not None
+        fuzz.reports_hold(entry)
+
+
 def test_a_tensor_of_a_million_dimensions_is_refused_before_they_are_multiplied() -> None:
     header = (
         '{"t": {"dtype": "BF16", "shape": [' + "999999999999," * 1_000_000 + '1], "data_offsets": [0, 4]}}'

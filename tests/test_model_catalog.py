@@ -118,10 +118,17 @@ def test_what_is_missing_is_named() -> None:
     )
 
 
-@pytest.mark.parametrize("value", [0, 0.5, -1, True, "64", None, [64]])
+@pytest.mark.parametrize("value", [0, 0.5, -1, True, "64", None, [64], 1e300, 10**400, 2**24 + 1])
 def test_a_figure_that_is_no_count_is_missing(value: Any) -> None:
     config = {**facts()["config"], "num_attention_heads": value}
     assert missing(facts(config=config)) == ("config.num_attention_heads",)
+
+
+def test_a_context_may_be_longer_than_any_other_dimension_and_is_no_less_bounded() -> None:
+    config = facts()["config"]
+    assert row(facts(config={**config, "max_position_embeddings": 10**8}))["modelTokenLimit"] == 10**8
+    absurd = facts(config={**config, "max_position_embeddings": 1e300})
+    assert missing(absurd) == ("config.max_position_embeddings",)
 
 
 @pytest.mark.parametrize("value", ["LlamaForCausalLM", [], [1], None])

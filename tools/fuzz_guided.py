@@ -62,6 +62,11 @@ def _run(target: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[s
     )
 
 
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    """The end of both streams: atheris prints the traceback on stdout, libFuzzer the input on stderr."""
+    return f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+
+
 def _fuzz(target: str, seconds: int) -> tuple[int, bool]:
     """Fuzz one target; gives the number of inputs, and whether it crashed."""
     corpus = KEPT / target
@@ -77,7 +82,7 @@ def _fuzz(target: str, seconds: int) -> tuple[int, bool]:
             flush=True,
         )
         return int(runs[1]), False
-    print(f"{target}: it crashed, or did not start:\n{done.stderr[-3000:]}", flush=True)
+    print(f"{target}: it crashed, or did not start:\n{_said(done)}", flush=True)
     return 0, True
 
 
@@ -96,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if options.again:
         done = _run(options.only[0], [options.again])
-        print(done.stderr[-8000:])
+        print(_said(done))
         return 1 if done.returncode else 0
     found = [_fuzz(target, options.seconds) for target in options.only]
     crashes = sum(crashed for _, crashed in found)

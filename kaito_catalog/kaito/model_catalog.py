@@ -14,6 +14,7 @@ from kaito_catalog.catalog import Catalog, Entry
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.quantity import GIB
+from kaito_catalog.shape.model import LARGEST_DIMENSION, LONGEST_CONTEXT
 
 # The line KAITO's own file begins with; its maintainers replace the file and nothing else.
 HEADER = (
@@ -119,6 +120,7 @@ def row(facts: ModelFacts) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
     architectures = config.get("architectures")
     size = facts.weights.total if facts.weights else None
     found: dict[str, Any] = {name: _integer(config, keys) for name, keys in _DIMENSIONS.items()}
+    found["modelTokenLimit"] = model_token_limit(facts)
     blocks = config.get("layers_block_type")
     if found["numHiddenLayers"] is None and isinstance(blocks, list) and blocks:
         found["numHiddenLayers"] = len(blocks)  # Nemotron-H lists its blocks and gives no number
@@ -150,7 +152,7 @@ def row(facts: ModelFacts) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
 
 def model_token_limit(facts: ModelFacts) -> int | None:
     """The longest context of the configuration, in tokens."""
-    return _integer(facts.config or {}, _DIMENSIONS["modelTokenLimit"])
+    return _integer(facts.config or {}, _DIMENSIONS["modelTokenLimit"], most=LONGEST_CONTEXT)
 
 
 def _is_names(value: Any) -> bool:
@@ -163,13 +165,15 @@ def _license(facts: ModelFacts) -> str | None:
     return facts.license.name if facts.license.id == "other" and facts.license.name else facts.license.id
 
 
-def _integer(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
-    """The first of `keys` in the configuration, or in that of its text model."""
+def _integer(
+    config: Mapping[str, Any], keys: tuple[str, ...], *, most: int = LARGEST_DIMENSION
+) -> int | None:
+    """The first of `keys` in the configuration, or in that of its text model, that is between 1 and `most`."""
     nested = [config[name] for name in _TEXT_MODEL if isinstance(config.get(name), dict)]
     for part in (config, *nested):
         for key in keys:
             value = part.get(key)
-            if isinstance(value, int | float) and not isinstance(value, bool) and value >= 1:
+            if isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= most:
                 return int(value)
     return None
 
@@ -189,7 +193,7 @@ def _quantization(config: Mapping[str, Any]) -> tuple[str | None, int | None]:
     bits = settings.get("bits")
     return (
         method if isinstance(method, str) else None,
-        bits if isinstance(bits, int) and not isinstance(bits, bool) else None,
+        bits if isinstance(bits, int) and not isinstance(bits, bool) and 1 <= bits <= 64 else None,
     )
 
 

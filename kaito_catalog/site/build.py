@@ -42,7 +42,9 @@ def build_site(config: Path, output: Path) -> None:
 
     def fill(staging: Path) -> None:
         _run(Path(os.path.abspath(config)), source, staging)
-        (staging / "assets" / python_bundle.RUNTIME).write_text(runtime, encoding="utf-8")
+        assets = staging / "assets"
+        assets.mkdir(parents=True, exist_ok=True)
+        (assets / python_bundle.RUNTIME).write_text(runtime, encoding="utf-8")
 
     fill_tree(output / SITE, fill)
 
