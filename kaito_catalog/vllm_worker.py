@@ -35,7 +35,6 @@ import logging
 import math
 import os
 import pickle
-import pkgutil
 import re
 import resource
 import select
@@ -973,8 +972,8 @@ def registry(request: JSON, progress: Progress) -> JSON:
 def options(request: JSON, progress: Progress) -> JSON:
     """Every option of `vllm serve`."""
     progress("reading the options")
-    limits = option_limits()
-    described = [describe_option(action, limits) for action in serve_parser()._actions]
+    parser, limits = parser_and_limits()
+    described = [describe_option(action, limits) for action in parser._actions]
     return {
         **versions(),
         "options": {option["name"]: option for option in described if option},
@@ -987,40 +986,40 @@ def serve_parser() -> Any:
     return serve_arguments_module().make_arg_parser(FlexibleArgumentParser(prog="vllm serve"))
 
 
-# The configurations whose fields are options of their own; those of the others stand in one JSON option.
-OPTION_CONFIGS = frozenset(
-    {
-        "CacheConfig",
-        "LoadConfig",
-        "LoRAConfig",
-        "ModelConfig",
-        "MultiModalConfig",
-        "ObservabilityConfig",
-        "ParallelConfig",
-        "PrefetchOffloadConfig",
-        "SchedulerConfig",
-        "UVAOffloadConfig",
-        "VllmConfig",
-    }
-)
 LIMIT_WORDS = {"Ge": "minimum", "Gt": "exclusiveMinimum", "Le": "maximum", "Lt": "exclusiveMaximum"}
 
 
-def option_limits() -> dict[str, JSON]:
-    """The limits that vLLM's configurations put on a field, under JSON Schema's words: `{"le": 1}` is `maximum: 1`."""
+def parser_and_limits() -> tuple[Any, dict[str, JSON]]:
+    """The parser of `vllm serve`, and the limits of options by their `metavar`.
 
-    package = importlib.import_module("vllm.config")
+    vLLM makes options of the fields of its configurations (`get_kwargs`) and leaves a field's limits to the
+    configuration, which refuses only when the server starts. Fields of several configurations share a name
+    (SpeculativeConfig has a max_model_len as well); the metavar is what tells which of them an option sets.
+    """
+    arg_utils: Any = importlib.import_module("vllm.engine.arg_utils")
+    get_kwargs = arg_utils.get_kwargs
     limits: dict[str, JSON] = {}
-    for found in pkgutil.iter_modules(package.__path__, "vllm.config."):
-        for cls in vars(importlib.import_module(found.name)).values():
-            if not inspect.isclass(cls) or cls.__name__ not in OPTION_CONFIGS:
-                continue
-            for name, field in getattr(cls, "__pydantic_fields__", {}).items():
-                for limit in field.metadata:
-                    kind = type(limit).__name__
-                    if kind in LIMIT_WORDS:
-                        limits.setdefault(name, {})[LIMIT_WORDS[kind]] = getattr(limit, kind.lower())
-    return limits
+
+    def marked(cls: type) -> Any:
+        arguments = get_kwargs(cls)
+        for name, field in getattr(cls, "__pydantic_fields__", {}).items():
+            found = field_limits(field)
+            if found and name in arguments:
+                mark = f"{cls.__name__}.{name}"
+                arguments[name]["metavar"], limits[mark] = mark, found
+        return arguments
+
+    arg_utils.get_kwargs = marked
+    try:
+        return serve_parser(), limits
+    finally:
+        arg_utils.get_kwargs = get_kwargs
+
+
+def field_limits(field: Any) -> JSON:
+    """A field's limits in JSON Schema's words: `Field(gt=0, le=1)` is `{"exclusiveMinimum": 0, "maximum": 1}`."""
+    kinds = ((type(limit).__name__, limit) for limit in field.metadata)
+    return {LIMIT_WORDS[kind]: getattr(limit, kind.lower()) for kind, limit in kinds if kind in LIMIT_WORDS}
 
 
 def describe_option(action: Any, limits: Mapping[str, JSON]) -> JSON | None:
@@ -1033,7 +1032,7 @@ def describe_option(action: Any, limits: Mapping[str, JSON]) -> JSON | None:
     described: JSON = {"name": name, "type": option_type(action)}
     if action.choices is not None:
         described["choices"] = sorted((str(choice) for choice in action.choices), key=str)
-    described.update(limits.get(action.dest, {}))
+    described.update(limits.get(str(action.metavar), {}))
     described["default"] = None if action.default == "==SUPPRESS==" else plain(action.default)
     aliases = [other for other in action.option_strings if other != names[0] and other not in negated]
     if aliases:

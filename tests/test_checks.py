@@ -200,6 +200,51 @@ def test_the_sizes_that_are_possible_are_named(context: Context) -> None:
     assert finding.hint == "a gpuCount of 1 or 2 or 4 or 8 is possible"
 
 
+def with_option(name: str, value: str) -> str:
+    return f"runtimes: [{{name: vllm, distributedInference: false, config: {{max-model-len: 16384, {name}: {value}}}}}]"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("gpu-memory-utilization", "1.4", "gpu-memory-utilization is above 0 and at most 1, found 1.4"),
+        ("gpu_memory_utilization", "'84'", 'gpu_memory_utilization is above 0 and at most 1, found "84"'),
+        ("gpu-memory-utilization", "nan", 'gpu-memory-utilization is above 0 and at most 1, found "nan"'),
+        ("max-num-seqs", "0", "max-num-seqs is at least 1, found 0"),
+        ("max-num-seqs", "-1", "max-num-seqs is at least 1, found -1"),
+        ("watermark", "1.0", "watermark is at least 0 and below 1, found 1.0"),
+    ],
+)
+def test_a_number_outside_vllms_limits_is_refused(
+    context: Context, name: str, value: str, message: str
+) -> None:
+    found = report(context, with_option(name, value)).diagnostics
+    assert [d.message for d in found if d.code == "RUN003"] == [message]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("gpu-memory-utilization", "1"), ("max-num-seqs", "1"), ("max-logprobs", "-1"), ("port", "-5")],
+)
+def test_a_number_at_a_limit_or_without_one_is_taken(context: Context, name: str, value: str) -> None:
+    assert "RUN003" not in codes(report(context, with_option(name, value)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hint"),
+    [
+        ("gpu-memory-utilization", "84", "a share, not a percentage; without it KAITO takes 0.84"),
+        ("max-num-seqs", "many", "without it vLLM decides by itself"),
+        ("block-size", "-1", "without it vLLM decides by itself"),
+        ("cpu-offload-gb", "-1", "without it vLLM takes 0"),
+        ("dtype", "bfloat", "did you mean 'bfloat16'?"),
+    ],
+)
+def test_a_refused_value_has_a_hint(context: Context, name: str, value: str, hint: str) -> None:
+    found = report(context, with_option(name, value)).diagnostics
+    assert [d.hint for d in found if d.code == "RUN003"] == [hint]
+
+
 def test_a_check_that_was_not_run_proves_nothing(context: Context) -> None:
     claims = report(context, checks=selected([], ["STO"])).claims
     assert claims["requirements.storageSize"] is ClaimState.UNKNOWN

@@ -134,7 +134,8 @@ def _unknown_option(vllm: VllmVersion, route: Route, name: str) -> Finding:
 def legal_values(subject: Subject, context: Context) -> Iterator[Outcome]:
     """An option has a value that vLLM does not take.
 
-    Types and choices are those of vLLM's own parser, in the version of the KAITO profile.
+    Types and choices are those of vLLM's own parser, limits of numbers those of its configuration, in the version of
+    the KAITO profile. The parser stops the server at once; a limit stops it a little later, on the node.
 
     Fails::
 
@@ -152,57 +153,28 @@ def legal_values(subject: Subject, context: Context) -> Iterator[Outcome]:
         option = vllm.option(name)
         if option is None or option.type == "boolean":
             continue  # RUN002 and RUN004
-        wanted = _wanted(option, value)
+        wanted = option.wants(value)
         if wanted:
-            near = difflib.get_close_matches(str(value), option.choices, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else None
-            yield Finding(f"{name} is {wanted}, found {_shown(value)}", route, hint)
+            yield Finding(
+                f"{name} is {wanted}, found {_shown(value)}", route, _legal_value(option, value, context)
+            )
+
+
+def _legal_value(option: Option, value: JsonValue, context: Context) -> str:
+    """A hint: the choice that was meant, or what holds without the option."""
+    longer = [choice for choice in option.choices if choice.startswith(str(value).lower())]
+    near = longer or difflib.get_close_matches(str(value), option.choices, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    if option.name == "gpu-memory-utilization":
+        return f"a share, not a percentage; without it KAITO takes {context.profile.utilization(None):g}"
+    default = "decides by itself" if option.default is None else f"takes {_shown(option.default)}"
+    return f"without it vLLM {default}"
 
 
 def _shown(value: JsonValue) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _wanted(option: Option, value: JsonValue) -> str | None:
-    """What the option takes, when `value` is not it."""
-    text = value if isinstance(value, str) else None
-    if isinstance(value, bool):
-        return f"not a switch ({option.type})"
-    if isinstance(value, list):
-        return None if option.takes_several else f"one value ({option.type})"
-    if option.choices:
-        return None if str(value) in option.choices else f"one of {', '.join(option.choices)}"
-    kinds = option.type.split(" or ")
-    number = isinstance(value, int | float)
-    if "auto" in kinds and text == "auto":
-        return None
-    if "integer" in kinds and not (isinstance(value, int) or _reads_as_integer(text)):
-        return "a whole number"
-    if "number" in kinds and not (number or _reads_as_number(text)):
-        return "a number"
-    if kinds == ["json"] and not (isinstance(value, dict) or _reads_as_json(text)):
-        return "a JSON object"
-    return None
-
-
-def _reads_as_integer(text: str | None) -> bool:
-    # vLLM's own parser reads 16k and 1.5M as well, but KAITO's does not count with them.
-    return text is not None and text.lstrip("-").isdecimal()
-
-
-def _reads_as_number(text: str | None) -> bool:
-    try:
-        return text is not None and bool(float(text) or True)
-    except ValueError:
-        return False
-
-
-def _reads_as_json(text: str | None) -> bool:
-    try:
-        return text is not None and isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 @check("RUN004")
