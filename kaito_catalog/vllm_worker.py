@@ -48,7 +48,7 @@ import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn, cast, get_args
 
 # The directory of this file holds a `vllm.py` of our own, which must not shadow vLLM.
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -974,9 +974,22 @@ def options(request: JSON, progress: Progress) -> JSON:
     progress("reading the options")
     parser, limits = parser_and_limits()
     described = [describe_option(action, limits) for action in parser._actions]
+    found = {option["name"]: option for option in described if option}
+    for name, values in registered_values().items():
+        found[name].setdefault("choices", sorted(values))
+    return {**versions(), "options": found}
+
+
+def registered_values() -> dict[str, list[str]]:
+    """What an option takes that is a text for the parser because plug-ins may add to it: what vLLM itself has."""
+    from vllm.config.model import TokenizerMode
+    from vllm.model_executor import model_loader
+    from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
+
     return {
-        **versions(),
-        "options": {option["name"]: option for option in described if option},
+        "quantization": list(QUANTIZATION_METHODS),
+        "load-format": list(model_loader._LOAD_FORMAT_TO_MODEL_LOADER),
+        "tokenizer-mode": list(get_args(TokenizerMode)),
     }
 
 
