@@ -346,7 +346,7 @@ def instance_type_that_kaito_knows(subject: Subject, context: Context) -> Iterat
     if name is None or is_missing(name) or context.shared.instance_type(name) is not None:
         return
     near = _nearest(name, [machine.name for machine in context.shared.instance_types])
-    custom = name.startswith(("Standard_N", "Standard_D")) and not near
+    custom = name.lower().startswith(("standard_n", "standard_d")) and not near
     yield Finding(
         f"there is no instance type '{name[:60]}' in instance-types.yaml",
         _INSTANCE_TYPE,
