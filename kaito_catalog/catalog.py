@@ -24,6 +24,7 @@ from kaito_catalog.source import Document
 
 M = TypeVar("M", bound=Model)
 
+SHARED_FILES = ("policy.yaml", "gpus.yaml", "instance-types.yaml")
 PROPOSAL, FACTS, EVIDENCE = "proposal.yaml", "facts.yaml", "evidence"
 
 

@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return USAGE
     try:
-        return function(name)(options)
+        code = function(name)(options)
+        sys.stdout.flush()  # what cannot be written is said here, not in Python's words while it ends
+        return code
     except CatalogError as error:
         print(f"error: {error.message}", file=sys.stderr)
         if error.hint:
@@ -46,10 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (head, less) has gone; Python would complain once more while closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else "the result could not be written: "
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return USAGE
 
 
 def _speak_utf8() -> None:
     """Read and print the same bytes in every locale; what is no UTF-8, such as a file's name, is shown escaped."""
+    # A closed standard stream (`>&-`) is None in Python.
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

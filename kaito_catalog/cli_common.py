@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kaito_catalog import __version__
-from kaito_catalog.catalog import FACTS, PROPOSAL, find_root, shipped_root, shown
+from kaito_catalog.catalog import FACTS, PROPOSAL, SHARED_FILES, find_root, shipped_root, shown
 from kaito_catalog.errors import CatalogError
 
 OK, FAILED = 0, 1
@@ -37,7 +37,13 @@ def catalog_root(options: argparse.Namespace, *, or_shipped: bool = False) -> Pa
         CatalogError: there is none.
     """
     if options.catalog:
-        return Path(options.catalog)
+        named = Path(options.catalog)
+        if named.is_dir() and not any((named / name).exists() for name in SHARED_FILES):
+            raise CatalogError(
+                f"{named} is no catalog folder: it has none of {', '.join(SHARED_FILES)}",
+                hint="a folder of proposals alone is checked by its path: kaito-catalog check DIR",
+            )
+        return named
     try:
         return find_root(Path.cwd())
     except CatalogError:

@@ -424,10 +424,10 @@ def _times(each: Quantity, count: int) -> str:
 
 @check("MEM007")
 def gpu_of_the_instance_type(subject: Subject, context: Context) -> Iterator[Outcome]:
-    """The instance type has other GPUs than the proposal claims.
+    """The GPUs of the instance type have less memory than the proposal claims.
 
     The memory of each GPU is compared with the card of deployment.instanceType (instance-types.yaml). KAITO starts
-    what the instance type says, so a claim about another card says nothing about it.
+    what the instance type says: a claim about a larger card says nothing about it. A larger card than claimed is fine.
 
     Fails::
 
@@ -445,7 +445,7 @@ def gpu_of_the_instance_type(subject: Subject, context: Context) -> Iterator[Out
     if machine is None or claimed is None:
         return  # KTO008 and DOC008
     gpu = context.shared.gpu_by_name[machine.gpu]
-    if abs(gpu.nominal_memory.bytes - claimed.bytes) > _SAME_CARD * claimed.bytes:
+    if gpu.nominal_memory.bytes < (1 - _SAME_CARD) * claimed.bytes:
         fitting = [
             other.name
             for other in context.shared.instance_types
