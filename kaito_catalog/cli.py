@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from kaito_catalog import __version__
-from kaito_catalog.errors import CatalogError
+from kaito_catalog.errors import CatalogError, visible
 
 OK, USAGE = 0, 2
 FORMATS = ("github", "json", "markdown", "sarif", "text")
@@ -37,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # what cannot be written is said here, not in Python's words while it ends
         return code
     except CatalogError as error:
-        print(f"error: {error.message}", file=sys.stderr)
+        print(visible(f"error: {error.message}"), file=sys.stderr)
         if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+            print(visible(f"hint: {error.hint}"), file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         print("interrupted; what was complete is written, nothing is half done", file=sys.stderr)
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return OK
     except OSError as error:
         where = f"{error.filename}: " if error.filename else "the result could not be written: "
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        print(visible(f"error: {where}{error.strerror or error}"), file=sys.stderr)
         return USAGE
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kaito_catalog import __version__
 from kaito_catalog.catalog import FACTS, PROPOSAL, SHARED_FILES, find_root, shipped_root, shown
-from kaito_catalog.errors import CatalogError
+from kaito_catalog.errors import CatalogError, visible
 
 OK, FAILED = 0, 1
 """Exit codes; 2 is usage, raised as CatalogError."""
@@ -18,7 +18,7 @@ OK, FAILED = 0, 1
 
 def say(line: str) -> None:
     """A message for the person: stderr, so that stdout holds results only."""
-    print(line, file=sys.stderr)
+    print(visible(line), file=sys.stderr)
 
 
 def emit(result: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import resource
 import shutil
@@ -208,3 +210,18 @@ def test_an_option_nested_a_hundred_thousand_deep_is_a_finding(
     shown = capsys.readouterr().out
     assert "error[RUN003] limit-mm-per-prompt is a JSON object" in shown
     assert nested not in shown
+
+
+def test_a_name_in_a_log_cannot_move_the_cursor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], root: Path
+) -> None:
+    result = {
+        "apiVersion": "catalog.kaito.sh/v1alpha1",
+        "kind": "DryRunResult",
+        "key": "x",
+        "model": "\x1b[31mphi\u202e",
+        "result": {},
+    }
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(result) + "\n"))
+    assert cli.main(["evidence", "add", "-", "--catalog", str(root / "catalog")]) == 2
+    assert "'\\u001b[31mphi\\u202e' cannot be the name" in capsys.readouterr().err
