@@ -270,6 +270,39 @@ def paste(page: Page, text: str) -> str:
     )
 
 
+def test_a_pasted_model_is_shown_on_the_fewest_gpus_that_serve_it_until_others_are_chosen(
+    page: Page, site: str
+) -> None:
+    page.open(site + "calculator/#deepseek-r1-0528")
+    page.run("document.querySelector('.kc-paste').click()")
+    assert page.run("document.activeElement.name") == "config"
+    small = {**shapes.LLAMA_8B, "num_hidden_layers": 8, "max_position_embeddings": 4096}
+    said = paste(page, json.dumps(small))
+    # Nobody asked for 32,768 tokens: that is what DeepSeek was shown with.
+    assert said.startswith("fits on 1 × NVIDIA A10G at 4,096 tokens")
+    assert "fewest GPUs" in said
+    large = {**shapes.LLAMA_8B, "num_hidden_layers": 200}
+    assert "fits on 2 ×" in paste(page, json.dumps(large))
+    page.run(
+        """(() => { const count = document.querySelector('.kc-calculator').elements.gpuCount;
+        count.value = '8'; count.dispatchEvent(new Event('input', {bubbles: true})); })()"""
+    )
+    assert "on 8 ×" in paste(page, json.dumps(small))
+
+
+def test_gpus_that_a_model_cannot_be_divided_over_are_told_with_those_that_it_can(
+    page: Page, site: str
+) -> None:
+    page.open(site + "calculator/#llama-3.3-70b-instruct")
+    page.run(
+        """(() => { const count = document.querySelector('.kc-calculator').elements.gpuCount;
+        count.value = '3'; count.dispatchEvent(new Event('input', {bubbles: true})); })()"""
+    )
+    said = page.run("document.querySelector('.kc-answer').textContent")
+    assert "64 attention heads cannot be divided by 3" in said
+    assert "It can be divided over 1, 2, 4, 8, 16 GPUs." in said
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -283,9 +316,10 @@ def paste(page: Page, text: str) -> str:
         ),
         ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested deeper than 200 levels"),
         ('{"a": "' + 10_000_000 * "x" + '"}', "up to 8 MiB"),
+        ('{"a": ' + 5000 * "1" + "}", "config.json holds a number that is too long"),
         (json.dumps({**shapes.LLAMA_8B, "hidden_size": float("nan")}), "hidden_size is not a whole number"),
     ],
-    ids=["nothing", "no JSON", "no object", "markup", "remote code", "deep", "large", "NaN"],
+    ids=["nothing", "no JSON", "no object", "markup", "remote code", "deep", "large", "long number", "NaN"],
 )
 def test_what_is_pasted_and_cannot_be_read_is_refused_in_words(
     page: Page, site: str, text: str, said: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal, known_count, known_size
 from kaito_catalog.loading import load
 from kaito_catalog.quantity import parse as parse_quantity
-from kaito_catalog.site import api_schema
+from kaito_catalog.site import api_schema, formats_page
 from kaito_catalog.source import parse
 
 _VALIDATORS = {
@@ -165,3 +166,7 @@ def test_missing_figures_are_accepted_and_known_as_missing() -> None:
     assert proposal is not None
     assert known_size(proposal.requirements.storage_size) is None
     assert known_count(proposal.requirements.gpu_count) is None
+
+
+def test_every_field_of_every_file_says_what_it_means() -> None:
+    assert re.findall(r'<code>(\w+)</code></th>.*<td class="kc-long"></td>', formats_page.page()) == []

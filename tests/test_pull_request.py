@@ -89,7 +89,7 @@ def test_sarif_is_valid_against_the_official_schema() -> None:
     rules = value["runs"][0]["tool"]["driver"]["rules"]
     result = value["runs"][0]["results"][0]
     assert rules[result["ruleIndex"]]["id"] == "STO001"
-    assert "Fails:" in rules[result["ruleIndex"]]["help"]["markdown"]
+    assert "`-` fails, `+` passes:" in rules[result["ruleIndex"]]["help"]["markdown"]
 
 
 def test_sarif_of_a_report_without_models_is_valid() -> None:

@@ -26,38 +26,54 @@ class Versions(Model):
     """What ran."""
 
     vllm: Text
+    """The release, such as `0.25.1`."""
     torch: str | None = None
+    """With its build, such as `2.11.0+cpu`."""
     transformers: str | None = None
+    """The release."""
     cuda: str | None = None
+    """That torch was built for."""
     driver: str | None = None
+    """Of the GPU."""
 
 
 class GpuUsed(Model):
     """The device, real or simulated."""
 
     name: Text
+    """As the driver calls it."""
     count: Count = 1
+    """How many took part."""
     memory_bytes: Bytes | None = None
+    """Of each, as the driver reports it."""
     compute_capability: Number | None = None
+    """Such as 9.0."""
 
 
 class Parallelism(Model):
     """How the model is split."""
 
     tensor_parallel_size: Count = 1
+    """GPUs over which each layer is divided."""
     pipeline_parallel_size: Count = 1
+    """Stages of whole layers."""
     data_parallel_size: Count = 1
+    """Copies that take requests of their own."""
     enable_expert_parallel: bool = False
+    """Whether experts are dealt out whole."""
 
 
 class ExactRank(Model):
     """What vLLM's own code allocates on one rank."""
 
     rank: Annotated[int, Field(ge=0)]
+    """Its number, from 0."""
     weights_bytes: Bytes
     """Parameters; buffers are apart."""
     buffer_bytes: Bytes
+    """Tensors that are no parameters, such as rotary tables."""
     weights_by_dtype: dict[str, Bytes]
+    """The parameters, in bytes by dtype."""
     after_loading_bytes: Bytes | None = None
     """Where vLLM repacks weights after loading."""
 
@@ -66,6 +82,7 @@ class ExactKvCache(Model):
     """What vLLM's planner says about the KV cache."""
 
     max_model_len: Count
+    """The context that was asked for, in tokens."""
     needed_bytes: Bytes
     """What vLLM asks for one request of `maxModelLen` tokens, groups padded."""
     needed_by_layers_bytes: Bytes | None = None
@@ -78,12 +95,17 @@ class ExactWorld(Model):
     """One parallelism of an exact plan."""
 
     parallelism: Parallelism
+    """How the model was split."""
     max_num_batched_tokens: Count | None = None
+    """Tokens of a step, as vLLM chose or was told."""
     max_num_seqs: Count | None = None
+    """Requests at once, as vLLM chose or was told."""
     kv_cache_dtype: str | None = None
     """What was asked for; absent: vLLM's default."""
     ranks: Items[ExactRank] | None = None
+    """What each rank holds."""
     kv_cache: ExactKvCache | None = None
+    """Absent where the model keeps none."""
     refused: str | None = None
     """vLLM's own reason where it refuses."""
 
@@ -94,14 +116,19 @@ class ExactPlan(Model):
     api_version: API_VERSION
     kind: Literal["ExactPlan"]
     model: Text
+    """The entry's name."""
     revision: Revision | None = None
+    """The commit of the configuration."""
     config_sha256: Sha256
     """Of the configuration the plan was made from (canonical JSON)."""
     versions: Versions
+    """What computed it."""
     gpu: GpuUsed
     """What was simulated."""
     recorded_at: IsoDate
+    """The day of the run."""
     worlds: Annotated[Items[ExactWorld], Field(min_length=1)]
+    """One for each parallelism that was asked for."""
 
 
 Outcome: TypeAlias = Literal["served", "does-not-fit", "failed"]
@@ -114,11 +141,17 @@ class MeasuredRank(Model):
     """What one rank measured."""
 
     rank: Annotated[int, Field(ge=0)]
+    """Its number, from 0."""
     weights_bytes: Bytes | None = None
+    """What loading took."""
     non_torch_bytes: Bytes | None = None
+    """What CUDA, NCCL and others took beside torch."""
     activation_peak_bytes: Bytes | None = None
+    """The most that the profile run held at once."""
     cuda_graph_bytes: Bytes | None = None
+    """What vLLM estimated for CUDA graphs."""
     kv_cache_bytes: Bytes | None = None
+    """What was left, and is the cache."""
 
 
 class DryRun(Model):
@@ -127,27 +160,46 @@ class DryRun(Model):
     api_version: API_VERSION
     kind: Literal["DryRun"]
     model: Text
+    """The entry's name."""
     revision: Revision | None = None
+    """The commit that was loaded."""
     config_sha256: Sha256
+    """Of the configuration that ran (canonical JSON)."""
     versions: Versions
+    """What ran."""
     device: Literal["cuda", "cpu"]
+    """What it ran on; a `cpu` run proves that the engine starts, not its memory."""
     gpu: GpuUsed | None = None
+    """Absent on a CPU."""
     host: str | None = None
+    """What the machine is, in words."""
     parallelism: Parallelism = Parallelism.model_construct()
+    """How the model was split."""
     command: Items[str]
+    """The command line of the same start."""
     weights: Literal["dummy", "real"]
+    """`dummy` weights have the shapes of the real ones and random values."""
     scaled_down: dict[str, JsonValue] | None = None
     """Fields of the configuration that were made smaller; absent when the model ran as it is."""
     outcome: Outcome
+    """How it ended."""
     failure: FailureClass | None = None
+    """Its kind, where it failed."""
     message: str | None = None
     """vLLM's own words."""
     ranks: Items[MeasuredRank] | None = None
+    """What each rank measured."""
     kv_cache_tokens: Bytes | None = None
+    """Tokens that the cache holds."""
     max_concurrency: Amount | None = None
+    """Requests of the whole context that it holds at once."""
     load_seconds: Amount | None = None
+    """Of loading alone, where it was measured."""
     startup_seconds: Amount | None = None
+    """Of the whole run: reading the configuration, starting, answering."""
     generated_tokens: Bytes | None = None
+    """What it answered with before it was stopped."""
     recorded_at: IsoDate
+    """The day of the run."""
     log: Items[str] | None = None
     """The lines the figures were read from."""

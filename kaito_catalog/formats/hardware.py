@@ -15,6 +15,7 @@ class Gpu(Model):
     name: Text
     """As the driver calls it, without form factor: `NVIDIA H100 80GB`."""
     aliases: Items[Text] | None = None
+    """Other names in use."""
     nominal_memory: Size
     """The brochure's figure."""
     memory_bytes: Bytes | None = None
@@ -22,10 +23,13 @@ class Gpu(Model):
     memory_spread_bytes: Bytes | None = None
     """How far published reports of `memoryBytes` lie from it."""
     compute_capability: Number | None = None
+    """Such as 9.0; absent for GPUs of other makers."""
     vllm: bool = True
     """Whether vLLM's CUDA build runs on it."""
     source: Text
+    """Where the figures were read."""
     url: Url | None = None
+    """Its address."""
 
 
 class Gpus(Model):
@@ -34,19 +38,24 @@ class Gpus(Model):
     api_version: API_VERSION
     kind: Literal["Gpus"]
     gpus: Annotated[Items[Gpu], Field(min_length=1)]
+    """Each once."""
 
 
 class InstanceType(Model):
     """A machine that a cloud rents."""
 
     name: Text
+    """As the cloud's API calls it."""
     cloud: Literal["azure", "aws", "gcp", "arc"]
+    """Who rents it; `arc` is a machine of your own."""
     gpu: Text
     """A name from gpus.yaml."""
     gpu_count: Count
+    """GPUs of one machine."""
     nvme: bool | None = None
     """Whether it has a local NVMe disk."""
     source: Text
+    """Where that was read."""
 
 
 class InstanceTypes(Model):
@@ -55,3 +64,4 @@ class InstanceTypes(Model):
     api_version: API_VERSION
     kind: Literal["InstanceTypes"]
     instance_types: Annotated[Items[InstanceType], Field(min_length=1)]
+    """Each once."""

@@ -17,14 +17,19 @@ class Profile(Model):
     name: Text
     """Such as `kaito-v0.12`."""
     vllm_version: Text
+    """Of KAITO's base image."""
     transformers_version: Text | None = None
+    """Of the same image."""
     gpu_memory_utilization: Share
+    """What vLLM is started with."""
     gpu_memory_utilization_by_gpu: dict[str, Share] | None = None
     """Exceptions by GPU name."""
     disk_overhead_bytes: Bytes
     """What KAITO adds to the weights when it sizes the disk."""
     source: Text
+    """Where that was read."""
     url: Url | None = None
+    """Its address."""
 
     def utilization(self, gpu: str | None) -> float:
         """The gpu_memory_utilization KAITO launches with on `gpu`."""
@@ -68,6 +73,7 @@ class Policy(Model):
     profile: Text
     """The profile that checks and plans use unless another is asked for."""
     profiles: Annotated[Items[Profile], Field(min_length=1)]
+    """The releases that can be asked for with `--profile`."""
     licenses: LicensePolicy
     types: TypePolicy
     tolerances: Tolerances

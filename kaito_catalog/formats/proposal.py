@@ -40,18 +40,26 @@ class Metadata(Model):
     heading: Text
     """What the proposal adds, naming the model: `Add [org/model](https://…) to KAITO …`."""
     authors: Annotated[Items[Text], Field(min_length=1)]
+    """Hub or GitHub names of those who propose, such as `@octocat`."""
     reviewers: Items[Text] | None = None
+    """Who looked at it."""
     creation_date: IsoDate
+    """The day of the first version, `YYYY-MM-DD`."""
     last_updated: IsoDate | None = None
+    """The day of the last change of what is claimed."""
     status: Status
+    """How far KAITO is with it; `provisional` while it is worked on."""
 
 
 class Usage(Model):
     """How widely the model is used, with the day and the source of the figure."""
 
     statistics: str | None = None
+    """The figure in words: `1,000 downloads in the last 30 days`."""
     as_of: IsoDate | None = None
+    """The day on which it was read."""
     source: Url | None = None
+    """The page where it was read."""
 
 
 class License(Model):
@@ -60,7 +68,9 @@ class License(Model):
     id: str | None = None
     """SPDX id, or the Hub's own id, or LicenseRef-…"""
     url: Url | None = None
+    """The licence's text."""
     note: str | None = None
+    """What a reader should know beside the id."""
 
 
 class Summary(Model):
@@ -76,13 +86,16 @@ class Figure(Model):
     """A picture the proposal shows."""
 
     alt: str
+    """What it shows, in words."""
     src: Text
+    """Its address or path, as KAITO's Markdown names it."""
 
 
 class Requirements(Model):
     """What the model needs: the claims that the checks prove."""
 
     family_name: Text
+    """The family of models, such as `Llama 3.3`."""
     type: Text
     """The Hub's pipeline tag, such as `text-generation`."""
     download_site: Text
@@ -102,13 +115,16 @@ class Requirements(Model):
     notes: dict[str, str] | None = None
     """What was said around a figure: `gpuCount: minimum`."""
     figures: Items[Figure] | None = None
+    """Pictures that stand in place of figures in an imported proposal."""
 
 
 class Runtime(Model):
     """One way to serve the model."""
 
     name: RuntimeName
+    """The engine; `config` is checked for vLLM."""
     distributed_inference: bool | None = None
+    """Whether the model needs more than one GPU or node."""
     custom_configurations: str | None = None
     """What the proposal says about defaults, in words."""
     config: dict[Annotated[str, Field(pattern=exactly("[A-Za-z][A-Za-z0-9_.-]{0,99}"))], JsonValue] | None = (
@@ -123,16 +139,22 @@ class Deployment(Model):
     """The sample manifest of the proposal."""
 
     instance_type: Text | None = None
+    """The name of instance-types.yaml on which it is shown."""
     model_access_secret: Text | None = None
+    """The Secret with the Hub's token, for gated models."""
     config_map: Text | None = None
+    """The ConfigMap that holds the options."""
 
 
 class HistoryEvent(Model):
     """A step of the proposal's life."""
 
     event: Text
+    """What is to happen, such as `Open proposal PR`."""
     date: IsoDate | None = None
+    """The day on which it happened."""
     done: bool
+    """Whether it has happened."""
 
 
 class Proposal(Model):
@@ -146,8 +168,10 @@ class Proposal(Model):
     summary: Summary | None = None
     requirements: Requirements
     runtimes: Items[Runtime] | None = None
+    """How it can be served; the generated manifests take the vLLM one."""
     deployment: Deployment | None = None
     history: Items[HistoryEvent] | None = None
+    """The steps, the first first."""
     waivers: dict[Annotated[str, Field(pattern=exactly("[A-Z]{3}[0-9]{3}"))], Text] | None = None
     """Findings that are accepted, each with its reason: `MEM003: measured on 2 × H100 NVL`."""
 

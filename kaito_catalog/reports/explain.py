@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -28,8 +29,12 @@ def explain_text(rule: Rule, *, color: bool = False) -> str:
 
 
 def rule_markdown(rule: Rule) -> str:
-    """A rule as Markdown, for the docs site and for SARIF."""
+    """A rule as Markdown, for the docs site and for SARIF; its two examples as one diff."""
     parts = [rule.text] if rule.text else []
+    if rule.fails.strip() and rule.passes.strip():
+        lines = difflib.ndiff(rule.fails.rstrip("\n").split("\n"), rule.passes.rstrip("\n").split("\n"))
+        shown = "\n".join(line.rstrip() for line in lines if not line.startswith("?"))
+        return "\n\n".join([*parts, "`-` fails, `+` passes:", f"```diff\n{shown}\n```"])
     for label, example in (("Fails:", rule.fails), ("Passes:", rule.passes)):
         shown = example.rstrip("\n")
         parts.append(f"{label}\n\n```yaml\n{shown}\n```" if shown else f"{label} no file.")

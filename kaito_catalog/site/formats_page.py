@@ -43,20 +43,26 @@ def _kind(name: str, value: Mapping[str, Any]) -> str:
     is_one_file = place.endswith(".yaml") and "*" not in place
     lines = [f"## {place.rpartition('/')[2] if is_one_file else name} {{ #{name} }}", ""]
     lines += [f"`{place}`, schema `schema/{name}.schema.json`.", "", _words(value), ""]
-    lines.append(_table(name, name, value))
-    for part, definition in value.get("definitions", {}).items():
+    definitions = value.get("definitions", {})
+    lines.append(_table(name, name, value, definitions))
+    for part, definition in definitions.items():
         if "properties" in definition:
             lines += ["", f"### {part} {{ #{_anchor(name, part)} }}", "", _words(definition), ""]
-            lines.append(_table(name, f"{name}: {part}", definition))
+            lines.append(_table(name, f"{name}: {part}", definition, definitions))
     return "\n".join(lines) + "\n"
 
 
-def _table(kind: str, label: str, value: Mapping[str, Any]) -> str:
+def _table(kind: str, label: str, value: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     required = value.get("required", [])
     rows = [
         Markup(
             '<tr><th scope="row"><code>{}</code></th><td>{}</td><td>{}</td><td class="kc-long">{}</td></tr>'
-        ).format(escape(field), _type(kind, about), "yes" if field in required else "", _meaning(about))
+        ).format(
+            escape(field),
+            _type(kind, about),
+            "yes" if field in required else "",
+            _meaning(about, definitions),
+        )
         for field, about in value.get("properties", {}).items()
     ]
     head = "".join(f'<th scope="col">{text}</th>' for text in ("Field", "Type", "Required", "Meaning"))
@@ -73,8 +79,18 @@ def _words(about: Mapping[str, Any]) -> str:
     return " ".join(str(about.get("description", "")).replace("``", "`").split())
 
 
-def _meaning(about: Mapping[str, Any]) -> Markup:
-    said = re.split(r"`([^`]*)`", _words(about))
+def _meaning(about: Mapping[str, Any], definitions: Mapping[str, Any]) -> Markup:
+    """What a field says of itself, else what its type says."""
+    if "const" in about:
+        return Markup("Always this.")
+    parts = [
+        about,
+        about.get("items", {}),
+        *(part for key in ("anyOf", "allOf") for part in about.get(key, [])),
+    ]
+    named = [str(part["$ref"]).rpartition("/")[2] for part in parts if "$ref" in part]
+    words = _words(about) or next((_words(definitions[name]) for name in named if name in definitions), "")
+    said = re.split(r"`([^`]*)`", words)
     return Markup("").join(
         Markup("<code>{}</code>").format(escape(part)) if i % 2 else _spaced(part)
         for i, part in enumerate(said)

@@ -7,7 +7,7 @@
   const VERDICTS = { yes: "fits", tight: "tight", no: "does not fit", unknown: "unknown" };
   const TERMS = {
     kvCache: "KV cache", maxModelLen: "the model's own limit", maxNumSeqs: "max_num_seqs",
-    gpu: "GPU memory not published",
+    gpu: "GPU memory not published", parallelism: "how the model can be divided",
   };
 
   function make(tag, attributes = {}, ...children) {
@@ -41,6 +41,7 @@
     at("maxModelLen").min = data.shortestModelLen;
     // Until somebody chooses GPUs, a model is shown on the smallest instance type that it fits.
     let ownGpus = false;
+    let ownContext = false;
     const start = (model) => {
       const gpu = model?.start && data.gpus.find((g) => g.name === model.start.gpu);
       return gpu && { gpu, gpuCount: model.start.gpuCount };
@@ -55,6 +56,8 @@
 
     const MOST_CHARACTERS = 8 * 2 ** 20;
     const MOST_LEVELS = 200;
+    const MOST_DIGITS = 4300; // of a whole number, as Python reads it
+    const PARTS = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?/g;
 
     // Why the text cannot be read, in words; null where it can.
     function fault(name, text) {
@@ -71,6 +74,9 @@
         else if (!isText && (c === "{" || c === "[")) level += 1;
         else if (!isText && (c === "}" || c === "]")) level -= 1;
         if (level > MOST_LEVELS) return `${name} is nested deeper than ${MOST_LEVELS} levels.`;
+      }
+      for (const [part] of text.matchAll(PARTS)) {
+        if (part.length > MOST_DIGITS && /^-?\d+$/.test(part)) return `${name} holds a number that is too long.`;
       }
       return null;
     }
@@ -89,16 +95,20 @@
       return { config, quantization, weightsBytes: weights, gpuCount };
     }
 
-    // Calls back with the model: at once, or when the pasted configuration has been read, unless something else
-    // has been entered by then.
+    // Calls back with the tables of the pasted configuration on that many GPUs: at once, or when they have been read,
+    // unless something else has been entered by then.
     let turn = 0;
-    function withModel(gpuCount, tell) {
-      const found = data.models.find((model) => model.name === at("model").value);
-      if (found || gpuCount > data.mostGPUs) return tell(found || {});
+    function withPasted(gpuCount, tell) {
       const asked = question(gpuCount);
-      if (typeof asked === "string") return output.replaceChildren(make("p", {}, asked));
+      if (typeof asked === "string") {
+        output.replaceChildren(make("p", {}, asked));
+        return;
+      }
       const known = globalThis.kaitoCatalogPasted.recall(data, asked);
-      if (known) return tell(known);
+      if (known) {
+        tell(known);
+        return;
+      }
       const mine = turn;
       output.replaceChildren(make("p", { class: "kc-reading" }, "Reading the configuration …"));
       output.setAttribute("aria-busy", "true");
@@ -107,15 +117,36 @@
         output.removeAttribute("aria-busy");
         tell(model);
       });
-      return undefined;
+    }
+
+    // The GPUs of which some instance type has so many, the smallest memory first.
+    const rented = (gpuCount) => data.gpus
+      .filter((gpu) => data.instanceTypes.some((item) => item.gpu === gpu.name && item.gpuCount === gpuCount))
+      .sort((a, b) => a.memoryBytes - b.memoryBytes);
+    const counts = [...new Set(data.instanceTypes.map((item) => item.gpuCount))]
+      .filter((count) => count <= data.mostGPUs && rented(count).length).sort((a, b) => a - b);
+
+    // Until somebody chooses GPUs, a pasted model is shown on the fewest that it fits; then on the smallest of these.
+    function place(asked, [gpuCount, ...more], tell) {
+      withPasted(gpuCount, (model) => {
+        const maxModelLen = ownContext ? asked.maxModelLen : Math.min(asked.maxModelLen, model.maxModelLen || Infinity);
+        const here = { ...asked, gpuCount, maxModelLen };
+        const on = rented(gpuCount);
+        const gpu = on.find((g) => plan(data, model, g, here).fits === "yes");
+        if (!gpu && more.length && !model.unknown) place(asked, more, tell);
+        else tell(model, gpu || on[on.length - 1], here);
+      });
     }
 
     function update(event) {
       turn += 1;
       output.removeAttribute("aria-busy");
-      if (event && ["gpu", "gpuCount"].includes(event.target.name)) ownGpus = true;
-      if (!event || event.target.name === "model") {
-        const model = data.models.find((m) => m.name === at("model").value);
+      const changed = event ? event.target.name : "model";
+      if (["gpu", "gpuCount"].includes(changed)) ownGpus = true;
+      if (changed === "maxModelLen") ownContext = true;
+      const model = data.models.find((m) => m.name === at("model").value);
+      if (changed === "model") {
+        ownContext = false;
         if (model && model.context) at("maxModelLen").value = model.context;
         const on = !ownGpus && start(model);
         if (on) {
@@ -124,7 +155,7 @@
         }
       }
       const gpu = data.gpus.find((g) => g.name === at("gpu").value);
-      pasted.hidden = at("model").value !== "";
+      pasted.hidden = Boolean(model);
       at("utilization").placeholder = `${gpu.utilization}, as ${data.profile} has it`;
       const [gpuCount, maxModelLen] = [wholeNumber(at("gpuCount")), wholeNumber(at("maxModelLen"))];
       if (gpuCount === null || maxModelLen === null || !at("utilization").checkValidity()) {
@@ -135,10 +166,59 @@
         gpuCount, maxModelLen, cacheDtype: at("cacheDtype").value,
         utilization: at("utilization").value === "" ? null : Number(at("utilization").value),
       };
-      withModel(gpuCount, (model) => show(plan(data, model, gpu, asked), gpu, asked));
+      if (model || gpuCount > data.mostGPUs) {
+        show(model || {}, gpu, asked);
+      } else if (ownGpus) {
+        withPasted(gpuCount, (read) => show(read, gpu, asked));
+      } else {
+        place(asked, counts, (read, on, here) => {
+          at("gpu").value = on.name;
+          at("gpuCount").value = here.gpuCount;
+          at("maxModelLen").value = here.maxModelLen;
+          at("utilization").placeholder = `${on.utilization}, as ${data.profile} has it`;
+          show(read, on, here, "The fewest GPUs that serve it; choose others above.");
+        });
+      }
     }
 
-    function show(result, gpu, asked) {
+    // One GPU as a bar: what is taken, what is left, and where vLLM's budget ends.
+    function bar(p, needed) {
+      const taken = p.nonTorchBytes + p.activationPeakBytes + p.cudaGraphBytes;
+      const parts = [["weights", p.weightsBytes], ["overheads", taken], ["kv", needed]];
+      const all = parts.reduce((total, [, bytes]) => total + bytes, 0);
+      const whole = Math.max(all, p.budgetBytes);
+      const strip = make("div", { class: "kc-bar", "aria-hidden": "true" });
+      for (const [name, bytes] of parts) {
+        const part = make("span", { class: `kc-${name}` });
+        part.style.width = `${(100 * bytes) / whole}%`;
+        strip.append(part);
+      }
+      const end = make("span", { class: "kc-end" });
+      end.style.left = `${(100 * p.budgetBytes) / whole}%`;
+      strip.append(end);
+      return strip;
+    }
+
+    function account(p, kvCache, error) {
+      const rows = [
+        ["vLLM may use", p.budgetBytes, "budget"], ["weights", p.weightsBytes, "weights"],
+        ["non-torch", p.nonTorchBytes, "overheads"], ["activation peak", p.activationPeakBytes, "overheads"],
+        ["CUDA graphs", p.cudaGraphBytes, "overheads"], ["left for KV cache", p.kvCacheAvailableBytes, null],
+        ["one request needs", kvCache.poolBytes, "kv"], ["expected error", error, null],
+      ];
+      const body = make("tbody");
+      for (const [name, bytes, colour] of rows) {
+        const swatch = make("span", { class: `kc-swatch ${colour ? `kc-${colour}` : "kc-nothing"}`, "aria-hidden": "true" });
+        body.append(make("tr", {}, make("th", { scope: "row" }, swatch, name),
+          make("td", { class: "kc-number" }, gib(bytes)), make("td", { class: "kc-number" }, grouped(bytes))));
+      }
+      const head = make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "On each GPU"),
+        make("th", { scope: "col", class: "kc-number" }, "Size"), make("th", { scope: "col", class: "kc-number" }, "Bytes")));
+      return make("table", { class: "kc-table kc-account" }, head, body);
+    }
+
+    function show(model, gpu, asked, remark = "") {
+      const result = plan(data, model, gpu, asked);
       const verdict = make("p", { class: "kc-verdict" }, badge(result.fits), ` on ${asked.gpuCount} × ${gpu.name} at ${grouped(asked.maxModelLen)} tokens`);
       const parts = [verdict];
       if (result.reason) {
@@ -146,23 +226,16 @@
         const words = result.fits === "unknown" ? "Not known" : `Limited by ${term}`;
         parts.push(make("p", {}, `${words}: ${result.reason}.`));
       }
+      if (remark && result.fits === "yes") parts.push(make("p", {}, remark));
+      const legal = Object.entries(model.tensorParallel || {}).filter(([, size]) => typeof size !== "string");
+      if (result.limitedBy === "parallelism" && legal.length) {
+        parts.push(make("p", {}, `It can be divided over ${legal.map(([count]) => count).join(", ")} GPUs.`));
+      }
       if (result.perGPU) {
-        const p = result.perGPU;
-        const rows = [
-          ["vLLM may use", p.budgetBytes], ["weights", p.weightsBytes], ["non-torch", p.nonTorchBytes],
-          ["activation peak", p.activationPeakBytes], ["CUDA graphs", p.cudaGraphBytes],
-          ["left for KV cache", p.kvCacheAvailableBytes], ["one request needs", result.kvCache.poolBytes],
-          ["expected error", result.expectedErrorBytes],
-        ];
-        const body = make("tbody");
-        for (const [name, bytes] of rows) {
-          body.append(make("tr", {}, make("th", { scope: "row" }, name),
-            make("td", { class: "kc-number" }, gib(bytes)), make("td", { class: "kc-number" }, grouped(bytes))));
-        }
-        const head = make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "On each GPU"),
-          make("th", { scope: "col", class: "kc-number" }, "Size"), make("th", { scope: "col", class: "kc-number" }, "Bytes")));
-        parts.push(make("p", {}, `Longest context that fits: ${result.kvCache.longestModelLen ? `${grouped(result.kvCache.longestModelLen)} tokens` : "none"}. Requests of ${grouped(asked.maxModelLen)} tokens at once: ${result.kvCache.maxConcurrency.toFixed(2)}.`));
-        parts.push(make("table", { class: "kc-table kc-account" }, head, body));
+        const longest = result.kvCache.longestModelLen;
+        parts.push(make("p", {}, `Longest context that fits: ${longest ? `${grouped(longest)} tokens` : "none"}. Requests of ${grouped(asked.maxModelLen)} tokens at once: ${result.kvCache.maxConcurrency.toFixed(2)}.`));
+        parts.push(bar(result.perGPU, result.kvCache.poolBytes));
+        parts.push(account(result.perGPU, result.kvCache, result.expectedErrorBytes));
       }
       const named = at("model").value;
       const share = asked.utilization === null ? "" : ` --gpu-memory-utilization ${asked.utilization}`;
@@ -175,6 +248,11 @@
       output.replaceChildren(...parts);
     }
 
+    form.querySelector(".kc-paste").addEventListener("click", () => {
+      at("model").value = "";
+      at("model").dispatchEvent(new Event("input", { bubbles: true }));
+      at("config").focus();
+    });
     form.addEventListener("input", update);
     form.addEventListener("submit", (event) => event.preventDefault());
     form.hidden = false;
