@@ -157,6 +157,17 @@ def shown(path: Path) -> str:
     return absolute if relative.startswith("..") else Path(relative).as_posix()
 
 
+def with_profile(catalog: Catalog, name: str) -> Catalog:
+    """The catalog as a policy with that KAITO release for its default has it; whatever is made of it follows.
+
+    Raises:
+        CatalogError: the policy has none of that name.
+    """
+    profile = catalog.shared.profile(name)
+    policy = catalog.shared.policy.model_copy(update={"profile": profile.name})
+    return replace(catalog, shared=replace(catalog.shared, policy=policy))
+
+
 def read_shared(root: Path) -> Shared:
     """Read policy.yaml, gpus.yaml and instance-types.yaml.
 

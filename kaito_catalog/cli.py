@@ -257,6 +257,9 @@ def _add_diff_and_import(command: Callable[..., argparse.ArgumentParser]) -> Non
         "  kaito-catalog diff origin/main\n  kaito-catalog diff HEAD~1\n",
     )
     differ.add_argument("revision", metavar="REV", help="compare the files here with that commit's")
+    differ.add_argument(
+        "--profile", metavar="NAME", help="KAITO release of policy.yaml (default: each policy's own)"
+    )
 
     importer = command(
         "import",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from kaito_catalog import files
 from kaito_catalog.catalog import Catalog, Entry
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
-from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito import admission, batching, manifests, markdown_writer, model_catalog
 from kaito_catalog.kaito.model_catalog import LeftOut
@@ -142,12 +141,6 @@ def build(
     for name, text in (hand_written or {}).items():
         _add(result, f"site-src/{name}", text)
     return Generated(dict(sorted(result.items())), tuple(sorted(gaps, key=lambda g: (g.name, g.what))))
-
-
-def with_profile(catalog: Catalog, profile: Profile) -> Catalog:
-    """The catalog as a policy with that KAITO release for its default has it; every generator follows."""
-    policy = catalog.shared.policy.model_copy(update={"profile": profile.name})
-    return replace(catalog, shared=replace(catalog.shared, policy=policy))
 
 
 def build_files(catalog: Catalog) -> dict[str, str]:
