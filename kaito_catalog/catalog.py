@@ -24,6 +24,7 @@ from kaito_catalog.source import Document
 
 M = TypeVar("M", bound=Model)
 
+SHARED_FILES = ("policy.yaml", "gpus.yaml", "instance-types.yaml")
 PROPOSAL, FACTS, EVIDENCE = "proposal.yaml", "facts.yaml", "evidence"
 
 
@@ -156,6 +157,17 @@ def shown(path: Path) -> str:
     return absolute if relative.startswith("..") else Path(relative).as_posix()
 
 
+def with_profile(catalog: Catalog, name: str) -> Catalog:
+    """The catalog as a policy with that KAITO release for its default has it; whatever is made of it follows.
+
+    Raises:
+        CatalogError: the policy has none of that name.
+    """
+    profile = catalog.shared.profile(name)
+    policy = catalog.shared.policy.model_copy(update={"profile": profile.name})
+    return replace(catalog, shared=replace(catalog.shared, policy=policy))
+
+
 def read_shared(root: Path) -> Shared:
     """Read policy.yaml, gpus.yaml and instance-types.yaml.
 
@@ -207,7 +219,7 @@ def read_entry(folder: Path) -> Entry:
         document = source.parse("{}", path=shown(path))
         problems.append(
             _leads_outside(path)
-            if path.exists() or path.is_symlink()
+            if os.path.lexists(path)
             else Diagnostic(
                 "YML012",
                 Severity.ERROR,
@@ -219,9 +231,11 @@ def read_entry(folder: Path) -> Entry:
     facts: ModelFacts | None = None
     facts_document: Document | None = None
     facts_path = folder / FACTS
-    if _escapes(facts_path, folder):
+    if not os.path.lexists(facts_path):
+        pass  # nobody has recorded any yet
+    elif _escapes(facts_path, folder) or not facts_path.is_file():
         problems.append(_leads_outside(facts_path))
-    elif facts_path.is_file():
+    else:
         facts_document = source.read(facts_path, shown_as=shown(facts_path))
         facts, found = load(facts_document, ModelFacts)
         problems.extend(found)
@@ -254,7 +268,7 @@ def _escapes(path: Path, folder: Path) -> bool:
 def _resolved(path: Path) -> Path:
     try:
         return path.resolve()
-    except (OSError, RuntimeError):  # links in a circle
+    except (OSError, RuntimeError):  # links in a circle, up to Python 3.12
         return Path("/")
 
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from kaito_catalog import __version__
-from kaito_catalog.errors import CatalogError
+from kaito_catalog.errors import CatalogError, visible
 
 OK, USAGE = 0, 2
 FORMATS = ("github", "json", "markdown", "sarif", "text")
@@ -33,11 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return USAGE
     try:
-        return function(name)(options)
+        code = function(name)(options)
+        sys.stdout.flush()  # what cannot be written is said here, not in Python's words while it ends
+        return code
     except CatalogError as error:
-        print(f"error: {error.message}", file=sys.stderr)
+        print(visible(f"error: {error.message}"), file=sys.stderr)
         if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+            print(visible(f"hint: {error.hint}"), file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         print("interrupted; what was complete is written, nothing is half done", file=sys.stderr)
@@ -46,10 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (head, less) has gone; Python would complain once more while closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else "the result could not be written: "
+        print(visible(f"error: {where}{error.strerror or error}"), file=sys.stderr)
+        return USAGE
 
 
 def _speak_utf8() -> None:
     """Read and print the same bytes in every locale; what is no UTF-8, such as a file's name, is shown escaped."""
+    # A closed standard stream (`>&-`) is None in Python.
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -247,6 +257,9 @@ def _add_diff_and_import(command: Callable[..., argparse.ArgumentParser]) -> Non
         "  kaito-catalog diff origin/main\n  kaito-catalog diff HEAD~1\n",
     )
     differ.add_argument("revision", metavar="REV", help="compare the files here with that commit's")
+    differ.add_argument(
+        "--profile", metavar="NAME", help="KAITO release of policy.yaml (default: each policy's own)"
+    )
 
     importer = command(
         "import",

@@ -40,6 +40,7 @@ def run_campaign(options: argparse.Namespace) -> int:
     catalog = read_catalog(root)
     context = Context(catalog.shared, catalog.shared.profile(options.profile))
     found = campaign.make_campaign(catalog, context, [options.name] if options.name else [], _asked(options))
+    _say_clouds(catalog, found.within(options.budget)[0])
     if options.plan:
         if options.format == "json":
             emit(json.dumps(campaign.to_json(found, options.budget), indent=2, ensure_ascii=False) + "\n")
@@ -72,6 +73,14 @@ def run_campaign(options: argparse.Namespace) -> int:
         say=say,
     )
     return collector.finish()
+
+
+def _say_clouds(catalog: Catalog, runs: tuple[campaign.Run, ...]) -> None:
+    """The smallest instance type that fits may be of any cloud, and who runs them has one."""
+    machines = [catalog.shared.instance_type(run.instance_type) for run in runs if run.instance_type]
+    clouds = sorted({machine.cloud for machine in machines if machine is not None})
+    if len(clouds) > 1:
+        say(f"the instance types are of {' and '.join(clouds)}: --cloud NAME keeps to the one that you have")
 
 
 def _asked(options: argparse.Namespace) -> campaign.Options:

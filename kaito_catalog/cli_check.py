@@ -110,7 +110,7 @@ def _append(path: Path, content: str) -> None:
 def run_diff(options: argparse.Namespace) -> int:
     """`diff`."""
     root = catalog_root(options)
-    emit(diff.diff_text(root, options.revision))
+    emit(diff.diff_text(root, options.revision, profile=options.profile))
     return OK
 
 

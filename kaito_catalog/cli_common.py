@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kaito_catalog import __version__
-from kaito_catalog.catalog import FACTS, PROPOSAL, find_root, shipped_root, shown
-from kaito_catalog.errors import CatalogError
+from kaito_catalog.catalog import FACTS, PROPOSAL, SHARED_FILES, find_root, shipped_root, shown
+from kaito_catalog.errors import CatalogError, visible
 
 OK, FAILED = 0, 1
 """Exit codes; 2 is usage, raised as CatalogError."""
@@ -18,7 +18,7 @@ OK, FAILED = 0, 1
 
 def say(line: str) -> None:
     """A message for the person: stderr, so that stdout holds results only."""
-    print(line, file=sys.stderr)
+    print(visible(line), file=sys.stderr)
 
 
 def emit(result: str) -> None:
@@ -37,7 +37,13 @@ def catalog_root(options: argparse.Namespace, *, or_shipped: bool = False) -> Pa
         CatalogError: there is none.
     """
     if options.catalog:
-        return Path(options.catalog)
+        named = Path(options.catalog)
+        if named.is_dir() and not any((named / name).exists() for name in SHARED_FILES):
+            raise CatalogError(
+                f"{named} is no catalog folder: it has none of {', '.join(SHARED_FILES)}",
+                hint="a folder of proposals alone is checked by its path: kaito-catalog check DIR",
+            )
+        return named
     try:
         return find_root(Path.cwd())
     except CatalogError:

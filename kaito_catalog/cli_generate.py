@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kaito_catalog import files, generate, yaml_writer
-from kaito_catalog.catalog import PROPOSAL, Catalog, read_catalog, shown
+from kaito_catalog.catalog import PROPOSAL, Catalog, read_catalog, shown, with_profile
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import check_catalog
 from kaito_catalog.checks.registry import CHECKS, RULES
@@ -105,7 +105,7 @@ def run_generate(options: argparse.Namespace) -> int:
     if options.compare:
         return _compare_with_kaito(catalog, Path(options.compare), options.format)
     profile = catalog.shared.profile(options.profile)
-    catalog = generate.with_profile(catalog, profile)
+    catalog = with_profile(catalog, profile.name)
     report = check_catalog(catalog, CHECKS, Context(catalog.shared, profile))
     generated = generate.build(
         catalog,

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from kaito_catalog import exact, files
-from kaito_catalog.catalog import Entry, find_root, read_entry, shown
+from kaito_catalog.catalog import Entry, read_entry, shown
+from kaito_catalog.cli_common import catalog_root
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.kaito.manifests import vllm_options
 from kaito_catalog.plan import Plan, PlanGpu
@@ -210,7 +211,7 @@ def run_dry_run(options: argparse.Namespace) -> int:
         return cli_campaign.run_campaign(options)
     if options.name is None:
         raise CatalogError("name a model, or ask for --all", hint="kaito-catalog dry-run phi-4")
-    root = Path(options.catalog) if options.catalog else find_root(Path.cwd())
+    root = catalog_root(options)
     entry = find_entry(options.name, root)
     config = exact.need_config(entry.facts, entry.name)
     assert entry.proposal is not None
@@ -363,7 +364,7 @@ def find_entry(name: str, root: Path) -> Entry:
 
 def run_evidence_add(options: argparse.Namespace) -> int:
     """`evidence add -`."""
-    root = Path(options.catalog) if options.catalog else find_root(Path.cwd())
+    root = catalog_root(options)
     with _opened(options.file) as stream:
         found = list(exact.evidence_lines(stream))
     if not found:

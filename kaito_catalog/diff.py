@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kaito_catalog import git, licenses, planning
-from kaito_catalog.catalog import Catalog, Entry, Shared, read_catalog
+from kaito_catalog.catalog import Catalog, Entry, Shared, read_catalog, with_profile
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.evidence import DryRun
 from kaito_catalog.quantity import gb, gib
@@ -136,15 +136,23 @@ def _table(first: Facets, second: Facets) -> str:
     return "\n".join(rows)
 
 
-def diff_text(root: Path, revision: str) -> str:
+def diff_text(root: Path, revision: str, *, profile: str | None = None) -> str:
     """What changed between the commit at which this branch left `revision` and the files in `root`.
 
+    Args:
+        root: the catalog folder.
+        revision: a commit, branch or tag.
+        profile: the KAITO release that both are served with; each policy's own by default.
+
     Raises:
-        CatalogError: no clone, no such revision, or a catalog that cannot be read at either end.
+        CatalogError: no clone, no such revision, no such profile, or a catalog that cannot be read at either end.
     """
     base = git.branched_at(root, revision)
     with tempfile.TemporaryDirectory(prefix="kaito-catalog-") as folder:
         git.write_tree(root, base, Path(folder))
         if not (Path(folder) / "policy.yaml").is_file():
             raise CatalogError(f"there was no catalog at {base[:12]}", hint="choose a later commit")
-        return diff_catalogs(read_catalog(Path(folder)), read_catalog(root))
+        before, after = read_catalog(Path(folder)), read_catalog(root)
+        if profile is not None:
+            before, after = with_profile(before, profile), with_profile(after, profile)
+        return diff_catalogs(before, after)

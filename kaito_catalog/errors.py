@@ -8,3 +8,8 @@ class CatalogError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+def visible(text: str) -> str:
+    """`text` with what cannot be seen written out (``\\u202e``): a stranger's name cannot move the cursor."""
+    return "".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in text)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+
+import yaml
 
 from kaito_catalog import files
 from kaito_catalog.catalog import Catalog, Entry
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.formats.policy import Profile
-from kaito_catalog.kaito import batching, manifests, markdown_writer, model_catalog
+from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.kaito import admission, batching, manifests, markdown_writer, model_catalog
 from kaito_catalog.kaito.model_catalog import LeftOut
 from kaito_catalog.site import (
     api,
@@ -24,6 +27,7 @@ from kaito_catalog.site import (
     python_bundle,
 )
 from kaito_catalog.site.pages import Finding, ModelPage
+from kaito_catalog.vllm_known import known
 
 TREES = ("kaito", "presets", "site-src")
 """The folders of the output; each is swapped in as a whole, and what it held before is gone."""
@@ -139,12 +143,6 @@ def build(
     return Generated(dict(sorted(result.items())), tuple(sorted(gaps, key=lambda g: (g.name, g.what))))
 
 
-def with_profile(catalog: Catalog, profile: Profile) -> Catalog:
-    """The catalog as a policy with that KAITO release for its default has it; every generator follows."""
-    policy = catalog.shared.policy.model_copy(update={"profile": profile.name})
-    return replace(catalog, shared=replace(catalog.shared, policy=policy))
-
-
 def build_files(catalog: Catalog) -> dict[str, str]:
     """The files of `build`, without hand-written pages and findings."""
     return dict(build(catalog).files)
@@ -160,15 +158,28 @@ def _page(
         entry=entry,
         proposal=entry.proposal,
         figures=figures.plan_figures(entry, catalog.shared),
-        manifests=manifests.build(
-            entry.proposal,
-            entry.facts,
-            max_num_seqs=batching.max_num_seqs(
-                entry.proposal, entry.facts, catalog.shared, catalog.shared.policy.default_profile()
-            ),
-        ),
+        manifests=_manifests(entry.proposal, entry.facts, catalog),
         findings=None if said is None else tuple(said),
     )
+
+
+def _manifests(proposal: Proposal, facts: ModelFacts | None, catalog: Catalog) -> manifests.Manifests:
+    """The manifests of a model; none, with the first reason, where KAITO or vLLM would refuse them."""
+    profile = catalog.shared.policy.default_profile()
+    built = manifests.build(
+        proposal, facts, max_num_seqs=batching.max_num_seqs(proposal, facts, catalog.shared, profile)
+    )
+    row = model_catalog.row(facts)[0] if facts else None
+    refused = admission.refusals(
+        [yaml.safe_load(text) for text in built.files.values()],
+        model_token_limit=row["modelTokenLimit"] if row else None,
+        gated=facts is not None and facts.gated not in (None, "no"),
+        vllm=known(profile.vllm_version),
+    )
+    if not refused:
+        return built
+    more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+    return manifests.Manifests({}, f"KAITO would refuse them: {refused[0]}{more}")
 
 
 def _add(result: dict[str, str], name: str, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -86,9 +86,14 @@ def _explain(
             return "SCH001", f"the key '{shorten(str(route[-1]))}' is not known", hint
         case "missing":
             below = ".".join(str(part) for part in route[:-1]) or "the file"
-            return "SCH002", f"'{route[-1]}' is missing in {below}", _help_of(model, route)
+            return (
+                "SCH002",
+                f"'{route[-1]}' is missing in {below}",
+                _help_of(model, route) or _example(model, route),
+            )
         case "quantity":
-            return "SCH004", f"{key}: {detail['msg']}", None
+            said, _, wanted = detail["msg"].partition("; ")
+            return "SCH004", f"{key}: {said}", wanted or "write a number and a unit, such as 140GB"
         case "string_type" if isinstance(detail["input"], int | float | bool) and route in document.raw:
             raw = document.raw[route]
             reason = (
@@ -101,7 +106,8 @@ def _explain(
                 f'{reason}: {route[-1]}: "{shorten(raw)}"',
             )
         case "bool_type":
-            return "SCH003", f"{key}: wanted true or false, found {_describe(detail['input'])}", None
+            found = _describe(detail["input"])
+            return "SCH003", f"{key}: wanted true or false, found {found}", "write it without quotes"
         case "string_pattern_mismatch":
             pattern = str(detail["ctx"]["pattern"])
             found = shorten(str(detail["input"]))
@@ -112,18 +118,29 @@ def _explain(
         case "literal_error":
             expected = str(detail["ctx"]["expected"])
             choices = [word.strip("' ") for word in expected.replace(" or ", ", ").split(",")]
-            near = difflib.get_close_matches(str(detail["input"]), choices, n=1, cutoff=0.75)
+            lower = {choice.lower(): choice for choice in choices}
+            near = difflib.get_close_matches(str(detail["input"]).lower(), lower, n=1, cutoff=0.75)
             found = shorten(str(detail["input"]))
             return (
                 "SCH003",
                 f"{key}: '{found}' is not one of {', '.join(choices)}"
                 if len(choices) > 1
                 else f"{key} has to be {choices[0]}, found '{found}'",
-                f"did you mean '{near[0]}'?" if near else None,
+                f"did you mean '{lower[near[0]]}'?" if near else f"write {' or '.join(choices)}",
             )
+        case "tuple_type":
+            found = _describe(detail["input"])
+            return "SCH003", f"{key}: wanted a list, found {found}", "put '- ' before each item"
+        case "dict_type" | "model_type":
+            found = _describe(detail["input"])
+            hint = _help_of(model, route) or "write 'key: value' lines, indented below it"
+            return "SCH003", f"{key}: wanted keys and values, found {found}", hint
+        case "too_short" | "string_too_short":
+            return "SCH003", f"{key} is empty", _help_of(model, route) or "fill it in, or leave the key out"
         case _:
             found = _describe(detail["input"])
-            return "SCH003", f"{key}: {_lower_first(detail['msg'])}, found {found}", _help_of(model, route)
+            hint = _help_of(model, route) or "'kaito-catalog explain SCH003' says more"
+            return "SCH003", f"{key}: {_lower_first(detail['msg'])}, found {found}", hint
 
 
 def _describe(value: Any) -> str:
@@ -176,6 +193,16 @@ def _model_in(annotation: Any) -> type[Model] | None:
 def _help_of(model: type[Model], route: Route) -> str | None:
     field = _field_at(model, route)
     return field.description.replace("`", "'").split("\n")[0] if field and field.description else None
+
+
+def _example(model: type[Model], route: Route) -> str:
+    """What to write where a key without documentation is missing: its only value, or what stands below it."""
+    field = _field_at(model, route)
+    only = get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()
+    if len(only) == 1:
+        return f"{route[-1]}: {only[0]}"
+    below = _keys_at(model, route)
+    return f"add it, with {', '.join(below)} below" if below else f"add {route[-1]}: …"
 
 
 def _lower_first(text: str) -> str:

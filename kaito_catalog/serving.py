@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal, Runtime
-from kaito_catalog.plan import Settings
+from kaito_catalog.plan import Parallelism, Settings
 
 Value = str | int | float | bool
 _COUNTS = ("max_num_seqs", "max_num_batched_tokens")
@@ -69,7 +69,29 @@ def read_options(runtime: Runtime | None) -> ServedOptions:
     return ServedOptions(**found)  # type: ignore[arg-type]
 
 
+def served_parallelism(proposal: Proposal, gpu_count: int) -> Parallelism | None:
+    """How the proposal's vLLM runtime splits the model over `gpu_count` GPUs: tensor parallelism over all by default.
+
+    None where the sizes that its options give do not make that number.
+    """
+    config = {
+        name.replace("_", "-"): value
+        for name, value in ((proposal.vllm and proposal.vllm.config) or {}).items()
+    }
+    sizes = {name: _number(config.get(f"{name}-parallel-size")) for name in ("tensor", "pipeline", "data")}
+    pipeline, data = int(sizes["pipeline"] or 1), int(sizes["data"] or 1)
+    tensor = int(sizes["tensor"] or 0) or gpu_count // max(pipeline * data, 1)
+    experts = config.get("enable-expert-parallel", "false")
+    found = Parallelism(tensor, pipeline, data, str(experts).lower() != "false")
+    return found if found.world_size == gpu_count and min(tensor, pipeline, data) > 0 else None
+
+
 def _number(value: object) -> int | float | None:
+    if isinstance(value, str):  # KAITO passes texts only, so "0.9" is as good as 0.9
+        try:
+            value = float(value)
+        except ValueError:
+            return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if math.isfinite(value) else None

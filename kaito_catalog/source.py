@@ -239,8 +239,11 @@ class _Builder:
                 )
             return value
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
             message = _plain(error.problem or "not YAML")
+            unclosed = (
+                "unexpected end of stream" in message
+            )  # where it was opened is of use, not where the file ends
+            mark = (error.context_mark if unclosed else None) or error.problem_mark or error.context_mark
             if error.context and error.context != error.problem:
                 message = f"{_plain(error.context)}: {message}"
             self._report(
@@ -412,11 +415,13 @@ def shorten(text: str) -> str:
 
 def _syntax_hint(message: str) -> str | None:
     if "mapping values are not allowed" in message:
-        return "quote a text that holds ': '"
+        return "quote a text that holds ': '; a key stands in the same column as those around it"
     if "could not find expected ':'" in message:
         return "a key needs a colon and a space after it"
     if "cannot start any token" in message:
         return "quote a text that starts with @, `, % or another special character"
     if "did not find expected key" in message or "did not find expected '-'" in message:
         return "check the indentation of this line against the one above"
+    if "unexpected end of stream" in message:
+        return "close the quotation mark that opens here"
     return None

@@ -185,6 +185,10 @@ class Option(TypedDict):
     aliases: NotRequired[list[str]]
     negation: NotRequired[str]
     nargs: NotRequired[str]
+    minimum: NotRequired[float]
+    exclusiveMinimum: NotRequired[float]
+    maximum: NotRequired[float]
+    exclusiveMaximum: NotRequired[float]
 
 
 class Options(Versions):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,13 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
+LIMITS = {
+    "exclusiveMinimum": ("above", operator.gt),
+    "minimum": ("at least", operator.ge),
+    "exclusiveMaximum": ("below", operator.lt),
+    "maximum": ("at most", operator.le),
+}
+"""JSON Schema's words for a limit, as people say them, and how a value is compared with it."""
 _VERSION = re.compile(r"[0-9]+(\.[0-9]+){1,3}([a-z0-9.+-]{0,20})\Z")
 
 
@@ -24,6 +32,54 @@ class Option:
     choices: tuple[str, ...]
     negation: str | None
     takes_several: bool
+    limits: Mapping[str, float]
+    """What vLLM's configuration asks of a number, by the words of `LIMITS`."""
+    default: Any = None
+
+    def wants(self, value: Any) -> str | None:
+        """What the option takes, where `value` (of YAML, or a word of the command line) is not it.
+
+        The answer completes "the option is …"; switches are not judged here, KAITO's expansion decides about them.
+        """
+        text = value if isinstance(value, str) else None
+        if isinstance(value, bool):
+            return f"not a switch ({self.type})"
+        if isinstance(value, list):
+            return None if self.takes_several else f"one value ({self.type})"
+        if self.choices:
+            return None if str(value) in self.choices else f"one of {', '.join(self.choices)}"
+        kinds = self.type.split(" or ")
+        if "auto" in kinds and text == "auto":
+            return None
+        if "integer" in kinds and not (isinstance(value, int) or _reads_as_integer(text)):
+            return "a whole number"
+        if "number" in kinds and not (isinstance(value, int | float) or _reads_as_number(text)):
+            return "a number"
+        if kinds == ["json"] and not (isinstance(value, dict) or _reads_as_json(text)):
+            return "a JSON object"
+        number = value if text is None or not self.limits else float(text)
+        if all(LIMITS[word][1](number, bound) for word, bound in self.limits.items()):
+            return None
+        return " and ".join(f"{LIMITS[word][0]} {bound:g}" for word, bound in self.limits.items())
+
+
+def _reads_as_integer(text: str | None) -> bool:
+    # vLLM's own parser reads 16k and 1.5M as well, but KAITO's does not count with them.
+    return text is not None and re.fullmatch(r"-?[0-9]{1,300}", text) is not None
+
+
+def _reads_as_number(text: str | None) -> bool:
+    try:
+        return text is not None and bool(float(text) or True)
+    except ValueError:
+        return False
+
+
+def _reads_as_json(text: str | None) -> bool:
+    try:
+        return text is not None and isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -73,6 +129,8 @@ def known(version: str) -> VllmVersion | None:
             tuple(option.get("choices", ())),
             option.get("negation"),
             option.get("nargs") in ("+", "*"),
+            {word: option[word] for word in LIMITS if word in option},
+            option["default"],
         )
         for name, option in value["options"].items()
     }

@@ -48,7 +48,7 @@ import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn, cast, get_args
 
 # The directory of this file holds a `vllm.py` of our own, which must not shadow vLLM.
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -978,10 +978,24 @@ def registry(request: JSON, progress: Progress) -> JSON:
 def options(request: JSON, progress: Progress) -> JSON:
     """Every option of `vllm serve`."""
     progress("reading the options")
-    described = [describe_option(action) for action in serve_parser()._actions]
+    parser, limits = parser_and_limits()
+    described = [describe_option(action, limits) for action in parser._actions]
+    found = {option["name"]: option for option in described if option}
+    for name, values in registered_values().items():
+        found[name].setdefault("choices", sorted(values))
+    return {**versions(), "options": found}
+
+
+def registered_values() -> dict[str, list[str]]:
+    """What an option takes that is a text for the parser because plug-ins may add to it: what vLLM itself has."""
+    from vllm.config.model import TokenizerMode
+    from vllm.model_executor import model_loader
+    from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
+
     return {
-        **versions(),
-        "options": {option["name"]: option for option in described if option},
+        "quantization": list(QUANTIZATION_METHODS),
+        "load-format": list(model_loader._LOAD_FORMAT_TO_MODEL_LOADER),
+        "tokenizer-mode": list(get_args(TokenizerMode)),
     }
 
 
@@ -991,8 +1005,44 @@ def serve_parser() -> Any:
     return serve_arguments_module().make_arg_parser(FlexibleArgumentParser(prog="vllm serve"))
 
 
-def describe_option(action: Any) -> JSON | None:
-    """`name` without dashes, `type`, `choices`, `default`, `aliases`; None for positionals and --help."""
+LIMIT_WORDS = {"Ge": "minimum", "Gt": "exclusiveMinimum", "Le": "maximum", "Lt": "exclusiveMaximum"}
+
+
+def parser_and_limits() -> tuple[Any, dict[str, JSON]]:
+    """The parser of `vllm serve`, and the limits of options by their `metavar`.
+
+    vLLM makes options of the fields of its configurations (`get_kwargs`) and leaves a field's limits to the
+    configuration, which refuses only when the server starts. Fields of several configurations share a name
+    (SpeculativeConfig has a max_model_len as well); the metavar is what tells which of them an option sets.
+    """
+    arg_utils: Any = importlib.import_module("vllm.engine.arg_utils")
+    get_kwargs = arg_utils.get_kwargs
+    limits: dict[str, JSON] = {}
+
+    def marked(cls: type) -> Any:
+        arguments = get_kwargs(cls)
+        for name, field in getattr(cls, "__pydantic_fields__", {}).items():
+            found = field_limits(field)
+            if found and name in arguments:
+                mark = f"{cls.__name__}.{name}"
+                arguments[name]["metavar"], limits[mark] = mark, found
+        return arguments
+
+    arg_utils.get_kwargs = marked
+    try:
+        return serve_parser(), limits
+    finally:
+        arg_utils.get_kwargs = get_kwargs
+
+
+def field_limits(field: Any) -> JSON:
+    """A field's limits in JSON Schema's words: `Field(gt=0, le=1)` is `{"exclusiveMinimum": 0, "maximum": 1}`."""
+    kinds = ((type(limit).__name__, limit) for limit in field.metadata)
+    return {LIMIT_WORDS[kind]: getattr(limit, kind.lower()) for kind, limit in kinds if kind in LIMIT_WORDS}
+
+
+def describe_option(action: Any, limits: Mapping[str, JSON]) -> JSON | None:
+    """`name` without dashes, `type`, `choices`, limits, `default`, `aliases`; None for positionals and --help."""
     names = [name for name in action.option_strings if name.startswith("--")]
     if not names or action.dest == "help":
         return None
@@ -1001,6 +1051,7 @@ def describe_option(action: Any) -> JSON | None:
     described: JSON = {"name": name, "type": option_type(action)}
     if action.choices is not None:
         described["choices"] = sorted((str(choice) for choice in action.choices), key=str)
+    described.update(limits.get(str(action.metavar), {}))
     described["default"] = None if action.default == "==SUPPRESS==" else plain(action.default)
     aliases = [other for other in action.option_strings if other != names[0] and other not in negated]
     if aliases:

@@ -125,6 +125,9 @@ def test_a_context_beyond_the_models_limit_is_refused() -> None:
         ({"enforce_eager": "yes"}, "enforce-eager is a switch"),
         ({"dtype": "fp32x"}, "dtype is one of"),
         ({"max_num_seqs": ""}, "max-num-seqs wants a value"),
+        ({"max_num_seqs": 0}, "max-num-seqs is at least 1"),
+        ({"max_num_seqs": "many"}, "max-num-seqs is a whole number"),
+        ({"gpu_memory_utilization": 1.4}, "gpu-memory-utilization is above 0 and at most 1"),
         ({"speculative_config": {"a": 1}}, "speculative-config holds a mapping"),
     ],
 )

@@ -232,6 +232,16 @@ def test_the_plan_names_instance_types_and_hours(here: Path, capsys: pytest.Capt
     assert "Standard_NC24ads_A100_v4: 1 run" in shown
 
 
+def test_a_plan_over_several_clouds_says_how_to_keep_to_one(
+    here: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["dry-run", "--all", "--plan", "--catalog", str(root / "catalog")]
+    assert cli.main(common) == 0
+    assert "the instance types are of azure and gcp: --cloud NAME keeps to" in capsys.readouterr().err
+    assert cli.main([*common, "--cloud", "azure"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_the_plan_as_json_has_every_run_and_its_key(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["dry-run", "--all", "--plan", "--cloud", "azure", "--format", "json"]) == 0
     value = json.loads(capsys.readouterr().out)

@@ -200,6 +200,51 @@ def test_the_sizes_that_are_possible_are_named(context: Context) -> None:
     assert finding.hint == "a gpuCount of 1 or 2 or 4 or 8 is possible"
 
 
+def with_option(name: str, value: str) -> str:
+    return f"runtimes: [{{name: vllm, distributedInference: false, config: {{max-model-len: 16384, {name}: {value}}}}}]"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("gpu-memory-utilization", "1.4", "gpu-memory-utilization is above 0 and at most 1, found 1.4"),
+        ("gpu_memory_utilization", "'84'", 'gpu_memory_utilization is above 0 and at most 1, found "84"'),
+        ("gpu-memory-utilization", "nan", 'gpu-memory-utilization is above 0 and at most 1, found "nan"'),
+        ("max-num-seqs", "0", "max-num-seqs is at least 1, found 0"),
+        ("max-num-seqs", "-1", "max-num-seqs is at least 1, found -1"),
+        ("watermark", "1.0", "watermark is at least 0 and below 1, found 1.0"),
+    ],
+)
+def test_a_number_outside_vllms_limits_is_refused(
+    context: Context, name: str, value: str, message: str
+) -> None:
+    found = report(context, with_option(name, value)).diagnostics
+    assert [d.message for d in found if d.code == "RUN003"] == [message]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("gpu-memory-utilization", "1"), ("max-num-seqs", "1"), ("max-logprobs", "-1"), ("port", "-5")],
+)
+def test_a_number_at_a_limit_or_without_one_is_taken(context: Context, name: str, value: str) -> None:
+    assert "RUN003" not in codes(report(context, with_option(name, value)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hint"),
+    [
+        ("gpu-memory-utilization", "84", "a share, not a percentage; without it KAITO takes 0.84"),
+        ("max-num-seqs", "many", "without it vLLM decides by itself"),
+        ("block-size", "-1", "without it vLLM decides by itself"),
+        ("cpu-offload-gb", "-1", "without it vLLM takes 0"),
+        ("dtype", "bfloat", "did you mean 'bfloat16'?"),
+    ],
+)
+def test_a_refused_value_has_a_hint(context: Context, name: str, value: str, hint: str) -> None:
+    found = report(context, with_option(name, value)).diagnostics
+    assert [d.hint for d in found if d.code == "RUN003"] == [hint]
+
+
 def test_a_check_that_was_not_run_proves_nothing(context: Context) -> None:
     claims = report(context, checks=selected([], ["STO"])).claims
     assert claims["requirements.storageSize"] is ClaimState.UNKNOWN
@@ -282,3 +327,207 @@ def test_states_that_outnumber_the_blocks_are_no_lack_of_memory(catalog: Catalog
     greedy = replace(found, proposal=found.proposal.model_copy(update={"runtimes": (vllm,)}))
     (finding,) = check_entry(greedy, chosen, context).diagnostics
     assert "blocks for states and max_num_seqs is 1,024" in finding.message
+
+
+def with_options(options: str, *, count: int = 1, trust: bool = False) -> str:
+    """A fragment with options beside max-model-len; the claims are of `count` GPUs with 80GB."""
+    return (
+        f"requirements: {{gpuCount: {count}, totalGPUMemory: {80 * count}GB}}\n"
+        f"runtimes: [{{name: vllm, distributedInference: {str(count > 1).lower()}, "
+        f"trustRemoteCode: {str(trust).lower()}, config: {{max-model-len: 16384, {options}}}}}]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ("tensor-parallel-size: 4", 1),
+        ("tensor_parallel_size: 2", 4),
+        ("pipeline-parallel-size: 3", 4),
+        ("tensor-parallel-size: 2, data-parallel-size: 4", 4),
+        ("tensor-parallel-size: many", 4),
+    ],
+)
+def test_parallel_sizes_that_do_not_make_the_claimed_gpus_are_refused(
+    context: Context, options: str, count: int
+) -> None:
+    expected = {"RUN003"} if "many" in options else {"RUN006"}
+    assert expected <= set(codes(report(context, with_options(options, count=count))))
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ("tensor-parallel-size: 4", 4),
+        ('tensor-parallel-size: "4"', 4),
+        ("pipeline-parallel-size: 2", 4),
+        ("tensor-parallel-size: 2, data-parallel-size: 2", 4),
+    ],
+)
+def test_parallel_sizes_that_make_the_claimed_gpus_are_taken(
+    context: Context, options: str, count: int
+) -> None:
+    found = codes(report(context, with_options(options, count=count)))
+    assert not {"RUN001", "RUN006", "MEM001"} & set(found)
+
+
+def test_an_illegal_split_over_nodes_is_found_by_its_own_tensor_parallel_size(context: Context) -> None:
+    found = report(context, with_options("tensor-parallel-size: 3, pipeline-parallel-size: 2", count=6))
+    (finding,) = [d for d in found.diagnostics if d.code == "RUN001"]
+    assert finding.message.startswith("tensor_parallel_size 3 is not possible")
+
+
+def test_pipeline_stages_are_planned_as_such(context: Context) -> None:
+    """24 heads could not be divided by 16 GPUs; by 8 in two stages they can."""
+    facts = "facts: {config: {num_attention_heads: 24, hidden_size: 3072}}\n"
+    split = "tensor-parallel-size: 8, pipeline-parallel-size: 2"
+    found = codes(report(context, facts + with_options(split, count=16)))
+    assert "RUN001" not in found
+    assert "RUN001" in codes(report(context, facts + with_options("seed: 0", count=16)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "revision: main",
+        "tokenizer_revision: v1",
+        "code-revision: main",
+        "model: other-org/other",
+        "tokenizer: other-org/other",
+        "middleware: my.module",
+        "tool-parser-plugin: /mnt/parser.py",
+        "api-key: secret",
+        "hf-token: hf_x",
+        "otlp-traces-endpoint: http://collector.example",
+        "allowed-local-media-path: /",
+        "speculative-config: {model: other-org/draft, num_speculative_tokens: 3}",
+        """speculative-config: '{"model": "other-org/draft"}'""",
+        "speculative-config: {model: other-org/draft, revision: main}",
+    ],
+)
+def test_an_option_that_leads_away_from_what_was_pinned_is_refused(context: Context, options: str) -> None:
+    assert "SEC007" in codes(report(context, with_options(options)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        f"revision: '{example.REVISION}'",
+        f"code-revision: '{'a' * 40}'",
+        "tokenizer: example-org/Example-7B-Instruct",
+        "speculative-config: {method: ngram, num_speculative_tokens: 3}",
+        f"speculative-config: {{model: other-org/draft, revision: '{'a' * 40}'}}",
+    ],
+)
+def test_an_option_that_stays_with_what_was_pinned_is_taken(context: Context, options: str) -> None:
+    assert "SEC007" not in codes(report(context, with_options(options)))
+
+
+def test_a_secret_in_an_option_is_not_repeated(context: Context) -> None:
+    found = report(context, with_options("hf-token: hf_canary")).diagnostics
+    assert [d.message for d in found if d.code == "SEC007"] == ["hf-token would be public"]
+    assert not [d for d in found if "hf_canary" in d.message + (d.hint or "")]
+
+
+def test_trust_that_nobody_can_look_at_is_an_error(context: Context) -> None:
+    found = report(context, f"facts: null\n{with_options('seed: 0', trust=True)}").diagnostics
+    assert [d.severity for d in found if d.code == "SEC003"] == [Severity.ERROR]
+
+
+def test_trust_with_transcribed_facts_is_a_warning(context: Context) -> None:
+    source = "facts: {source: {kind: transcribed, references: [{from: a page, fields: [repoId]}]}}\n"
+    found = report(context, source + with_options("seed: 0", trust=True)).diagnostics
+    assert [d.severity for d in found if d.code == "SEC003"] == [Severity.WARNING]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("max_model_len: 8192", "max-model-len is given twice"),
+        ('enforce-eager: ""', "KAITO's expansion leaves room for one switch"),
+        ('trust-remote-code: ""', "trust-remote-code is an option here"),
+        ("seed: null", "seed has no value"),
+        ("chat-template: -x", "chat-template has a value that would be read as another option"),
+        ("allowed-origins: [a, b]", "allowed-origins is a list"),
+    ],
+)
+def test_what_the_manifests_cannot_say_is_an_error_with_a_hint(
+    context: Context, options: str, message: str
+) -> None:
+    (finding,) = [d for d in report(context, with_options(options)).diagnostics if d.code == "KTO007"]
+    assert finding.message.startswith(message)
+    assert finding.hint
+
+
+def test_a_name_that_kubernetes_does_not_take_is_refused(context: Context) -> None:
+    found = report(context, "deployment: {configMap: My_Config, modelAccessSecret: hf.token}").diagnostics
+    assert [(d.message, d.hint) for d in found if d.code == "KTO007"] == [
+        ("'My_Config' is no name that Kubernetes takes", "configMap: my-config")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "severity", "hint"),
+    [
+        ("Standard_NC24_A100", Severity.ERROR, "did you mean 'Standard_NC24ads_A100_v4'?"),
+        ("my-own-node", Severity.ERROR, "choose one of that file, or add it there with its source"),
+        ("Standard_Dpls_v99", Severity.WARNING, "choose one of that file, or add it there with its source"),
+    ],
+)
+def test_an_instance_type_that_nobody_listed_is_reported(
+    context: Context, name: str, severity: Severity, hint: str
+) -> None:
+    found = report(context, f"deployment: {{instanceType: {name}}}").diagnostics
+    assert [(d.severity, d.hint) for d in found if d.code == "KTO008"] == [(severity, hint)]
+
+
+def test_onnx_beside_a_runtime_that_kaito_has_is_a_warning(context: Context) -> None:
+    runtimes = (
+        "runtimes: [{name: vllm, distributedInference: false}, {name: onnx, distributedInference: false}]"
+    )
+    found = report(context, runtimes).diagnostics
+    assert [d.severity for d in found if d.code == "RUN007"] == [Severity.WARNING]
+
+
+def test_a_runtime_that_is_there_twice_is_an_error(context: Context) -> None:
+    runtimes = (
+        "runtimes: [{name: vllm, distributedInference: false}, {name: vllm, distributedInference: false}]"
+    )
+    found = report(context, runtimes).diagnostics
+    assert [d.message for d in found if d.code == "RUN007"] == ["vllm is there twice"]
+
+
+@pytest.mark.parametrize("length", ["'200000'", "200000"])
+def test_a_quoted_context_counts_as_one(context: Context, length: str) -> None:
+    options = f"runtimes: [{{name: vllm, distributedInference: false, config: {{max-model-len: {length}}}}}]"
+    assert {"MEM001", "MEM006", "KTO005"} <= set(codes(report(context, options)))
+
+
+def test_a_year_before_kaito_is_a_slip(context: Context) -> None:
+    found = report(context, "metadata: {creationDate: 2015-01-05}").diagnostics
+    assert [d.message for d in found if d.code == "DOC001"] == ["2015 is no year of a proposal to KAITO"]
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("A" * 40, "a commit has lower-case hex digits"),
+        ("a" * 41, "a commit has 40, not 41, hex digits"),
+    ],
+)
+def test_a_commit_of_another_form_is_not_called_a_branch(
+    context: Context, version: str, message: str
+) -> None:
+    found = report(context, f"requirements: {{version: {version}}}").diagnostics
+    assert [d.message.startswith(message) for d in found if d.code == "REV001"] == [True]
+
+
+def test_a_switch_that_has_no_room_is_to_be_left_out(context: Context) -> None:
+    found = report(context, with_options("enable-prefix-caching: false")).diagnostics
+    hints = [d.hint or "" for d in found if d.code == "RUN004"]
+    assert [hint.partition(":")[0] for hint in hints] == ["leave it out"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("quantization", "awq4"), ("load-format", "ggufx")])
+def test_a_value_that_only_a_plug_in_could_add_is_refused(context: Context, option: str, value: str) -> None:
+    assert "RUN003" in codes(report(context, with_options(f"{option}: {value}")))

@@ -357,3 +357,50 @@ def test_a_number_that_is_none_is_refused_in_words(
     with pytest.raises(SystemExit):
         cli.main(["plan", "phi-4", *arguments])
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("arguments", [["explain", "SEC001"], ["--version"], ["plan", "phi-4"]])
+def test_a_result_that_cannot_be_written_is_one_line_and_no_traceback(
+    arguments: list[str], root: Path
+) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "kaito_catalog", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=root,
+        )
+    assert "Traceback" not in done.stderr
+    assert (done.returncode, "No space left" in done.stderr) in [(2, True), (0, False)]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_stream_is_no_traceback(closed: str, root: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -m kaito_catalog check phi-4 {closed}', sys.executable],
+        capture_output=True,
+        text=True,
+        cwd=root,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+
+
+def test_evidence_from_a_closed_standard_input_is_no_traceback(root: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -m kaito_catalog evidence add - <&-', sys.executable],
+        capture_output=True,
+        text=True,
+        cwd=root,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+
+
+def test_a_folder_that_is_no_catalog_is_named_with_a_hint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["check", "--catalog", str(tmp_path)]) == 2
+    shown = capsys.readouterr().err
+    assert "is no catalog folder: it has none of policy.yaml, gpus.yaml, instance-types.yaml" in shown
+    assert "hint: a folder of proposals alone is checked by its path" in shown

@@ -133,7 +133,7 @@ def test_a_missing_key_is_placed_at_its_parent() -> None:
 
 def test_a_size_without_unit_asks_for_one() -> None:
     (problem,) = problems(_PROPOSAL + "  storageSize: 140\n")
-    assert "write 140GB (10⁹ bytes) or 140GiB (2³⁰ bytes)" in problem.message
+    assert problem.hint == "write 140GB (10⁹ bytes) or 140GiB (2³⁰ bytes)"
 
 
 def test_a_file_that_is_a_list_is_refused() -> None:

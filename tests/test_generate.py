@@ -151,3 +151,12 @@ def test_differences_name_the_files_and_how_they_differ(tmp_path: Path) -> None:
         ("presets/old.yaml", "orphan"),
         ("presets/phi-4/workspace.yaml", "missing"),
     ]
+
+
+def test_manifests_that_kaito_would_refuse_are_left_out_with_the_reason() -> None:
+    runtime = {"name": "vllm", "distributedInference": True, "config": {"gpu-memory-utilization": 90}}
+    built = generate.build(catalog(entry(proposal(runtimes=[runtime]))))
+    assert not [name for name in built.files if name.startswith("presets/")]
+    (gap,) = [gap for gap in built.left_out if gap.what == "manifests"]
+    assert gap.reason.startswith("KAITO would refuse them: ConfigMap llama-3-3-70b-instruct-inference-config")
+    assert gap.reason.endswith("gpu-memory-utilization is above 0 and at most 1, found '90'")

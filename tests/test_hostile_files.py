@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import resource
 import shutil
@@ -172,13 +174,13 @@ def test_a_link_in_place_of_the_evidence_is_refused_and_not_followed(
 
 
 def test_a_pipe_in_place_of_a_file_does_not_hang(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("proposal.yaml", "evidence/run.yaml"):
+    for name in ("proposal.yaml", "facts.yaml", "evidence/run.yaml"):
         path = here / "catalog" / "models" / "phi-4" / name
         path.parent.mkdir(exist_ok=True)
         path.unlink(missing_ok=True)
         os.mkfifo(path)
     assert cli.main(["check"]) == 1
-    assert capsys.readouterr().out.count("error[YML012]") == 2
+    assert capsys.readouterr().out.count("error[YML012]") == 3
 
 
 @pytest.mark.parametrize(
@@ -208,3 +210,18 @@ def test_an_option_nested_a_hundred_thousand_deep_is_a_finding(
     shown = capsys.readouterr().out
     assert "error[RUN003] limit-mm-per-prompt is a JSON object" in shown
     assert nested not in shown
+
+
+def test_a_name_in_a_log_cannot_move_the_cursor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], root: Path
+) -> None:
+    result = {
+        "apiVersion": "catalog.kaito.sh/v1alpha1",
+        "kind": "DryRunResult",
+        "key": "x",
+        "model": "\x1b[31mphi\u202e",
+        "result": {},
+    }
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(result) + "\n"))
+    assert cli.main(["evidence", "add", "-", "--catalog", str(root / "catalog")]) == 2
+    assert "'\\u001b[31mphi\\u202e' cannot be the name" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from kaito_catalog.catalog import read_catalog
 from kaito_catalog.checks.engine import EntryReport, Report
 from kaito_catalog.checks.registry import FAMILIES
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity, Skipped
+from kaito_catalog.errors import CatalogError
 from kaito_catalog.fake_hub import FakeHub, repository_from_facts
 from kaito_catalog.formats import schema
 from kaito_catalog.formats.report import CheckReport
@@ -228,6 +229,19 @@ def test_diff_says_what_is_served_differently(clone: Path, edit: Edit) -> None:
     assert "| Licence: claimed | mit | apache-2.0 |" in shown
     assert "Memory: one request's KV cache per GPU" in shown
     assert "llama" not in shown
+
+
+def test_diff_follows_the_release_that_is_asked_for(clone: Path, edit: Edit) -> None:
+    edit("Standard_NC24ads_A100_v4", "Standard_NV72ads_A10_v5")
+    usual = diff.diff_text(clone / "catalog", "HEAD")
+    newer = diff.diff_text(clone / "catalog", "HEAD", profile="vllm-0.32")
+    assert "| Memory: fits | yes | tight |" in usual
+    assert "| Memory: fits |" not in newer
+
+
+def test_diff_refuses_a_release_that_the_policy_does_not_have(clone: Path) -> None:
+    with pytest.raises(CatalogError, match="no profile 'kaito-v9'"):
+        diff.diff_text(clone / "catalog", "HEAD", profile="kaito-v9")
 
 
 def test_a_change_of_texts_is_no_change_in_what_is_served(clone: Path, edit: Edit) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from kaito_catalog import cli, recommend
-from kaito_catalog.catalog import Catalog
-from kaito_catalog.generate import with_profile
+from kaito_catalog.catalog import Catalog, with_profile
 from kaito_catalog.plan import Fit, InstanceTypePlan, plan_instance_types
 from kaito_catalog.site.figures import plan_figures
 
@@ -102,7 +101,7 @@ def test_the_figures_follow_the_release_that_is_asked_for(catalog: Catalog) -> N
     policy = catalog.shared.policy
     other = policy.profiles[0].model_copy(update={"name": "roomier", "gpu_memory_utilization": 0.92})
     both = policy.model_copy(update={"profiles": (*policy.profiles, other)})
-    roomier = with_profile(replace(catalog, shared=replace(catalog.shared, policy=both)), other)
+    roomier = with_profile(replace(catalog, shared=replace(catalog.shared, policy=both)), other.name)
     found = roomier.entry("phi-4")
     assert found is not None
     assert plan_figures(found, roomier.shared).profile == "roomier"

@@ -53,12 +53,17 @@ def test_underscores_are_as_good_as_dashes() -> None:
     assert read_options(runtime).max_num_seqs == 8
 
 
+def test_a_number_in_quotes_counts_as_kaito_passes_texts_only() -> None:
+    expected = ServedOptions(gpu_memory_utilization=0.9, max_num_seqs=16)
+    assert _options(gpu_memory_utilization="0.9", max_num_seqs="16") == expected
+
+
 @pytest.mark.parametrize(
     "config",
     [
         {"gpu_memory_utilization": 1.5},
         {"gpu_memory_utilization": True},
-        {"gpu_memory_utilization": "0.9"},
+        {"gpu_memory_utilization": "high"},
         {"max_num_seqs": 0},
         {"max_num_seqs": 2.5},
         {"max_num_seqs": [16]},

@@ -76,7 +76,13 @@ def test_an_empty_file_is_refused() -> None:
 def test_bad_syntax_is_placed_and_says_what_to_do() -> None:
     (problem,) = parse("a: b: c\n", path="f.yaml").problems
     assert (problem.code, problem.place.line, problem.place.column) == ("YML001", 1, 5)
-    assert problem.hint == "quote a text that holds ': '"
+    assert problem.hint == "quote a text that holds ': '; a key stands in the same column as those around it"
+
+
+def test_an_unclosed_quotation_mark_is_placed_where_it_opens() -> None:
+    (problem,) = parse('a: 1\nb: "text\nc: 2\n', path="f.yaml").problems
+    assert (problem.code, problem.place.line, problem.place.column) == ("YML001", 2, 4)
+    assert problem.hint == "close the quotation mark that opens here"
 
 
 def test_a_billion_laughs_is_refused_without_being_expanded() -> None:

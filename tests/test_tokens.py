@@ -16,10 +16,11 @@ import pytest
 from test_cli_vllm import PLAN, SERVED
 from test_new import SMALL, small
 
+from kaito_catalog.engines import task
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.fake_hub import FakeHub, Fault
 from kaito_catalog.hub import Hub
-from kaito_catalog.processes import environment
+from kaito_catalog.processes import HUB_TOKENS, environment
 from kaito_catalog.repository import HubError
 from kaito_catalog.site.build import is_installed
 
@@ -276,3 +277,7 @@ def test_variables_that_hold_a_secret_are_known_by_their_names() -> None:
 def test_only_the_hubs_tokens_are_passed_on_where_the_hub_is_asked() -> None:
     base = {"HF_TOKEN": "a", "HUGGING_FACE_HUB_TOKEN": "b", "GITHUB_TOKEN": "c"}
     assert environment(base=base, hub_token=True) == {"HF_TOKEN": "a", "HUGGING_FACE_HUB_TOKEN": "b"}
+
+
+def test_a_pod_hides_the_tokens_that_the_program_hides() -> None:
+    assert task.SECRETS == HUB_TOKENS

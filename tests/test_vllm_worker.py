@@ -416,6 +416,16 @@ def test_the_options_have_types_choices_and_defaults(worker: Worker) -> None:
     assert "-tp" in options["tensor-parallel-size"]["aliases"]
 
 
+def test_the_options_have_the_limits_of_the_configuration_that_they_set(worker: Worker) -> None:
+    options = worker.options(vllm_version=KAITO_VLLM)["options"]
+    assert options["gpu-memory-utilization"]["exclusiveMinimum"] == 0
+    assert options["gpu-memory-utilization"]["maximum"] == 1
+    # SpeculativeConfig has a max_model_len as well, of at least 1; the option is ModelConfig's, which reads -1 as auto.
+    assert options["max-model-len"]["minimum"] == -1
+    # ParallelConfig limits the rank, but its option is not made of that field.
+    assert "minimum" not in options["data-parallel-rank"]
+
+
 @pytest.mark.parametrize("version", [KAITO_VLLM, NEWER_VLLM])
 def test_the_committed_data_is_what_vllm_says(worker: Worker, version: str) -> None:
     tool = tool_module("refresh_vllm_data")

@@ -33,6 +33,7 @@ def _calendar(text: str) -> date | None:
         return None
 
 
+_YEARS = range(2023, 2100)
 _DATE_HINT = "write year-month-day; 'check --fix' does, where only one day can be meant"
 
 
@@ -40,7 +41,8 @@ _DATE_HINT = "write year-month-day; 'check --fix' does, where only one day can b
 def calendar_dates(subject: Subject, context: Context) -> Iterator[Outcome]:
     """A date is not in the calendar.
 
-    Every date is written year-month-day and has to exist. Day and month exchanged is the usual cause.
+    Every date is written year-month-day and has to exist. Day and month exchanged is the usual cause. KAITO's first
+    release was in 2023, so a year before it, or after this century, is a slip of the pen.
 
     Fails::
 
@@ -53,8 +55,11 @@ def calendar_dates(subject: Subject, context: Context) -> Iterator[Outcome]:
           creationDate: 2025-06-13
     """
     for route, text in _dates(subject):
-        if _calendar(text) is None:
+        day = _calendar(text)
+        if day is None:
             yield Finding(f"{text} is not in the calendar", route, _DATE_HINT)
+        elif day.year not in _YEARS:
+            yield Finding(f"{day.year} is no year of a proposal to KAITO", route, "look for a mistyped digit")
 
 
 @check("DOC002")
@@ -213,13 +218,21 @@ def heading_names_the_model(subject: Subject, context: Context) -> Iterator[Outc
     heading = subject.proposal.metadata.heading
     links = _HUB_LINK.findall(heading)
     if links and repo_id.lower() not in (link.lower() for link in links):
-        yield Finding(f"the heading links to {links[0]}, the model is {repo_id}", ("metadata", "heading"))
+        yield Finding(
+            f"the heading links to {links[0]}, the model is {repo_id}",
+            ("metadata", "heading"),
+            f"link to https://huggingface.co/{repo_id}, or correct requirements.downloadSite",
+        )
         return
     wanted = _words(repo_id.partition("/")[2])
     if not wanted:
         return
     if wanted[0] not in _words(heading) and wanted[0] not in heading.lower().replace(" ", ""):
-        yield Finding(f"the heading does not name {repo_id}", ("metadata", "heading"))
+        yield Finding(
+            f"the heading does not name {repo_id}",
+            ("metadata", "heading"),
+            f"heading: Add [{repo_id}](https://huggingface.co/{repo_id}) to KAITO supported model list",
+        )
     sizes = {word for word in ("mini", "small", "medium", "large") if word in wanted}
     for route, text in (
         (("metadata", "heading"), heading),
@@ -227,7 +240,8 @@ def heading_names_the_model(subject: Subject, context: Context) -> Iterator[Outc
     ):
         others = {word for word in ("mini", "small", "medium", "large") if word in _words(text)} - sizes
         if sizes and others:
-            yield Finding(f"'{text[:60]}' says {min(others)}, the model is {repo_id}", route)
+            hint = f"is it left over from the proposal of the {min(others)} model?"
+            yield Finding(f"'{text[:60]}' says {min(others)}, the model is {repo_id}", route, hint)
 
 
 @check("DOC007")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from difflib import SequenceMatcher, get_close_matches
 
 from kaito_catalog.checks.base import (
     NO_FACTS,
@@ -18,8 +20,8 @@ from kaito_catalog.checks.base import (
 from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.hardware import InstanceType
-from kaito_catalog.formats.proposal import known_count
-from kaito_catalog.kaito import model_catalog, release
+from kaito_catalog.formats.proposal import Runtime, known_count
+from kaito_catalog.kaito import manifests, model_catalog, release
 from kaito_catalog.kaito.estimator import Estimate
 from kaito_catalog.kaito.release import Row
 from kaito_catalog.plan import illegal_tensor_parallel
@@ -275,3 +277,88 @@ def tool_template_has_a_parser(subject: Subject, context: Context) -> Iterator[O
             ("runtimes",),
             "set tool-call-parser in the configuration",
         )
+
+
+@check("KTO007")
+def manifests_can_say_it(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """KAITO's manifests cannot carry what the proposal asks for.
+
+    KAITO hands the options over as pairs of texts, which leaves no room for a list, for two switches, or for an
+    option in two spellings, and it reads max-model-len as a count of tokens only (`auto` and -1 are refused). Names of
+    a Secret and a ConfigMap have to be names that Kubernetes takes. `generate` leaves such manifests out.
+
+    Fails::
+
+        runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: auto}}]
+
+    Passes::
+
+        runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 16384}}]
+    """
+    proposal = subject.proposal
+    runtime = manifests.serving_runtime(proposal)
+    if runtime is not None and runtime.name == "vllm":
+        try:
+            manifests.vllm_options(proposal, runtime)
+        except manifests.InexpressibleError as error:
+            route: Route = ("runtimes", (proposal.runtimes or ()).index(runtime), "config")
+            yield Finding(str(error), _named_in(runtime, str(error), route), error.hint)
+    for key in ("modelAccessSecret", "configMap"):
+        deployment = proposal.deployment
+        name = (
+            {"modelAccessSecret": deployment.model_access_secret, "configMap": deployment.config_map}[key]
+            if deployment
+            else None
+        )
+        if name is not None and not is_missing(name) and not _OBJECT_NAME.match(name):
+            yield Finding(
+                f"'{name[:60]}' is no name that Kubernetes takes",
+                ("deployment", key),
+                f"{key}: {manifests.object_name(name)}",
+            )
+
+
+_OBJECT_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")
+
+
+def _named_in(runtime: Runtime, message: str, route: Route) -> Route:
+    """The route of the option that a message begins with, else of all options."""
+    first = message.partition(" ")[0]
+    return next(((*route, name) for name in runtime.config or {} if name.replace("_", "-") == first), route)
+
+
+@check("KTO008")
+def instance_type_that_kaito_knows(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """The catalog does not know the instance type.
+
+    KAITO's admission refuses an instance type that its table lacks, except on Azure those whose names begin with
+    Standard_N or Standard_D. The GPUs of one that instance-types.yaml does not list are unknown here as well.
+
+    Fails::
+
+        deployment: {instanceType: Standard_NC24_A100_v4}
+
+    Passes::
+
+        deployment: {instanceType: Standard_NC24ads_A100_v4}
+    """
+    name = subject.proposal.deployment.instance_type if subject.proposal.deployment else None
+    if name is None or is_missing(name) or context.shared.instance_type(name) is not None:
+        return
+    near = _nearest(name, [machine.name for machine in context.shared.instance_types])
+    custom = name.lower().startswith(("standard_n", "standard_d")) and not near
+    yield Finding(
+        f"there is no instance type '{name[:60]}' in instance-types.yaml",
+        _INSTANCE_TYPE,
+        f"did you mean '{near}'?" if near else "choose one of that file, or add it there with its source",
+        severity=WARNING if custom else None,
+    )
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    """The name that is spelt alike: of several, the one with the longest piece in common."""
+    near = get_close_matches(name.lower(), [other.lower() for other in known], n=5, cutoff=0.8)
+    if not near:
+        return None
+    best = max(near, key=lambda other: SequenceMatcher(None, name.lower(), other).find_longest_match().size)
+    return next(other for other in known if other.lower() == best)

@@ -18,6 +18,7 @@ from kaito_catalog.checks.base import (
     check,
 )
 from kaito_catalog.diagnostics import Route
+from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.hardware import Gpu
 from kaito_catalog.formats.proposal import Proposal, known_count, known_size
@@ -33,6 +34,7 @@ from kaito_catalog.plan import (
     smallest_gpu_count,
 )
 from kaito_catalog.quantity import GIB, Quantity, gb, gib
+from kaito_catalog.serving import served_parallelism
 from kaito_catalog.shape import Shape, Unsupported
 
 _COUNT = ("requirements", "gpuCount")
@@ -51,6 +53,7 @@ class _Asked:
     shape: Shape
     stored: StoredSize | None
     count: int
+    parallelism: Parallelism
     each: Quantity
     gpus: tuple[PlanGpu, ...]
     """The cards that the claim may mean, with what the driver reports."""
@@ -66,7 +69,7 @@ class _Asked:
                 self.shape,
                 stored=self.stored,
                 gpu=gpu,
-                parallelism=Parallelism(tensor_parallel_size=self.count),
+                parallelism=self.parallelism,
                 settings=settings,
                 vllm_version=self.vllm_version,
             )
@@ -135,9 +138,18 @@ def _asked(subject: Subject, context: Context) -> _Asked | Skip:
         return NO_FACTS
     if isinstance(shape, Unsupported):
         return Skip(shape.reason)
-    illegal = illegal_tensor_parallel(shape, count, vllm_version=context.profile.vllm_version)
+    parallelism = served_parallelism(proposal, count)
+    if parallelism is None:
+        return Skip(f"the parallel sizes of the options do not make {count} GPUs", "see RUN006")
+    size = parallelism.tensor_parallel_size
+    illegal = illegal_tensor_parallel(
+        shape,
+        size,
+        enable_expert_parallel=parallelism.enable_expert_parallel,
+        vllm_version=context.profile.vllm_version,
+    )
     if illegal:
-        return Skip(f"{count} GPUs are no tensor_parallel_size of this model: {illegal}", "see RUN001")
+        return Skip(f"{size} GPUs are no tensor_parallel_size of this model: {illegal}", "see RUN001")
     cards = cards_of(each, proposal.deployment.instance_type if proposal.deployment else None, context.shared)
     reported = [
         PlanGpu(card.name, card.memory_bytes, card.compute_capability) for card in cards if card.memory_bytes
@@ -149,6 +161,7 @@ def _asked(subject: Subject, context: Context) -> _Asked | Skip:
         shape=shape,
         stored=subject.facts.weights.total if subject.facts.weights else None,
         count=count,
+        parallelism=parallelism,
         each=each,
         gpus=tuple(reported or at_most) or (PlanGpu(None, each.bytes),),
         measured=bool(reported) or not cards,
@@ -270,8 +283,10 @@ def _refusal(subject: Subject, asked: _Asked, plan: Plan) -> Finding:
 def _option(subject: Subject, name: str) -> Route | None:
     """Where the vLLM runtime sets an option; None where it does not."""
     for index, runtime in enumerate(subject.proposal.runtimes or ()):
-        if runtime is subject.proposal.vllm and name in (runtime.config or {}):
-            return ("runtimes", index, "config", name)
+        if runtime is subject.proposal.vllm:
+            for written in runtime.config or {}:
+                if written.replace("_", "-") == name:
+                    return ("runtimes", index, "config", written)
     return None
 
 
@@ -340,6 +355,9 @@ def no_more_gpus_than_needed(subject: Subject, context: Context) -> Iterator[Out
         return
     if asked.count == 1:
         return
+    if asked.parallelism.tensor_parallel_size != asked.count:
+        yield Skip("the options split the model otherwise than by tensor parallelism alone")
+        return
     skip = _unknown(asked, asked.plans(asked.settings))
     if skip:
         yield skip
@@ -404,6 +422,44 @@ def _times(each: Quantity, count: int) -> str:
     return f"{float(digits) * count:g}{each.text[len(digits) :].strip()}"
 
 
+@check("MEM007")
+def gpu_of_the_instance_type(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """The GPUs of the instance type have less memory than the proposal claims.
+
+    The memory of each GPU is compared with the card of deployment.instanceType (instance-types.yaml). KAITO starts
+    what the instance type says: a claim about a larger card says nothing about it. A larger card than claimed is fine.
+
+    Fails::
+
+        requirements: {gpuCount: 1, totalGPUMemory: 80GB, perGPUMemory: 80GB}
+        deployment: {instanceType: Standard_NV36ads_A10_v5}
+
+    Passes::
+
+        requirements: {gpuCount: 1, totalGPUMemory: 80GB, perGPUMemory: 80GB}
+        deployment: {instanceType: Standard_NC24ads_A100_v4}
+    """
+    name = subject.proposal.deployment.instance_type if subject.proposal.deployment else None
+    machine = context.shared.instance_type(name) if name and not is_missing(name) else None
+    claimed = claimed_per_gpu(subject.proposal)
+    if machine is None or claimed is None:
+        return  # KTO008 and DOC008
+    gpu = context.shared.gpu_by_name[machine.gpu]
+    if gpu.nominal_memory.bytes < (1 - _SAME_CARD) * claimed.bytes:
+        fitting = [
+            other.name
+            for other in context.shared.instance_types
+            if abs(context.shared.gpu_by_name[other.gpu].nominal_memory.bytes - claimed.bytes)
+            <= _SAME_CARD * claimed.bytes
+            and other.cloud == machine.cloud
+        ]
+        yield Finding(
+            f"{machine.name} has {gpu.name} with {gpu.nominal_memory} each, the proposal claims {claimed}",
+            ("deployment", "instanceType"),
+            f"{claimed}: {', '.join(fitting[:3])}" if fitting else "correct one of them",
+        )
+
+
 @check("MEM005")
 def context_within_the_limit(subject: Subject, context: Context) -> Iterator[Outcome]:
     """The context is longer than the model's own limit.
@@ -455,9 +511,8 @@ def context_is_what_is_served(subject: Subject, context: Context) -> Iterator[Ou
         runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 16384}}]
     """
     claimed = known_count(subject.proposal.requirements.context_length)
-    config = (subject.proposal.vllm.config if subject.proposal.vllm else None) or {}
-    served = config.get("max-model-len")
-    if claimed is not None and isinstance(served, int) and served != claimed:
+    served = subject.proposal.served_max_model_len
+    if claimed is not None and served is not None and served != claimed:
         yield Finding(
             f"contextLength is {claimed:,}, max-model-len is {served:,}", _CONTEXT, f"contextLength: {served}"
         )

@@ -19,6 +19,8 @@ from kaito_catalog.checks.base import (
 from kaito_catalog.formats.base import is_missing
 
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
+_DIGITS = 40
+_HEX = re.compile(r"[0-9a-fA-F]{20,}\Z")
 _SHORT = re.compile(r"[0-9a-f]{7,39}\Z")
 _VERSION = ("requirements", "version")
 
@@ -50,6 +52,14 @@ def full_commit(subject: Subject, context: Context) -> Iterator[Outcome]:
             f"{version} is an abbreviated commit",
             _VERSION,
             f"version: {longer}" if longer else "write all 40 digits",
+        )
+        return
+    if _HEX.match(version):
+        wanted = "lower-case" if len(version) == _DIGITS else f"{_DIGITS}, not {len(version)},"
+        yield Finding(
+            f"a commit has {wanted} hex digits, found {version[:60]}",
+            _VERSION,
+            f"version: {recorded}" if recorded else "copy it from the page of the commit",
         )
         return
     yield Finding(

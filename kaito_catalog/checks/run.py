@@ -22,6 +22,7 @@ from kaito_catalog.checks.base import (
 from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.proposal import known_count
 from kaito_catalog.plan import illegal_tensor_parallel
+from kaito_catalog.serving import served_parallelism
 from kaito_catalog.shape import Unsupported
 from kaito_catalog.vllm_known import Option, VllmVersion, known
 
@@ -60,7 +61,9 @@ def legal_tensor_parallel_size(subject: Subject, context: Context) -> Iterator[O
     if count is None:
         yield Skip("the proposal claims no number of GPUs", "add requirements.gpuCount")
         return
-    if count == 1:
+    split = served_parallelism(subject.proposal, count)
+    size = split.tensor_parallel_size if split else count
+    if size == 1:
         return
     shape = subject.shape
     if subject.facts is None or subject.facts.config is None or shape is None:
@@ -70,17 +73,19 @@ def legal_tensor_parallel_size(subject: Subject, context: Context) -> Iterator[O
         yield Skip(shape.reason)
         return
     version = context.profile.vllm_version
-    reason = illegal_tensor_parallel(shape, count, vllm_version=version)
+    reason = illegal_tensor_parallel(shape, size, vllm_version=version)
     if reason:
         possible = [
-            size
-            for size in range(1, min(max(count, 8), MOST_GPUS) + 1)
-            if not illegal_tensor_parallel(shape, size, vllm_version=version)
+            other
+            for other in range(1, min(max(size, 8), MOST_GPUS) + 1)
+            if not illegal_tensor_parallel(shape, other, vllm_version=version)
         ]
         yield Finding(
-            f"tensor_parallel_size {count} is not possible: {reason}",
+            f"tensor_parallel_size {size} is not possible: {reason}",
             ("requirements", "gpuCount"),
-            f"a gpuCount of {' or '.join(map(str, possible))} is possible" if possible else None,
+            f"a {'gpuCount' if size == count else 'size'} of {' or '.join(map(str, possible))} is possible"
+            if possible
+            else None,
         )
 
 
@@ -134,7 +139,8 @@ def _unknown_option(vllm: VllmVersion, route: Route, name: str) -> Finding:
 def legal_values(subject: Subject, context: Context) -> Iterator[Outcome]:
     """An option has a value that vLLM does not take.
 
-    Types and choices are those of vLLM's own parser, in the version of the KAITO profile.
+    Types and choices are those of vLLM's own parser, limits of numbers those of its configuration, in the version of
+    the KAITO profile. The parser stops the server at once; a limit stops it a little later, on the node.
 
     Fails::
 
@@ -152,57 +158,28 @@ def legal_values(subject: Subject, context: Context) -> Iterator[Outcome]:
         option = vllm.option(name)
         if option is None or option.type == "boolean":
             continue  # RUN002 and RUN004
-        wanted = _wanted(option, value)
+        wanted = option.wants(value)
         if wanted:
-            near = difflib.get_close_matches(str(value), option.choices, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else None
-            yield Finding(f"{name} is {wanted}, found {_shown(value)}", route, hint)
+            yield Finding(
+                f"{name} is {wanted}, found {_shown(value)}", route, _legal_value(option, value, context)
+            )
+
+
+def _legal_value(option: Option, value: JsonValue, context: Context) -> str:
+    """A hint: the choice that was meant, or what holds without the option."""
+    longer = [choice for choice in option.choices if choice.startswith(str(value).lower())]
+    near = longer or difflib.get_close_matches(str(value), option.choices, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    if option.name == "gpu-memory-utilization":
+        return f"a share, not a percentage; without it KAITO takes {context.profile.utilization(None):g}"
+    default = "decides by itself" if option.default is None else f"takes {_shown(option.default)}"
+    return f"without it vLLM {default}"
 
 
 def _shown(value: JsonValue) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _wanted(option: Option, value: JsonValue) -> str | None:
-    """What the option takes, when `value` is not it."""
-    text = value if isinstance(value, str) else None
-    if isinstance(value, bool):
-        return f"not a switch ({option.type})"
-    if isinstance(value, list):
-        return None if option.takes_several else f"one value ({option.type})"
-    if option.choices:
-        return None if str(value) in option.choices else f"one of {', '.join(option.choices)}"
-    kinds = option.type.split(" or ")
-    number = isinstance(value, int | float)
-    if "auto" in kinds and text == "auto":
-        return None
-    if "integer" in kinds and not (isinstance(value, int) or _reads_as_integer(text)):
-        return "a whole number"
-    if "number" in kinds and not (number or _reads_as_number(text)):
-        return "a number"
-    if kinds == ["json"] and not (isinstance(value, dict) or _reads_as_json(text)):
-        return "a JSON object"
-    return None
-
-
-def _reads_as_integer(text: str | None) -> bool:
-    # vLLM's own parser reads 16k and 1.5M as well, but KAITO's does not count with them.
-    return text is not None and text.lstrip("-").isdecimal()
-
-
-def _reads_as_number(text: str | None) -> bool:
-    try:
-        return text is not None and bool(float(text) or True)
-    except ValueError:
-        return False
-
-
-def _reads_as_json(text: str | None) -> bool:
-    try:
-        return text is not None and isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 @check("RUN004")
@@ -232,26 +209,35 @@ def switches_survive_kaito(subject: Subject, context: Context) -> Iterator[Outco
     if vllm is None:
         yield _no_data(context)
         return
+    trusts_code = subject.proposal.vllm is not None and subject.proposal.vllm.trust_remote_code
     for route, name, value in _options(subject):
         option = vllm.option(name)
         if option is None or option.type != "boolean" or value in ("", None):
             continue
+        alone = trusts_code or option.name == "trust-remote-code"
         if value is False or str(value).lower() == "false":
             off = option.negation or f"no-{option.name}"
             yield Finding(
-                f"KAITO makes '--{name} {value}' of it, which switches {name} on", route, f'write {off}: ""'
+                f"KAITO makes '--{name} {value}' of it, which switches {name} on",
+                route,
+                f'write {off}: ""' if alone else _NO_ROOM,
             )
         elif value is True or str(value).lower() == "true":
             yield Finding(
                 f"KAITO makes '--{name} {value}' of it, and the word {value} is left over",
                 route,
-                f'write {name}: ""',
+                f'write {name}: ""' if alone else _NO_ROOM,
                 severity=WARNING,
             )
         else:
             yield Finding(
-                f"{name} is a switch, found {_shown(value)}", route, f'write {name}: "" to switch it on'
+                f"{name} is a switch, found {_shown(value)}",
+                route,
+                f'write {name}: "" to switch it on' if alone else _NO_ROOM,
             )
+
+
+_NO_ROOM = "leave it out: KAITO's form has room for one switch, and no-trust-remote-code takes it"
 
 
 @check("RUN005")
@@ -294,3 +280,104 @@ def known_parsers(subject: Subject, context: Context) -> Iterator[Outcome]:
         if newer:
             hint = f"it comes with vLLM {newer}"
         yield Finding(f"vLLM {vllm.version} has no {name} '{value[:60]}'", route, hint)
+
+
+@check("RUN006")
+def parallel_sizes_make_the_gpus(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """The parallel sizes of the options are another number of GPUs than the proposal claims.
+
+    tensor-parallel-size × pipeline-parallel-size × data-parallel-size is the number of GPUs that vLLM takes, and it
+    comes after KAITO's own sizes, so it counts. Without tensor-parallel-size the rest is split by it.
+
+    Fails::
+
+        requirements: {gpuCount: 1}
+        runtimes:
+          - name: vllm
+            distributedInference: false
+            config: {max-model-len: 16384, tensor-parallel-size: 4}
+
+    Passes::
+
+        requirements: {gpuCount: 4, totalGPUMemory: 320GB}
+        runtimes:
+          - name: vllm
+            distributedInference: true
+            config: {max-model-len: 16384, tensor-parallel-size: 2, pipeline-parallel-size: 2}
+    """
+    count = known_count(subject.proposal.requirements.gpu_count)
+    sizes = [
+        (route, name, value)
+        for route, name, value in _options(subject)
+        if name.replace("_", "-") in ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
+    ]
+    if not sizes:
+        return
+    if count is None:
+        yield Skip("the proposal claims no number of GPUs", "add requirements.gpuCount")
+    elif served_parallelism(subject.proposal, count) is None:
+        shown = " × ".join(f"{name} {_shown(value)}" for _, name, value in sizes)
+        yield Finding(
+            f"{shown} cannot make {count} GPU{'' if count == 1 else 's'} (gpuCount)",
+            sizes[0][0],
+            "correct gpuCount, or leave the sizes out: KAITO splits over the GPUs of the instance type",
+        )
+
+
+@check("RUN007")
+def runtime_that_kaito_has(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """A runtime that KAITO cannot start, or one that is there twice.
+
+    KAITO serves with vllm or transformers. Its template lists ONNX as well, and nothing starts it: a proposal with
+    no other runtime gets no manifests. Of two entries of one runtime only the first would count.
+
+    Fails::
+
+        runtimes: [{name: onnx, distributedInference: false}]
+
+    Passes::
+
+        runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 16384}}]
+    """
+    names = [runtime.name for runtime in subject.proposal.runtimes or ()]
+    for number, name in enumerate(names):
+        route: Route = ("runtimes", number, "name")
+        if name in names[:number]:
+            yield Finding(f"{name} is there twice", route, "make one entry of them")
+        elif name == "onnx":
+            yield Finding(
+                "KAITO has no runtime onnx",
+                route,
+                "serve with vllm or transformers",
+                severity=WARNING if set(names) - {"onnx"} else None,
+            )
+
+
+KAITO_PORT = 5000
+"""Where KAITO's Service and probes look for the server: PortInferenceServer of pkg/utils/consts/consts.go."""
+_ELSEWHERE = ("uds", "ssl-certfile", "ssl-keyfile", "headless")
+
+
+@check("RUN008")
+def server_where_kaito_looks(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """The server would listen where KAITO does not look.
+
+    KAITO's Service and its probes speak plain HTTP to port 5000. A server that listens elsewhere is taken for dead
+    and is started again and again.
+
+    Fails::
+
+        runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 16384, port: 8080}}]
+
+    Passes::
+
+        runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 16384}}]
+    """
+    for route, name, value in _options(subject):
+        option = name.replace("_", "-")
+        if option in _ELSEWHERE or (option == "port" and str(value) != str(KAITO_PORT)):
+            yield Finding(
+                f"{name} {_shown(value)}: KAITO looks for the server at port {KAITO_PORT}, in plain HTTP",
+                route,
+                "leave it out",
+            )

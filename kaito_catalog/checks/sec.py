@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
+
+from pydantic import JsonValue
 
 from kaito_catalog.checks.base import (
     ERROR,
@@ -135,7 +139,8 @@ def code_has_hashes(subject: Subject, context: Context) -> Iterator[Outcome]:
 
     `trustRemoteCode: true` runs the repository's Python files on the GPU node, with its secrets. Which code was
     looked at is known only by its hashes. KAITO v0.12 starts every model with `--trust-remote-code`, so files
-    without a hash are a warning also where the proposal does not ask for them.
+    without a hash are a warning also where the proposal does not ask for them. Where nobody has looked for such files,
+    the permission is an error; with transcribed facts a warning, as only the Hub lists the files.
 
     Fails::
 
@@ -155,6 +160,13 @@ def code_has_hashes(subject: Subject, context: Context) -> Iterator[Outcome]:
     number = _trusts(subject)
     facts = subject.facts
     if facts is None or not _code_is_known(facts):
+        if number is not None:
+            yield Finding(
+                "trustRemoteCode is true, and nobody has recorded which files would run",
+                ("runtimes", number, "trustRemoteCode"),
+                _RECORD,
+                severity=WARNING if facts is not None and facts.source.kind == "transcribed" else ERROR,
+            )
         yield NO_FACTS if facts is None else _NO_CODE
         return
     bare = [file.path for file in facts.remote_code.files if file.sha256 is None] if facts.remote_code else []
@@ -258,3 +270,99 @@ def trust_is_needed(subject: Subject, context: Context) -> Iterator[Outcome]:
             ("runtimes", number, "trustRemoteCode"),
             "trustRemoteCode: false",
         )
+
+
+_OTHER_REPOSITORIES = (
+    "model",
+    "tokenizer",
+    "hf-config-path",
+    "spec-model",
+    "lora-modules",
+    "default-mm-loras",
+)
+_IMPORTED = (
+    "io-processor-plugin",
+    "logits-processors",
+    "middleware",
+    "model-class-overrides",
+    "reasoning-parser-plugin",
+    "scheduler-cls",
+    "tool-parser-plugin",
+    "worker-cls",
+    "worker-extension-cls",
+)
+_SECRETS = ("api-key", "hf-token")
+_OPENED = {
+    "allowed-local-media-path": "lets a request read the node's files under",
+    "otlp-traces-endpoint": "sends traces of requests to",
+    "tool-server": "lets the model use the tools of",
+}
+_FULL_COMMIT = re.compile(r"[0-9a-f]{40}\Z")
+
+
+@check("SEC007")
+def options_stay_with_what_was_pinned(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """An option leads away from the repository and revision that were checked, or opens the server.
+
+    KAITO appends the options to its own, and the last one counts: `revision: main` undoes the pinned commit, `model`
+    and `tokenizer` name another repository, a draft model without a commit is whatever its branch holds, and the
+    plug-in options make vLLM import a module that nobody has seen. A key in a proposal is public.
+
+    Fails::
+
+        runtimes:
+          - name: vllm
+            distributedInference: false
+            config: {max-model-len: 16384, revision: main}
+
+    Passes::
+
+        runtimes:
+          - name: vllm
+            distributedInference: false
+            config: {max-model-len: 16384}
+    """
+    for number, runtime in enumerate(subject.proposal.runtimes or ()):
+        if runtime.name != "vllm":
+            continue
+        for written, value in (runtime.config or {}).items():
+            said = _leads_away(subject, written.replace("_", "-").partition(".")[0], value)
+            if said:
+                yield Finding(f"{written} {said[0]}", ("runtimes", number, "config", written), said[1])
+
+
+def _leads_away(subject: Subject, option: str, value: JsonValue) -> tuple[str, str] | None:
+    """What is wrong about an option, after its name, and what to do."""
+    shown = printable(value if isinstance(value, str) else json.dumps(value))[:80]
+    pinned = subject.proposal.requirements.version
+    if option in ("revision", "tokenizer-revision") and value != pinned:
+        return f"is {shown}, and the proposal pins {pinned}", "leave it out: the manifests pin it"
+    if option == "code-revision" and not _FULL_COMMIT.match(str(value)):
+        return f"is {shown}, which can change", "write the full commit of the repository with the code"
+    if option in _OTHER_REPOSITORIES and value != subject.proposal.repo_id:
+        return f"names {shown}, which nobody has checked", "leave it out: KAITO passes the model"
+    if option in _IMPORTED and value not in ("", None, [], {}):
+        return f"makes vLLM import {shown}, which nobody has checked", "leave it out"
+    if option in _SECRETS:
+        return "would be public", "leave it out; a token belongs into deployment.modelAccessSecret's Secret"
+    if option in _OPENED and value not in ("", None):
+        return f"{_OPENED[option]} {shown}", "leave it out"
+    if option == "speculative-config":
+        draft = _draft(value)
+        model, revision = draft.get("model"), str(draft.get("revision"))
+        if isinstance(model, str) and model != subject.proposal.repo_id and not _FULL_COMMIT.match(revision):
+            return (
+                f"loads {printable(model)[:80]} at whatever commit it has",
+                "add its revision, a full commit",
+            )
+    return None
+
+
+def _draft(value: JsonValue) -> dict[str, JsonValue]:
+    """The settings of a draft model, given as a mapping or as its JSON."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return {}  # RUN003
+    return value if isinstance(value, dict) else {}

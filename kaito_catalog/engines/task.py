@@ -34,6 +34,7 @@ Say = Callable[[str], None]
 
 API_VERSION = "catalog.kaito.sh/v1alpha1"
 PYTHON_VARIABLE = "KAITO_CATALOG_VLLM_PYTHON"
+# `processes.HUB_TOKENS` once more: this file is alone in a pod.
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 GRACE_SECONDS = 30.0
 RAY_PORT = 6379

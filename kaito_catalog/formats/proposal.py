@@ -24,6 +24,7 @@ from kaito_catalog.quantity import Quantity
 
 Status: TypeAlias = Literal["provisional", "implemented", "deferred", "rejected", "withdrawn"]
 RuntimeName: TypeAlias = Literal["vllm", "transformers", "onnx"]
+_COUNT = re.compile(r"[0-9]{1,9}\Z")
 HUB_URL = re.compile(
     r"https?://huggingface\.co/([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?:\.git)?(?:[/?#].*)?\Z", re.ASCII
 )
@@ -189,11 +190,16 @@ class Proposal(Model):
     @property
     def max_model_len(self) -> int | None:
         """The context that is served: vLLM's `max-model-len`, else the claimed `contextLength`."""
+        return self.served_max_model_len or known_count(self.requirements.context_length)
+
+    @property
+    def served_max_model_len(self) -> int | None:
+        """vLLM's `max-model-len` as a count of tokens, also where it is quoted; None where it is none."""
         config = (self.vllm.config if self.vllm else None) or {}
         served = config.get("max-model-len", config.get("max_model_len"))
-        if isinstance(served, int) and not isinstance(served, bool) and served > 0:
-            return served
-        return known_count(self.requirements.context_length)
+        if isinstance(served, str) and _COUNT.match(served):
+            served = int(served)
+        return served if isinstance(served, int) and not isinstance(served, bool) and served > 0 else None
 
     @property
     def vllm(self) -> Runtime | None:

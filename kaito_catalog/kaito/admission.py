@@ -139,6 +139,6 @@ def _words(words: Sequence[str], vllm: VllmVersion) -> list[str]:
             problems.append(f"{name} is a switch, and KAITO passes the word '{value}' after it")
         elif known.type != "boolean" and value == "":
             problems.append(f"{name} wants a value, and KAITO passes an empty one")
-        elif known.choices and value not in known.choices:
-            problems.append(f"{name} is one of {', '.join(known.choices)}, found '{value}'")
+        elif known.type != "boolean" and "." not in name and (wanted := known.wants(value)):
+            problems.append(f"{name} is {wanted}, found '{value}'")
     return problems

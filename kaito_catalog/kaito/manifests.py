@@ -35,7 +35,11 @@ class Manifests:
 
 
 class InexpressibleError(Exception):
-    """An option that does not survive KAITO's expansion; the text says which and why."""
+    """An option that does not survive KAITO's expansion; the text says which and why, `hint` what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 def object_name(name: str, *, suffix: str = "") -> str:
@@ -86,7 +90,7 @@ def vllm_options(
     for key, value in (runtime.config or {}).items():
         name, written = _option(key.replace("_", "-"), value)
         if options.get(name, written) != written:
-            raise InexpressibleError(f"{name} is given twice")
+            raise InexpressibleError(f"{name} is given twice", "keep one")
         options[name] = written
     if "max-model-len" not in options:
         # Without a length KAITO sizes nodes for 2,048 tokens; the claims are about this many.
@@ -97,7 +101,10 @@ def vllm_options(
         options.setdefault("max-num-seqs", max_num_seqs)
     length = options.get("max-model-len")
     if length is not None and not (isinstance(length, int) and length > 0):
-        raise InexpressibleError(f"max-model-len is '{length}', and KAITO reads a count of tokens only")
+        raise InexpressibleError(
+            f"max-model-len is '{length}', and KAITO reads a count of tokens only",
+            "write a whole number from 1 on",
+        )
     if _REVISION.match(proposal.requirements.version or ""):
         for name in ("revision", "code-revision", "tokenizer-revision"):
             options.setdefault(name, proposal.requirements.version or "")
@@ -105,14 +112,16 @@ def vllm_options(
         options.pop("trust-remote-code", None)  # KAITO passes it already
     elif "trust-remote-code" in options:
         raise InexpressibleError(
-            "the option trust-remote-code needs trustRemoteCode: true and its list of files"
+            "trust-remote-code is an option here, and the runtime's trustRemoteCode is not true",
+            "leave the option out; where code is needed: trustRemoteCode: true, and its files in the facts",
         )
     else:
         options["no-trust-remote-code"] = ""
     bare = sorted(name for name, value in options.items() if value == "")
     if len(bare) > 1:
         raise InexpressibleError(
-            f"KAITO's expansion leaves room for one switch, and there are {', '.join(bare)}"
+            f"KAITO's expansion leaves room for one switch, and there are {', '.join(bare)}",
+            "leave out all but one (no-trust-remote-code stands there unless trustRemoteCode is true)",
         )
     return options
 
@@ -131,11 +140,13 @@ def _option(key: str, value: JsonValue) -> tuple[str, str | int | float]:
     if isinstance(value, list):
         if len(value) == 1 and isinstance(value[0], str | int | float) and not isinstance(value[0], bool):
             return _option(key, value[0])
-        raise InexpressibleError(f"{key} is a list, and KAITO passes it on as one text")
+        raise InexpressibleError(f"{key} is a list, and KAITO passes it on as one text", "give one value")
     if value is None:
-        raise InexpressibleError(f"{key} has no value")
+        raise InexpressibleError(f"{key} has no value", 'give one; a switch has an empty text: ""')
     if value.startswith("-") or any(ord(c) < 32 for c in value):
-        raise InexpressibleError(f"{key} has a value that would be read as another option")
+        raise InexpressibleError(
+            f"{key} has a value that would be read as another option", "write it without a dash in front"
+        )
     if key == "max-model-len" and re.fullmatch(r"[0-9]{1,9}", value):
         return key, int(value)
     return key, value
