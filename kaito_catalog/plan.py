@@ -221,7 +221,7 @@ def illegal_tensor_parallel(
             return f"{mixer.num_attention_heads} attention heads cannot be divided by {size}"
         if isinstance(mixer, Attention):
             heads = mixer.num_key_value_heads
-            if mixer.sinks and heads < size:
+            if not mixer.repeats_kv_heads and heads < size:
                 return f"vLLM does not repeat the {heads} KV heads of this architecture on {size} GPUs"
             if (heads >= size and heads % size) or (heads < size and size % heads):
                 return f"{heads} KV heads can neither be divided by {size} nor repeated evenly on {size} GPUs"

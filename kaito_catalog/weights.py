@@ -170,6 +170,8 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             yield Plain(
                 mixer.head_norms * mixer.head_dim + (heads if mixer.sinks else 0) + 2 * mixer.index_dim
             )
+            if mixer.head_gate:
+                yield Linear("self_attn.g_proj", hidden, (heads,))
             if mixer.flat_norms:
                 yield Plain(heads * mixer.head_dim + kv_heads * mixer.head_dim)
         case LatentAttention():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kaito_catalog.shape import decoders, encoders, further, multimodal
+from kaito_catalog.shape import decoders, encoders, further, mixtures, multimodal
 from kaito_catalog.shape.fields import NEVER_TIED, Fields, Source, UnreadableError
 from kaito_catalog.shape.model import (
     MOST_LAYERS,
@@ -67,7 +67,7 @@ __all__ = [
     "read_shape",
 ]
 
-_DECODERS = decoders.READERS | further.READERS
+_DECODERS = decoders.READERS | further.READERS | mixtures.READERS
 READERS = (
     _DECODERS
     | encoders.ENCODERS
@@ -76,7 +76,7 @@ READERS = (
 )
 """Every architecture that a plan knows, by its name in config.json, and what reads it."""
 
-ON_EVERY_STAGE = decoders.ON_EVERY_STAGE | further.ON_EVERY_STAGE
+ON_EVERY_STAGE = decoders.ON_EVERY_STAGE | further.ON_EVERY_STAGE | mixtures.ON_EVERY_STAGE
 """Parts that vLLM builds on every pipeline stage, by architecture."""
 
 _DRAFT_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules")

@@ -166,7 +166,9 @@ def _gpt_oss(source: Source) -> Shape:
         text, ("num_local_experts", "num_experts"), ("intermediate_size",), bias=True, router_bias=True
     )
     window = text.count("sliding_window", most=LONGEST_CONTEXT)
-    attention = read_attention(text, _LLAMA, qkv_bias=True, output_bias=True, sinks=True)
+    attention = read_attention(
+        text, _LLAMA, qkv_bias=True, output_bias=True, sinks=True, repeats_kv_heads=False
+    )
     layers = [
         # vLLM 0.25.1's gpt_oss.py goes by the layer's number, whatever layer_types says.
         Layer(

@@ -621,11 +621,76 @@ def _ernie(source: Source) -> Shape:
     )
 
 
+def _chatglm(source: Source) -> Shape:
+    """ChatGLM 2 and 3 and GLM-4-9B in their own format."""
+    text = source.text
+    shared = text.count("multi_query_group_num", most=2**16) if text.flag("multi_query_attention") else None
+    biased = text.flag("add_bias_linear")
+    parts = 1 if text.flag("rmsnorm", True) else 2
+    names = (("intermediate_size", "ffn_hidden_size"), ("vocab_size", "padded_vocab_size"))
+    defaults: tuple[tuple[str, Json], ...] = (("num_key_value_heads", shared), ("seq_length", 2048))
+    heads = text.count("num_attention_heads", most=2**16)
+    family = Family(
+        head_dim=text.count("hidden_size") // heads, qkv_bias=biased or text.flag("add_qkv_bias"),
+        output_bias=biased, mlp_bias=biased, norm_parts=parts, names=names, defaults=defaults,
+    )  # fmt: skip
+    text = Fields({k: v for k, v in text.values.items() if k not in ("vocab_size", "head_dim")}, text.where)
+    shape = dense(family)(replace(source, text=text))
+    if not text.flag("post_layer_norm", True):
+        shape = replace(shape, final_norm_elements=0)
+    return shape
+
+
+def _hyperclovax(source: Source) -> Shape:
+    norms = 4 if source.text.flag("use_post_norm", True) else 2
+    return dense(Family(norms=norms))(source)
+
+
+def _plamo3(source: Source) -> Shape:
+    """PLaMo 3: four norms; windows by pattern."""
+    text = source.text
+    if text.count("vocab_size") % 16:
+        # vLLM adds rows up to the next multiple to the output embedding alone.
+        raise UnreadableError("no plan for a vocabulary that is no multiple of 16", text.path("vocab_size"))
+    count = num_layers(text)
+    each = text.values.get("interleaved_sliding_window")
+    if isinstance(each, list):
+        if len(each) != count or not all(w is None or (type(w) is int and w > 0) for w in each):
+            field = text.path("interleaved_sliding_window")
+            raise UnreadableError(f"{field} is not a window or null for each layer", field)
+        stated = {"sliding_attention" if w else "full_attention" for w in each}
+        if len({w for w in each if w}) > 1 or not stated:
+            field = text.path("interleaved_sliding_window")
+            raise UnreadableError("no plan for windows of several lengths", field)
+        types: list[Json] = ["sliding_attention" if w else "full_attention" for w in each]
+        window = next((w for w in each if w), None)
+        text = Fields({**text.values, "layer_types": types, "sliding_window": window}, text.where)
+    return dense(Family(head_dim=128, head_norms=2, norms=4, qkv_bias=False, output_bias=False))(
+        replace(source, text=text)
+    )
+
+
+def _telechat2(source: Source) -> Shape:
+    """TeleChat 2: biases where attention and the block end, and nowhere else."""
+    names = (
+        *_GPT_NAMES[:3],
+        ("intermediate_size", "ffn_hidden_size"),
+        ("max_position_embeddings", "seq_length"),
+    )
+    read = dense(Family(qkv_bias=False, output_bias=True, names=names))
+    shape = read(source)
+    # The second matrix of the block alone has a bias.
+    layers = tuple(replace(x, norm_elements=x.norm_elements + shape.hidden_size) for x in shape.layers)
+    return replace(shape, layers=layers)
+
+
 _LLAMA = dense(Family())
 
 READERS: dict[str, Callable[[Source], Shape]] = {
     "ApertusForCausalLM": dense(Family(gated=False, head_norms=2)),
     "ArceeForCausalLM": dense(Family(gated=False)),
+    "ChatGLMForConditionalGeneration": _chatglm,
+    "ChatGLMModel": _chatglm,
     "CohereForCausalLM": _cohere,
     "Cohere2ForCausalLM": _cohere,
     "CwmForCausalLM": _LLAMA,
@@ -653,8 +718,10 @@ READERS: dict[str, Callable[[Source], Shape]] = {
     "GraniteMoeHybridForCausalLM": _granite_hybrid,
     "HunYuanDenseV1ForCausalLM": _hunyuan,
     "HunYuanMoEV1ForCausalLM": _hunyuan,
+    "HyperCLOVAXForCausalLM": _hyperclovax,
     "InternLM2ForCausalLM": dense(_NO_BIAS),
     "IQuestCoderForCausalLM": _LLAMA,
+    "Jais2ForCausalLM": dense(Family(norm_parts=2, gated=False)),
     "JambaForCausalLM": _jamba,
     "Lfm2ForCausalLM": _lfm2,
     "Lfm2MoeForCausalLM": _lfm2,
@@ -670,10 +737,12 @@ READERS: dict[str, Callable[[Source], Shape]] = {
     "Olmo3ForCausalLM": _olmo2,
     "OlmoeForCausalLM": _olmoe,
     "OrionForCausalLM": dense(Family(qkv_bias=False, output_bias=False, norm_parts=2)),
+    "PanguEmbeddedForCausalLM": _LLAMA,
     "PhiForCausalLM": _phi,
     "PhiMoEForCausalLM": mixture(
         _PHIMOE, lambda t: read_experts(t, ("num_local_experts",), ("intermediate_size",))
     ),
+    "Plamo3ForCausalLM": _plamo3,
     "SmolLM3ForCausalLM": dense(Family(tied=True)),
     "SolarForCausalLM": _LLAMA,
     "StableLmForCausalLM": _stablelm,
@@ -681,6 +750,8 @@ READERS: dict[str, Callable[[Source], Shape]] = {
     "Starcoder2ForCausalLM": dense(
         Family(tied=True, qkv_bias=True, output_bias=True, norm_parts=2, gated=False, mlp_bias=True)
     ),
+    "TeleChat2ForCausalLM": _telechat2,
+    "TeleChatForCausalLM": _telechat2,
     "TeleChat3ForCausalLM": _LLAMA,
 }
 """More architectures, by their name in config.json."""
@@ -689,6 +760,8 @@ _ALL = frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM})
 _NO_HEAD = frozenset({Place.EMBEDDING, Place.NORM})
 
 ON_EVERY_STAGE = {
+    "ChatGLMForConditionalGeneration": _ALL,
+    "ChatGLMModel": _ALL,
     "CohereForCausalLM": _NO_HEAD,
     "Cohere2ForCausalLM": _NO_HEAD,
     "BloomForCausalLM": _ALL,
@@ -716,6 +789,7 @@ ON_EVERY_STAGE = {
     "Olmo3ForCausalLM": _ALL,
     "OlmoeForCausalLM": _ALL,
     "OrionForCausalLM": _ALL,
+    "Plamo3ForCausalLM": _ALL,
     "PhiForCausalLM": _ALL,
     "PhiMoEForCausalLM": _ALL,
     "StableLmForCausalLM": _ALL,

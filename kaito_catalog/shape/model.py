@@ -48,9 +48,13 @@ class Attention:
     flat_norms: bool = False
     """Queries and keys normalised over all heads at once (MiniMax M2)."""
     output_gate: bool = False
-    """The query projection also gives a gate of the output (Qwen3-Next)."""
+    """The query projection also gives a gate of the output (Qwen3-Next), or another as wide does (Trinity)."""
+    head_gate: bool = False
+    """One gate of the output for each head (Step 3.5)."""
     sinks: bool = False
     """One learnt logit per head (gpt-oss)."""
+    repeats_kv_heads: bool = True
+    """More ranks than KV heads are legal: a rank then has one that others have too."""
     index_dim: int = 0
     """Width of the key that picks blocks of tokens, and of a query for it per KV head (MiniMax M3); 0 is none."""
     shares_cache: bool = False

@@ -8,15 +8,23 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from kaito_catalog.shape.model import Attention, Layer, Shape
+from kaito_catalog.shape.model import Attention, Experts, Layer, Shape
 
 CHANGED = (0, 32, 0)
 HOPPER = 9
 
-_TRANSFORMERS_BACK_END = frozenset(
-    {"GPTNeoXForCausalLM", "OlmoForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCausalLM", "PhiForCausalLM"}
+_BUILT_ONCE = frozenset(
+    {
+        "FlexOlmoForCausalLM",
+        "GPTNeoXForCausalLM",
+        "MellumForCausalLM",
+        "OlmoForCausalLM",
+        "Olmo2ForCausalLM",
+        "Olmo3ForCausalLM",
+        "PhiForCausalLM",
+    }
 )
-"""Architectures whose own class is gone in 0.32.0: the Transformers back end builds nothing twice."""
+"""Architectures of which 0.32.0 builds no part on more than one stage: most go through its Transformers back end."""
 
 FLASH_ATTENTION_4_HEAD = 512
 FLASH_ATTENTION_4_BLOCK = 64
@@ -55,19 +63,29 @@ def as_built(shape: Shape, vllm_version: str, compute_capability: float | None =
     wide = any(
         isinstance(x.mixer, Attention) and x.mixer.head_dim == FLASH_ATTENTION_4_HEAD for x in shape.layers
     )
-    return replace(
+    built = replace(
         shape,
-        layers=tuple(_layer(layer) for layer in shape.layers),
+        layers=tuple(_layer(layer, shape.architecture) for layer in shape.layers),
         quantization=how,
-        on_every_stage=frozenset() if shape.architecture in _TRANSFORMERS_BACK_END else shape.on_every_stage,
+        on_every_stage=frozenset() if shape.architecture in _BUILT_ONCE else shape.on_every_stage,
         aligns_by_stage=True,
         fp8_block_size=FLASH_ATTENTION_4_BLOCK if is_hopper and wide else None,
     )
+    if shape.architecture == "PhiForCausalLM":
+        built = replace(built, lm_head_bias=False)
+    return built
 
 
-def _layer(layer: Layer) -> Layer:
-    """Layers that read another's cache have no projections for keys and values any more (Gemma 4)."""
-    mixer = layer.mixer
+def _layer(layer: Layer, architecture: str) -> Layer:
+    """A layer as 0.32.0 builds it."""
+    mixer, block = layer.mixer, layer.feed_forward
     if isinstance(mixer, Attention) and mixer.shares_cache:
+        # Layers that read another's cache have no projections for keys and values any more (Gemma 4).
         return replace(layer, mixer=replace(mixer, queries_only=True, head_norms=min(mixer.head_norms, 1)))
+    if architecture.startswith("MiMoV2") and isinstance(mixer, Attention):
+        # The attention is told of the cache's dtype.
+        return replace(layer, mixer=replace(mixer, cache_in_dtype=False))
+    if architecture == "HYV3ForCausalLM" and isinstance(block, Experts):
+        # What balances the routing is fp32 there too.
+        return replace(layer, feed_forward=replace(block, correction_bias=True, extra_elements=0))
     return layer
