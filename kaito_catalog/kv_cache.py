@@ -11,6 +11,7 @@ from kaito_catalog.shape import (
     AttentionKind,
     CompressedAttention,
     GatedDeltaNet,
+    KimiDelta,
     LatentAttention,
     Mamba1,
     Mamba2,
@@ -214,8 +215,10 @@ def states_per_sequence(shape: Shape, vllm_version: str) -> int | Unplannable:
     version = version_tuple(vllm_version)
     if version < FIRST_PREFIX_CACHING:
         return 1
-    has_mamba = any(isinstance(layer.mixer, Mamba2) for layer in shape.layers)
-    if version < ALWAYS_ALIGNED and any(isinstance(x.mixer, Mamba1 | Mamba2) for x in shape.layers):
+    has_mamba = any(isinstance(m, Mamba2) for layer in shape.layers for m in layer.mixers)
+    if version < ALWAYS_ALIGNED and any(
+        isinstance(m, Mamba1 | Mamba2) for layer in shape.layers for m in layer.mixers
+    ):
         return Unplannable(f"no plan for Mamba layers with vLLM {vllm_version[:20]}")
     # Mamba 2 sets one more aside for the state at the last block's boundary (mamba_mixer2.py of 0.32.0).
     return 3 if has_mamba and version >= PREFILL_CHECKPOINTS else 2
@@ -258,9 +261,19 @@ def state_bytes(mixer: Recurrent, tensor_parallel_size: int, dtype_bytes: int) -
         case Mamba1():
             width = mixer.intermediate_size
             recurrent = width // tp * mixer.state_size * dtype_bytes
+        case KimiDelta():
+            width = 3 * mixer.num_heads * mixer.head_dim
+            recurrent = mixer.num_heads // tp * mixer.head_dim**2 * 4
         case ShortConv():
             width, recurrent = mixer.width, 0
     return width // tp * (mixer.conv_kernel - 1) * dtype_bytes + recurrent
+
+
+def _token_bytes(mixer: Attention | LatentAttention, tensor_parallel_size: int, cache_bytes: int) -> int:
+    """What one token takes in the layer's cache on a rank."""
+    if isinstance(mixer, LatentAttention):
+        return (mixer.kv_lora_rank + mixer.qk_rope_head_dim) * cache_bytes
+    return kv_heads(mixer, tensor_parallel_size) * (mixer.head_dim + mixer.v_head_dim) * cache_bytes
 
 
 def _layer_caches(
@@ -275,20 +288,19 @@ def _layer_caches(
         block = shape.fp8_block_size
     state = max(
         (
-            state_bytes(x.mixer, tensor_parallel_size, shape.dtype_bytes)
+            state_bytes(m, tensor_parallel_size, shape.dtype_bytes)
             for x in shape.layers
-            if isinstance(x.mixer, Recurrent)
+            for m in x.mixers
+            if isinstance(m, Recurrent)
         ),
         default=0,
     )
     if state:
         per_token = max(
             (
-                kv_heads(x.mixer, tensor_parallel_size)
-                * (x.mixer.head_dim + x.mixer.v_head_dim)
-                * cache_bytes
+                _token_bytes(x.mixer, tensor_parallel_size, cache_bytes)
                 for x in shape.layers
-                if isinstance(x.mixer, Attention)
+                if isinstance(x.mixer, Attention | LatentAttention)
             ),
             default=0,
         )
@@ -299,11 +311,10 @@ def _layer_caches(
             state = block * per_token
     # A stage without attention has no page that must hold a state: from 0.32 on its blocks stay as they are, and vLLM
     # puts them into groups of their own.
-    has_attention = any(isinstance(shape.layers[i].mixer, Attention) for i in layers)
+    has_attention = any(isinstance(shape.layers[i].mixer, Attention | LatentAttention) for i in layers)
     state_block = block if has_attention or not shape.aligns_by_stage else BLOCK_SIZE
     caches: list[LayerCache] = []
-    for i in layers:
-        mixer = shape.layers[i].mixer
+    for mixer in (m for i in layers for m in shape.layers[i].mixers):
         match mixer:
             case Attention():
                 if mixer.kind is AttentionKind.NONE:
@@ -330,12 +341,10 @@ def _layer_caches(
                     dim = mixer.indexer.head_dim
                     index = block * (dim + dim // INDEXER_SCALE_BLOCK * 4)
                     caches.append(LayerCache(AttentionKind.MLA, block, index))
-            case GatedDeltaNet() | Mamba2() | Mamba1() | ShortConv():
+            case GatedDeltaNet() | KimiDelta() | Mamba2() | Mamba1() | ShortConv():
                 caches.append(LayerCache(AttentionKind.STATE, state_block, state, states=states))
             case CompressedAttention():
                 caches.extend(_compressed_caches(mixer))
-            case None:
-                continue
     return caches
 
 

@@ -15,10 +15,12 @@ from kaito_catalog.shape import (
     CompressedAttention,
     Experts,
     GatedDeltaNet,
+    KimiDelta,
     LatentAttention,
     Layer,
     Mamba1,
     Mamba2,
+    Mixer,
     Mlp,
     Recurrent,
     Scheme,
@@ -88,7 +90,8 @@ def runs_second_runner(shape: Shape, vllm_version: str) -> bool:
         return True
     if version >= version_tuple(known["denseFrom"]):
         return shape.architecture in known["expertArchitectures"] or not any(
-            isinstance(x.feed_forward, Experts) or isinstance(x.mixer, Recurrent) for x in shape.layers
+            isinstance(x.feed_forward, Experts) or any(isinstance(m, Recurrent) for m in x.mixers)
+            for x in shape.layers
         )
     is_named = version >= version_tuple(known["someFrom"]) and shape.architecture in known["architectures"]
     return is_named and shape.quantization is None
@@ -205,6 +208,28 @@ def tower_peak(
     return int(items * images * an_image * shape.dtype_bytes)
 
 
+def _mixer_activations(mixer: Mixer, tp: int) -> float:
+    match mixer:
+        case Attention() as a:
+            query = a.num_attention_heads * a.head_dim * (2 if a.output_gate else 1)
+            return (2 * query + 2 * a.num_key_value_heads * a.head_dim) / tp
+        case LatentAttention() as m:
+            heads = m.num_attention_heads / tp
+            return heads * (2 * (m.qk_nope_head_dim + m.qk_rope_head_dim) + 3 * m.v_head_dim)
+        case CompressedAttention() as c:
+            return 3 * c.num_attention_heads / tp * c.head_dim
+        case GatedDeltaNet() as g:
+            return (4 * g.num_key_heads * g.key_head_dim + 4 * g.num_value_heads * g.value_head_dim) / tp
+        case KimiDelta() as k:
+            return 8 * k.num_heads * k.head_dim / tp
+        case Mamba2() as b:
+            return 4 * b.num_heads * b.head_dim / tp
+        case Mamba1() as b:
+            return 4 * b.intermediate_size / tp
+        case ShortConv() as c:
+            return 4 * c.width / tp
+
+
 def _layer_activations(layer: Layer, hidden: int, tp: int, expert_tp: int) -> float:
     """Widths per token of what a layer holds at once beside the hidden states."""
     widest = 0.0
@@ -215,25 +240,8 @@ def _layer_activations(layer: Layer, hidden: int, tp: int, expert_tp: int) -> fl
             width = experts.latent_size or hidden
             factor = 3 if experts.gated else 2
             widest = experts.num_experts_per_tok * (factor * experts.intermediate_size / expert_tp + width)
-    match layer.mixer:
-        case Attention() as a:
-            query = a.num_attention_heads * a.head_dim * (2 if a.output_gate else 1)
-            widest = max(widest, (2 * query + 2 * a.num_key_value_heads * a.head_dim) / tp)
-        case LatentAttention() as m:
-            heads = m.num_attention_heads / tp
-            widest = max(widest, heads * (2 * (m.qk_nope_head_dim + m.qk_rope_head_dim) + 3 * m.v_head_dim))
-        case CompressedAttention() as c:
-            widest = max(widest, 3 * c.num_attention_heads / tp * c.head_dim)
-        case GatedDeltaNet() as g:
-            widest = max(
-                widest, (4 * g.num_key_heads * g.key_head_dim + 4 * g.num_value_heads * g.value_head_dim) / tp
-            )
-        case Mamba2() as b:
-            widest = max(widest, 4 * b.num_heads * b.head_dim / tp)
-        case Mamba1() as b:
-            widest = max(widest, 4 * b.intermediate_size / tp)
-        case ShortConv() as c:
-            widest = max(widest, 4 * c.width / tp)
+    for mixer in layer.mixers:
+        widest = max(widest, _mixer_activations(mixer, tp))
     return widest
 
 

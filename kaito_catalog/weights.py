@@ -18,6 +18,7 @@ from kaito_catalog.shape import (
     Experts,
     FeedForward,
     GatedDeltaNet,
+    KimiDelta,
     LatentAttention,
     Layer,
     Mamba1,
@@ -251,8 +252,22 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             state = groups_per_rank * mixer.state_size
             yield Linear("mixer.in_proj", hidden, (inner, inner, state, state, heads), mixer.bias)
             yield Linear("mixer.out_proj", inner, (hidden,), mixer.bias)
-            yield Plain(mixer.conv_kernel * conv + (conv if mixer.conv_bias else 0) + 2 * heads + inner)
+            norm = inner if mixer.normed else 0
+            yield Plain(mixer.conv_kernel * conv + (conv if mixer.conv_bias else 0) + 2 * heads + norm)
             yield Plain(heads, 4)
+        case KimiDelta():
+            heads = _divide(mixer.num_heads, tp, "the number of linear-attention heads")
+            width = heads * mixer.head_dim
+            for name in ("q_proj", "k_proj", "v_proj"):
+                yield Linear(f"self_attn.{name}", hidden, (width,))
+            # The decay and the gate of the output come from a bottleneck that every rank has.
+            for name in ("f", "g"):
+                yield Linear(f"self_attn.{name}_a_proj", hidden, (mixer.head_dim,))
+                yield Linear(f"self_attn.{name}_b_proj", mixer.head_dim, (width,))
+            yield Linear("self_attn.b_proj", hidden, (heads,))
+            yield Linear("self_attn.o_proj", width, (hidden,))
+            yield Plain(width + 3 * mixer.conv_kernel * width + heads, 4)
+            yield Plain(mixer.head_dim)
         case Mamba1():
             inner = _divide(mixer.intermediate_size, tp, "the width of the Mamba layers")
             selected = mixer.time_step_rank + 2 * mixer.state_size
@@ -632,6 +647,8 @@ def _cache_scale_bytes(layer: Layer, dtype_bytes: int, how: Quantization | None)
 def _layer_bytes(layer: Layer, hidden: int, dtype_bytes: int, how: Quantization | None, by: Split) -> int:
     # Not [*a, *b]: under Brython (site/python_bundle) an error that is raised in a generator is lost there.
     parts = list(_mixer_parts(layer.mixer, hidden, by))
+    if layer.state is not None:
+        parts += _mixer_parts(layer.state, hidden, by)
     parts += _feed_forward_parts(layer.feed_forward, hidden, by)
     if layer.beside is not None:
         parts += _mlp_parts("laurel", layer.beside, hidden, by.tensor_parallel_size)

@@ -392,6 +392,30 @@ def _granite_hybrid(source: Source) -> Shape:
     return make_shape(source, layers, tied=False, rope_dim=rope)
 
 
+def _falcon_h1(source: Source) -> Shape:
+    """Falcon-H1: attention and Mamba 2 side by side in every layer."""
+    text = source.text
+    hidden = text.count("hidden_size")
+    attention = read_attention(text, _NO_BIAS)
+    inner = text.optional("mamba_d_ssm") or text.count("mamba_expand", default=2) * hidden
+    heads = text.count("mamba_n_heads", default=128)
+    head_dim = text.values.get("mamba_d_head", "auto")
+    mamba = Mamba2(
+        heads,
+        inner // heads if head_dim == "auto" else text.count("mamba_d_head"),
+        text.count("mamba_n_groups", default=1),
+        text.count("mamba_d_state", default=256),
+        text.count("mamba_d_conv", default=4),
+        state_bytes=2,
+        bias=text.flag("mamba_proj_bias"),
+        conv_bias=text.flag("mamba_conv_bias", True),
+        normed=text.flag("mamba_rms_norm"),
+    )
+    block = Mlp(text.count("intermediate_size"), bias=text.flag("mlp_bias"))
+    layers = [Layer(attention, block, 2 * hidden, state=mamba)] * num_layers(text)
+    return make_shape(source, layers, tied=False, rope_dim=attention.head_dim)
+
+
 def _mamba2(source: Source) -> Shape:
     """Mamba 2 alone: a state per sequence and nothing that grows."""
     text = with_defaults(source.text, max_position_embeddings=2**20)
@@ -703,6 +727,7 @@ READERS: dict[str, Callable[[Source], Shape]] = {
     "Exaone4ForCausalLM": _exaone4,
     "ExaoneMoEForCausalLM": mixture(Family(head_norms=2), _exaone_experts, is_sparse=_exaone_sparse),
     "FalconForCausalLM": _falcon,
+    "FalconH1ForCausalLM": _falcon_h1,
     "FalconMambaForCausalLM": _mamba,
     "RWForCausalLM": _falcon,
     "GlmForCausalLM": dense(Family(head_dim=128, output_bias=False)),

@@ -11,6 +11,7 @@ from kaito_catalog.shape.model import (
     MOST_LAYERS,
     Attention,
     Experts,
+    KimiDelta,
     Layer,
     Mlp,
     Place,
@@ -25,6 +26,7 @@ from kaito_catalog.shape.parts import (
     num_layers,
     read_attention,
     read_experts,
+    read_latent,
     windows,
 )
 
@@ -282,6 +284,51 @@ def _deepseek(source: Source) -> Shape:
     )(source)
 
 
+def _kimi_linear(source: Source) -> Shape:
+    """Kimi Linear: its own linear attention, and latents without positions now and then."""
+    text = source.text
+    count = num_layers(text)
+    section = text.section("linear_attn_config")
+    if section is None:
+        field = text.path("linear_attn_config")
+        raise UnreadableError(f"the configuration has no {field}", field)
+    linear = section.values.get("kda_layers")
+    if not isinstance(linear, list) or not all(type(i) is int for i in linear):
+        field = section.path("kda_layers")
+        raise UnreadableError(f"{field} is not a list of layers", field)
+    delta = KimiDelta(
+        section.count("num_heads", most=2**16),
+        section.count("head_dim", most=2**16),
+        section.count("short_conv_kernel_size", most=2**10),
+    )
+    latent = read_latent(text)
+    hidden = text.count("hidden_size")
+    each = text.count("moe_intermediate_size")
+    experts = text.count("num_experts", most=2**16)
+    # What balances the routing is in the model's dtype.
+    routed = read_experts(
+        text,
+        ("num_experts",),
+        shared=_shared(text, each),
+        extra_elements=experts,
+    )
+    first = text.count("first_k_dense_replace", default=0, least=0, most=MOST_LAYERS)
+    step = text.count("moe_layer_freq", default=1)
+    dense = Mlp(text.count("intermediate_size"))
+    # The configuration counts layers from one.
+    layers = [
+        Layer(
+            delta if i + 1 in linear else latent,
+            routed if i >= first and i % step == 0 else dense,
+            2 * hidden,
+        )
+        for i in range(count)
+    ]
+    text = with_defaults(text, max_position_embeddings=text.values.get("model_max_length"))
+    shape = make_shape(replace(source, text=text), layers, tied=False, rope_dim=latent.qk_rope_head_dim)
+    return replace(shape, rope_elements=0, tie_word_embeddings=False)
+
+
 READERS: dict[str, Callable[[Source], Shape]] = {
     "AfmoeForCausalLM": _afmoe,
     "BailingMoeForCausalLM": _bailing,
@@ -290,6 +337,7 @@ READERS: dict[str, Callable[[Source], Shape]] = {
     "DeepseekForCausalLM": _deepseek,
     "FlexOlmoForCausalLM": _flex_olmo,
     "HYV3ForCausalLM": _hy_v3,
+    "KimiLinearForCausalLM": _kimi_linear,
     "MellumForCausalLM": _mellum,
     "MiMoV2FlashForCausalLM": _mimo_v2,
     "MiMoV2ForCausalLM": _mimo_v2,

@@ -140,6 +140,22 @@ class Mamba2:
     state_bytes: int
     bias: bool
     conv_bias: bool
+    normed: bool = True
+    """Whether what leaves it is normalised."""
+
+    @property
+    def kind(self) -> AttentionKind:
+        """What the layer keeps."""
+        return AttentionKind.STATE
+
+
+@dataclass(frozen=True)
+class KimiDelta:
+    """Kimi's linear attention: a gated delta rule with a decay for each channel."""
+
+    num_heads: int
+    head_dim: int
+    conv_kernel: int
 
     @property
     def kind(self) -> AttentionKind:
@@ -203,7 +219,7 @@ class CompressedAttention:
         return AttentionKind.MLA
 
 
-Recurrent: TypeAlias = GatedDeltaNet | Mamba2 | Mamba1 | ShortConv
+Recurrent: TypeAlias = GatedDeltaNet | KimiDelta | Mamba2 | Mamba1 | ShortConv
 """What keeps a state per sequence."""
 
 Mixer: TypeAlias = Attention | LatentAttention | CompressedAttention | Recurrent
@@ -282,6 +298,13 @@ class Layer:
     """Under mixed quantisation: the modules of this layer that are quantised, and how."""
     beside: Mlp | None = None
     """A second dense block, which every token passes too (Gemma 3n's LAuReL)."""
+    state: Recurrent | None = None
+    """What keeps a state beside an attention in the same layer (Falcon-H1)."""
+
+    @property
+    def mixers(self) -> tuple[Mixer, ...]:
+        """All that mix tokens in the layer: one, none, or two side by side."""
+        return tuple(m for m in (self.mixer, self.state) if m is not None)
 
     @cached_property
     def _hash(self) -> int:
@@ -442,8 +465,8 @@ class Shape:
         """How many layers there are of each kind."""
         found: dict[AttentionKind, int] = {}
         for layer in self.layers:
-            kind = layer.mixer.kind if layer.mixer else AttentionKind.NONE
-            found[kind] = found.get(kind, 0) + 1
+            for kind in [mixer.kind for mixer in layer.mixers] or [AttentionKind.NONE]:
+                found[kind] = found.get(kind, 0) + 1
         return found
 
 
