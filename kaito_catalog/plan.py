@@ -276,6 +276,10 @@ def _weights(
     shape: Shape, stored: Stored | None, by: Split, parallelism: Parallelism
 ) -> _Weights | Uncomputable:
     pipeline = parallelism.pipeline_parallel_size
+    if shape.tower is not None and shape.tower.matrices is None and stored is not None:
+        beside = _beside_the_decoder(shape, stored, by, pipeline)
+        if beside is not None:
+            return beside
     computed = weights_per_rank(shape, by, pipeline)
     reason = "no plan for its weights"
     if isinstance(computed, Uncomputable):
@@ -306,6 +310,32 @@ def _weights(
     if pipeline > 1:
         error += embedding
     return _Weights((share,) * pipeline, "facts", error)
+
+
+def _beside_the_decoder(shape: Shape, stored: Stored, by: Split, pipeline: int) -> _Weights | None:
+    """The decoder as configured; what else the files hold is an encoder, which a rank has whole or a share of.
+
+    None where the files are too small for the decoder alone, or where it cannot be computed.
+    """
+    decoder = replace(shape, tower=None)
+    each, whole = (
+        weights_per_rank(decoder, by, pipeline),
+        weights_per_rank(decoder, split(tensor_parallel_size=1)),
+    )
+    if isinstance(each, Uncomputable) or isinstance(whole, Uncomputable) or stored.high_bytes < sum(whole):
+        return None
+    encoder = stored.high_bytes - sum(whole)
+    least = ceil_div(encoder, by.tensor_parallel_size)
+    # Layers for speculation are in the files too and are not loaded: then it is less.
+    middle = (encoder + least) // 2
+    error = (encoder - least) // 2 + stored.precision_bytes
+    first, *others = each
+    if pipeline > 1:
+        # Some stand on the first stage alone, others on every one.
+        return _Weights(
+            (first + middle, *(size + middle // 2 for size in others)), "facts", error + middle // 2
+        )
+    return _Weights((first + middle,), "facts", error)
 
 
 def _untold_bytes(shape: Shape, stored: Stored, computed: int) -> int:

@@ -347,7 +347,9 @@ def _tower_bytes(tower: Tower | None, dtype_bytes: int, tp: int) -> int:
     if tower is None:
         return 0
     if tower.matrices is None:
-        raise _UncomputableError(f"no plan for the weights of its {tower.kind} encoder")
+        raise _UncomputableError(
+            f"no plan for the weights of its {tower.kind} encoder without the size of the files"
+        )
     by_heads = tower.num_heads % tp == 0
     if tower.divided and not any(m.split.startswith("heads") for m in tower.matrices):
         _divide(tower.num_heads, tp, "the number of heads of the vision encoder")

@@ -321,7 +321,8 @@ def exact_scores(answers: Mapping[str, Any]) -> list[Exact]:
             world = exact_models.world_of(model, "tp1")
             ours = exact_models.planned(shape, world, peers.VERSION, first["maxModelLen"])
             if isinstance(ours, exact_models.Figures):
-                said[OURS] = (float(sum(ours.weights)), float(ours.needed))
+                weights = None if ours.weights is None else float(sum(ours.weights))
+                said[OURS] = (weights, float(ours.needed))
             said[KAITO] = (None, float(estimator.kv_cache_bytes_per_token(shape) * first["maxModelLen"]))
         for tool in (HF_MEM, LLM_D):
             answer = answers.get(f"exact {model.name}", {}).get(tool, {"refused": "was not asked"})

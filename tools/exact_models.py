@@ -128,9 +128,10 @@ def read(path: Path = EXACT_PLANS, *, elsewhere: bool = True) -> list[Model]:
 
 @dataclass(frozen=True)
 class Figures:
-    """Bytes on a rank of each pipeline stage, the KV cache that one request needs, and per token."""
+    """Bytes on a rank of each pipeline stage, and the KV cache that one request needs."""
 
-    weights: tuple[int, ...]
+    weights: tuple[int, ...] | None
+    """None: of an encoder that nobody here has read."""
     needed: int
 
 
@@ -144,7 +145,9 @@ def planned(
         compute_capability=float(H100["capability"]),
     )
     shape = as_built(shape, version, float(H100["capability"]))
-    weights = weights_per_rank(shape, by, world.pipeline_parallel_size)
+    weights: tuple[int, ...] | Uncomputable | None = None
+    if shape.tower is None or shape.tower.matrices is not None:
+        weights = weights_per_rank(shape, by, world.pipeline_parallel_size)
     if isinstance(weights, Uncomputable):
         return weights.reason
     states = states_per_sequence(shape, version)
@@ -189,8 +192,16 @@ class Comparison:
 
     @property
     def is_equal(self) -> bool:
-        """Both give the same bytes."""
-        return not self.is_refused and self.vllm == self.ours
+        """Both give the same bytes, as far as the plan says any."""
+        if isinstance(self.vllm, str) or isinstance(self.ours, str):
+            return False
+        same = self.ours.weights is None or self.ours.weights == self.vllm.weights
+        return same and self.ours.needed == self.vllm.needed
+
+    @property
+    def is_cache_alone(self) -> bool:
+        """The plan needs the size of the files for the weights."""
+        return isinstance(self.ours, Figures) and self.ours.weights is None
 
     @property
     def difference(self) -> str:
@@ -198,7 +209,8 @@ class Comparison:
         if isinstance(self.vllm, str) or isinstance(self.ours, str):
             return str(self.ours)
         parts = []
-        if self.vllm.weights != self.ours.weights:
+        assert self.vllm.weights is not None
+        if self.ours.weights is not None and self.vllm.weights != self.ours.weights:
             off = (sum(self.ours.weights) - sum(self.vllm.weights)) / sum(self.vllm.weights)
             parts.append(f"weights {off:+.3%}")
         if self.vllm.needed != self.ours.needed:
@@ -338,7 +350,7 @@ def verdict(comparisons: Sequence[Comparison]) -> str:
         return f"vLLM refuses: {comparisons[0].vllm}"
     equal = [c for c in asked if c.is_equal]
     if len(equal) == len(asked):
-        return f"equal ({len(equal)})"
+        return f"{'KV cache ' if asked[0].is_cache_alone else ''}equal ({len(equal)})"
     rest: dict[str, list[str]] = {}
     for c in asked:
         if not c.is_equal:
@@ -351,7 +363,8 @@ def summary(models: Sequence[Model], version: str, *, short: bool = False) -> st
     """How many models and splits are equal with one version, and why the others are not."""
     found = {model.name: list(compare(model, version)) for model in models}
     asked = {name: [c for c in all_ if not c.is_refused] for name, all_ in found.items() if all_}
-    planned_by_vllm = {name: worlds for name, worlds in asked.items() if worlds}
+    unread = {name: worlds for name, worlds in asked.items() if worlds and worlds[0].is_cache_alone}
+    planned_by_vllm = {name: worlds for name, worlds in asked.items() if worlds and name not in unread}
     equal = [name for name, worlds in planned_by_vllm.items() if all(c.is_equal for c in worlds)]
     splits = sum(len(worlds) for worlds in planned_by_vllm.values())
     met = sum(c.is_equal for worlds in planned_by_vllm.values() for c in worlds)
@@ -359,6 +372,9 @@ def summary(models: Sequence[Model], version: str, *, short: bool = False) -> st
         f"vLLM {version}: {len(equal)} of {len(planned_by_vllm)} configurations equal to the byte in every split "
         f"({met} of {splits} splits: TP 1 to 8, expert parallel, pipeline stages, fp8 cache)"
     )
+    if unread:
+        same = sum(all(c.is_equal for c in worlds) for worlds in unread.values())
+        text += f"; the KV cache of {same} of {len(unread)} more, whose weights need the size of the files"
     if short:
         return text + "."
     reasons: dict[str, int] = {}
@@ -368,7 +384,7 @@ def summary(models: Sequence[Model], version: str, *, short: bool = False) -> st
             reasons[reason] = reasons.get(reason, 0) + 1
     if reasons:
         text += "; not: " + ", ".join(f"{count} × {reason}" for reason, count in sorted(reasons.items()))
-    refused = len(asked) - len(planned_by_vllm)
+    refused = len(asked) - len(planned_by_vllm) - len(unread)
     if refused:
         text += f"; vLLM itself gives no plan of {refused}"
     return text + "."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kaito_catalog.shape import decoders, encoders, further, mixtures, multimodal
+from kaito_catalog.shape import decoders, encoders, further, mixtures, multimodal, omni
 from kaito_catalog.shape.fields import NEVER_TIED, Fields, Source, UnreadableError
 from kaito_catalog.shape.model import (
     MOST_LAYERS,
@@ -75,11 +75,14 @@ READERS = (
     | encoders.ENCODERS
     | encoders.over_decoders(_DECODERS)
     | multimodal.multimodal(lambda: _DECODERS)
+    | omni.omni(lambda: _DECODERS)
 )
 """Every architecture that a plan knows, by its name in config.json, and what reads it."""
 
 ON_EVERY_STAGE = decoders.ON_EVERY_STAGE | further.ON_EVERY_STAGE | mixtures.ON_EVERY_STAGE
 """Parts that vLLM builds on every pipeline stage, by architecture."""
+
+_BESIDE_A_DECODER = multimodal.ON_EVERY_STAGE | omni.ON_EVERY_STAGE
 
 _DRAFT_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules")
 
@@ -143,5 +146,5 @@ def _read_shape(config: Config, quantization: Config | None) -> Shape | Unsuppor
     # A decoder within another model builds what it builds alone, and the other its own.
     every = ON_EVERY_STAGE.get(shape.decoder or architecture, frozenset())
     if shape.decoder is not None:
-        every |= multimodal.ON_EVERY_STAGE.get(architecture, frozenset())
+        every |= _BESIDE_A_DECODER.get(architecture, frozenset())
     return replace(shape, on_every_stage=every)

@@ -112,6 +112,10 @@ class Source:
     def tied(self, default: bool) -> bool:
         if self.architecture in NEVER_TIED:
             return False
+        if self.root.flag("tie_word_embeddings"):
+            # vLLM takes what the whole configuration says (VllmConfig.with_hf_config), and transformers' classes
+            # pass on what only the decoder's part says.
+            return True
         if "tie_word_embeddings" in self.text:
             return self.text.flag("tie_word_embeddings")
         return self.root.flag("tie_word_embeddings", default)

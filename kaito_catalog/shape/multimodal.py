@@ -13,6 +13,9 @@ Reader = Callable[[Source], Shape]
 
 _BY_MODEL_TYPE = {
     "cohere2": "Cohere2ForCausalLM",
+    "deepseek_v3": "DeepseekV3ForCausalLM",
+    "ernie4_5": "Ernie4_5ForCausalLM",
+    "exaone4": "Exaone4ForCausalLM",
     "gemma": "GemmaForCausalLM",
     "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
@@ -22,6 +25,8 @@ _BY_MODEL_TYPE = {
     "gpt_oss": "GptOssForCausalLM",
     "granite": "GraniteForCausalLM",
     "internlm2": "InternLM2ForCausalLM",
+    "lfm2": "Lfm2ForCausalLM",
+    "lfm2_moe": "Lfm2MoeForCausalLM",
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
     "nemotron_h": "NemotronHForCausalLM",
@@ -29,6 +34,7 @@ _BY_MODEL_TYPE = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
 }
 """The decoder where the part about it names none."""
 
@@ -42,7 +48,7 @@ _MISTRAL_DEFAULTS = _LLAMA_DEFAULTS | {
 }  # fmt: skip
 
 
-def _decoder(source: Source, readers: Mapping[str, Reader], of: str | None = None) -> Shape:
+def decoder_of(source: Source, readers: Mapping[str, Reader], of: str | None = None) -> Shape:
     """The language model, read by its own family."""
     text = source.text
     names = text.texts("architectures")
@@ -68,7 +74,7 @@ def _clip(vision: Fields, layers_left_out: int) -> tuple[list[Matrix], int, Medi
     patches = (vision.count("image_size", default=224) // patch) ** 2
     pixels = vision.count("num_channels", default=3) * patch**2
     plain = width + pixels * width + (patches + 1) * width + 2 * width + depth * 4 * width
-    return _layers_of(width, wide, depth), plain, Medium(patches, patches, width, 2 * wide, pixels)
+    return encoder_layers(width, wide, depth), plain, Medium(patches, patches, width, 2 * wide, pixels)
 
 
 def _siglip(vision: Fields, layers_left_out: int) -> tuple[list[Matrix], int, Medium]:
@@ -81,10 +87,10 @@ def _siglip(vision: Fields, layers_left_out: int) -> tuple[list[Matrix], int, Me
     patches = (vision.count("image_size", default=224) // patch) ** 2
     pixels = vision.count("num_channels", default=3) * patch**2
     plain = pixels * width + width + patches * width + depth * 4 * width
-    return _layers_of(width, wide, depth), plain, Medium(patches, patches, width, 2 * wide, pixels)
+    return encoder_layers(width, wide, depth), plain, Medium(patches, patches, width, 2 * wide, pixels)
 
 
-def _layers_of(width: int, wide: int, depth: int, kind: str = "", qkv_bias: bool = True) -> list[Matrix]:
+def encoder_layers(width: int, wide: int, depth: int, kind: str = "", qkv_bias: bool = True) -> list[Matrix]:
     return [
         Matrix(width, 3 * width, f"{kind}column", bias=qkv_bias, count=depth),
         Matrix(width, width, f"{kind}row", count=depth),
@@ -110,7 +116,7 @@ def _llava(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
     """LLaVA 1.5 and 1.6: CLIP or SigLIP, two matrices, and a decoder."""
 
     def read(source: Source) -> Shape:
-        shape = _decoder(source, readers())
+        shape = decoder_of(source, readers())
         vision = vision_section(source)
         if vision is None:
             raise UnreadableError("the configuration has no vision_config", "vision_config")
@@ -123,11 +129,10 @@ def _llava(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
         matrices, plain, medium = encoder(vision, _left_out(source, depth))
         width, hidden = vision.count("hidden_size", default=768), shape.hidden_size
         bias = source.root.flag("multimodal_projector_bias", True)
-        matrices += [
-            Matrix(width, hidden, "column", bias=bias),
-            Matrix(hidden, hidden, "row", bias=bias),
-        ]
-        if source.architecture.startswith("LlavaNext"):
+        # LLaVA-OneVision's projector is whole on every rank.
+        first, second = ("none", "none") if "Onevision" in source.architecture else ("column", "row")
+        matrices += [Matrix(width, hidden, first, bias=bias), Matrix(hidden, hidden, second, bias=bias)]
+        if source.architecture.startswith(("LlavaNext", "LlavaOnevision")):
             plain += hidden  # what ends a row of an image
         heads = vision.count("num_attention_heads", default=12, most=2**16)
         tower = Tower("vision", heads, tuple(matrices), plain, medium=medium)
@@ -143,14 +148,14 @@ def _intern_layers(vision: Fields, depth: int) -> tuple[list[Matrix], int]:
     norms = 4 if (vision.text("norm_type") or "rms_norm") == "layer_norm" else 2
     per_layer = (norms + 2 + (2 if vision.flag("qk_normalization", False) else 0)) * width
     bias = vision.flag("qkv_bias", False)
-    return _layers_of(width, wide, depth, "heads-", bias), depth * per_layer
+    return encoder_layers(width, wide, depth, "heads-", bias), depth * per_layer
 
 
 def _internvl(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
     """InternVL's own format: InternViT, pixels shuffled together, two matrices, a decoder."""
 
     def read(source: Source) -> Shape:
-        shape = _decoder(source, readers())
+        shape = decoder_of(source, readers())
         vision = vision_section(source)
         if vision is None:
             raise UnreadableError("the configuration has no vision_config", "vision_config")
@@ -194,7 +199,7 @@ def _nemotron_vl(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
     """Nemotron Nano VL 2: RADIO, two matrices without bias, and Nemotron-H."""
 
     def read(source: Source) -> Shape:
-        shape = _decoder(source, readers(), "NemotronHForCausalLM")
+        shape = decoder_of(source, readers(), "NemotronHForCausalLM")
         root, vision = source.root, vision_section(source)
         if vision is None:
             unread = Tower("vision", 1, None, divided=False)
@@ -256,7 +261,7 @@ def _glm4v(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
         if "head_dim" not in text:
             heads = text.count("num_attention_heads", most=2**16)
             text = with_defaults(text, head_dim=text.count("hidden_size") // heads)
-        shape = _decoder(replace(source, text=text), readers(), of)
+        shape = decoder_of(replace(source, text=text), readers(), of)
         vision = vision_section(source)
         if vision is None:
             raise UnreadableError("the configuration has no vision_config", "vision_config")
@@ -292,6 +297,7 @@ def multimodal(readers: Callable[[], Mapping[str, Reader]]) -> dict[str, Reader]
         "InternVLChatModel": _internvl(readers),
         "LlavaForConditionalGeneration": _llava(readers),
         "LlavaNextForConditionalGeneration": _llava(readers),
+        "LlavaOnevisionForConditionalGeneration": _llava(readers),
         "NemotronH_Nano_VL_V2": _nemotron_vl(readers),
     }
 
@@ -303,6 +309,7 @@ ON_EVERY_STAGE = dict.fromkeys(
         "InternVLChatModel",
         "LlavaForConditionalGeneration",
         "LlavaNextForConditionalGeneration",
+        "LlavaOnevisionForConditionalGeneration",
     ),
     frozenset({Place.TOWER}),
 )

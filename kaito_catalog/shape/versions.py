@@ -63,7 +63,7 @@ def as_built(shape: Shape, vllm_version: str, compute_capability: float | None =
     wide = any(
         isinstance(x.mixer, Attention) and x.mixer.head_dim == FLASH_ATTENTION_4_HEAD for x in shape.layers
     )
-    built = replace(
+    return replace(
         shape,
         layers=tuple(_layer(layer, shape.architecture) for layer in shape.layers),
         quantization=how,
@@ -71,9 +71,6 @@ def as_built(shape: Shape, vllm_version: str, compute_capability: float | None =
         aligns_by_stage=True,
         fp8_block_size=FLASH_ATTENTION_4_BLOCK if is_hopper and wide else None,
     )
-    if shape.architecture == "PhiForCausalLM":
-        built = replace(built, lm_head_bias=False)
-    return built
 
 
 def _layer(layer: Layer, architecture: str) -> Layer:

@@ -1,0 +1,327 @@
+"""Models of sound, images and video over Qwen's and other decoders, and those whose encoder nobody has read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from kaito_catalog.shape.fields import Fields, Source, UnreadableError, with_defaults
+from kaito_catalog.shape.model import LONGEST_CONTEXT, MOST_LAYERS, Matrix, Place, Shape, Tower
+from kaito_catalog.shape.multimodal import Reader, decoder_of, encoder_layers
+from kaito_catalog.shape.towers import qwen2_5_vl_tower, qwen3_vl_tower, vision_section
+
+Readers = Callable[[], Mapping[str, Reader]]
+
+
+def _audio_encoder(audio: Fields, *, ends: bool) -> tuple[list[Matrix], int, int, int]:
+    """Whisper's encoder as Qwen has it in transformers: whole on every rank. Matrices, others, width, positions."""
+    width = audio.count("d_model", default=1280)
+    depth = audio.count("encoder_layers", default=32, most=MOST_LAYERS)
+    wide = audio.count("encoder_ffn_dim", default=5120)
+    bins = audio.count("num_mel_bins", default=128)
+    positions = audio.count("max_source_positions", default=1500, most=LONGEST_CONTEXT)
+    plain = 3 * bins * width + width + 3 * width * width + width + depth * 4 * width + 2 * width
+    matrices = [
+        Matrix(width, width, "none", count=3 * depth),
+        Matrix(width, width, "none", bias=False, count=depth),
+        Matrix(width, wide, "none", count=depth),
+        Matrix(wide, width, "none", count=depth),
+    ]
+    if ends:
+        out = audio.count("output_dim", default=3584)
+        plain += 2 * out
+        matrices.append(Matrix(width, out, "none"))
+    return matrices, plain, width, positions
+
+
+def _qwen2_audio(readers: Readers) -> Reader:
+    """Qwen2-Audio: learnt positions, one matrix, and Qwen2."""
+
+    def read(source: Source) -> Shape:
+        shape = decoder_of(source, readers(), "Qwen2ForCausalLM")
+        audio = source.root.section("audio_config") or Fields({}, "audio_config.")
+        matrices, plain, width, positions = _audio_encoder(audio, ends=False)
+        matrices.append(Matrix(width, shape.hidden_size, "none"))
+        tower = Tower("audio", 1, tuple(matrices), plain + positions * width, divided=False)
+        return replace(shape, architecture=source.architecture, tower=tower)
+
+    return read
+
+
+def _thinker(source: Source) -> Source:
+    """Of a model that thinks and talks, the part that vLLM serves."""
+    thinker = source.root.section("thinker_config")
+    if thinker is None:
+        raise UnreadableError("the configuration has no thinker_config", "thinker_config")
+    outer = {
+        name: source.root.values[name]
+        for name in ("torch_dtype", "dtype", "quantization_config")
+        if name in source.root
+    }
+    thinker = with_defaults(thinker, **outer)
+    text = thinker.section("text_config")
+    if text is None:
+        raise UnreadableError("the configuration has no thinker_config.text_config", "text_config")
+    return replace(source, root=thinker, text=text)
+
+
+def _qwen2_5_omni(readers: Readers) -> Reader:
+    """Qwen2.5-Omni without what talks: sound as in transformers, images as in Qwen2.5-VL."""
+
+    def read(source: Source) -> Shape:
+        source = _thinker(source)
+        # Qwen2_5OmniTextConfig's default.
+        source = replace(source, text=with_defaults(source.text, tie_word_embeddings=True))
+        shape = decoder_of(source, readers(), "Qwen2ForCausalLM")
+        audio = source.root.section("audio_config") or Fields({}, "audio_config.")
+        matrices, plain, _, _ = _audio_encoder(audio, ends=True)
+        return _beside(source, shape, qwen2_5_vl_tower(source), matrices, plain)
+
+    return read
+
+
+def _beside(source: Source, shape: Shape, vision: Tower | None, matrices: list[Matrix], plain: int) -> Shape:
+    if vision is None or vision.matrices is None:
+        raise UnreadableError("the configuration has no thinker_config.vision_config", "vision_config")
+    whole = replace(
+        vision,
+        matrices=(*vision.matrices, *matrices),
+        plain_elements=vision.plain_elements + plain,
+    )
+    return replace(shape, architecture=source.architecture, tower=whole)
+
+
+def _qwen3_omni(readers: Readers) -> Reader:
+    """Qwen3-Omni without what talks: sound through three convolutions, images as in Qwen3-VL."""
+
+    def read(source: Source) -> Shape:
+        source = _thinker(source)
+        shape = decoder_of(source, readers(), "Qwen3MoeForCausalLM")
+        audio = source.root.section("audio_config") or Fields({}, "audio_config.")
+        width = audio.count("d_model", default=1280)
+        depth = audio.count("encoder_layers", default=32, most=MOST_LAYERS)
+        wide = audio.count("encoder_ffn_dim", default=5120)
+        channels = audio.count("downsample_hidden_size", default=480)
+        bins = audio.count("num_mel_bins", default=128)
+        for _ in range(3):
+            bins = (bins + 1) // 2
+        plain = 10 * channels + 2 * (9 * channels + 1) * channels + depth * 4 * width + 2 * width
+        matrices = [
+            Matrix(width, 3 * width, "column", count=depth),
+            Matrix(width, width, "row", count=depth),
+            Matrix(width, wide, "column", count=depth),
+            Matrix(wide, width, "row", count=depth),
+            Matrix(channels * bins, width, "none", bias=False),
+            Matrix(width, width, "none"),
+            Matrix(width, audio.count("output_dim", default=3584), "none"),
+        ]
+        return _beside(source, shape, qwen3_vl_tower(source), matrices, plain)
+
+    return read
+
+
+def _siglip(vision: Fields) -> tuple[list[Matrix], int]:
+    """vLLM's siglip.py to the end: a norm after the last layer, no head."""
+    width = vision.count("hidden_size", default=768)
+    wide = vision.count("intermediate_size", default=3072)
+    depth = vision.count("num_hidden_layers", default=12, most=MOST_LAYERS)
+    patch = vision.count("patch_size", default=16)
+    patches = (vision.count("image_size", default=224) // patch) ** 2
+    plain = vision.count("num_channels", default=3) * patch**2 * width + width + patches * width
+    return encoder_layers(width, wide, depth), plain + depth * 4 * width + 2 * width
+
+
+def _over_siglip(
+    readers: Readers, projector: Callable[[Source, int, int], tuple[list[Matrix], int]]
+) -> Reader:
+    def read(source: Source) -> Shape:
+        shape = decoder_of(source, readers())
+        vision = vision_section(source)
+        if vision is None:
+            raise UnreadableError("the configuration has no vision_config", "vision_config")
+        matrices, plain = _siglip(vision)
+        more, beside = projector(source, vision.count("hidden_size", default=768), shape.hidden_size)
+        heads = vision.count("num_attention_heads", default=12, most=2**16)
+        tower = Tower("vision", heads, (*matrices, *more), plain + beside)
+        return replace(shape, architecture=source.architecture, tower=tower)
+
+    return read
+
+
+def _paligemma(source: Source, width: int, _hidden: int) -> tuple[list[Matrix], int]:
+    vision = vision_section(source) or source.root
+    return [Matrix(width, vision.count("projection_dim", default=2048), "none")], 0
+
+
+def _command_a_vision(source: Source, width: int, hidden: int) -> tuple[list[Matrix], int]:
+    merged = width * source.root.count("downsample_factor", default=2, most=64) ** 2
+    middle = source.root.count("alignment_intermediate_size", default=36864) // 2
+    return [Matrix(merged, 2 * middle, "column"), Matrix(middle, hidden, "row")], 0
+
+
+def _idefics3(source: Source, width: int, hidden: int) -> tuple[list[Matrix], int]:
+    merged = width * source.root.count("scale_factor", default=2, most=64) ** 2
+    return [Matrix(merged, hidden, "none", bias=False)], 0
+
+
+def _sizes(vision: Fields, name: str, default: int) -> int:
+    """Elements of a square that is stated as one side or as two."""
+    value = vision.values.get(name)
+    if isinstance(value, list):
+        sides = [side for side in value if isinstance(side, int) and 0 < side < 2**16]
+        if len(value) != 2 or len(sides) != 2:
+            raise UnreadableError(f"{vision.path(name)} is not two sizes", vision.path(name))
+        return sides[0] * sides[1]
+    return vision.count(name, default=default, most=2**16) ** 2
+
+
+def _internvl(readers: Readers) -> Reader:
+    """InternVL and Intern-S1 in transformers' format: attention is whole on every rank."""
+
+    def read(source: Source) -> Shape:
+        # InternVLConfig's own default counts, whatever the decoder's part says.
+        tied = source.root.flag("tie_word_embeddings", True)
+        text = Fields({**source.text.values, "tie_word_embeddings": tied}, source.text.where)
+        shape = decoder_of(replace(source, text=text), readers())
+        vision = vision_section(source)
+        if vision is None:
+            raise UnreadableError("the configuration has no vision_config", "vision_config")
+        # InternVLVisionConfig's defaults (transformers).
+        width = vision.count("hidden_size", default=1024)
+        wide = vision.count("intermediate_size", default=4096)
+        depth = vision.count("num_hidden_layers", default=24, most=MOST_LAYERS)
+        pixels = _sizes(vision, "patch_size", 14)
+        patches = _sizes(vision, "image_size", 448) // pixels
+        bias = vision.flag("attention_bias")
+        norms = 4 if (vision.text("norm_type") or "layer_norm") == "layer_norm" else 2
+        per_layer = (norms + 2 + (2 if vision.flag("use_qk_norm") else 0)) * width
+        plain = width + 3 * pixels * width + width + depth * per_layer
+        if vision.flag("use_mask_token"):
+            plain += width
+        if vision.flag("use_absolute_position_embeddings", True):
+            plain += (patches + 1) * width
+        if not vision.flag("use_mean_pooling", True):
+            plain += 2 * width
+        ratio = source.root.number("downsample_ratio") or 0.5
+        if not 0 < ratio <= 1:
+            raise UnreadableError(f"downsample_ratio is {ratio}", "downsample_ratio")
+        merged = width * int(1 / ratio) ** 2
+        hidden = shape.hidden_size
+        matrices = (
+            Matrix(width, width, "none", bias=bias, count=3 * depth),
+            Matrix(width, width, "none", count=depth),
+            Matrix(width, wide, "column", count=depth),
+            Matrix(wide, width, "row", count=depth),
+            Matrix(merged, hidden, "none"),
+            Matrix(hidden, hidden, "none"),
+        )
+        tower = Tower("vision", 1, matrices, plain + 2 * merged, divided=False)
+        return replace(shape, architecture=source.architecture, tower=tower)
+
+    return read
+
+
+_UNREAD: dict[str, str | None] = {
+    "AudioFlamingo3ForConditionalGeneration": "Qwen2ForCausalLM",
+    "DotsOCRForCausalLM": "Qwen2ForCausalLM",
+    "Eagle2_5_VLForConditionalGeneration": None,
+    "Exaone4_5_ForConditionalGeneration": "Exaone4ForCausalLM",
+    "GlmAsrForConditionalGeneration": "LlamaForCausalLM",
+    "H2OVLChatModel": None,
+    "HunYuanVLForConditionalGeneration": "HunYuanDenseV1ForCausalLM",
+    "IsaacForConditionalGeneration": "Qwen3ForCausalLM",
+    "KananaVForConditionalGeneration": "LlamaForCausalLM",
+    "KeyeForConditionalGeneration": "Qwen3ForCausalLM",
+    "KeyeVL1_5ForConditionalGeneration": "Qwen3ForCausalLM",
+    "Lfm2VlForConditionalGeneration": None,
+    "LightOnOCRForConditionalGeneration": None,
+    "Llama_Nemotron_Nano_VL": None,
+    "LlavaNextVideoForConditionalGeneration": None,
+    "MoonshotKimiaForCausalLM": "Qwen2ForCausalLM",
+    "NVLM_D": None,
+    "OpenCUAForConditionalGeneration": "Qwen2ForCausalLM",
+    "Ovis2_5": None,
+    "PaddleOCRVLForConditionalGeneration": "Ernie4_5ForCausalLM",
+    "Phi3VForCausalLM": "Phi3ForCausalLM",
+    "Phi4ForCausalLMV": "Phi3ForCausalLM",
+    "SkyworkR1VChatModel": None,
+    "VoxtralForConditionalGeneration": "LlamaForCausalLM",
+}
+"""Models whose encoder nobody here has read, and the decoder where vLLM's class names it itself.
+
+Their KV cache is the decoder's; their weights need the size of the files.
+"""
+
+
+def _unread(readers: Readers, of: str | None) -> Reader:
+    def read(source: Source) -> Shape:
+        shape = decoder_of(source, readers(), of)
+        tower = Tower("vision or audio", 1, None, divided=False)
+        return replace(shape, architecture=source.architecture, tower=tower)
+
+    return read
+
+
+def _deepseek_vl2(readers: Readers) -> Reader:
+    """DeepSeek-VL2 and DeepSeek-OCR: the decoder is DeepSeek's first where its latents have no width."""
+
+    def read(source: Source) -> Shape:
+        text = source.root.section("language_config")
+        if text is None:
+            raise UnreadableError("the configuration has no language_config", "language_config")
+        source = replace(source, text=text)
+        no_latents = all(text.values.get(n) == 0 for n in ("qk_nope_head_dim", "qk_rope_head_dim"))
+        return _unread(readers, "DeepseekForCausalLM" if no_latents else None)(source)
+
+    return read
+
+
+_MINICPM_V = {
+    (2, 0): "MiniCPMForCausalLM",
+    (2, 5): "LlamaForCausalLM",
+    (2, 6): "Qwen2ForCausalLM",
+    (4, 0): "LlamaForCausalLM",
+    (4, 5): "Qwen3ForCausalLM",
+}
+"""The decoder by the model's version (vLLM's minicpmv.py)."""
+
+
+def _minicpm_v(readers: Readers) -> Reader:
+    def read(source: Source) -> Shape:
+        stated = source.root.values.get("version")
+        parts = str(stated).split(".")[:2] if stated is not None else []
+        version = tuple(int(part) for part in parts if part.isascii() and part.isdigit() and len(part) < 3)
+        if stated is None:
+            old = source.root.count("hidden_size") == 2304 and source.root.optional("query_num") == 64
+            version = (2, 0) if old else (2, 5)
+        decoder = _MINICPM_V.get(version) if len(version) == 2 else None
+        if decoder is None:
+            raise UnreadableError("version is of no MiniCPM-V that vLLM knows", "version")
+        return _unread(readers, decoder)(source)
+
+    return read
+
+
+def omni(readers: Readers) -> dict[str, Reader]:
+    """These architectures by name; `readers` gives those of the decoders they may hold."""
+    return {name: _unread(readers, of) for name, of in _UNREAD.items()} | {
+        "Cohere2VisionForConditionalGeneration": _over_siglip(readers, _command_a_vision),
+        "DeepseekOCRForCausalLM": _deepseek_vl2(readers),
+        "DeepseekOCR2ForCausalLM": _deepseek_vl2(readers),
+        "DeepseekVLV2ForCausalLM": _deepseek_vl2(readers),
+        "Idefics3ForConditionalGeneration": _over_siglip(readers, _idefics3),
+        "InternS1ForConditionalGeneration": _internvl(readers),
+        "InternVLForConditionalGeneration": _internvl(readers),
+        "MiniCPMO": _minicpm_v(readers),
+        "MiniCPMV": _minicpm_v(readers),
+        "PaliGemmaForConditionalGeneration": _over_siglip(readers, _paligemma),
+        "Qwen2AudioForConditionalGeneration": _qwen2_audio(readers),
+        "Qwen2_5OmniForConditionalGeneration": _qwen2_5_omni(readers),
+        "Qwen2_5OmniModel": _qwen2_5_omni(readers),
+        "Qwen3OmniMoeForConditionalGeneration": _qwen3_omni(readers),
+        "SmolVLMForConditionalGeneration": _over_siglip(readers, _idefics3),
+    }
+
+
+ON_EVERY_STAGE = dict.fromkeys(omni(dict), frozenset({Place.TOWER}))
+"""Beside what the decoder builds on every stage."""
