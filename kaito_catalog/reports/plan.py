@@ -89,7 +89,10 @@ def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False) -> str:
             ("CUDA graphs", figures.cuda_graph_bytes),
             ("KV cache, one request", figures.kv_cache_needed_bytes),
         ):
-            lines.append(f"    {label:<24}{gib(size):>11}  {_bar(size, top)}".rstrip())
+            beside = _bar(size, top)
+            if label == "CUDA graphs" and not size:
+                beside = _no_graphs(plan)
+            lines.append(f"    {label:<24}{gib(size):>11}  {beside}".rstrip())
         used = (
             figures.weights_bytes
             + figures.non_torch_bytes
@@ -113,6 +116,13 @@ def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False) -> str:
         lines.append("")
         lines.extend(paint(f"  {line}", DIM, color=color) for line in _sources(plan.sources))
     return "\n".join(lines) + "\n"
+
+
+def _no_graphs(plan: Plan) -> str:
+    """Why nothing is set aside for CUDA graphs."""
+    if plan.settings.enforce_eager:
+        return "none, with enforce_eager"
+    return "vLLM captures them once the cache has its size, from what the budget leaves"
 
 
 def _sources(sources: Mapping[str, str]) -> list[str]:

@@ -323,5 +323,18 @@ def omni(readers: Readers) -> dict[str, Reader]:
     }
 
 
+WITHOUT_ENCODER = frozenset(
+    {
+        *_UNREAD,
+        "DeepseekOCR2ForCausalLM",
+        "DeepseekOCRForCausalLM",
+        "DeepseekVLV2ForCausalLM",
+        "Gemma3nForConditionalGeneration",
+        "MiniCPMO",
+        "MiniCPMV",
+    }
+)
+"""Architectures whose encoder no plan computes."""
+
 ON_EVERY_STAGE = dict.fromkeys(omni(dict), frozenset({Place.TOWER}))
 """Beside what the decoder builds on every stage."""

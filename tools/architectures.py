@@ -1,0 +1,121 @@
+"""Write docs/architectures.md: which architectures a plan knows, and what shows that it is right.
+
+    python -m tools.architectures [--check]
+
+Every name is of vLLM's registry (`kaito_catalog/data/vllm-<version>.json`); what is compared with vLLM's own classes is
+in `tests/data/exact_plans.json` and `exact_small.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from kaito_catalog import files, vllm_known
+from kaito_catalog.shape import READERS
+from kaito_catalog.shape.omni import WITHOUT_ENCODER
+from tools import exact_models
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "architectures.md"
+_DRAFT = re.compile(
+    r"MTP|Eagle|EAGLE|Medusa|DFlash|DSpark|DraftModel|AssistantModel|ExtractHiddenStates|P[eE]agle"
+)
+"""Names of models that only guess tokens for another."""
+
+
+def compared() -> tuple[set[str], set[str]]:
+    """Architectures with a recorded comparison: equal in weights and cache, and in the cache alone."""
+    whole: set[str] = set()
+    cache: set[str] = set()
+    models = [*exact_models.read(elsewhere=False), *exact_models.read(exact_models.SMALL_PLANS)]
+    for model in models:
+        names = (model.config or {}).get("architectures")
+        for version in exact_models.VERSIONS:
+            asked = [c for c in exact_models.compare(model, version) if not c.is_refused]
+            if names and asked and all(c.is_equal for c in asked):
+                (cache if asked[0].is_cache_alone else whole).add(names[0])
+    return whole, cache - whole
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names, key=lambda n: (n.lower(), n))) or "none"
+
+
+def page() -> str:
+    """The page."""
+    registries = {v: found for v in exact_models.VERSIONS if (found := vllm_known.known(v)) is not None}
+    every = frozenset[str]().union(*(registry.architectures for registry in registries.values()))
+    known = every & set(READERS)
+    whole, cache = compared()
+    unread = known & (WITHOUT_ENCODER | cache)
+    planned = known - unread
+    drafts = {name for name in every - known if _DRAFT.search(name)}
+    missing = every - known - drafts
+    counts = "; ".join(
+        f"of the {len(registry.architectures)} of vLLM {version} {len(registry.architectures & known)}"
+        for version, registry in registries.items()
+    )
+    return f"""# Architectures
+
+`plan` reads a model's `config.json` by the architecture that it names. This page lists them by what shows that the
+plan is right: {counts}.
+
+<!-- written by: python -m tools.architectures -->
+
+## Planned from the configuration
+
+{len(planned & whole)} are compared with vLLM's own classes and KV cache planner, and are equal to the byte, split
+over up to 8 GPUs and into pipeline stages: {_listed(planned & whole)}.
+
+{len(planned - whole)} were read in vLLM's code and are not compared on their own; most are one of those above with
+another end or under another name: {_listed(planned - whole)}.
+
+## Planned with the size of the weight files
+
+{len(unread)} hold a decoder that is planned as above and an encoder of images or sound that nobody here has read. Their
+KV cache comes from the configuration; their weights need the size of the files (facts, or `--weights-bytes N`). What
+is not the decoder's is the encoder's, which each GPU has whole or a share of: half of that is in the expected error.
+The cache of {len(unread & cache)} is compared with vLLM's: {_listed(unread & cache)}. Of the others not:
+{_listed(unread - cache)}.
+
+## Not planned
+
+The plan says "unknown" and names the architecture: {_listed(missing)}.
+
+{len(drafts)} more are drafts that guess tokens for another model; what speculation takes is not planned.
+
+A model whose architecture is missing here can still be proven: `plan --exact` asks vLLM's own classes, and `dry-run`
+starts an engine.
+
+## Adding one
+
+1. A reader in `kaito_catalog/shape/`: it turns the configuration into layers (`shape/model.py`), and raises what names
+   the field where one is missing or impossible. Numbers are never guessed.
+2. A made-up configuration, as small as may be, in `tests/data/exact_small.json`, with `"plans": {{}}`.
+3. `make vllm`, then `python -m tools.exact_models --small --record NAME`: vLLM's own classes say what they allocate.
+4. `python -m pytest tests/test_exact_models.py` says what differs, to the byte; `python -m tools.architectures` writes
+   this page.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the page; with --check exit 1 where it is another."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 where the page is another"
+    )
+    options = parser.parse_args(arguments)
+    if options.check:
+        return 0 if PAGE.read_text(encoding="utf-8") == page() else 1
+    files.write_text(PAGE, page())
+    print("docs/architectures.md written", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
