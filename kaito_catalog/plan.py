@@ -741,6 +741,17 @@ def plan_instance_types(
     )
 
 
+def without_vllm(
+    shared: Shared, name: str, gpu: PlanGpu, parallelism: Parallelism, settings: Settings, vllm_version: str
+) -> Plan | None:
+    """The refusal of a GPU on which vLLM's CUDA build does not run; None for any other."""
+    listed = shared.gpu(name)
+    if listed is None or listed.vllm:
+        return None
+    reason = f"vLLM's CUDA build does not run on {listed.name}"
+    return _refused(reason, "gpu", gpu, parallelism, settings, vllm_version)
+
+
 def instance_type_plans(
     shape: Shape | Unsupported,
     stored: Stored | None,
@@ -767,11 +778,9 @@ def instance_type_plans(
     for instance_type in shared.instance_types:
         gpu = plan_gpu(shared, instance_type.gpu)
         asked = settings(gpu.name)
-        listed = shared.gpu(instance_type.gpu)
-        if listed is not None and not listed.vllm:
-            reason = f"vLLM's CUDA build does not run on {listed.name}"
-            parallelism = Parallelism(instance_type.gpu_count)
-            refused = _refused(reason, "gpu", gpu, parallelism, asked, vllm_version)
+        parallelism = Parallelism(instance_type.gpu_count)
+        refused = without_vllm(shared, instance_type.gpu, gpu, parallelism, asked, vllm_version)
+        if refused is not None:
             found.append(InstanceTypePlan(instance_type, refused, None, None, None))
             continue
         key = (gpu.name, instance_type.gpu_count)

@@ -23,12 +23,14 @@ from kaito_catalog.plan import (
     PlanGpu,
     Settings,
     facts_shape,
+    illegal_tensor_parallel,
     instance_type_plans,
     make_plan,
     plan_gpu,
     smallest_gpu_count,
     tensor_parallel_sizes,
     to_json,
+    without_vllm,
 )
 from kaito_catalog.serving import ServedOptions, served_options
 from kaito_catalog.shape import Shape, Unsupported, read_shape
@@ -262,16 +264,43 @@ def plan_one(request: Request, subject: PlanSubject, shared: Shared, profile: Pr
             )
             or 1
         )
-    return make_plan(
+    parallelism = Parallelism(
+        tensor, request.pipeline_parallel_size, request.data_parallel_size, request.enable_expert_parallel
+    )
+    refused = without_vllm(shared, gpu.name or "", gpu, parallelism, settings, version)
+    if refused is not None:
+        return refused
+    plan = make_plan(
         subject.shape,
         stored=subject.stored,
         gpu=gpu,
-        parallelism=Parallelism(
-            tensor, request.pipeline_parallel_size, request.data_parallel_size, request.enable_expert_parallel
-        ),
+        parallelism=parallelism,
         settings=settings,
         vllm_version=version,
     )
+    return plan if request.tensor_parallel_size else _with_legal_size(plan, subject, version)
+
+
+def _with_legal_size(plan: Plan, subject: PlanSubject, vllm_version: str) -> Plan:
+    """A refusal of all GPUs of a node also says how many of them vLLM would take."""
+    sizes = plan.parallelism
+    if (
+        plan.limited_by != "parallelism"
+        or not isinstance(subject.shape, Shape)
+        or sizes.tensor_parallel_size < 2
+    ):
+        return plan
+    for size in range(sizes.tensor_parallel_size - 1, 0, -1):
+        illegal = illegal_tensor_parallel(
+            subject.shape,
+            size,
+            enable_expert_parallel=sizes.enable_expert_parallel,
+            vllm_version=vllm_version,
+        )
+        if illegal is None:
+            words = f"{plan.reason}; --tensor-parallel-size {size} uses {size} of the GPUs"
+            return replace(plan, reason=words)
+    return plan
 
 
 def plan_all(
