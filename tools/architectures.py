@@ -40,8 +40,19 @@ def compared() -> tuple[set[str], set[str]]:
     return whole, cache - whole
 
 
+_ENDS = ("ForCausalLM", "ForConditionalGeneration", "ForSequenceClassification", "Model")
+
+
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in sorted(names, key=lambda n: (n.lower(), n))) or "none"
+    """A list item for each ending that many names share."""
+    ordered = sorted(names, key=lambda n: (n.lower(), n))
+    found = []
+    for end in (*_ENDS, ""):
+        those = [n for n in ordered if n.endswith(end) and (end or not n.endswith(_ENDS))]
+        if those:
+            shown = ", ".join(n.removesuffix(end) for n in those)
+            found.append(f"- `…{end}`: {shown}" if end else f"- {shown}")
+    return "\n".join(found).replace("_", "\\_")
 
 
 def page() -> str:
@@ -54,36 +65,48 @@ def page() -> str:
     planned = known - unread
     drafts = {name for name in every - known if _DRAFT.search(name)}
     missing = every - known - drafts
-    counts = "; ".join(
-        f"of the {len(registry.architectures)} of vLLM {version} {len(registry.architectures & known)}"
+    counts = " and ".join(
+        f"{len(registry.architectures & known)} of the {len(registry.architectures)} that vLLM {version} knows"
         for version, registry in registries.items()
     )
     return f"""# Architectures
 
-`plan` reads a model's `config.json` by the architecture that it names. This page lists them by what shows that the
-plan is right: {counts}.
+`plan` reads a model's `config.json` by the architecture that it names. It plans {counts}.
+This page lists them by what shows that the plan is right.
 
 <!-- written by: python -m tools.architectures -->
 
 ## Planned from the configuration
 
 {len(planned & whole)} are compared with vLLM's own classes and KV cache planner, and are equal to the byte, split
-over up to 8 GPUs and into pipeline stages: {_listed(planned & whole)}.
+over up to 8 GPUs and into pipeline stages:
+
+{_listed(planned & whole)}
 
 {len(planned - whole)} were read in vLLM's code and are not compared on their own; most are one of those above with
-another end or under another name: {_listed(planned - whole)}.
+another end or under another name:
+
+{_listed(planned - whole)}
 
 ## Planned with the size of the weight files
 
 {len(unread)} hold a decoder that is planned as above and an encoder of images or sound that nobody here has read. Their
 KV cache comes from the configuration; their weights need the size of the files (facts, or `--weights-bytes N`). What
 is not the decoder's is the encoder's, which each GPU has whole or a share of: half of that is in the expected error.
-The cache of {len(unread & cache)} is compared with vLLM's: {_listed(unread & cache)}. Of the others not:
-{_listed(unread - cache)}.
+
+The cache of {len(unread & cache)} is compared with vLLM's:
+
+{_listed(unread & cache)}
+
+Of the others it is not:
+
+{_listed(unread - cache)}
 
 ## Not planned
 
-The plan says "unknown" and names the architecture: {_listed(missing)}.
+The plan says "unknown" and names the architecture:
+
+{_listed(missing)}
 
 {len(drafts)} more are drafts that guess tokens for another model; what speculation takes is not planned.
 
