@@ -710,6 +710,8 @@ def _telechat2(source: Source) -> Shape:
 
 _LLAMA = dense(Family())
 
+_EXAONE_MOE = mixture(Family(head_norms=2), _exaone_experts, is_sparse=_exaone_sparse)
+
 READERS: dict[str, Callable[[Source], Shape]] = {
     "ApertusForCausalLM": dense(Family(gated=False, head_norms=2)),
     "ArceeForCausalLM": dense(Family(gated=False)),
@@ -725,7 +727,8 @@ READERS: dict[str, Callable[[Source], Shape]] = {
     "Ernie4_5_MoeForCausalLM": mixture(Family(output_bias=False), _ernie_experts, is_sparse=_ernie_sparse),
     "ExaoneForCausalLM": _LLAMA,
     "Exaone4ForCausalLM": _exaone4,
-    "ExaoneMoEForCausalLM": mixture(Family(head_norms=2), _exaone_experts, is_sparse=_exaone_sparse),
+    "ExaoneMoEForCausalLM": _EXAONE_MOE,
+    "ExaoneMoeForCausalLM": _EXAONE_MOE,
     "FalconForCausalLM": _falcon,
     "FalconH1ForCausalLM": _falcon_h1,
     "FalconMambaForCausalLM": _mamba,

@@ -284,6 +284,21 @@ def _deepseek(source: Source) -> Shape:
     )(source)
 
 
+def _numbers(text: Fields, name: str) -> list[int] | None:
+    """A list of whole numbers."""
+    value = text.values.get(name)
+    if value is None:
+        return None
+    numbers = (
+        [n for n in value if isinstance(n, int) and not isinstance(n, bool)]
+        if isinstance(value, list)
+        else []
+    )
+    if not isinstance(value, list) or len(numbers) != len(value):
+        raise UnreadableError(f"{text.path(name)} is not a list of whole numbers", text.path(name))
+    return numbers
+
+
 def _kimi_linear(source: Source) -> Shape:
     """Kimi Linear: its own linear attention, and latents without positions now and then."""
     text = source.text
@@ -292,10 +307,10 @@ def _kimi_linear(source: Source) -> Shape:
     if section is None:
         field = text.path("linear_attn_config")
         raise UnreadableError(f"the configuration has no {field}", field)
-    linear = section.values.get("kda_layers")
-    if not isinstance(linear, list) or not all(type(i) is int for i in linear):
+    linear = _numbers(section, "kda_layers")
+    if linear is None:
         field = section.path("kda_layers")
-        raise UnreadableError(f"{field} is not a list of layers", field)
+        raise UnreadableError(f"the configuration has no {field}", field)
     delta = KimiDelta(
         section.count("num_heads", most=2**16),
         section.count("head_dim", most=2**16),
@@ -329,6 +344,75 @@ def _kimi_linear(source: Source) -> Shape:
     return replace(shape, rope_elements=0, tie_word_embeddings=False)
 
 
+def _laguna(source: Source) -> Shape:
+    """Laguna: a number of heads for each layer, gates, and a window on some layers."""
+    # LagunaConfig's defaults (vLLM).
+    text = with_defaults(source.text, head_dim=128, shared_expert_intermediate_size=512, mlp_only_layers=[0])
+    count = num_layers(text)
+    heads = _numbers(text, "num_attention_heads_per_layer")
+    if heads is None:
+        heads = [text.count("num_attention_heads", most=2**16)] * count
+    if len(heads) != count:
+        field = text.path("num_attention_heads_per_layer")
+        raise UnreadableError(f"{field} has {len(heads)} entries for {count} layers", field)
+    only_dense = _numbers(text, "mlp_only_layers") or []
+    gating = text.values.get("gating", True)
+    per_head = gating is True or gating == "per-head"
+    family = Family(qkv_bias=text.flag("qkv_bias"), output_bias=text.flag("attention_bias"), head_norms=2)
+    shared = text.count("shared_expert_intermediate_size", least=0)
+    routed = read_experts(
+        text, ("num_experts",), shared=Mlp(shared) if shared else None, correction_bias=True
+    )
+    dense, step = Mlp(text.count("intermediate_size")), text.count("decoder_sparse_step", default=1)
+    hidden = text.count("hidden_size")
+    layers = []
+    kinds = layer_types(text, count) or ["full_attention"] * count
+    window = text.optional("sliding_window", most=LONGEST_CONTEXT)
+    for i in range(count):
+        filled = Fields({**text.values, "num_attention_heads": heads[i]}, text.where)
+        is_sliding = kinds[i] == "sliding_attention"
+        attention = read_attention(
+            filled,
+            family,
+            sliding_window=window if is_sliding else None,
+            head_gate=bool(gating) and per_head,
+            output_gate=bool(gating) and not per_head,
+            sinks=is_sliding and text.flag("swa_attention_sink_enabled"),
+        )
+        sparse = i not in only_dense and (i + 1) % step == 0
+        layers.append(Layer(attention, routed if sparse else dense, 2 * hidden))
+    return make_shape(source, layers, tied=False, rope_dim=text.count("head_dim"))
+
+
+def _with_latents(source: Source) -> Shape:
+    """Sarvam's larger model and Pangu Ultra: latents, and experts after the first layers."""
+    text = source.text
+    count = num_layers(text)
+    hidden = text.count("hidden_size")
+    latent = read_latent(text)
+    each = text.count("moe_shared_expert_intermediate_size", "moe_intermediate_size")
+    is_sarvam = source.architecture.startswith("Sarvam")
+    number = "num_shared_experts" if is_sarvam else "n_shared_experts"
+    routed = read_experts(
+        text,
+        ("num_experts", "n_routed_experts"),
+        shared=_shared(text, each, count=number),
+        correction_bias=text.flag("moe_router_enable_expert_bias", True)
+        if is_sarvam
+        else text.flag("router_enable_expert_bias"),
+        router_bytes=4 if is_sarvam and text.text("router_dtype") in (None, "fp32") else 0,
+    )
+    first = text.count("first_k_dense_replace", default=1, least=0, most=MOST_LAYERS)
+    step = text.count("moe_layer_freq", default=1)
+    dense = Mlp(text.count("intermediate_size"))
+    norms = 4 if text.flag("sandwich_norm") else 2
+    layers = [
+        Layer(latent, routed if i >= first and (i - first) % step == 0 else dense, norms * hidden)
+        for i in range(count)
+    ]
+    return make_shape(source, layers, tied=False, rope_dim=latent.qk_rope_head_dim)
+
+
 READERS: dict[str, Callable[[Source], Shape]] = {
     "AfmoeForCausalLM": _afmoe,
     "BailingMoeForCausalLM": _bailing,
@@ -338,9 +422,12 @@ READERS: dict[str, Callable[[Source], Shape]] = {
     "FlexOlmoForCausalLM": _flex_olmo,
     "HYV3ForCausalLM": _hy_v3,
     "KimiLinearForCausalLM": _kimi_linear,
+    "LagunaForCausalLM": _laguna,
     "MellumForCausalLM": _mellum,
     "MiMoV2FlashForCausalLM": _mimo_v2,
     "MiMoV2ForCausalLM": _mimo_v2,
+    "PanguUltraMoEForCausalLM": _with_latents,
+    "SarvamMLAForCausalLM": _with_latents,
     "SarvamMoEForCausalLM": _bailing,
     "Step3p5ForCausalLM": _step3p5,
 }

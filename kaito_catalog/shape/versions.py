@@ -82,6 +82,9 @@ def _layer(layer: Layer, architecture: str) -> Layer:
     if architecture.startswith("MiMoV2") and isinstance(mixer, Attention):
         # The attention is told of the cache's dtype.
         return replace(layer, mixer=replace(mixer, cache_in_dtype=False))
+    if architecture == "SarvamMLAForCausalLM" and isinstance(block, Experts):
+        # The router is in the model's dtype.
+        return replace(layer, feed_forward=replace(block, router_bytes=0))
     if architecture == "HYV3ForCausalLM" and isinstance(block, Experts):
         # What balances the routing is fp32 there too.
         return replace(layer, feed_forward=replace(block, correction_bias=True, extra_elements=0))
