@@ -602,7 +602,7 @@ def _scheme(name: str, layer: Layer, how: Quantization | None) -> Scheme | None:
         names = _names(name)
         if any(fnmatchcase(n, pattern) for n in names for pattern in layer.unquantized):
             return None
-    if how.scheme is Scheme.GPTQ and not how.only and name == "mlp.gate":
+    if how.method == "gptq" and not how.only and name == "mlp.gate":
         # vLLM looks into the files for what is quantised; who makes them leaves routers alone.
         return None
     if how.only and not any(entry in f"model.layers.0.{n}" for n in _names(name) for entry in how.only):
@@ -635,7 +635,7 @@ def _cache_scale_bytes(layer: Layer, dtype_bytes: int, how: Quantization | None)
         return 0
     is_latent = isinstance(layer.mixer, LatentAttention)
     match how.method:
-        case "fp8":
+        case "fp8" | "quark":
             return 0 if is_latent else 4 * dtype_bytes
         case "modelopt":
             return 4 * dtype_bytes if how.kv_cache_dtype or not how.mixed else 0

@@ -94,7 +94,11 @@ def read_quantization(source: Source) -> Quantization | None:
         case "compressed-tensors":
             return _compressed_tensors(section, plain)
         case "awq" | "gptq":
-            return _grouped(section, plain)
+            return _grouped(section, plain, as_awq=method == "awq")
+        case "auto-round" | "intel/auto-round" | "inc":
+            return _auto_round(section, plain)
+        case "quark":
+            return _quark(section, plain)
         case _:
             return plain
 
@@ -121,7 +125,7 @@ def experts_scheme(section: Fields) -> Scheme | None:
     return Scheme.NVFP4 if only_experts else None
 
 
-def _grouped(section: Fields, plain: Quantization) -> Quantization:
+def _grouped(section: Fields, plain: Quantization, *, as_awq: bool) -> Quantization:
     """AWQ, and GPTQ with its rules for single modules."""
     bits = section.count("bits", "w_bit", default=4, most=8, least=2)
     group = section.values.get("group_size", section.values.get("q_group_size", 128))
@@ -129,7 +133,7 @@ def _grouped(section: Fields, plain: Quantization) -> Quantization:
         return replace(plain, problem="its group_size is not a number of inputs")
     if 32 % bits:
         return replace(plain, problem=f"no plan for weights of {bits} bits")
-    if plain.method == "awq":
+    if as_awq:
         if group == -1:
             return replace(plain, problem="no plan for AWQ with a scale per output")
         return replace(
@@ -170,6 +174,36 @@ def _grouped(section: Fields, plain: Quantization) -> Quantization:
         ignored=tuple(ignored),
         problem=None,
     )
+
+
+def _auto_round(section: Fields, plain: Quantization) -> Quantization:
+    """Intel's AutoRound packs as GPTQ does, or as AWQ; single modules may keep the model's dtype."""
+    packing = section.text("packing_format") or "auto_round:auto_gptq"
+    if not packing.endswith(("gptq", "awq")):
+        return replace(plain, problem=f"no plan for AutoRound packed as {packing[:40]}")
+    left = [*plain.ignored]
+    extra = section.section("extra_config")
+    for name, change in (extra.values if extra else {}).items():
+        bits = change.get("bits") if isinstance(change, dict) else None
+        if not isinstance(bits, int) or bits < 16:
+            return replace(plain, problem="no plan for AutoRound with modules of other bits or groups")
+        left.append(name)
+    return _grouped(section, replace(plain, ignored=tuple(left)), as_awq=packing.endswith("awq"))
+
+
+def _quark(section: Fields, plain: Quantization) -> Quantization:
+    """AMD's Quark, where every module is fp8 with one scale."""
+    rules = section.section("global_quant_config")
+    weight = rules.section("weight") if rules else None
+    if rules is None or weight is None or section.values.get("layer_quant_config"):
+        return replace(plain, problem="no plan for Quark with rules for single modules")
+    if weight.text("dtype") != "fp8_e4m3" or weight.text("qscheme") != "per_tensor":
+        return replace(
+            plain, problem=f"no plan for weights quantised with quark {str(weight.text('dtype'))[:40]}"
+        )
+    inputs = rules.section("input_tensors")
+    static = inputs is not None and not inputs.flag("is_dynamic")
+    return replace(plain, scheme=Scheme.FP8_TENSOR, static_activations=static, problem=None)
 
 
 def _modelopt(section: Fields, plain: Quantization, has_list: bool) -> Quantization:
