@@ -9,6 +9,7 @@ import pytest
 from generate_helpers import catalog as small_catalog
 
 from kaito_catalog import generate
+from tools import picture
 from tools.readme import PAGES, with_output
 
 
@@ -16,6 +17,14 @@ from tools.readme import PAGES, with_output
 def test_what_a_page_shows_is_what_the_commands_print(name: str, kaito_data: Path, root: Path) -> None:
     page = (root / name).read_text(encoding="utf-8")
     assert with_output(page, kaito_data.parents[1]) == page
+
+
+def test_the_picture_is_the_chart_that_the_site_draws(root: Path) -> None:
+    drawn = picture.picture()
+    assert (root / "docs" / "images" / "memory-chart.svg").read_text(encoding="utf-8") == drawn
+    longest = re.search(r"fits up to ([0-9,]+) tokens", drawn)
+    assert longest
+    assert f"outgrows the budget at {longest[1]} tokens](" in (root / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_make_target_that_documents_name_exists(root: Path) -> None:
