@@ -42,7 +42,7 @@ from kaito_catalog.checks.registry import CHECKS
 from kaito_catalog.diagnostics import Diagnostic
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.evidence import DryRun, ExactPlan
-from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.formats.facts import ModelFacts, StoredSize
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.hub import Hub
 from kaito_catalog.kaito.markdown_reader import read_proposals
@@ -66,6 +66,7 @@ from kaito_catalog.repository import (
     tensor_bytes,
 )
 from kaito_catalog.shape import read_shape
+from tools.exact_models import SMALL_PLANS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -329,18 +330,29 @@ def fuzz_markdown(rng: random.Random) -> None:
         load(source.parse(yaml_writer.write(imported.value), path="f.yaml"), Proposal)
 
 
+@cache
+def configurations() -> list[dict[str, Any]]:
+    """The catalog's, and a small one of every other architecture and way to quantise that a plan knows."""
+    small = json.loads(SMALL_PLANS.read_text(encoding="utf-8"))["models"].values()
+    return [*(sample.config for sample in samples()), *(model["config"] for model in small)]
+
+
 def fuzz_config(rng: random.Random) -> None:
     """config.json → shape → plan on one or more GPUs."""
-    config = mutated(rng, rng.choice(samples()).config)
+    config = mutated(rng, rng.choice(configurations()))
     if not isinstance(config, dict):
         return
     gpu = rng.choice(context().shared.gpus)
+    stored = rng.choice((None, None, 1, 10**9, 10**12))
     plan = make_plan(
         read_shape(config),
+        stored=StoredSize.model_validate({"sizeBytes": stored}) if stored else None,
         gpu=PlanGpu(gpu.name, rng.choice((gpu.memory_bytes, 80 * GIB, 1)), gpu.compute_capability),
-        parallelism=Parallelism(rng.choice((1, 2, 3, 8)), rng.choice((1, 1, 2, 5))),
+        parallelism=Parallelism(
+            rng.choice((1, 2, 3, 8)), rng.choice((1, 1, 2, 5)), enable_expert_parallel=rng.random() < 0.2
+        ),
         settings=Settings(rng.choice((1, 4096, 131072, 10**12)), rng.choice((0.84, 0.01, 1.0))),
-        vllm_version=context().profile.vllm_version,
+        vllm_version=rng.choice((context().profile.vllm_version, "0.28.0", "0.32.0", "99")),
     )
     json.dumps(to_json(plan), allow_nan=False)
 
