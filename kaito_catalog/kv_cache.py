@@ -307,7 +307,8 @@ def _layer_caches(
         if per_token:
             # A page of attention must hold a state: vLLM makes the block longer, then pads the state
             # (Platform._align_hybrid_block_size).
-            block = max(block, block * ceil_div(state, block * per_token))
+            unit = shape.hybrid_block_size or block
+            block = max(block, unit * ceil_div(state, unit * per_token))
             state = block * per_token
     # A stage without attention has no page that must hold a state: from 0.32 on its blocks stay as they are, and vLLM
     # puts them into groups of their own.
@@ -388,18 +389,21 @@ def _tuples(members: _Members) -> int:
     return max(counts.values())
 
 
-def _compressed_groups(by_stage: Sequence[Sequence[LayerCache]]) -> list[_Members]:
-    """vLLM 0.25.1's _get_kv_cache_groups_uniform_groups: the latents, then windows in groups of like size."""
+def _compressed_groups(by_stage: Sequence[Sequence[LayerCache]], *, padded: bool) -> list[_Members]:
+    """vLLM 0.25.1's _get_kv_cache_groups_uniform_groups: the latents, then windows in groups of like size.
+
+    0.32.0's _get_packed_kv_cache_groups differs in that pages are not padded.
+    """
     every = [(stage, cache) for stage, caches in enumerate(by_stage) for cache in caches]
     full = [(stage, cache) for stage, cache in every if cache.kind is AttentionKind.MLA]
     sizes = {cache.page_bytes for _, cache in full}
     windows: dict[tuple[int, int | None], dict[int, _Members]] = {}
     for stage, cache in every:
         if cache.kind is AttentionKind.SLIDING:
-            # Pages are padded to the next size that the latents have.
-            padded = replace(cache, page_bytes=min(s for s in sizes if s >= cache.page_bytes))
+            # Padded to the next size that the latents have.
+            size = min(s for s in sizes if s >= cache.page_bytes) if padded else cache.page_bytes
             of_size = windows.setdefault((cache.block_size, cache.window), {})
-            of_size.setdefault(padded.page_bytes, []).append((stage, padded))
+            of_size.setdefault(size, []).append((stage, replace(cache, page_bytes=size)))
     counts = [_tuples(full)] + [max(len(m) for m in by_size.values()) for by_size in windows.values()]
     best = min(
         range(counts[0], max(counts) + 1), key=lambda d: (sum(ceil_div(n, d) * d - n for n in counts), -d)
@@ -412,10 +416,10 @@ def _compressed_groups(by_stage: Sequence[Sequence[LayerCache]]) -> list[_Member
 
 
 def _compressed_layouts(
-    by_stage: Sequence[Sequence[LayerCache]], in_flight_tokens: int
+    by_stage: Sequence[Sequence[LayerCache]], in_flight_tokens: int, *, padded: bool
 ) -> tuple[Layout, ...]:
     """The groups of the whole model, cut to each stage, over packed blocks (_get_kv_cache_config_packed)."""
-    whole = _compressed_groups(by_stage)
+    whole = _compressed_groups(by_stage, padded=padded)
     layouts = []
     for stage, caches in enumerate(by_stage):
         mine = [[(s, cache) for s, cache in members if s == stage] for members in whole]
@@ -430,14 +434,19 @@ def _compressed_layouts(
             cache = members[0][1]
             page = sum(c.page_bytes for _, c in members)
             groups.append(Group(cache.kind, len(here), cache.block_size, page, cache.window))
+        block_bytes = sum(size * count for size, count in slots.items())
+        check_bytes = max(map(_tuples, sized)) * sum({cache.page_bytes for _, cache in sized[0]})
+        if not padded:
+            # From 0.32 on a block is as large as the largest group here.
+            block_bytes = max(sum(cache.page_bytes for _, cache in here) for here in mine)
         layouts.append(
             Layout(
                 tuple(groups),
-                sum(size * count for size, count in slots.items()),
+                block_bytes,
                 in_flight_tokens,
                 sum(c.page_bytes // c.block_size for c in caches if c.kind is AttentionKind.MLA),
                 tuple(_count(caches).items()),
-                check_bytes=max(map(_tuples, sized)) * sum({cache.page_bytes for _, cache in sized[0]}),
+                check_bytes=check_bytes if padded else None,
             )
         )
     return tuple(layouts)
@@ -505,7 +514,7 @@ def _layouts(
         return Unplannable("DeepSeek V4 is only served with kv_cache_dtype fp8", "kvCacheDtype")
     by_stage = [_layer_caches(shape, layers, tensor_parallel_size, cache_bytes, states) for layers in stages]
     if is_compressed:
-        return _compressed_layouts(by_stage, in_flight_tokens)
+        return _compressed_layouts(by_stage, in_flight_tokens, padded=not shape.packs_blocks)
     if len(stages) > 1 and any(isinstance(x.mixer, Attention) and x.mixer.index_dim for x in shape.layers):
         # vLLM 0.25.1 gives a stage without dense attention longer blocks, and then pads the others to them.
         return Unplannable("no plan for the KV cache of MiniMax M3 on several pipeline stages")

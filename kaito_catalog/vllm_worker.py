@@ -1956,8 +1956,11 @@ def serve_warm(
     problem = ""
     try:
         if overlay:
-            sys.path.insert(0, overlay)
-            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (overlay, os.environ.get("PYTHONPATH"))))
+            # NVIDIA's package names the second folder in a .pth file, which counts in site-packages alone.
+            folders = [overlay, os.path.join(overlay, "nvidia_cutlass_dsl", "dsl_packages")]
+            folders = [folder for folder in folders if os.path.isdir(folder)]
+            sys.path[:0] = folders
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (*folders, os.environ.get("PYTHONPATH"))))
         import_for_planning(capability)
     except BaseException as error:
         traceback.print_exc()

@@ -311,6 +311,8 @@ def _feed_forward_parts(block: FeedForward | None, hidden: int, by: Split) -> It
             width = _divide(
                 block.intermediate_size, by.expert_tensor_parallel_size, "the experts' intermediate size"
             )
+            if by.expert_tensor_parallel_size > 1:
+                width = max(width, block.least_width)
             inner = block.latent_size or hidden
             yield ExpertMatrices(
                 "moe.experts" if block.dense is not None else "mlp.experts",
@@ -408,13 +410,16 @@ def _quantized_linear(
             return size + part.inputs * outputs + 4 * parts * (2 if how.static_activations else 1)
         case Scheme.EIGHT_BIT_CHANNEL:
             return size + part.inputs * outputs + 4 * outputs
-        case Scheme.NVFP4:
+        case Scheme.NVFP4 | Scheme.NVFP4_WEIGHTS:
             group = how.group_size or 16
             if part.inputs % group:
                 raise _IllegalError(f"nvfp4 groups of {group} do not divide {part.name} on each rank")
             scales = outputs * part.inputs // group
             # One scale for the weights of a part, and one for its inputs where those are quantised too.
-            return size + part.inputs * outputs // 2 + scales + (8 if how.static_activations else 4) * parts
+            each = 8 if how.static_activations else 4
+            if scheme is Scheme.NVFP4_WEIGHTS and how.short_scales:
+                each += dtype_bytes - 4
+            return size + part.inputs * outputs // 2 + scales + each * parts
         case Scheme.MXFP8:
             if part.inputs % MXFP_BLOCK:
                 raise _IllegalError(f"blocks of {MXFP_BLOCK} do not divide {part.name} on each rank")
@@ -472,7 +477,7 @@ def _quantized_experts(
             return size + elements + 4 * count * (halves + 1 + (2 if how.static_activations else 0))
         case Scheme.EIGHT_BIT_CHANNEL:
             return size + elements + 4 * count * (halves * width + hidden)
-        case Scheme.NVFP4:
+        case Scheme.NVFP4 | Scheme.NVFP4_WEIGHTS:
             group = how.group_size or 16
             scales = halves * width * (hidden // group) + hidden * (width // group)
             return size + elements // 2 + count * scales + 4 * 2 * count * (halves + 1)

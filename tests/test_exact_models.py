@@ -20,6 +20,7 @@ from tools.exact_models import (
     VERSIONS,
     WORLDS,
     Comparison,
+    Figures,
     Model,
     compare,
     read,
@@ -34,6 +35,13 @@ BOUNDS = {
     "nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-NVFP4": "the file we have does not list what stays unquantised",
     "nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B-FP8": "the file we have does not list what stays unquantised",
     "nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B-NVFP4": "the file we have does not list what stays unquantised",
+}
+
+BOUNDS_OF_A_VERSION = {
+    (
+        "openai/whisper-large-v3",
+        "0.32.0",
+    ): "the plan counts what an encoder hands on for each batch in flight, vLLM for one",
 }
 
 SMALL_BOUNDS = {
@@ -53,7 +61,12 @@ def asked(model: Model, version: str) -> list[Comparison]:
 
 @pytest.mark.parametrize(
     ("version", "model"),
-    [(v, m) for v in VERSIONS for m in MODELS if v in m.plans and m.name not in BOUNDS],
+    [
+        (v, m)
+        for v in VERSIONS
+        for m in MODELS
+        if v in m.plans and m.name not in BOUNDS and (m.name, v) not in BOUNDS_OF_A_VERSION
+    ],
     ids=lambda x: str(getattr(x, "name", x)),
 )
 def test_weights_and_cache_equal_those_of_vllm_in_every_split(version: str, model: Model) -> None:
@@ -79,6 +92,21 @@ def test_every_architecture_equals_vllm_in_every_split_of_a_small_model(model: M
     for version, said in found.items():
         if (model.name, version) not in SMALL_BOUNDS:
             assert [(version, c.world, c.difference) for c in said if not c.is_equal] == []
+
+
+@pytest.mark.parametrize(("name", "version"), sorted(BOUNDS_OF_A_VERSION))
+def test_what_is_listed_as_different_with_one_version_takes_less_than_the_plan_says(
+    name: str, version: str
+) -> None:
+    model = next(m for m in MODELS if m.name == name)
+    if model.config is None:
+        pytest.skip("its configuration is too long to be committed, and ../shared is absent")
+    off = [c for c in asked(model, version) if not c.is_equal]
+    assert off
+    for c in off:
+        assert isinstance(c.vllm, Figures)
+        assert isinstance(c.ours, Figures)
+        assert c.ours.needed >= c.vllm.needed
 
 
 UNREAD = [m for m in SMALL if any(c.is_cache_alone for c in asked(m, "0.25.1"))]

@@ -673,6 +673,24 @@ def test_an_interrupted_set_up_goes_on_where_it_stopped(
     assert done == ["first", "second", "second"]
 
 
+def test_kernels_are_installed_into_the_overlay_where_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = tool_module("setup_vllm")
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(setup, "pip", lambda directory, *arguments: asked.append(arguments))
+    monkeypatch.setattr(setup, "steps", tuple)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").touch()
+    assert setup.main(["--into", str(tmp_path)]) == 0
+    assert asked == []
+    assert setup.main(["--into", str(tmp_path), "--kernels"]) == 0
+    [(command, *options)] = asked
+    assert command == "install"
+    assert str(tmp_path / "overlays" / "vllm-0.32.0") in options
+    assert any(option.startswith("tilelang==") for option in options)
+
+
 def test_an_overlay_keeps_code_and_data_and_no_binaries(tmp_path: Path) -> None:
     setup = tool_module("setup_vllm")
     with zipfile.ZipFile(tmp_path / "vllm.whl", "w") as wheel:

@@ -35,6 +35,23 @@ OVERLAYS: dict[str, tuple[str, ...]] = {
     "0.32.0": (),
 }
 
+# What a few architectures of 0.32.0 import before anything is computed (Kimi Linear, DeepSeek V4), in the releases that
+# it pins. With `--kernels` alone: they take 700 MB, and nothing else needs them.
+KERNELS: dict[str, tuple[str, ...]] = {
+    "0.32.0": (
+        "nvidia-cutlass-dsl==4.8.0",
+        "nvidia-cutlass-dsl-libs-base==4.8.0",
+        "nvidia-cutlass-dsl-libs-core==4.8.0",
+        "nvidia-cutlass-dsl-libs-cu12==4.8.0",
+        "cuda-bindings==13.5.0",
+        "cuda-pathfinder==1.9.0",
+        "quack-kernels==0.6.5",
+        "tilelang==0.1.12",
+        "apache-tvm-ffi==0.1.11",
+        "z3-solver==4.15.4",
+    ),
+}
+
 # These come with the CPU build but are linked against CUDA; transformers would import them and fail.
 UNUSABLE = ("torchaudio", "torchcodec")
 
@@ -93,13 +110,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--check", action="store_true", help="only say whether it is complete (exit code 1: no)"
     )
+    parser.add_argument(
+        "--kernels",
+        action="store_true",
+        help="also what Kimi Linear and DeepSeek V4 import with vLLM 0.32.0 (700 MB more)",
+    )
     options = parser.parse_args(argv)
     directory = Path(os.path.abspath(options.into))
+    asked = (*steps(), *(kernel_steps() if options.kernels else ()))
     if options.check:
-        return 0 if all(is_done(directory, step) for step in steps()) else 1
+        return 0 if all(is_done(directory, step) for step in asked) else 1
     try:
         with locked(directory):
-            for step in steps():
+            for step in asked:
                 perform(directory, step)
     except SetupError as error:
         print(f"setup_vllm: {error}", file=sys.stderr)
@@ -120,6 +143,21 @@ def steps() -> tuple[Step, ...]:
             for version, pins in OVERLAYS.items()
         ),
     )
+
+
+def kernel_steps() -> tuple[Step, ...]:
+    return tuple(
+        Step(f"kernels-{version}", f"vllm=={version} {OVERLAYS[version]} {pins}", kernel_step(version, pins))
+        for version, pins in KERNELS.items()
+    )
+
+
+def kernel_step(version: str, pins: tuple[str, ...]) -> Callable[[Path], None]:
+    def install(directory: Path) -> None:
+        target = directory / "overlays" / f"vllm-{version}"
+        pip(directory, "install", "--no-deps", "--no-compile", "--upgrade", "--target", str(target), *pins)
+
+    return install
 
 
 def perform(directory: Path, step: Step) -> None:

@@ -326,6 +326,8 @@ def _kimi_linear(source: Source) -> Shape:
         ("num_experts",),
         shared=_shared(text, each),
         extra_elements=experts,
+        # From 0.32 on (vllm/models/kimi_k3).
+        least_width=text.count("min_moe_intermediate_per_partition", default=256, least=0),
     )
     first = text.count("first_k_dense_replace", default=0, least=0, most=MOST_LAYERS)
     step = text.count("moe_layer_freq", default=1)

@@ -256,6 +256,8 @@ class Experts:
     """Width the experts work in, where it is not hidden_size (Nemotron-H's latent experts)."""
     dense: Mlp | None = None
     """A dense block beside the experts (Gemma 4)."""
+    least_width: int = 0
+    """Width that an expert has at least where ranks divide it: narrower parts are padded."""
     extra_elements: int = 0
     """Scales and norms of the router, replicated."""
     table_elements: int = 0
@@ -277,6 +279,8 @@ class Scheme(Enum):
     MXFP4_EXPERTS = "mxfp4-experts"
     """Only the experts are quantised."""
     NVFP4 = "nvfp4"
+    NVFP4_WEIGHTS = "nvfp4-weights"
+    """The same with inputs as they are (W4A16_NVFP4)."""
     MXFP8 = "mxfp8"
     """fp8 with a one-byte scale for 32 inputs."""
     GROUPED_INT = "grouped-int"
@@ -402,6 +406,8 @@ class Quantization:
     """Why vLLM of the version that is asked does not take it."""
     registers_order: bool = True
     """Matrices in groups of integers register an order of their inputs, used or not."""
+    short_scales: bool = False
+    """NVFP4 without quantised inputs keeps one of its scales in the model's dtype."""
     refines_blocks: bool = False
     """Experts' fp8 blocks that the ranks would cut become smaller ones."""
 
@@ -440,6 +446,10 @@ class Shape:
     """Part of the configuration is missing: of the quantisation, or all of an encoder."""
     fp8_block_size: int | None = None
     """Tokens of a block under an fp8 cache, where its kernel asks for more than others."""
+    hybrid_block_size: int | None = None
+    """Tokens to a multiple of which a hybrid's blocks are made longer, where its kernel asks for more than others."""
+    packs_blocks: bool = False
+    """Groups of different page sizes share blocks without padding (DeepSeek V4)."""
     aligns_by_stage: bool = False
     """Each pipeline stage makes its blocks as long as its own layers ask for."""
     decoder: str | None = None

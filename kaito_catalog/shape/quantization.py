@@ -49,7 +49,7 @@ def _block(section: Fields, name: str) -> tuple[int, int] | None:
 MODELOPT_SCHEMES = {
     "FP8": Scheme.FP8_TENSOR,
     "NVFP4": Scheme.NVFP4,
-    "W4A16_NVFP4": Scheme.NVFP4,
+    "W4A16_NVFP4": Scheme.NVFP4_WEIGHTS,
     "MXFP8": Scheme.MXFP8,
 }
 

@@ -31,6 +31,21 @@ FLASH_ATTENTION_4_BLOCK = 64
 """FlashAttention 4 reads fp8 caches of heads this wide in blocks of that many tokens on Hopper."""
 
 
+_PLAIN_ROUTER = frozenset(
+    {
+        "DeepseekV2ForCausalLM",
+        "DeepseekV3ForCausalLM",
+        "DeepseekV32ForCausalLM",
+        "GlmMoeDsaForCausalLM",
+        "SarvamMLAForCausalLM",
+    }
+)
+"""Architectures whose router 0.32.0 keeps in the model's dtype, and computes in fp32 where it is asked for."""
+
+KIMI_BLOCK = 128
+"""Tokens that blocks of Kimi Linear are a multiple of with 0.32.0 on Hopper."""
+
+
 @lru_cache(maxsize=64)
 def version_tuple(version: str) -> tuple[int, int, int]:
     """`0.25.1` as (0, 25, 1); letters after the digits of a part are left out, missing parts are 0."""
@@ -50,7 +65,7 @@ def version_tuple(version: str) -> tuple[int, int, int]:
 def as_built(shape: Shape, vllm_version: str, compute_capability: float | None = None) -> Shape:
     """The shape as vLLM of that version builds it; without a compute capability, on an H100."""
     if version_tuple(vllm_version) < CHANGED:
-        return shape
+        return _before(shape)
     how = shape.quantization
     if how is not None:
         refused = (
@@ -58,7 +73,7 @@ def as_built(shape: Shape, vllm_version: str, compute_capability: float | None =
             if how.act_order
             else None
         )
-        how = replace(how, registers_order=False, refines_blocks=True, refused=refused)
+        how = replace(how, registers_order=False, refines_blocks=True, short_scales=True, refused=refused)
     is_hopper = compute_capability is None or int(compute_capability) == HOPPER
     wide = any(
         isinstance(x.mixer, Attention) and x.mixer.head_dim == FLASH_ATTENTION_4_HEAD for x in shape.layers
@@ -68,9 +83,24 @@ def as_built(shape: Shape, vllm_version: str, compute_capability: float | None =
         layers=tuple(_layer(layer, shape.architecture) for layer in shape.layers),
         quantization=how,
         on_every_stage=frozenset() if shape.architecture in _BUILT_ONCE else shape.on_every_stage,
+        packs_blocks=True,
         aligns_by_stage=True,
+        hybrid_block_size=KIMI_BLOCK if shape.architecture == "KimiLinearForCausalLM" else None,
         fp8_block_size=FLASH_ATTENTION_4_BLOCK if is_hopper and wide else None,
     )
+
+
+def _before(shape: Shape) -> Shape:
+    """Readers describe 0.25.1, but for what only later versions read in a configuration."""
+    if shape.architecture != "KimiLinearForCausalLM":
+        return shape
+    layers = tuple(
+        replace(x, feed_forward=replace(x.feed_forward, least_width=0))
+        if isinstance(x.feed_forward, Experts)
+        else x
+        for x in shape.layers
+    )
+    return replace(shape, layers=layers)
 
 
 def _layer(layer: Layer, architecture: str) -> Layer:
@@ -82,10 +112,9 @@ def _layer(layer: Layer, architecture: str) -> Layer:
     if architecture.startswith("MiMoV2") and isinstance(mixer, Attention):
         # The attention is told of the cache's dtype.
         return replace(layer, mixer=replace(mixer, cache_in_dtype=False))
-    if architecture == "SarvamMLAForCausalLM" and isinstance(block, Experts):
-        # The router is in the model's dtype.
+    if architecture in _PLAIN_ROUTER and isinstance(block, Experts):
         return replace(layer, feed_forward=replace(block, router_bytes=0))
-    if architecture == "HYV3ForCausalLM" and isinstance(block, Experts):
+    if architecture in ("HYV3ForCausalLM", "KimiLinearForCausalLM") and isinstance(block, Experts):
         # What balances the routing is fp32 there too.
         return replace(layer, feed_forward=replace(block, correction_bias=True, extra_elements=0))
     return layer
