@@ -216,7 +216,8 @@ def read_entry(folder: Path) -> Entry:
         proposal, found = load(document, Proposal)
         problems.extend(found)
     else:
-        document = source.parse("{}", path=shown(path))
+        # Empty, so that a report quotes no line of a file that is not there.
+        document = replace(source.parse("{}", path=shown(path)), text="")
         problems.append(
             _leads_outside(path)
             if os.path.lexists(path)
@@ -225,7 +226,7 @@ def read_entry(folder: Path) -> Entry:
                 Severity.ERROR,
                 "there is no proposal.yaml",
                 Place(shown(path)),
-                "see CONTRIBUTING.md for a template",
+                _instead_of_proposal(folder),
             )
         )
     facts: ModelFacts | None = None
@@ -257,6 +258,19 @@ def read_entry(folder: Path) -> Entry:
     return Entry(
         folder.name, folder, document, proposal, facts_document, facts, tuple(evidence), tuple(problems)
     )
+
+
+def _instead_of_proposal(folder: Path) -> str:
+    """What to do in a folder without a proposal.yaml."""
+    names = sorted(path.name for path in folder.glob("*") if path.is_file())
+    for name in names:
+        if name.lower() in ("proposal.yml", "proposal.yaml"):
+            return f"rename {name} to {PROPOSAL}"
+    for name in names:
+        if name.endswith(".md") and name.lower() != "readme.md":
+            # A stranger's file name is not put into a command that others may paste.
+            return "'kaito-catalog import FILE.md' reads KAITO's Markdown proposals"
+    return "'kaito-catalog new ORG/MODEL' writes one"
 
 
 def _escapes(path: Path, folder: Path) -> bool:

@@ -61,11 +61,17 @@ def _folder(text: str, root: Path) -> Path:
         return path.parent
     if (path / PROPOSAL).exists() or (path.is_dir() and not (root / "models" / text).is_dir()):
         return path
-    name = text.rpartition("/")[2].lower()
-    if (root / "models" / name).is_dir():
-        return root / "models" / name
+    name = text.rpartition("/")[2]
+    for folder in (root / "models" / name.lower(), root / "models" / name):
+        if name and folder.is_dir():
+            return folder
     names = sorted(folder.name for folder in (root / "models").glob("*") if folder.is_dir())
-    near = _near(name, names)
+    if path.suffix == ".md" and path.is_file():
+        raise CatalogError(
+            f"'{text}' is Markdown: it has to become data before it can be checked",
+            hint=f"kaito-catalog import {text}",
+        )
+    near = _near(name.lower(), names)
     raise CatalogError(
         f"'{text}' is neither a model of the catalog nor a folder with a proposal.yaml",
         hint=f"did you mean {near}?" if near else f"the models are in {shown(root / 'models')}",

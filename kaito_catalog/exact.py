@@ -27,9 +27,6 @@ API_VERSION = "catalog.kaito.sh/v1alpha1"
 H100: Gpu = {"name": "NVIDIA H100 80GB HBM3", "capability": "9.0", "memoryBytes": 80 * 2**30}
 """What exact plans of the catalog simulate: the GPU most start-up logs are of."""
 
-# These end the worker; the next request needs a new one.
-FATAL = frozenset({"time-out", "worker-died", "worker-garbage"})
-
 
 def config_sha256(config: Mapping[str, Any]) -> str:
     """The digest of a configuration: SHA-256 of its canonical JSON (sorted keys, no spaces)."""

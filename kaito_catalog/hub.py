@@ -7,7 +7,6 @@ answer is limited in size and time.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import threading
@@ -604,15 +603,3 @@ def _counts(value: object) -> dict[str, int] | None:
     if not all(isinstance(k, str) and _size(v) is not None for k, v in value.items()):
         return None
     return dict(sorted(value.items()))
-
-
-def read_json(data: bytes, what: str) -> Any:
-    """Parse JSON of a repository.
-
-    Raises:
-        HubError: it is none; `what` names model and file.
-    """
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise HubError(Trouble.CORRUPT, f"{what} is not JSON") from error

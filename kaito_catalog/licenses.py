@@ -24,11 +24,6 @@ def is_reference(claimed: str) -> bool:
     return claimed.startswith("LicenseRef-") and len(claimed) > len("LicenseRef-")
 
 
-def spdx_id(hub: str, policy: LicensePolicy) -> str:
-    """The SPDX expression of a Hub licence id; LicenseRef-… where SPDX has none."""
-    return policy.spdx.get(hub, f"LicenseRef-{hub}")
-
-
 def image_hosting(claimed: str, policy: LicensePolicy) -> ImageHosting:
     """Who builds the image: KAITO's maintainers in a public registry, or the user.
 

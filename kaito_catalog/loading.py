@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
@@ -39,7 +40,7 @@ def load(document: Document, model: type[M]) -> tuple[M | None, tuple[Diagnostic
                 Severity.ERROR,
                 f"the file holds {found}, wanted keys and values",
                 document.place(()),
-                "start from the template: see CONTRIBUTING.md",
+                "'kaito-catalog new ORG/MODEL' writes a proposal",
             )
         )
         return None, tuple(problems)
@@ -107,7 +108,13 @@ def _explain(
             )
         case "bool_type":
             found = _describe(detail["input"])
-            return "SCH003", f"{key}: wanted true or false, found {found}", "write it without quotes"
+            return "SCH003", f"{key}: wanted true or false, found {found}", _boolean_hint(detail["input"])
+        case "count" if isinstance(detail["input"], str | float):
+            return (
+                "SCH003",
+                f"{key}: {detail['msg']}, found {_describe(detail['input'])}",
+                _count_hint(route, detail),
+            )
         case "string_pattern_mismatch":
             pattern = str(detail["ctx"]["pattern"])
             found = shorten(str(detail["input"]))
@@ -133,7 +140,9 @@ def _explain(
             return "SCH003", f"{key}: wanted a list, found {found}", "put '- ' before each item"
         case "dict_type" | "model_type":
             found = _describe(detail["input"])
-            hint = _help_of(model, route) or "write 'key: value' lines, indented below it"
+            keys = _keys_at(model, route)
+            some = f" ({', '.join(keys)})" if keys else ""
+            hint = _help_of(model, route) or f"write 'key: value' lines{some}, indented below it"
             return "SCH003", f"{key}: wanted keys and values, found {found}", hint
         case "too_short" | "string_too_short":
             return "SCH003", f"{key} is empty", _help_of(model, route) or "fill it in, or leave the key out"
@@ -141,6 +150,21 @@ def _explain(
             found = _describe(detail["input"])
             hint = _help_of(model, route) or "'kaito-catalog explain SCH003' says more"
             return "SCH003", f"{key}: {_lower_first(detail['msg'])}, found {found}", hint
+
+
+def _boolean_hint(value: Any) -> str:
+    """YAML 1.1 took yes and no for booleans, and many people still write them."""
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if word in ("true", "false"):
+        return "write it without quotes"
+    meant = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}.get(word)
+    return f"write {meant}" if meant else "write true or false"
+
+
+def _count_hint(route: Route, detail: ErrorDetails) -> str:
+    """What to write where digits are certain; 16k may be 16,000 or 16,384, so there it is an example."""
+    digits = re.sub(r"(?<=\d)[ ,_](?=\d{3})", "", str(detail["input"]).strip())
+    return f"{route[-1]}: {digits}" if digits.isdecimal() else "write digits only, such as 16384"
 
 
 def _describe(value: Any) -> str:

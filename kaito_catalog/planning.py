@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -100,6 +101,8 @@ def read_subject(request: Request, root: Path, *, shared: Shared, profile: Profi
         StoredSize.model_validate({"sizeBytes": request.weights_bytes}) if request.weights_bytes else None
     )
     folder = Path(request.model)
+    if folder.name in ("config.json", "params.json") and folder.is_file():
+        folder = folder.parent
     if (folder / "config.json").is_file() or (folder / "params.json").is_file():
         shape = read_directory(folder)
         found = _choose_context(request, shape, None)
@@ -109,7 +112,7 @@ def read_subject(request: Request, root: Path, *, shared: Shared, profile: Profi
     if not name or not (entry_folder / "proposal.yaml").is_file():
         raise CatalogError(
             f"'{request.model[:80]}' is no model of the catalog, and no folder with a config.json",
-            hint=f"the models are in {shown(root / 'models')}",
+            hint=_near_models(root, name),
         )
     entry = read_entry(entry_folder)
     if entry.proposal is None or entry.problems:
@@ -204,6 +207,19 @@ def _settings(request: Request, subject: PlanSubject, profile: Profile, gpu: str
     )
 
 
+def _near_models(root: Path, name: str) -> str:
+    names = sorted(folder.name for folder in (root / "models").glob("*") if folder.is_dir())
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"the models are in {shown(root / 'models')}"
+
+
+def _near_instance_types(asked: str, shared: Shared) -> str:
+    names = [machine.name for machine in shared.instance_types]
+    near = difflib.get_close_matches(asked, names, n=1, cutoff=0.7)
+    instead = "name the GPU instead: --gpu 'NVIDIA H100 80GB' --gpu-count 4"
+    return f"did you mean {near[0]}? or {instead}" if near else instead
+
+
 def _gpu(request: Request, shared: Shared) -> tuple[PlanGpu, int | None]:
     """The GPU that was asked for, and how many the instance type has."""
     if request.instance_type:
@@ -211,7 +227,7 @@ def _gpu(request: Request, shared: Shared) -> tuple[PlanGpu, int | None]:
         if machine is None:
             raise CatalogError(
                 f"instance-types.yaml has no '{request.instance_type[:60]}'",
-                hint="name the GPU instead: --gpu 'NVIDIA H100 80GB' --gpu-count 4",
+                hint=_near_instance_types(request.instance_type, shared),
             )
         gpu, count = plan_gpu(shared, machine.gpu), machine.gpu_count
     elif request.gpu:

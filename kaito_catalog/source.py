@@ -151,6 +151,8 @@ class _Builder:
     problems: list[Diagnostic] = field(default_factory=list)
     broken: set[Route] = field(default_factory=set)
     incomplete: set[Route] = field(default_factory=set)
+    last_quoted: Any = None
+    """The last text in quotes that goes over several lines: where a closing quote is missing, it swallows keys."""
 
     def build(self) -> Document:
         self._refuse_characters()
@@ -235,7 +237,7 @@ class _Builder:
             if documents == 0:
                 self.broken.add(())
                 self._report(
-                    "YML001", "the file is empty", 1, 1, "start from the template: see CONTRIBUTING.md"
+                    "YML001", "the file is empty", 1, 1, "'kaito-catalog new ORG/MODEL' writes a proposal"
                 )
             return value
         except yaml.MarkedYAMLError as error:
@@ -244,6 +246,17 @@ class _Builder:
                 "unexpected end of stream" in message
             )  # where it was opened is of use, not where the file ends
             mark = (error.context_mark if unclosed else None) or error.problem_mark or error.context_mark
+            quoted = self.last_quoted
+            if quoted is not None and mark is not None and mark.line == quoted.end_mark.line:
+                self._report(
+                    "YML001",
+                    f"the text in quotes that opens here ends on line {mark.line + 1}, and more follows it",
+                    quoted.start_mark.line + 1,
+                    quoted.start_mark.column + 1,
+                    "close it where it ends; inside '…', an apostrophe is written twice: ''",
+                )
+                self.broken.add(())
+                return BROKEN
             if error.context and error.context != error.problem:
                 message = f"{_plain(error.context)}: {message}"
             self._report(
@@ -367,6 +380,8 @@ class _Builder:
 
     def _scalar(self, event: Any, route: Route) -> Value:
         text: str = event.value
+        if event.style in ("'", '"') and event.end_mark.line > event.start_mark.line:
+            self.last_quoted = event
         if event.style:  # quoted or a block: a string, whatever it looks like
             if any("\ud800" <= c <= "\udfff" or c == "\0" for c in text):
                 self._at("YML009", "a character that no text may hold", event.start_mark, "remove it")

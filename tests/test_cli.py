@@ -96,7 +96,9 @@ def test_a_model_is_found_by_name_repository_folder_or_file(
         (["check", "--select", "XYZ"], "there is no check 'XYZ'", "lists the codes"),
         (["check", "--profile", "kaito-v9"], "there is no profile 'kaito-v9'", "kaito-v0.12"),
         (["check", "--catalog", "/nowhere"], "cannot read /nowhere/gpus.yaml", None),
-        (["plan", "phi-5"], "'phi-5' is no model of the catalog", None),
+        (["plan", "phi-5"], "'phi-5' is no model of the catalog", "did you mean phi-4?"),
+        (["plan", "phi-4", "--instance-type", "Standard_NC24ads_A100"], "has no 'Standard_NC24ads_A100'",
+         "did you mean Standard_NC24ads_A100_v4?"),
         (["plan", "phi-4", "--gpu", "Abacus"], "how much memory 'Abacus' has is not known", "--gpu-memory"),
         (["plan", "phi-4", "--instance-type", "T"], "has no 'T'", "name the GPU instead"),
         (["plan", "phi-4", "--gpu", "A10", "--gpu-count", "3", "--data-parallel-size", "2"],
@@ -113,6 +115,75 @@ def test_what_cannot_be_done_is_exit_code_2_with_a_hint(
     assert shown.out == ""
     assert f"error: {message}" in shown.err or message in shown.err
     assert hint is None or hint in shown.err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "hint"),
+    [
+        ("gpuCount: 1", 'gpuCount: "1"', "hint: gpuCount: 1\n"),
+        ("contextLength: 16384", "contextLength: 16,384", "hint: contextLength: 16384\n"),
+        ("contextLength: 16384", "contextLength: 16k", "hint: write digits only, such as 16384\n"),
+        ("trustRemoteCode: false", "trustRemoteCode: no", "hint: write false\n"),
+        ("trustRemoteCode: false", 'trustRemoteCode: "false"', "hint: write it without quotes\n"),
+        ("trustRemoteCode: false", "trustRemoteCode: maybe", "hint: write true or false\n"),
+        ("  license:\n    id: mit\n", "  license: mit\n  x:\n    id: mit\n", "lines (id, url, note), indented"),
+        ("downloadSite: https://huggingface.co/microsoft/phi-4", "downloadSite: microsoft/phi-4",
+         "hint: write https://huggingface.co/microsoft/phi-4\n"),
+    ],
+)  # fmt: skip
+def test_a_plausible_mistake_is_answered_with_what_to_write(
+    old: str, new: str, hint: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    break_proposal(here, old, new)
+    assert cli.main(["check", "phi-4"]) == 1
+    assert hint in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("present", "hint"),
+    [
+        ("proposal.yml", "rename proposal.yml to proposal.yaml"),
+        ("20250101-phi.md", "'kaito-catalog import FILE.md' reads KAITO's Markdown proposals"),
+        ("README.md", "'kaito-catalog new ORG/MODEL' writes one"),
+    ],
+)
+def test_a_folder_without_a_proposal_says_what_to_do_with_what_is_there(
+    present: str, hint: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = here / "catalog" / "models" / "phi-4"
+    (folder / "proposal.yaml").rename(folder / present)
+    assert cli.main(["check", "phi-4"]) == 1
+    shown = capsys.readouterr().out
+    assert f"hint: {hint}\n" in shown
+    assert "{}" not in shown
+
+
+def test_a_markdown_proposal_that_is_checked_is_sent_to_import(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "phi.md").write_text("# phi\n")
+    assert cli.main(["check", "phi.md"]) == 2
+    assert "hint: kaito-catalog import phi.md\n" in capsys.readouterr().err
+
+
+def test_a_folder_with_capitals_is_found_by_its_name_and_refused(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = here / "catalog" / "models"
+    (models / "phi-4").rename(models / "Phi-4")
+    assert cli.main(["check", "Phi-4"]) == 1
+    assert "error[DOC002] 'Phi-4' cannot be a model's folder" in capsys.readouterr().out
+
+
+def test_a_configuration_is_planned_by_its_file_as_by_its_folder(
+    here: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "mine").mkdir()
+    shutil.copy(root / "tests" / "configs" / "qwen3-32b.json", here / "mine" / "config.json")
+    assert cli.main(["plan", "mine"]) == 0
+    by_folder = capsys.readouterr().out
+    assert cli.main(["plan", "mine/config.json"]) == 0
+    assert capsys.readouterr().out == by_folder
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "x"])

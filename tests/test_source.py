@@ -85,6 +85,19 @@ def test_an_unclosed_quotation_mark_is_placed_where_it_opens() -> None:
     assert problem.hint == "close the quotation mark that opens here"
 
 
+def test_a_quotation_mark_that_closes_at_a_later_apostrophe_is_placed_where_it_opens() -> None:
+    document = parse("a: 'x y\nb: 1\nc: the model's limit\n", path="p.yaml")
+    (problem,) = document.problems
+    assert (problem.code, problem.place.line, problem.place.column) == ("YML001", 1, 4)
+    assert problem.message == "the text in quotes that opens here ends on line 3, and more follows it"
+
+
+def test_a_complete_text_in_quotes_over_two_lines_is_not_blamed_for_a_later_error() -> None:
+    document = parse("a: 'x\n  y'\nb: c: d\n", path="p.yaml")
+    (problem,) = document.problems
+    assert problem.place.line == 3
+
+
 def test_a_billion_laughs_is_refused_without_being_expanded() -> None:
     bomb = "a: &a [x, x]\n" + "".join(f"k{i}: &b{i} [*a, *a]\n" for i in range(9))
     assert {code for code, _, _ in problems(bomb)} == {"YML003"}

@@ -111,11 +111,13 @@ def download_site(subject: Subject, context: Context) -> Iterator[Outcome]:
         requirements:
           downloadSite: https://huggingface.co/example-org/Example-7B-Instruct
     """
+    site = subject.proposal.requirements.download_site
     if subject.proposal.repo_id is None:
+        repo_id = site if re.fullmatch(r"[\w.-]+/[\w.-]+", site) else "ORG/MODEL"
         yield Finding(
-            f"'{subject.proposal.requirements.download_site[:80]}' is not a page of the Hub",
+            f"'{site[:80]}' is not a page of the Hub",
             ("requirements", "downloadSite"),
-            "write https://huggingface.co/ORG/MODEL",
+            f"write https://huggingface.co/{repo_id}",
         )
 
 

@@ -20,7 +20,6 @@ OVERHEAD_BYTES = 2.3 * GIB
 HEADROOM = 1.05
 DEFAULT_MODEL_LEN = 2048
 """Tokens KAITO sizes nodes for when the workspace names no max-model-len."""
-DISK_OVERHEAD_GIB = 80
 
 
 @dataclass(frozen=True)
@@ -108,11 +107,6 @@ def kv_cache_bytes_per_token(shape: Shape) -> int:
         if isinstance(mixer, Attention):
             return 2 * 2 * len(mixers) * mixer.num_key_value_heads * mixer.head_dim
     return 0
-
-
-def disk_gib(model_file_bytes: float) -> int:
-    """The disk KAITO asks for, in GiB."""
-    return int(model_file_bytes / GIB + DISK_OVERHEAD_GIB)
 
 
 def startup_minutes(model_file_bytes: float | None) -> int:
