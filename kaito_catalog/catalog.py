@@ -229,6 +229,7 @@ def read_entry(folder: Path) -> Entry:
                 _instead_of_proposal(folder),
             )
         )
+    problems += _not_read(folder)
     facts: ModelFacts | None = None
     facts_document: Document | None = None
     facts_path = folder / FACTS
@@ -273,6 +274,42 @@ def _instead_of_proposal(folder: Path) -> str:
     return "'kaito-catalog new ORG/MODEL' writes one"
 
 
+def _not_read(folder: Path) -> list[Diagnostic]:
+    """Files that look like data and lie where nobody reads them: nothing may pass because it was overlooked."""
+    found = []
+    for path in sorted((*folder.glob("*.y*ml"), *(folder / EVIDENCE).glob("*.yml"))):
+        if path.name in (PROPOSAL, FACTS) or not path.is_file():
+            continue
+        wanted = path.with_suffix(".yaml").name
+        known = path.parent.name == EVIDENCE or wanted in (PROPOSAL, FACTS)
+        if wanted == PROPOSAL and not path.with_name(PROPOSAL).exists():
+            continue  # the hint of what is missing names it
+        if known and path.with_name(wanted).exists():
+            hint = f"there is a {wanted} too: remove one of them"
+        elif known:
+            hint = f"rename it to {wanted}"
+        else:
+            hint = f"a model's folder holds {PROPOSAL}, {FACTS} and {EVIDENCE}/*.yaml"
+        words = f"{path.name[:60]} is not read"
+        found.append(Diagnostic("YML012", Severity.ERROR, words, Place(shown(path)), hint))
+    return found
+
+
+def _beside_the_folders(path: Path) -> Entry:
+    """What stands for a file that lies among the models' folders instead of in one."""
+    problem = Diagnostic(
+        "YML012",
+        Severity.ERROR,
+        f"{path.name[:60]} is not read: each model has a folder of its own",
+        Place(shown(path)),
+        "'kaito-catalog import FILE.md' reads KAITO's Markdown proposals"
+        if path.suffix == ".md"
+        else f"move it to models/NAME/{PROPOSAL}",
+    )
+    document = replace(source.parse("{}", path=shown(path)), text="")
+    return Entry(path.name, path, document, None, None, None, (), (problem,))
+
+
 def _escapes(path: Path, folder: Path) -> bool:
     """Whether a link leads from the model's folder, or with that folder, to another place than its own."""
     folder = Path(os.path.abspath(folder))
@@ -313,11 +350,11 @@ def read_entries(root: Path, folders: Sequence[Path] | None = None) -> Iterator[
     """
     if folders is None:
         models = root / "models"
-        folders = (
-            [f for f in models.iterdir() if f.is_dir() and not f.name.startswith(".")]
-            if models.is_dir()
-            else []
-        )
+        found = sorted(models.iterdir()) if models.is_dir() else []
+        folders = [f for f in found if f.is_dir() and not f.name.startswith(".")]
+        for path in found:
+            if path.suffix in (".yaml", ".yml", ".md") and path.is_file() and path.stem.lower() != "readme":
+                yield _beside_the_folders(path)
     for folder in sorted(folders, key=lambda f: f.name):
         yield _with_facts_of_the_catalog(read_entry(folder), root)
 

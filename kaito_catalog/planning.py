@@ -233,10 +233,12 @@ def _gpu(request: Request, shared: Shared) -> tuple[PlanGpu, int | None]:
     elif request.gpu:
         gpu, count = plan_gpu(shared, request.gpu), None
         if gpu.memory_bytes is None and request.gpu_memory_bytes is None:
-            known = ", ".join(g.name for g in shared.gpus if g.memory_bytes)
+            known = [g.name for g in shared.gpus if g.memory_bytes]
+            near = [name for name in known if request.gpu.strip().lower() in name.lower()]
+            words = f"did you mean {' or '.join(near)}?" if near else f"name one of: {', '.join(known)}"
             raise CatalogError(
                 f"how much memory '{request.gpu[:60]}' has is not known",
-                hint=f"add --gpu-memory GIB (as the driver reports it), or name one of: {known}",
+                hint=f"{words} Or add --gpu-memory GIB, as the driver reports it",
             )
     else:
         gpu, count = PlanGpu(None, request.gpu_memory_bytes), None

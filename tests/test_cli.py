@@ -475,3 +475,35 @@ def test_a_folder_that_is_no_catalog_is_named_with_a_hint(
     shown = capsys.readouterr().err
     assert "is no catalog folder: it has none of policy.yaml, gpus.yaml, instance-types.yaml" in shown
     assert "hint: a folder of proposals alone is checked by its path" in shown
+
+
+def test_files_that_nobody_reads_are_named(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("policy.yaml", "gpus.yaml", "instance-types.yaml"):
+        shutil.copy(root / "catalog" / name, tmp_path)
+    models = tmp_path / "models"
+    shutil.copytree(root / "catalog" / "models" / "phi-4", models / "phi-4")
+    (models / "README.md").touch()
+    assert cli.main(["check", "--catalog", str(tmp_path)]) == 0
+    (models / "phi-4" / "facts.yaml").rename(models / "phi-4" / "facts.yml")
+    (models / "phi-4" / "evidence" / "mine.yml").touch()
+    shutil.copy(root / "catalog" / "models" / "phi-4" / "proposal.yaml", models / "other.yaml")
+    (models / "20250101-other.md").touch()
+    capsys.readouterr()
+    assert cli.main(["check", "--catalog", str(tmp_path)]) == 1
+    shown = capsys.readouterr().out
+    assert shown.count("error[YML012]") == 4
+    for words in (
+        "facts.yml is not read",
+        "rename it to facts.yaml",
+        "rename it to mine.yaml",
+        "other.yaml is not read: each model has a folder of its own",
+        "'kaito-catalog import FILE.md'",
+    ):
+        assert words in shown
+
+
+def test_part_of_a_gpus_name_is_answered_with_whole_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "phi-4", "--gpu", "a100"]) == 2
+    assert "did you mean NVIDIA A100 40GB or NVIDIA A100 80GB?" in capsys.readouterr().err

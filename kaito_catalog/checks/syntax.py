@@ -107,9 +107,10 @@ SYNTAX_RULES = (
     ),
     _rule(
         "YML012",
-        "There is no proposal.yaml, or a link that leads elsewhere",
-        "Every folder in catalog/models holds a proposal. A link to a file of another folder is refused: a report "
-        "would quote what the author of a pull request cannot read.",
+        "There is no proposal.yaml, a file that nobody reads, or a link that leads elsewhere",
+        "Every folder in catalog/models holds a proposal. A file that lies where nobody reads it (`facts.yml`, a "
+        "proposal beside the folders) would pass unseen. A link to a file of another folder is refused: a report would "
+        "quote what the author of a pull request cannot read.",
         "",
         _GOOD,
     ),
