@@ -10,11 +10,16 @@ import argparse
 import importlib
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 
 from kaito_catalog import __version__
 from kaito_catalog.errors import CatalogError, visible
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing is not loaded for --version and --help
+    from typing import NoReturn
 
 OK, USAGE = 0, 2
 FORMATS = ("github", "json", "markdown", "sarif", "text")
@@ -116,9 +121,42 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=32, width=100)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says a wrong argument as every other error is said: the error and a hint, without ten lines of usage."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:  # said by the command's own parser, which knows its options
+            self.error(f"there is no argument '{rest[0][:60]}' here")
+        return found, rest
+
+    def error(self, message: str) -> NoReturn:
+        hint = f"see {self.prog} --help"
+        if (wrong := re.search(r"'([^']*)'", message)) and (near := self._near(wrong[1], message)):
+            hint = f"did you mean {near}? Otherwise {hint}"
+        message = re.sub(
+            r"^argument COMMAND: invalid choice: ('[^']*').*", r"there is no command \1", message
+        )
+        self.exit(USAGE, visible(f"error: {message}") + "\n" + visible(f"hint: {hint}") + "\n")
+
+    def _near(self, wrong: str, message: str) -> str | None:
+        names = [option for option in self._option_string_actions if option.startswith("--")]
+        if "argument COMMAND" in message:
+            names = [name for action in self._actions for name in action.choices or ()]
+        elif not wrong.startswith("--"):
+            return None
+        # Loaded here: no command needs it unless something is wrong.
+        import difflib
+
+        near = difflib.get_close_matches(wrong.partition("=")[0], names, n=1)
+        return near[0] if near else None
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="kaito-catalog",
         description="Proposals of models for KAITO as data: check their claims, plan their memory, generate presets.",
         epilog="examples:\n"
@@ -432,7 +470,12 @@ def _add_explain_and_completion(command: Callable[..., argparse.ArgumentParser])
         "say what a finding means and how to mend it",
         "  kaito-catalog explain STO001\n  kaito-catalog explain\n",
     )
-    explain.add_argument("code", nargs="?", metavar="CODE", help="such as MEM001 (default: list them all)")
+    explain.add_argument(
+        "code",
+        nargs="?",
+        metavar="CODE",
+        help="such as MEM001, or a family such as MEM (default: list them all)",
+    )
 
     completion = command(
         "completion",

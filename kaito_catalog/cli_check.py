@@ -135,6 +135,9 @@ def run_explain(options: argparse.Namespace) -> int:
     if code in IMPORT_CODES:
         emit(import_code_text(code, IMPORT_CODES[code], color=color))
         return OK
+    if code in FAMILIES:
+        emit(list_text(RULES, {code: FAMILIES[code]}, {}, color=color))
+        return OK
     raise CatalogError(
         f"there is no check '{options.code[:40]}'",
         hint="'kaito-catalog explain' without a code lists them all",

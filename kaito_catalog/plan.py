@@ -852,10 +852,17 @@ MEMORY_STEP_BYTES = 8 * GIB
 def _smallest_first(item: InstanceTypePlan) -> tuple[int, int, int, int, str]:
     """What fits first, then least GPU memory, fewest GPUs, and the size in the name: g5.xlarge before g5.16xlarge."""
     memory = (item.plan.gpu.memory_bytes or 0) * item.instance_type.gpu_count
-    multiple = re.search(r"\.([0-9]*)xlarge\Z", item.instance_type.name)
     name = item.instance_type.name
-    size = int(multiple[1] or 1) if multiple else 0
+    size = size_in_name(name)
     return _ORDER[item.plan.fits], round(memory / MEMORY_STEP_BYTES), item.instance_type.gpu_count, size, name
+
+
+def size_in_name(name: str) -> int:
+    """How large a machine calls itself, in steps of four vCPUs: 2 for g5.2xlarge and g2-standard-8; else 0."""
+    if found := re.search(r"\.([0-9]*)xlarge\Z", name):
+        return int(found[1] or 1)
+    found = re.search(r"-standard-([0-9]+)\Z", name)
+    return int(found[1]) // 4 if found else 0
 
 
 def to_json(plan: Plan) -> dict[str, Any]:

@@ -35,6 +35,8 @@ from kaito_catalog.plan import (
 )
 from kaito_catalog.serving import ServedOptions, served_options
 from kaito_catalog.shape import Shape, Unsupported, read_shape
+from kaito_catalog.shape.versions import version_tuple
+from kaito_catalog.vllm_known import is_version, versions
 
 MAX_CONFIG_BYTES = 8 * 2**20
 DEFAULT_MAX_MODEL_LEN = 8192
@@ -111,8 +113,10 @@ def read_subject(request: Request, root: Path, *, shared: Shared, profile: Profi
     entry_folder = root / "models" / name
     if not name or not (entry_folder / "proposal.yaml").is_file():
         raise CatalogError(
-            f"'{request.model[:80]}' is no model of the catalog, and no folder with a config.json",
-            hint=_near_models(root, name),
+            f"'{request.model[:80]}' is no model of the catalog, and no folder with a config.json or params.json",
+            hint=_near_models(root, name)
+            or f"the models are in {shown(root / 'models')}; for another one, put the config.json of its repository "
+            "into a folder and name that",
         )
     entry = read_entry(entry_folder)
     if entry.proposal is None or entry.problems:
@@ -207,17 +211,17 @@ def _settings(request: Request, subject: PlanSubject, profile: Profile, gpu: str
     )
 
 
-def _near_models(root: Path, name: str) -> str:
+def _near_models(root: Path, name: str) -> str | None:
     names = sorted(folder.name for folder in (root / "models").glob("*") if folder.is_dir())
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"the models are in {shown(root / 'models')}"
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else None
 
 
 def _near_instance_types(asked: str, shared: Shared) -> str:
     names = [machine.name for machine in shared.instance_types]
-    near = difflib.get_close_matches(asked, names, n=1, cutoff=0.7)
+    near = difflib.get_close_matches(asked, names, n=1, cutoff=0.75)
     instead = "name the GPU instead: --gpu 'NVIDIA H100 80GB' --gpu-count 4"
-    return f"did you mean {near[0]}? or {instead}" if near else instead
+    return f"did you mean {near[0]}? Or {instead}" if near else instead
 
 
 def _gpu(request: Request, shared: Shared) -> tuple[PlanGpu, int | None]:
@@ -235,16 +239,36 @@ def _gpu(request: Request, shared: Shared) -> tuple[PlanGpu, int | None]:
         if gpu.memory_bytes is None and request.gpu_memory_bytes is None:
             known = [g.name for g in shared.gpus if g.memory_bytes]
             near = [name for name in known if request.gpu.strip().lower() in name.lower()]
-            words = f"did you mean {' or '.join(near)}?" if near else f"name one of: {', '.join(known)}"
+            words = f"did you mean {' or '.join(near)}?" if near else f"name one of: {', '.join(known)}."
             raise CatalogError(
                 f"how much memory '{request.gpu[:60]}' has is not known",
-                hint=f"{words} Or add --gpu-memory GIB, as the driver reports it",
+                hint=f"{words} Or give it with --gpu-memory GIB, as the driver reports it",
             )
     else:
         gpu, count = PlanGpu(None, request.gpu_memory_bytes), None
     if request.gpu_memory_bytes:
         gpu = replace(gpu, memory_bytes=request.gpu_memory_bytes)
     return gpu, count
+
+
+def newest_vllm() -> str:
+    """The newest vLLM that has been read: a later one is planned by its rules."""
+    return max(versions(), key=version_tuple)
+
+
+def _version(request: Request, profile: Profile) -> str:
+    """The vLLM to plan for.
+
+    Raises:
+        CatalogError: what was asked for has not the form of a version.
+    """
+    asked = request.vllm_version
+    if asked is not None and not is_version(asked):
+        raise CatalogError(
+            f"'{asked[:40]}' is no version of vLLM",
+            hint=f"such as {profile.vllm_version}, which {profile.name} runs, or {newest_vllm()}",
+        )
+    return asked or profile.vllm_version
 
 
 def plan_one(request: Request, subject: PlanSubject, shared: Shared, profile: Profile) -> Plan:
@@ -257,7 +281,7 @@ def plan_one(request: Request, subject: PlanSubject, shared: Shared, profile: Pr
     """
     gpu, of_the_machine = _gpu(request, shared)
     settings = _settings(request, subject, profile, gpu.name)
-    version = request.vllm_version or profile.vllm_version
+    version = _version(request, profile)
     others = request.pipeline_parallel_size * request.data_parallel_size
     count = request.gpu_count or of_the_machine
     tensor = request.tensor_parallel_size
@@ -299,6 +323,10 @@ def plan_one(request: Request, subject: PlanSubject, shared: Shared, profile: Pr
     return plan if request.tensor_parallel_size else _with_legal_size(plan, subject, version)
 
 
+MOST_GPUS_TRIED = 128
+"""More than any node has: from here down a legal size is sought when a node's own count is refused."""
+
+
 def _with_legal_size(plan: Plan, subject: PlanSubject, vllm_version: str) -> Plan:
     """A refusal of all GPUs of a node also says how many of them vLLM would take."""
     sizes = plan.parallelism
@@ -308,7 +336,7 @@ def _with_legal_size(plan: Plan, subject: PlanSubject, vllm_version: str) -> Pla
         or sizes.tensor_parallel_size < 2
     ):
         return plan
-    for size in range(sizes.tensor_parallel_size - 1, 0, -1):
+    for size in range(min(sizes.tensor_parallel_size - 1, MOST_GPUS_TRIED), 0, -1):
         illegal = illegal_tensor_parallel(
             subject.shape,
             size,
@@ -330,7 +358,7 @@ def plan_all(
         subject.stored,
         shared,
         settings=lambda gpu: _settings(request, subject, profile, gpu),
-        vllm_version=request.vllm_version or profile.vllm_version,
+        vllm_version=_version(request, profile),
     )
 
 

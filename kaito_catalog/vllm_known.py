@@ -113,6 +113,17 @@ class VllmVersion:
         return next((version for version, found in self.newer.items() if name in found.get(kind, ())), None)
 
 
+def is_version(text: str) -> bool:
+    """Whether it has the form of a release of vLLM: 0.25.1, 0.32.0rc1, 0.19.0+cu130."""
+    return _VERSION.match(text) is not None
+
+
+def versions() -> list[str]:
+    """The versions of vLLM that have been read, in no order."""
+    names = (path.name for path in (resources.files("kaito_catalog") / "data").iterdir())
+    return [name.removeprefix("vllm-").removesuffix(".json") for name in names if name.startswith("vllm-")]
+
+
 @lru_cache(maxsize=8)
 def known(version: str) -> VllmVersion | None:
     """What that version knows; None where no file says."""

@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kaito_catalog import cli
+from kaito_catalog import cli, planning
 from kaito_catalog.catalog import read_shared
+from kaito_catalog.plan import illegal_tensor_parallel
 
 COMMANDS = ("check", "diff", "import", "plan", "generate", "schema", "explain")
 
@@ -507,3 +509,76 @@ def test_files_that_nobody_reads_are_named(
 def test_part_of_a_gpus_name_is_answered_with_whole_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", "phi-4", "--gpu", "a100"]) == 2
     assert "did you mean NVIDIA A100 40GB or NVIDIA A100 80GB?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "hint"),
+    [
+        (["plna"], "there is no command 'plna'", "did you mean plan? Otherwise see kaito-catalog --help"),
+        (
+            ["plan", "phi-4", "--max-model-length=3"],
+            "there is no argument '--max-model-length=3' here",
+            "did you mean --max-model-len? Otherwise see kaito-catalog plan --help",
+        ),
+        (["plan"], "the following arguments are required: NAME|REPO_ID|DIR", "see kaito-catalog plan --help"),
+        (["plan", "phi-4", "more"], "there is no argument 'more' here", "see kaito-catalog plan --help"),
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_is_an_error_and_a_hint_in_two_lines(
+    arguments: list[str], error: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {error}\nhint: {hint}\n"
+
+
+def test_a_hundred_million_gpus_are_refused_without_trying_each_number(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    legal = illegal_tensor_parallel
+
+    def counted(shape: Any, size: int, **options: Any) -> str | None:
+        tried.append(size)
+        return legal(shape, size, **options)
+
+    monkeypatch.setattr(planning, "illegal_tensor_parallel", counted)
+    cli.main(["plan", "phi-4", "--gpu", "NVIDIA A10", "--gpu-count", "100000000"])
+    assert "--tensor-parallel-size 2 uses 2 of the GPUs" in capsys.readouterr().out
+    assert 0 < len(tried) <= planning.MOST_GPUS_TRIED
+
+
+@pytest.mark.parametrize("machine", [[], ["--gpu", "NVIDIA A10"]], ids=["all", "one"])
+def test_a_word_that_is_no_version_of_vllm_is_refused(
+    machine: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["plan", "phi-4", "--vllm-version", "latest", *machine]) == 2
+    assert "'latest' is no version of vLLM" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("machine", [[], ["--gpu", "NVIDIA A10"]], ids=["all", "one"])
+def test_a_plan_for_a_vllm_that_nobody_has_read_says_so(
+    machine: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["plan", "phi-4", "--vllm-version", "9.9.0", *machine])
+    assert (
+        f"nobody has read vLLM 9.9.0 here: planned by the rules of {planning.newest_vllm()}"
+        in capsys.readouterr().out
+    )
+    cli.main(["plan", "phi-4", "--vllm-version", planning.newest_vllm(), *machine])
+    assert "nobody has read" not in capsys.readouterr().out
+
+
+def test_a_model_that_is_nowhere_is_answered_with_a_way_on(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["plan", "some-org/Unheard-Of-Model"]) == 2
+    assert "put the config.json of its repository into a folder" in capsys.readouterr().err
+
+
+def test_explain_lists_a_family_of_checks(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["explain", "sto"]) == 0
+    codes = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert codes == ["STO", "STO001", "STO002", "STO003"]

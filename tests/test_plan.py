@@ -38,6 +38,7 @@ from kaito_catalog.plan import (
     make_plan,
     plan_for_facts,
     plan_instance_types,
+    size_in_name,
     smallest_gpu_count,
     to_json,
 )
@@ -431,6 +432,19 @@ def test_instance_types_that_fit_come_first_smallest_first_and_reasons_are_kept(
     assert by_name["mystery"].plan.fits is Fit.UNKNOWN
     assert by_name["three"].plan.parallelism.tensor_parallel_size == 2
     assert by_name["three"].note is not None
+
+
+def test_of_machines_with_one_gpu_the_one_with_fewest_processors_comes_first() -> None:
+    names = [
+        "g2-standard-12",
+        "g5.16xlarge",
+        "g2-standard-4",
+        "g5.2xlarge",
+        "g5.xlarge",
+        "Standard_NV36ads_A10_v5",
+    ]
+    sizes = [size_in_name(name) for name in names]
+    assert sizes == [3, 16, 1, 2, 1, 0]
 
 
 LEGAL = st.sampled_from([1, 2, 4])

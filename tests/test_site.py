@@ -567,6 +567,9 @@ def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(
     shown = Structure((site / "models" / "llama-3.3-70b-instruct" / "index.html").read_text())
     assert [svg for svg in shown.all("svg") if svg.get("class") == "memory-chart"]
     assert json.loads((site / "api" / "v1" / "index.json").read_text())["models"]
+    missing = (site / "404.html").read_text()
+    assert "<h1>There is no such page</h1>" in missing
+    assert '<a href="/index.html">catalog</a>' in missing
     for path in site.rglob("*.html"):
         found = Structure(path.read_text())
         loaded = [link.get("href") for link in found.all("link")] + [

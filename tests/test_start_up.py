@@ -74,4 +74,6 @@ def test_a_port_that_is_none_is_refused_in_words(port: str, capsys: pytest.Captu
     with pytest.raises(SystemExit) as stop:
         cli.main(["fake-hub", "--port", port])
     assert stop.value.code == 2
-    assert capsys.readouterr().err.endswith("argument --port: must be a number from 0 to 65535\n")
+    assert capsys.readouterr().err == (
+        "error: argument --port: must be a number from 0 to 65535\nhint: see kaito-catalog fake-hub --help\n"
+    )

@@ -53,7 +53,7 @@ def list_text(
     *,
     color: bool = False,
 ) -> str:
-    """Every code with its title, by family."""
+    """The codes of `families`, each with its title, and then those of `import` where they are given."""
     blocks = []
     for family, what in families.items():
         lines = [f"{paint(family, BOLD, color=color)}  {what}"]
@@ -63,7 +63,8 @@ def list_text(
             if rule.family == family
         )
         blocks.append("\n".join(lines))
-    lines = [f"{paint('IMP', BOLD, color=color)}  what `import` finds in a Markdown proposal"]
-    lines.extend(f"  {code}  {textwrap.shorten(text, 80)}" for code, text in import_codes.items())
-    blocks.append("\n".join(lines))
+    if import_codes:
+        lines = [f"{paint('IMP', BOLD, color=color)}  what `import` finds in a Markdown proposal"]
+        lines.extend(f"  {code}  {textwrap.shorten(text, 80)}" for code, text in import_codes.items())
+        blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"

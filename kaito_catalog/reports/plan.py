@@ -14,11 +14,12 @@ from kaito_catalog.plan import (
     resolved_settings,
     tensor_parallel_sizes,
 )
-from kaito_catalog.planning import PlanSubject, smallest
+from kaito_catalog.planning import PlanSubject, newest_vllm, smallest
 from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable
 from kaito_catalog.reports.summary import plural
 from kaito_catalog.serving import ServedOptions
+from kaito_catalog.shape.versions import version_tuple
 
 VERDICTS = {
     Fit.YES: ("fits", GREEN),
@@ -62,6 +63,15 @@ def _verdict(fit: Fit, *, color: bool) -> str:
     return paint(words, code, BOLD, color=color)
 
 
+def _later(vllm_version: str) -> tuple[str, ...]:
+    last = newest_vllm()
+    if version_tuple(vllm_version)[:2] <= version_tuple(last)[:2]:
+        return ()
+    return (
+        f"  nobody has read vLLM {printable(vllm_version)} here: planned by the rules of {last}, the last that was",
+    )
+
+
 def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False) -> str:
     """One plan in detail."""
     gpu = plan.gpu.name or (f"GPU of {gib(plan.gpu.memory_bytes)}" if plan.gpu.memory_bytes else "GPU")
@@ -72,6 +82,7 @@ def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False) -> str:
         f"  gpu_memory_utilization {plan.settings.gpu_memory_utilization:g}, vLLM {plan.vllm_version}"
         + _batching(plan),
         *_options(subject, plan.settings),
+        *_later(plan.vllm_version),
     ]
     if plan.reason:
         lines.append(f"  {printable(plan.reason)}")
@@ -204,6 +215,7 @@ def instance_types_text(
         f"{paint(subject.name, BOLD, color=color)} at {subject.max_model_len:,} tokens"
         f" ({subject.max_model_len_reason}), vLLM {rows[0].plan.vllm_version if rows else '?'}",
         *(_options(subject, rows[0].plan.settings) if rows else ()),
+        *(_later(rows[0].plan.vllm_version) if rows else ()),
         "",
     ]
     best = smallest(tuple(rows))

@@ -49,11 +49,22 @@ def build_site(config: Path, output: Path) -> None:
     fill_tree(output / SITE, fill)
 
 
+THEME = Path(__file__).parent / "theme"
+"""Pages of the theme that are ours: the one that answers for pages that are not there."""
+
+
 def _run(config: Path, source: Path, site: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="kaito-catalog-") as folder:
         own = Path(folder) / "mkdocs.yml"
         own.write_text(
-            yaml.safe_dump({"INHERIT": str(config), "docs_dir": str(source), "site_dir": str(site)}),
+            yaml.safe_dump(
+                {
+                    "INHERIT": str(config),
+                    "docs_dir": str(source),
+                    "site_dir": str(site),
+                    "theme": {"custom_dir": str(THEME)},
+                }
+            ),
             encoding="utf-8",
         )
         # Not --quiet: with it mkdocs no longer counts the warnings that --strict is about.
