@@ -155,9 +155,13 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
     match mixer:
         case None:
             return
+        case Attention() if mixer.latent is not None:
+            yield from _mixer_parts(mixer.latent, hidden, by)
         case Attention():
             heads = _divide(mixer.num_attention_heads, tp, "the number of attention heads")
             kv_heads = max(1, mixer.num_key_value_heads // tp)
+            if mixer.whole:
+                heads, kv_heads = mixer.num_attention_heads, mixer.num_key_value_heads
             query = heads * mixer.head_dim * (2 if mixer.output_gate else 1)
             outputs: tuple[int, ...] = (query, kv_heads * mixer.head_dim, kv_heads * mixer.v_head_dim)
             if mixer.queries_only:
@@ -239,7 +243,7 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             yield Linear("linear_attn.in_proj_ba", hidden, gates, replicated_by=whole)
             yield Linear("linear_attn.out_proj", values, (hidden,))
             yield Plain(mixer.conv_kernel * (2 * keys + values) + value_heads + mixer.value_head_dim)
-            yield Plain(value_heads, 4)
+            yield Plain(value_heads, mixer.decay_bytes)
         case Mamba2():
             heads = _divide(mixer.num_heads, tp, "the number of Mamba heads")
             groups = mixer.num_groups
@@ -295,7 +299,9 @@ def _compressor_parts(ratio: int, head_dim: int, hidden: int) -> Iterator[Part]:
 
 
 def _mlp_parts(name: str, mlp: Mlp, hidden: int, tp: int) -> Iterator[Part]:
-    width = _divide(mlp.intermediate_size, tp, "the intermediate size")
+    width = (
+        mlp.intermediate_size if mlp.whole else _divide(mlp.intermediate_size, tp, "the intermediate size")
+    )
     first = (width, width) if mlp.gated else (width,)
     yield Linear(f"{name}.gate_up_proj" if mlp.gated else f"{name}.up_proj", hidden, first, mlp.bias)
     yield Linear(f"{name}.down_proj", width, (hidden,), mlp.bias)
@@ -702,7 +708,7 @@ def weights_per_rank(
             )
         result = []
         for number, layers in enumerate(stages(len(shape.layers), pipeline_parallel_size)):
-            size = shape.plain_elements * dtype_bytes
+            size = (shape.plain_elements + shape.divided_elements // tp) * dtype_bytes
             for layer, count in Counter(shape.layers[layers.start : layers.stop]).items():
                 size += count * _layer_bytes(layer, shape.hidden_size, dtype_bytes, how, by)
             is_first, is_last = number == 0, number == pipeline_parallel_size - 1
@@ -713,7 +719,7 @@ def weights_per_rank(
                 or (is_last and shape.has_head and shape.tie_word_embeddings)
             )
             if has_embedding:
-                size += embedding
+                size += embedding + shape.position_elements * dtype_bytes
             if is_first or Place.EMBEDDING in every:
                 size += shape.embedding_elements // tp * dtype_bytes
             if is_first or Place.TOWER in every:

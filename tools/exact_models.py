@@ -16,7 +16,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class World:
     pipeline_parallel_size: int = 1
     enable_expert_parallel: bool = False
     kv_cache_dtype: str = "auto"
+    attention_backend: str | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -64,6 +65,8 @@ class World:
             found["enable_expert_parallel"] = True
         if self.kv_cache_dtype != "auto":
             found["kv_cache_dtype"] = self.kv_cache_dtype
+        if self.attention_backend is not None:
+            found["attention_backend"] = self.attention_backend
         return found
 
 
@@ -168,12 +171,14 @@ def planned(
 
 
 def world_of(model: Model, name: str) -> World:
-    """The world, with the cache dtype without which vLLM does not take the model."""
+    """The world, with the cache dtype or the back end without which vLLM does not take the model."""
     world = WORLDS[name]
-    if model.config and model.config.get("architectures") == ["DeepseekV4ForCausalLM"]:
-        return World(
-            world.tensor_parallel_size, world.pipeline_parallel_size, world.enable_expert_parallel, "fp8"
-        )
+    architectures = model.config.get("architectures") if model.config else None
+    if architectures == ["DeepseekV4ForCausalLM"]:
+        return replace(world, kv_cache_dtype="fp8")
+    if architectures == ["Rnj1ForCausalLM"]:
+        # Its attention asks for what FlashAttention, the default on that GPU, does not know.
+        return replace(world, attention_backend="TRITON_ATTN")
     return world
 
 

@@ -67,6 +67,10 @@ class Attention:
     """Sees all tokens at once, as encoders do, and keeps nothing."""
     looks_at_encoder: bool = False
     """Its keys and values are the encoder's (Whisper)."""
+    whole: bool = False
+    """Every rank has the projections whole, although each keeps its share of the cache (StarCoder)."""
+    latent: LatentAttention | None = None
+    """Queries, keys and values come from latents, and the cache holds those of every head (MiniCPM 3)."""
 
     @property
     def kind(self) -> AttentionKind:
@@ -121,6 +125,8 @@ class GatedDeltaNet:
     """Bytes per element of the recurrent state; the convolution's is of the model's dtype."""
     interleaved: bool = False
     """Whether the two gates lie in one matrix, head by head (Qwen3-Next)."""
+    decay_bytes: int = 4
+    """Bytes per element of the decay, one for each value head."""
 
     @property
     def kind(self) -> AttentionKind:
@@ -232,6 +238,8 @@ class Mlp:
     intermediate_size: int
     gated: bool = True
     bias: bool = False
+    whole: bool = False
+    """Every rank has all of it (StarCoder)."""
 
 
 @dataclass(frozen=True)
@@ -433,6 +441,10 @@ class Shape:
     """Per-layer embeddings and kin, divided like the vocabulary (Gemma 4's small models)."""
     plain_elements: int = 0
     """Parameters outside the layers that every rank holds."""
+    divided_elements: int = 0
+    """Parameters outside the layers of which every rank holds its share, on every stage (reward models' heads)."""
+    position_elements: int = 0
+    """Learnt positions, whole wherever the embedding is (StarCoder)."""
     lm_head_bias: bool = False
     pools: bool = False
     """Gives embeddings or scores: nothing is sampled."""

@@ -78,6 +78,8 @@ def as_built(shape: Shape, vllm_version: str, compute_capability: float | None =
     wide = any(
         isinstance(x.mixer, Attention) and x.mixer.head_dim == FLASH_ATTENTION_4_HEAD for x in shape.layers
     )
+    if shape.architecture == "Rnj1ForCausalLM":
+        shape = _without_window(shape)
     return replace(
         shape,
         layers=tuple(_layer(layer, shape.architecture) for layer in shape.layers),
@@ -103,12 +105,27 @@ def _before(shape: Shape) -> Shape:
     return replace(shape, layers=layers)
 
 
+def _without_window(shape: Shape) -> Shape:
+    """Layers that all see everything have no window, whatever the configuration says beside it."""
+    mixers = [layer.mixer for layer in shape.layers]
+    if not all(isinstance(m, Attention) and m.sliding_window is not None for m in mixers):
+        return shape
+    layers = tuple(
+        replace(x, mixer=replace(x.mixer, sliding_window=None)) if isinstance(x.mixer, Attention) else x
+        for x in shape.layers
+    )
+    return replace(shape, layers=layers)
+
+
 def _layer(layer: Layer, architecture: str) -> Layer:
     """A layer as 0.32.0 builds it."""
     mixer, block = layer.mixer, layer.feed_forward
     if isinstance(mixer, Attention) and mixer.shares_cache:
         # Layers that read another's cache have no projections for keys and values any more (Gemma 4).
         return replace(layer, mixer=replace(mixer, queries_only=True, head_norms=min(mixer.head_norms, 1)))
+    if architecture == "GPTBigCodeForCausalLM" and isinstance(mixer, Attention):
+        # The Transformers back end recognises its attention, and divides that.
+        return replace(layer, mixer=replace(mixer, whole=False))
     if architecture.startswith("MiMoV2") and isinstance(mixer, Attention):
         # The attention is told of the cache's dtype.
         return replace(layer, mixer=replace(mixer, cache_in_dtype=False))
