@@ -157,6 +157,13 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             return
         case Attention() if mixer.latent is not None:
             yield from _mixer_parts(mixer.latent, hidden, by)
+        case Attention() if mixer.query_rank:
+            heads = _divide(mixer.num_attention_heads, tp, "the number of attention heads")
+            keys = mixer.num_key_value_heads * mixer.head_dim
+            yield Linear("self_attn.qkv_proj", hidden, (mixer.query_rank, keys, keys))
+            yield Plain(mixer.query_rank)
+            yield Linear("self_attn.wq", mixer.query_rank, (heads * mixer.head_dim,))
+            yield Linear("self_attn.o_proj", heads * mixer.head_dim, (hidden,))
         case Attention():
             heads = _divide(mixer.num_attention_heads, tp, "the number of attention heads")
             kv_heads = max(1, mixer.num_key_value_heads // tp)
@@ -660,10 +667,13 @@ def _cache_scale_bytes(layer: Layer, dtype_bytes: int, how: Quantization | None)
 def _layer_bytes(layer: Layer, hidden: int, dtype_bytes: int, how: Quantization | None, by: Split) -> int:
     # Not [*a, *b]: under Brython (site/python_bundle) an error that is raised in a generator is lost there.
     parts = list(_mixer_parts(layer.mixer, hidden, by))
-    if layer.state is not None:
-        parts += _mixer_parts(layer.state, hidden, by)
+    for other in (layer.state, layer.second):
+        if other is not None:
+            parts += _mixer_parts(other, hidden, by)
     parts += _feed_forward_parts(layer.feed_forward, hidden, by)
-    if layer.beside is not None:
+    if isinstance(layer.beside, Experts):
+        parts += _feed_forward_parts(layer.beside, hidden, by)
+    elif layer.beside is not None:
         parts += _mlp_parts("laurel", layer.beside, hidden, by.tensor_parallel_size)
     size = sum(_part_bytes(part, dtype_bytes, layer, how, by) for part in parts)
     return size + layer.norm_elements * dtype_bytes + _cache_scale_bytes(layer, dtype_bytes, how)
@@ -758,10 +768,9 @@ def absorbed_bytes(shape: Shape, by: Split) -> int:
     """
     total = 0
     for layer in shape.layers:
-        mixer = layer.mixer
-        if isinstance(mixer, LatentAttention):
-            heads = mixer.num_attention_heads // by.tensor_parallel_size
-            total += (
-                heads * mixer.kv_lora_rank * (mixer.qk_nope_head_dim + mixer.v_head_dim) * shape.dtype_bytes
-            )
+        for mixer in layer.mixers:
+            if isinstance(mixer, LatentAttention):
+                heads = mixer.num_attention_heads // by.tensor_parallel_size
+                width = mixer.qk_nope_head_dim + mixer.v_head_dim
+                total += heads * mixer.kv_lora_rank * width * shape.dtype_bytes
     return total

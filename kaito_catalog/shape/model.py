@@ -69,6 +69,8 @@ class Attention:
     """Its keys and values are the encoder's (Whisper)."""
     whole: bool = False
     """Every rank has the projections whole, although each keeps its share of the cache (StarCoder)."""
+    query_rank: int = 0
+    """Queries come from a vector of that width, which every rank makes, as it does keys and values (Step 3)."""
     latent: LatentAttention | None = None
     """Queries, keys and values come from latents, and the cache holds those of every head (MiniCPM 3)."""
 
@@ -308,15 +310,17 @@ class Layer:
     """Modules of this layer that keep the model's dtype: their names below the layer, `*` allowed."""
     schemes: tuple[tuple[str, Scheme], ...] = ()
     """Under mixed quantisation: the modules of this layer that are quantised, and how."""
-    beside: Mlp | None = None
-    """A second dense block, which every token passes too (Gemma 3n's LAuReL)."""
+    beside: FeedForward | None = None
+    """A second block, which every token passes too (Gemma 3n's LAuReL), or those of images (Ernie 4.5 VL)."""
     state: Recurrent | None = None
     """What keeps a state beside an attention in the same layer (Falcon-H1)."""
+    second: LatentAttention | None = None
+    """Another attention, after the first, in the same layer (LongCat-Flash)."""
 
     @property
     def mixers(self) -> tuple[Mixer, ...]:
-        """All that mix tokens in the layer: one, none, or two side by side."""
-        return tuple(m for m in (self.mixer, self.state) if m is not None)
+        """All that mix tokens in the layer: one, none, or two."""
+        return tuple(m for m in (self.mixer, self.state, self.second) if m is not None)
 
     @cached_property
     def _hash(self) -> int:

@@ -8,16 +8,21 @@ from typing import cast
 
 from kaito_catalog.shape import decoders, further
 from kaito_catalog.shape.encoders import looking_both_ways, pooling
-from kaito_catalog.shape.fields import Source, UnreadableError, with_defaults
+from kaito_catalog.shape.fields import Fields, Source, UnreadableError, with_defaults
+from kaito_catalog.shape.mixtures import listed_layers
 from kaito_catalog.shape.model import (
     LONGEST_CONTEXT,
+    MOST_LAYERS,
     Attention,
+    Experts,
     GatedDeltaNet,
     Json,
     Layer,
+    Matrix,
     Mlp,
     Place,
     Shape,
+    Tower,
 )
 from kaito_catalog.shape.parts import (
     Family,
@@ -26,8 +31,10 @@ from kaito_catalog.shape.parts import (
     make_shape,
     num_layers,
     read_attention,
+    read_experts,
     read_latent,
 )
+from kaito_catalog.shape.towers import vision_section
 
 _NO_BIAS = Family(qkv_bias=False, output_bias=False)
 
@@ -148,6 +155,171 @@ def _vault_gemma(source: Source) -> Shape:
     return dense(Family(head_dim=256, tied=True))(replace(source, text=text))
 
 
+def _longcat(source: Source) -> Shape:
+    """LongCat-Flash: two attentions and two dense blocks a layer, and experts some of which do nothing."""
+    text = source.text
+    if (text.text("router_dtype") or "float32") != "float32":
+        field = text.path("router_dtype")
+        raise UnreadableError(f"{field} is not float32", field)
+    count = text.count("num_layers", most=MOST_LAYERS)
+    hidden = text.count("hidden_size")
+    latent = read_latent(text)
+    mlp = Mlp(text.count("ffn_hidden_size", "intermediate_size"))
+    idle = text.count("zero_expert_num", default=0, least=0, most=2**16)
+    experts = read_experts(
+        with_defaults(text, num_experts_per_tok=text.values.get("moe_topk")),
+        ("n_routed_experts",),
+        ("expert_ffn_hidden_size", "moe_intermediate_size"),
+        correction_bias=True,
+        router_bias=text.flag("router_bias"),
+        router_bytes=4,
+        # What the router and its balance have for experts that do nothing, in fp32 too.
+        extra_elements=2 * idle * (hidden + 1 + (1 if text.flag("router_bias") else 0)),
+        dense=mlp,
+    )
+    layer = Layer(latent, experts, 4 * hidden, beside=mlp, second=latent)
+    filled = with_defaults(text, num_hidden_layers=count)
+    return make_shape(
+        replace(source, text=filled), [layer] * count, tied=False, rope_dim=latent.qk_rope_head_dim
+    )
+
+
+def _step3(source: Source) -> Shape:
+    """Step 3: queries from a narrow vector, one head of keys and values, which every rank has."""
+    text = source.text
+    # Step3TextConfig's defaults (vLLM).
+    text = with_defaults(text, head_dim=256, max_seq_len=65_536)
+    if text.count("num_attention_groups", default=1) != 1:
+        field = text.path("num_attention_groups")
+        raise UnreadableError(f"{field} is not 1, which vLLM's class wants", field)
+    count = num_layers(text)
+    head_dim = text.count("head_dim", most=2**16)
+    heads = text.count("num_attention_heads", most=2**16)
+    rank = text.count("share_q_dim", default=2048, least=0) or head_dim
+    attention = Attention(heads, 1, head_dim, head_dim, query_rank=rank)
+    routed = read_experts(
+        with_defaults(text, num_experts_per_tok=text.values.get("moe_top_k")),
+        ("moe_num_experts",),
+        shared=Mlp(text.count("share_expert_dim")),
+    )
+    dense_block, sparse = Mlp(text.count("intermediate_size")), listed_layers(text, "moe_layers_enum", count)
+    hidden = text.count("hidden_size")
+    layers = [Layer(attention, routed if i in sparse else dense_block, 2 * hidden) for i in range(count)]
+    tower = _step3_tower(source, hidden) if source.architecture.startswith("Step3VL") else None
+    return make_shape(replace(source, text=text), layers, tied=False, rope_dim=head_dim, tower=tower)
+
+
+def _step3_tower(source: Source, hidden: int) -> Tower:
+    vision = vision_section(source)
+    if vision is None:
+        raise UnreadableError("the configuration has no vision_config", "vision_config")
+    # Step3VisionEncoderConfig's defaults (vLLM).
+    width = vision.count("hidden_size", default=1792)
+    wide = vision.count("intermediate_size", default=3072)
+    out = vision.count("output_hidden_size", default=4096)
+    depth = vision.count("num_hidden_layers", default=63, most=MOST_LAYERS)
+    side = vision.count("patch_size", default=14, most=2**16)
+    patches = (vision.count("image_size", default=728, most=2**16) // side) ** 2
+    plain = width + (vision.count("num_channels", default=3) * side**2 + 1) * width + (patches + 1) * width
+    plain += depth * 4 * width
+    # Two convolutions that make fewer patches of many.
+    plain += (4 * width + 1) * out + (9 * out + 1) * 2 * out
+    matrices = (
+        Matrix(width, 3 * width, "column", count=depth),
+        Matrix(width, width, "row", count=depth),
+        Matrix(width, wide, "column", count=depth),
+        Matrix(wide, width, "row", count=depth),
+        Matrix(2 * out, hidden, "none", bias=source.root.flag("projector_bias", True)),
+    )
+    heads = vision.count("num_attention_heads", default=16, most=2**16)
+    return Tower("vision", heads, matrices, plain)
+
+
+def _pair(text: Fields, name: str) -> tuple[int, int]:
+    """One number for texts and one for images."""
+    values = text.values.get(name)
+    if not isinstance(values, list) or len(values) != 2:
+        raise UnreadableError(f"{text.path(name)} is not two numbers", text.path(name))
+    both = [Fields({name: value}, text.where).count(name, least=0) for value in values]
+    return both[0], both[1]
+
+
+def _ernie_vl(source: Source) -> Shape:
+    """Ernie 4.5 VL: experts for texts and others for images in the same layer, and one shared block."""
+    text = source.root
+    source = replace(source, text=text)
+    count = num_layers(text)
+    hidden = text.count("hidden_size")
+    biased = text.flag("use_bias")
+    attention = read_attention(text, Family(qkv_bias=biased, output_bias=False))
+    numbers, widths = _pair(text, "moe_num_experts"), _pair(text, "moe_intermediate_size")
+    if numbers[0] != numbers[1]:
+        field = text.path("moe_num_experts")
+        raise UnreadableError(f"{field} differ, which vLLM's class does not take", field)
+    shared_count = text.count("moe_num_shared_experts", default=0, least=0, most=2**10)
+    shared = Mlp(widths[0] * shared_count) if shared_count else None
+    starts, ends = _pair(text, "moe_layer_start_index"), (count - 1, count - 1)
+    if "moe_layer_end_index" in text:
+        ends = _pair(text, "moe_layer_end_index")
+    step = text.count("moe_layer_interval", default=1)
+
+    def experts(which: int) -> Experts:
+        values = {
+            "num_experts": numbers[which],
+            "moe_intermediate_size": widths[which],
+            "num_experts_per_tok": text.values.get("moe_k"),
+        }
+        return read_experts(
+            Fields(values, text.where), ("num_experts",), correction_bias=True, router_bytes=4
+        )
+
+    mlp = Mlp(text.count("intermediate_size"), bias=biased)
+    of_text, of_images = replace(experts(0), shared=shared), experts(1)
+    layers = []
+    for i in range(count):
+        is_sparse = (i + 1) % step == 0
+        if is_sparse and all(s <= i <= e for s, e in zip(starts, ends, strict=True)):
+            layers.append(Layer(attention, of_text, 2 * hidden, beside=of_images))
+        elif is_sparse and min(starts) <= i <= max(ends):
+            field = text.path("moe_layer_start_index")
+            raise UnreadableError("no plan for layers with experts for texts or images alone", field)
+        else:
+            layers.append(Layer(attention, mlp, 2 * hidden))
+    tower = _ernie_tower(source, hidden)
+    return make_shape(source, layers, tied=True, rope_dim=attention.head_dim, tower=tower)
+
+
+def _ernie_tower(source: Source, hidden: int) -> Tower:
+    root = source.root
+    vision = vision_section(source)
+    if vision is None:
+        raise UnreadableError("the configuration has no vision_config", "vision_config")
+    width = vision.count("embed_dim", "hidden_size")
+    depth = vision.count("depth", most=MOST_LAYERS)
+    ratio = vision.number("mlp_ratio")
+    if ratio is None or not 0 < ratio <= 64:
+        field = vision.path("mlp_ratio")
+        raise UnreadableError(f"{field} is missing or absurd", field)
+    wide = int(width * ratio)
+    channels = vision.count("in_channels", "in_chans", default=3)
+    plain = channels * vision.count("patch_size", most=2**16) ** 2 * width + depth * 4 * width + 2 * width
+    merged = root.count("pixel_hidden_size") * root.count("spatial_conv_size", most=64) ** 2
+    matrices = [
+        Matrix(width, 3 * width, "column", count=depth),
+        Matrix(width, width, "row", count=depth),
+        Matrix(width, wide, "column", count=depth),
+        Matrix(wide, width, "row", count=depth),
+        Matrix(merged, merged, "column", count=2),
+        Matrix(merged, hidden, "column"),
+    ]
+    plain += 2 * merged + hidden
+    if root.flag("use_temporal_conv", True):
+        long = merged * root.count("temporal_conv_size", most=64)
+        matrices += [Matrix(long, merged, "column"), Matrix(merged, merged, "column")]
+        plain += 2 * merged
+    return Tower("vision", vision.count("num_heads", most=2**16), tuple(matrices), plain)
+
+
 def _rewarding(read: Callable[[Source], Shape], outputs: int | None) -> Callable[[Source], Shape]:
     """A decoder whose head, in fp32, says what a text is worth: a matrix, or two with so many outputs."""
 
@@ -171,9 +343,13 @@ def _both_ways(read: Callable[[Source], Shape]) -> Callable[[Source], Shape]:
 
 READERS: dict[str, Callable[[Source], Shape]] = {
     "GPTBigCodeForCausalLM": _gpt_big_code,
+    "Ernie4_5_VLMoeForConditionalGeneration": _ernie_vl,
+    "LongcatFlashForCausalLM": _longcat,
     "MiniCPM3ForCausalLM": _minicpm3,
     "OlmoHybridForCausalLM": _olmo_hybrid,
     "Rnj1ForCausalLM": _rnj1,
+    "Step3TextForCausalLM": _step3,
+    "Step3VLForConditionalGeneration": _step3,
     "TeleFLMForCausalLM": dense(Family()),
     "VaultGemmaForCausalLM": _vault_gemma,
 }
@@ -195,9 +371,11 @@ RANKERS: dict[str, Callable[[Source], Shape]] = {
 _ALL = frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM})
 
 ON_EVERY_STAGE: dict[str, frozenset[Place]] = {
+    "Ernie4_5_VLMoeForConditionalGeneration": frozenset({Place.TOWER}),
     "MiniCPM3ForCausalLM": _ALL,
     "InternLM2ForRewardModel": _ALL,
     "OlmoHybridForCausalLM": _ALL,
     "Rnj1ForCausalLM": _ALL,
+    "Step3VLForConditionalGeneration": frozenset({Place.TOWER}),
 }
 """Parts that vLLM 0.25.1 builds on every pipeline stage."""
