@@ -184,6 +184,11 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             )
             if mixer.head_gate:
                 yield Linear("self_attn.g_proj", hidden, (heads,))
+            if mixer.sink_tokens:
+                width = mixer.head_dim + (mixer.v_head_dim if mixer.sink_values else 0)
+                yield Plain(mixer.sink_tokens * kv_heads * width)
+            if mixer.query_gate:
+                yield Linear("gate_projection.gate_proj", mixer.head_dim, (heads,), bias=True)
             if mixer.flat_norms:
                 yield Plain(heads * mixer.head_dim + kv_heads * mixer.head_dim)
         case LatentAttention():
@@ -251,6 +256,15 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             yield Linear("linear_attn.out_proj", values, (hidden,))
             yield Plain(mixer.conv_kernel * (2 * keys + values) + value_heads + mixer.value_head_dim)
             yield Plain(value_heads, mixer.decay_bytes)
+        case Mamba2() if mixer.time_step_rank:
+            heads = _divide(mixer.num_heads, tp, "the number of Mamba heads")
+            inner, rank, state = heads * mixer.head_dim, mixer.time_step_rank, mixer.state_size
+            yield Linear("mixer.in_proj", hidden, (inner, inner))
+            yield Linear("mixer.bcdt_proj", inner, (rank + 2 * state,))
+            yield Linear("mixer.dt_proj", rank, (heads,))
+            yield Linear("mixer.out_proj", inner, (hidden,))
+            yield Plain(mixer.conv_kernel * inner + 2 * heads + rank + 2 * state)
+            yield Plain(heads, 4)
         case Mamba2():
             heads = _divide(mixer.num_heads, tp, "the number of Mamba heads")
             groups = mixer.num_groups
@@ -309,7 +323,8 @@ def _mlp_parts(name: str, mlp: Mlp, hidden: int, tp: int) -> Iterator[Part]:
     width = (
         mlp.intermediate_size if mlp.whole else _divide(mlp.intermediate_size, tp, "the intermediate size")
     )
-    first = (width, width) if mlp.gated else (width,)
+    outputs = mlp.intermediate_size if mlp.whole_input else width
+    first = (outputs, outputs) if mlp.gated else (outputs,)
     yield Linear(f"{name}.gate_up_proj" if mlp.gated else f"{name}.up_proj", hidden, first, mlp.bias)
     yield Linear(f"{name}.down_proj", width, (hidden,), mlp.bias)
 
@@ -321,15 +336,14 @@ def _feed_forward_parts(block: FeedForward | None, hidden: int, by: Split) -> It
         case Mlp():
             yield from _mlp_parts("mlp", block, hidden, by.tensor_parallel_size)
         case Experts():
-            width = _divide(
-                block.intermediate_size, by.expert_tensor_parallel_size, "the experts' intermediate size"
-            )
+            ranks = by.expert_tensor_parallel_size if block.dealt else by.tensor_parallel_size
+            width = _divide(block.intermediate_size, ranks, "the experts' intermediate size")
             if by.expert_tensor_parallel_size > 1:
                 width = max(width, block.least_width)
             inner = block.latent_size or hidden
             yield ExpertMatrices(
                 "moe.experts" if block.dense is not None else "mlp.experts",
-                ceil_div(block.num_experts, by.expert_parallel_size),
+                ceil_div(block.num_experts, by.expert_parallel_size if block.dealt else 1),
                 inner,
                 width,
                 block.gated,

@@ -23,7 +23,8 @@ _PADDING = 64
 """vLLM's tables of positions and kinds of tokens are padded like a vocabulary's."""
 
 
-def _padded(rows: int) -> int:
+def padded(rows: int) -> int:
+    """Rows of a table as vLLM allocates them."""
     return -(-rows // _PADDING) * _PADDING
 
 
@@ -52,7 +53,7 @@ def _bert(source: Source) -> Shape:
         has_head=False,
         max_model_len=positions - offset,
         rope_elements=0,
-        embedding_elements=(_padded(positions) + _padded(kinds)) * hidden,
+        embedding_elements=(padded(positions) + padded(kinds)) * hidden,
         plain_elements=plain,
         # One norm, after the embeddings; the last layer has its own.
         final_norm_elements=2 * hidden,

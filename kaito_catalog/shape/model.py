@@ -71,6 +71,12 @@ class Attention:
     """Every rank has the projections whole, although each keeps its share of the cache (StarCoder)."""
     query_rank: int = 0
     """Queries come from a vector of that width, which every rank makes, as it does keys and values (Step 3)."""
+    sink_tokens: int = 0
+    """Learnt keys that lie before every text (openPangu)."""
+    sink_values: bool = False
+    """Whether those have values that are learnt too."""
+    query_gate: bool = False
+    """A gate for each head from its own query (IQuest's loops)."""
     latent: LatentAttention | None = None
     """Queries, keys and values come from latents, and the cache holds those of every head (MiniCPM 3)."""
 
@@ -150,6 +156,8 @@ class Mamba2:
     conv_bias: bool
     normed: bool = True
     """Whether what leaves it is normalised."""
+    time_step_rank: int = 0
+    """Where one matrix says what to select for all heads: the width of its time step (PLaMo 2)."""
 
     @property
     def kind(self) -> AttentionKind:
@@ -242,6 +250,8 @@ class Mlp:
     bias: bool = False
     whole: bool = False
     """Every rank has all of it (StarCoder)."""
+    whole_input: bool = False
+    """Every rank has all of what comes before the activation (ModernBERT)."""
 
 
 @dataclass(frozen=True)
@@ -266,6 +276,8 @@ class Experts:
     """Width the experts work in, where it is not hidden_size (Nemotron-H's latent experts)."""
     dense: Mlp | None = None
     """A dense block beside the experts (Gemma 4)."""
+    dealt: bool = True
+    """Whether expert parallelism deals them out; where it does not, ranks of tensor parallelism cut them (Arctic)."""
     least_width: int = 0
     """Width that an expert has at least where ranks divide it: narrower parts are padded."""
     extra_elements: int = 0
@@ -316,11 +328,13 @@ class Layer:
     """What keeps a state beside an attention in the same layer (Falcon-H1)."""
     second: LatentAttention | None = None
     """Another attention, after the first, in the same layer (LongCat-Flash)."""
+    echoes: tuple[Attention, ...] = ()
+    """Attentions that keep a cache here and whose parameters are elsewhere: of a layer that is run again (Ouro)."""
 
     @property
     def mixers(self) -> tuple[Mixer, ...]:
-        """All that mix tokens in the layer: one, none, or two."""
-        return tuple(m for m in (self.mixer, self.state, self.second) if m is not None)
+        """All that mix tokens in the layer, and keep something of them."""
+        return tuple(m for m in (self.mixer, self.state, self.second, *self.echoes) if m is not None)
 
     @cached_property
     def _hash(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import cast
 
 from kaito_catalog.shape import decoders, further
-from kaito_catalog.shape.encoders import looking_both_ways, pooling
+from kaito_catalog.shape.encoders import labels, looking_both_ways, padded, pooling
 from kaito_catalog.shape.fields import Fields, Source, UnreadableError, with_defaults
 from kaito_catalog.shape.mixtures import listed_layers
 from kaito_catalog.shape.model import (
@@ -18,6 +18,7 @@ from kaito_catalog.shape.model import (
     GatedDeltaNet,
     Json,
     Layer,
+    Mamba2,
     Matrix,
     Mlp,
     Place,
@@ -320,6 +321,268 @@ def _ernie_tower(source: Source, hidden: int) -> Tower:
     return Tower("vision", vision.count("num_heads", most=2**16), tuple(matrices), plain)
 
 
+def _loops(source: Source) -> Shape:
+    """Ouro and IQuest's LoopCoder: the layers are run several times, and each time keeps its own cache."""
+    text = source.text
+    is_ouro = source.architecture.startswith("Ouro")
+    name, default = ("total_ut_steps", 4) if is_ouro else ("loop_num", 2)
+    times = text.count(name, default=default, most=64)
+    attention = read_attention(text, _NO_BIAS, query_gate=not is_ouro)
+    # LoopCoder looks at a window when it comes again.
+    window = None if is_ouro else text.count("loop_window_size", default=64, most=LONGEST_CONTEXT)
+    again = replace(attention, sliding_window=window)
+    hidden = text.count("hidden_size")
+    mlp = Mlp(text.count("intermediate_size"))
+    layer = Layer(attention, mlp, (4 if is_ouro else 2) * hidden, echoes=(again,) * (times - 1))
+    # Ouro has a gate that would let it stop early.
+    divided, plain = (hidden, 1) if is_ouro else (0, 0)
+    shape = make_shape(
+        source, [layer] * num_layers(text), tied=False, rope_dim=attention.head_dim, plain_elements=plain
+    )
+    return replace(shape, divided_elements=divided)
+
+
+def _arctic(source: Source) -> Shape:
+    """Snowflake Arctic: a dense block beside the experts, which expert parallelism leaves as they are."""
+    text = source.text
+    if source.root.section("quantization_config") is not None:
+        raise UnreadableError("no plan for Arctic's weights when they are quantised", "quantization_config")
+    attention = read_attention(text, _NO_BIAS)
+    experts = read_experts(text, ("num_local_experts",), ("intermediate_size",), dealt=False)
+    step = text.count("moe_layer_frequency", default=2)
+    hidden = text.count("hidden_size")
+    dense_block = Mlp(text.count("intermediate_size"))
+    sparse = Layer(attention, experts, 2 * hidden)
+    if text.flag("use_residual", True):
+        sparse = replace(sparse, beside=Mlp(hidden), norm_elements=3 * hidden)
+    layers = [
+        sparse if (i + 1) % step == 0 else Layer(attention, dense_block, 2 * hidden)
+        for i in range(num_layers(text))
+    ]
+    return make_shape(source, layers, tied=False, rope_dim=attention.head_dim)
+
+
+def _persimmon(source: Source) -> Shape:
+    """Persimmon: biases everywhere, a norm for each head, and no KV heads of their own number."""
+    text = Fields(
+        {k: v for k, v in source.text.values.items() if k != "num_key_value_heads"}, source.text.where
+    )
+    norms = 4 if text.flag("qk_layernorm", True) else 0
+    family = Family(
+        qkv_bias=True, output_bias=True, head_norms=norms, norm_parts=2, gated=False, mlp_bias=True
+    )
+    return dense(family)(replace(source, text=text))
+
+
+def _fuyu(source: Source) -> Shape:
+    """Fuyu: Persimmon, and one matrix that makes a token of a patch."""
+    shape = _persimmon(source)
+    root = source.root
+    pixels = root.count("patch_size", default=30, most=2**16) ** 2 * root.count("num_channels", default=3)
+    heads = source.text.count("num_attention_heads", most=2**16)
+    return replace(shape, tower=Tower("vision", heads, (Matrix(pixels, shape.hidden_size, "column"),)))
+
+
+def _pangu_sinks(source: Source) -> Shape:
+    """openPangu's MoE with sinks: keys and values that are learnt and lie before every text."""
+    text = source.text
+    sinks = text.count("param_sink_number", default=0, least=0, most=2**16)
+    if not sinks:
+        field = text.path("param_sink_number")
+        raise UnreadableError(f"no plan for this model without {field}", field)
+    if "interleaved_sliding_window" in text:
+        field = text.path("interleaved_sliding_window")
+        raise UnreadableError("no plan for sinks before windows", field)
+    heads = text.count("num_attention_heads", most=2**16)
+    kv_heads = text.count("num_key_value_heads", default=heads, most=2**16)
+    if heads % kv_heads:
+        field = text.path("num_key_value_heads")
+        raise UnreadableError(f"{heads} attention heads are not a multiple of {kv_heads} KV heads", field)
+    bias = text.flag("attention_bias") or text.flag("bias")
+    attention = Attention(
+        heads,
+        kv_heads,
+        text.count("qk_nope_dim") + text.count("qk_rope_dim"),
+        text.count("v_channels"),
+        qkv_bias=text.flag("qkv_bias", bias),
+        output_bias=bias,
+        head_norms=1,
+        repeats_kv_heads=False,
+        sink_tokens=sinks,
+        sink_values=text.flag("param_sink_with_value"),
+    )
+    shared = text.count("n_shared_experts", default=0, least=0, most=2**10)
+    width = text.count("moe_intermediate_size")
+    routed = read_experts(
+        text,
+        ("n_routed_experts",),
+        shared=Mlp(width * shared) if shared else None,
+        correction_bias=text.flag("router_enable_expert_bias"),
+    )
+    first = text.count("first_k_dense_replace", default=0, least=0, most=MOST_LAYERS)
+    dense_block = Mlp(text.count("intermediate_size"), bias=text.flag("mlp_bias"))
+    norms = (4 if text.flag("sandwich_norm") else 2) * text.count("hidden_size")
+    layers = [Layer(attention, routed if i >= first else dense_block, norms) for i in range(num_layers(text))]
+    return make_shape(source, layers, tied=False, rope_dim=attention.head_dim)
+
+
+def _plamo2(source: Source) -> Shape:
+    """PLaMo 2: Mamba of its own kind and attention in turn, four norms a layer."""
+    text = source.text
+    hidden = text.count("hidden_size")
+    count = num_layers(text)
+    head_dim = text.count("hidden_size_per_head", most=2**16)
+    family = Family(head_dim=head_dim, qkv_bias=False, output_bias=False, flat_norms=True)
+    attention = read_attention(text, family)
+    mamba = Mamba2(
+        text.count("mamba_num_heads", most=2**16),
+        head_dim,
+        0,
+        text.count("mamba_d_state"),
+        text.count("mamba_d_conv"),
+        state_bytes=2,
+        bias=False,
+        conv_bias=False,
+        time_step_rank=max(64, hidden // 16),
+    )
+    step = text.count("mamba_step", least=2, most=MOST_LAYERS)
+    mlp = Mlp(text.count("intermediate_size"))
+
+    def attends(index: int) -> bool:
+        return index == count - 1 if count <= step // 2 else index % step == step // 2
+
+    layers = [Layer(attention if attends(i) else mamba, mlp, 4 * hidden) for i in range(count)]
+    return make_shape(source, layers, tied=False, rope_dim=head_dim)
+
+
+def _zamba2(source: Source) -> Shape:
+    """Zamba 2: Mamba 2 everywhere, and now and then one of few attention blocks that layers share."""
+    text = source.text
+    if source.root.section("quantization_config") is not None:
+        raise UnreadableError("no plan for Zamba 2's weights when they are quantised", "quantization_config")
+    hidden = text.count("hidden_size")
+    kinds = text.texts("layers_block_type")
+    if kinds is None or len(kinds) != num_layers(text) or set(kinds) - {"mamba", "hybrid"}:
+        field = text.path("layers_block_type")
+        raise UnreadableError(f"{field} is not mamba or hybrid for each layer", field)
+    inner = text.count("mamba_expand", default=2) * hidden
+    mamba_heads = text.count("n_mamba_heads", default=8, most=2**16)
+    mamba = Mamba2(
+        mamba_heads,
+        inner // mamba_heads,
+        text.count("mamba_ngroups", default=1),
+        text.count("mamba_d_state", default=64),
+        text.count("mamba_d_conv", default=4),
+        state_bytes=2,
+        bias=text.flag("add_bias_linear"),
+        conv_bias=text.flag("use_conv_bias", True),
+    )
+    heads = text.count("num_attention_heads", default=32, most=2**16)
+    width = text.count("attention_hidden_size", default=2 * hidden)
+    head_dim = text.count("attention_head_dim", default=width // heads, most=2**16)
+    if head_dim * heads != width:
+        field = text.path("attention_head_dim")
+        raise UnreadableError(f"{heads} heads of {head_dim} do not make a width of {width}", field)
+    attention = Attention(heads, heads, head_dim, head_dim)
+    shared = kinds.count("hybrid")
+    blocks = min(text.count("num_mem_blocks", default=1, most=MOST_LAYERS), shared)
+    wide = text.count("intermediate_size", default=4 * hidden)
+    rank = text.count("adapter_rank", default=128)
+    divided = blocks * (3 * width**2 + width * hidden + 3 * hidden * wide)
+    divided += shared * rank * (hidden + 2 * wide)
+    if text.flag("use_shared_attention_adapter"):
+        divided += shared * 3 * 2 * rank * width
+    plain = blocks * 3 * hidden
+    if text.flag("add_bias_linear"):
+        divided += blocks * 2 * wide
+        plain += blocks * hidden
+    layers = [
+        # What comes out of a shared block passes a matrix of the layer's own, which every rank has.
+        Layer(mamba, None, hidden + hidden**2, echoes=(attention,))
+        if kind == "hybrid"
+        else Layer(mamba, None, hidden)
+        for kind in kinds
+    ]
+    rope = head_dim if text.flag("use_mem_rope") else 0
+    shape = make_shape(source, layers, tied=True, rope_dim=rope, plain_elements=plain)
+    return replace(shape, divided_elements=divided, tie_word_embeddings=True)
+
+
+def _modern_bert(source: Source) -> Shape:
+    """ModernBERT: some layers see everything, some a window; a part of the feed-forward block is on every rank."""
+    text = source.text
+    hidden = text.count("hidden_size")
+    parts = 2 if text.flag("norm_bias") else 1
+    biased = text.flag("attention_bias")
+    family = Family(qkv_bias=biased, output_bias=biased)
+    attention = read_attention(text, family, bidirectional=True)
+    block = Mlp(text.count("intermediate_size"), bias=text.flag("mlp_bias"), whole_input=True)
+    # The first layer's norm is the one after the embedding.
+    layers = [Layer(attention, block, (2 if i else 1) * parts * hidden) for i in range(num_layers(text))]
+    ends = hidden**2 + (hidden if text.flag("classifier_bias") else 0) + parts * hidden
+    classes = (hidden + 1) * labels(text)
+    plain = 0
+    if source.architecture.endswith("ForSequenceClassification"):
+        plain = 2 * (ends + classes)  # all in fp32
+    elif source.architecture.endswith("ForTokenClassification"):
+        plain = ends + 2 * classes
+    shape = make_shape(
+        source,
+        layers,
+        tied=False,
+        rope_dim=attention.head_dim,
+        final_norm_elements=2 * parts * hidden,
+        plain_elements=plain,
+    )
+    return replace(shape, pools=True, has_head=False)
+
+
+def _nomic_bert(source: Source) -> Shape:
+    """Nomic's BERT: positions that turn, and experts in the newer one."""
+    names = (
+        ("hidden_size", "n_embd"),
+        ("num_attention_heads", "n_head"),
+        ("num_hidden_layers", "n_layer"),
+        ("intermediate_size", "n_inner"),
+        ("num_experts_per_tok", "moe_top_k"),
+    )
+    source = Family(names=names).of(source)
+    text = source.text
+    activation = text.text("activation_function")
+    if activation not in ("swiglu", "gelu"):
+        field = text.path("activation_function")
+        raise UnreadableError(f"{field} is neither swiglu nor gelu", field)
+    biased = text.flag("qkv_proj_bias", True)
+    hidden = text.count("hidden_size")
+    attention = read_attention(text, Family(qkv_bias=biased, output_bias=biased), bidirectional=True)
+    block = Mlp(text.count("intermediate_size"), gated=activation == "swiglu", bias=biased)
+    step = text.count("moe_every_n_layers", default=0, least=0, most=MOST_LAYERS)
+    experts = None
+    if step:
+        experts = read_experts(
+            text,
+            ("num_experts",),
+            ("intermediate_size",),
+            gated=False,
+            dealt=False,
+            extra_elements=hidden,  # what is added to the experts' sum
+        )
+    layers = [
+        Layer(attention, experts if step and i % step == 1 else block, 4 * hidden)
+        for i in range(num_layers(text))
+    ]
+    kinds = text.count("type_vocab_size", default=2, least=0)
+    shape = make_shape(
+        source,
+        layers,
+        tied=False,
+        rope_dim=attention.head_dim,
+        final_norm_elements=2 * hidden,
+        embedding_elements=padded(kinds) * hidden,
+    )
+    return replace(shape, pools=True, has_head=False)
+
+
 def _rewarding(read: Callable[[Source], Shape], outputs: int | None) -> Callable[[Source], Shape]:
     """A decoder whose head, in fp32, says what a text is worth: a matrix, or two with so many outputs."""
 
@@ -342,6 +605,14 @@ def _both_ways(read: Callable[[Source], Shape]) -> Callable[[Source], Shape]:
 
 
 READERS: dict[str, Callable[[Source], Shape]] = {
+    "ArcticForCausalLM": _arctic,
+    "FuyuForCausalLM": _fuyu,
+    "IQuestLoopCoderForCausalLM": _loops,
+    "OuroForCausalLM": _loops,
+    "PanguProMoEV2ForCausalLM": _pangu_sinks,
+    "PersimmonForCausalLM": _persimmon,
+    "Plamo2ForCausalLM": _plamo2,
+    "Zamba2ForCausalLM": _zamba2,
     "GPTBigCodeForCausalLM": _gpt_big_code,
     "Ernie4_5_VLMoeForConditionalGeneration": _ernie_vl,
     "LongcatFlashForCausalLM": _longcat,
@@ -362,6 +633,10 @@ RANKERS: dict[str, Callable[[Source], Shape]] = {
     "GPT2ForSequenceClassification": pooling(further.READERS["GPT2LMHeadModel"], scored=True),
     "InternLM2ForRewardModel": _rewarding(further.READERS["InternLM2ForCausalLM"], None),
     "LlamaBidirectionalForSequenceClassification": _both_ways(pooling(_LLAMA, scored=True)),
+    "ModernBertForSequenceClassification": _modern_bert,
+    "ModernBertForTokenClassification": _modern_bert,
+    "ModernBertModel": _modern_bert,
+    "NomicBertModel": _nomic_bert,
     "LlamaBidirectionalModel": _both_ways(pooling(_LLAMA)),
     "Qwen2ForProcessRewardModel": _rewarding(_QWEN2, 2),
     "Qwen2ForRewardModel": _rewarding(_QWEN2, 1),
@@ -371,7 +646,11 @@ RANKERS: dict[str, Callable[[Source], Shape]] = {
 _ALL = frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM})
 
 ON_EVERY_STAGE: dict[str, frozenset[Place]] = {
+    "ArcticForCausalLM": _ALL,
     "Ernie4_5_VLMoeForConditionalGeneration": frozenset({Place.TOWER}),
+    "FuyuForCausalLM": _ALL | {Place.TOWER},
+    "PersimmonForCausalLM": _ALL,
+    "Plamo2ForCausalLM": _ALL,
     "MiniCPM3ForCausalLM": _ALL,
     "InternLM2ForRewardModel": _ALL,
     "OlmoHybridForCausalLM": _ALL,

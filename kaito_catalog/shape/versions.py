@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from kaito_catalog.shape.model import Attention, Experts, Layer, Shape
+from kaito_catalog.shape.model import Attention, Experts, Layer, Mlp, Shape
 
 CHANGED = (0, 32, 0)
 HOPPER = 9
@@ -21,6 +21,7 @@ _BUILT_ONCE = frozenset(
         "OlmoForCausalLM",
         "Olmo2ForCausalLM",
         "Olmo3ForCausalLM",
+        "PersimmonForCausalLM",
         "PhiForCausalLM",
     }
 )
@@ -126,6 +127,11 @@ def _layer(layer: Layer, architecture: str) -> Layer:
     if architecture == "GPTBigCodeForCausalLM" and isinstance(mixer, Attention):
         # The Transformers back end recognises its attention, and divides that.
         return replace(layer, mixer=replace(mixer, whole=False))
+    if architecture == "PersimmonForCausalLM" and isinstance(mixer, Attention) and isinstance(block, Mlp):
+        # The Transformers back end recognises nothing of it, and every rank has its layers whole.
+        return replace(layer, mixer=replace(mixer, whole=True), feed_forward=replace(block, whole=True))
+    if architecture.startswith("ModernBert") and isinstance(block, Mlp):
+        return replace(layer, feed_forward=replace(block, whole_input=False))
     if architecture.startswith("MiMoV2") and isinstance(mixer, Attention):
         # The attention is told of the cache's dtype.
         return replace(layer, mixer=replace(mixer, cache_in_dtype=False))
