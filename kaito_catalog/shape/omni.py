@@ -244,6 +244,7 @@ _UNREAD: dict[str, str | None] = {
     "PaddleOCRVLForConditionalGeneration": "Ernie4_5ForCausalLM",
     "Phi3VForCausalLM": "Phi3ForCausalLM",
     "Phi4ForCausalLMV": "Phi3ForCausalLM",
+    "Phi4MMForCausalLM": "Phi3ForCausalLM",
     "SkyworkR1VChatModel": None,
     "VoxtralForConditionalGeneration": "LlamaForCausalLM",
 }

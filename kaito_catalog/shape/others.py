@@ -383,6 +383,50 @@ def _fuyu(source: Source) -> Shape:
     return replace(shape, tower=Tower("vision", heads, (Matrix(pixels, shape.hidden_size, "column"),)))
 
 
+def _aria(source: Source) -> Shape:
+    """Aria: Llama's attention, experts with a shared block, and an encoder whose patches answer queries."""
+    # AriaTextConfig's defaults (transformers).
+    text = with_defaults(source.text, moe_num_experts=8, moe_topk=2, moe_num_shared_experts=2)
+    biased = text.flag("mlp_bias")
+    shared = text.count("moe_num_shared_experts", least=0, most=2**10)
+    width = text.count("intermediate_size")
+    experts = read_experts(
+        with_defaults(text, num_experts_per_tok=text.values.get("moe_topk")),
+        ("moe_num_experts",),
+        ("intermediate_size",),
+        shared=Mlp(width * shared, bias=biased) if shared else None,
+    )
+    attention = read_attention(text, Family())
+    hidden = text.count("hidden_size")
+    layers = [Layer(attention, experts, 2 * hidden)] * num_layers(text)
+    vision = vision_section(source)
+    if vision is None:
+        raise UnreadableError("the configuration has no vision_config", "vision_config")
+    # Idefics3VisionConfig's defaults (transformers).
+    wide = vision.count("intermediate_size", default=3072)
+    inner = vision.count("hidden_size", default=1152)
+    depth = vision.count("num_hidden_layers", default=12, most=MOST_LAYERS)
+    side = vision.count("patch_size", default=32, most=2**16)
+    patches = (vision.count("image_size", default=224, most=2**16) // side) ** 2
+    table = source.root.section("projector_patch_to_query_dict")
+    # AriaConfig's default gives 256 queries at most.
+    queries = max((table.count(name) for name in table.values), default=256) if table is not None else 256
+    plain = (vision.count("num_channels", default=3) * side**2 + 1 + patches) * inner + depth * 4 * inner
+    # The queries and their attention: every rank has it whole.
+    plain += queries * inner + 8 * inner**2 + 11 * inner
+    matrices = (
+        Matrix(inner, 3 * inner, "column", count=depth),
+        Matrix(inner, inner, "row", count=depth),
+        Matrix(inner, wide, "column", count=depth),
+        Matrix(wide, inner, "row", count=depth),
+        Matrix(inner, hidden, "column", bias=False),
+        Matrix(hidden, hidden, "row", bias=False),
+    )
+    tower = Tower("vision", vision.count("num_attention_heads", default=16, most=2**16), matrices, plain)
+    filled = replace(source, text=text)
+    return make_shape(filled, layers, tied=False, rope_dim=attention.head_dim, tower=tower)
+
+
 def _pangu_sinks(source: Source) -> Shape:
     """openPangu's MoE with sinks: keys and values that are learnt and lie before every text."""
     text = source.text
@@ -606,6 +650,7 @@ def _both_ways(read: Callable[[Source], Shape]) -> Callable[[Source], Shape]:
 
 READERS: dict[str, Callable[[Source], Shape]] = {
     "ArcticForCausalLM": _arctic,
+    "AriaForConditionalGeneration": _aria,
     "FuyuForCausalLM": _fuyu,
     "IQuestLoopCoderForCausalLM": _loops,
     "OuroForCausalLM": _loops,
