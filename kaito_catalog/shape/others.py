@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import gcd
 from typing import cast
 
 from kaito_catalog.shape import decoders, further
@@ -427,6 +428,72 @@ def _aria(source: Source) -> Shape:
     return make_shape(filled, layers, tied=False, rope_dim=attention.head_dim, tower=tower)
 
 
+def _molmo2(source: Source) -> Shape:
+    """Molmo 2: a decoder of its own over an encoder whose layers are pooled by an attention."""
+    # The text's defaults (vLLM's molmo2.py).
+    text = with_defaults(source.text, head_dim=128, additional_vocab_size=128)
+    norms = 2 if text.flag("use_qk_norm") else 0
+    by_head = norms if text.text("qk_norm_type") == "qwen3" else 0
+    family = Family(qkv_bias=text.flag("qkv_bias", True), output_bias=False, head_norms=by_head)
+    attention = read_attention(text, family)
+    hidden = text.count("hidden_size")
+    whole = (attention.num_attention_heads + attention.num_key_value_heads) * attention.head_dim
+    mlp = Mlp(text.count("intermediate_size"))
+    layer = Layer(attention, mlp, 2 * hidden + (whole if norms and not by_head else 0))
+    vocabulary = text.count("vocab_size")
+    rows = padded(vocabulary + text.count("additional_vocab_size", least=0)) - padded(vocabulary)
+    return make_shape(
+        replace(source, text=text),
+        [layer] * num_layers(text),
+        tied=False,
+        rope_dim=attention.head_dim,
+        tower=_molmo2_tower(source, hidden),
+        # Tokens that only the embedding has.
+        embedding_elements=rows * hidden,
+    )
+
+
+def _molmo2_tower(source: Source, hidden: int) -> Tower:
+    vision, adapter = source.root.section("vit_config"), source.root.section("adapter_config")
+    if vision is None or adapter is None:
+        raise UnreadableError("the configuration has no vit_config or no adapter_config", "vit_config")
+    for part in (vision, adapter):
+        if part.count("num_key_value_heads") != part.count("num_attention_heads"):
+            field = part.path("num_key_value_heads")
+            raise UnreadableError(f"no plan for an encoder with {field} of their own number", field)
+    depth = vision.count("num_hidden_layers", most=MOST_LAYERS)
+    taken = adapter.values.get("vit_layers")
+    numbers = [n for n in taken if type(n) is int] if isinstance(taken, list) else []
+    if not isinstance(taken, list) or len(numbers) != len(taken) or not numbers:
+        raise UnreadableError(
+            "adapter_config.vit_layers is not a list of layers", "adapter_config.vit_layers"
+        )
+    deepest = max(n + depth if n < 0 else n for n in numbers) + 1
+    if not deepest > 0:
+        raise UnreadableError("adapter_config.vit_layers leaves no layer", "adapter_config.vit_layers")
+    depth = min(depth, deepest)
+    width = vision.count("hidden_size")
+    heads = vision.count("num_attention_heads", most=2**16)
+    side = vision.count("image_patch_size", most=2**16)
+    plain = vision.count("image_num_pos", most=LONGEST_CONTEXT) * width
+    plain += (3 * side**2 + 1) * width + depth * 4 * width
+    inner = adapter.count("num_attention_heads", most=2**16) * adapter.count("head_dim", most=2**16)
+    out = adapter.count("hidden_size")
+    wide = adapter.count("intermediate_size")
+    pooled = width * len(numbers)
+    matrices = (
+        Matrix(width, 3 * width, "column", count=depth),
+        Matrix(width, width, "row", count=depth),
+        Matrix(width, vision.count("intermediate_size"), "column", count=depth),
+        Matrix(vision.count("intermediate_size"), width, "row", count=depth),
+        Matrix(pooled, 3 * inner, "column"),
+        Matrix(inner, out, "row"),
+        Matrix(out, 2 * wide, "column", bias=False),
+        Matrix(wide, hidden, "row", bias=False),
+    )
+    return Tower("vision", gcd(heads, adapter.count("num_attention_heads")), matrices, plain)
+
+
 def _pangu_sinks(source: Source) -> Shape:
     """openPangu's MoE with sinks: keys and values that are learnt and lie before every text."""
     text = source.text
@@ -581,6 +648,34 @@ def _modern_bert(source: Source) -> Shape:
     return replace(shape, pools=True, has_head=False)
 
 
+def _gte(source: Source) -> Shape:
+    """GTE and Snowflake's Arctic Embed 2: BERT with positions that turn and a gated block."""
+    text = source.text
+    if text.text("hidden_act") != "gelu" or text.text("position_embedding_type") not in ("rope", "rotary"):
+        field = text.path("position_embedding_type")
+        raise UnreadableError(f"hidden_act is not gelu or {field} not rope, which vLLM's class wants", field)
+    hidden = text.count("hidden_size")
+    biased = text.flag("bias", True)
+    attention = read_attention(text, Family(qkv_bias=biased, output_bias=biased), bidirectional=True)
+    # Of the feed-forward block only the second matrix has a bias.
+    norms = 4 * hidden + (hidden if biased else 0)
+    layers = [Layer(attention, Mlp(text.count("intermediate_size")), norms)] * num_layers(text)
+    plain = 0
+    if source.architecture.endswith("ForSequenceClassification"):
+        # The pooler and the classes' head are in fp32.
+        plain = 2 * (hidden + 1) * (hidden + labels(text))
+    shape = make_shape(
+        source,
+        layers,
+        tied=False,
+        rope_dim=attention.head_dim,
+        final_norm_elements=2 * hidden,
+        embedding_elements=padded(text.count("type_vocab_size", least=0)) * hidden,
+        plain_elements=plain,
+    )
+    return replace(shape, pools=True, has_head=False)
+
+
 def _nomic_bert(source: Source) -> Shape:
     """Nomic's BERT: positions that turn, and experts in the newer one."""
     names = (
@@ -653,6 +748,7 @@ READERS: dict[str, Callable[[Source], Shape]] = {
     "AriaForConditionalGeneration": _aria,
     "FuyuForCausalLM": _fuyu,
     "IQuestLoopCoderForCausalLM": _loops,
+    "Molmo2ForConditionalGeneration": _molmo2,
     "OuroForCausalLM": _loops,
     "PanguProMoEV2ForCausalLM": _pangu_sinks,
     "PersimmonForCausalLM": _persimmon,
@@ -676,6 +772,9 @@ _QWEN2 = decoders.READERS["Qwen2ForCausalLM"]
 
 RANKERS: dict[str, Callable[[Source], Shape]] = {
     "GPT2ForSequenceClassification": pooling(further.READERS["GPT2LMHeadModel"], scored=True),
+    "GteModel": _gte,
+    "GteNewForSequenceClassification": _gte,
+    "GteNewModel": _gte,
     "InternLM2ForRewardModel": _rewarding(further.READERS["InternLM2ForCausalLM"], None),
     "LlamaBidirectionalForSequenceClassification": _both_ways(pooling(_LLAMA, scored=True)),
     "ModernBertForSequenceClassification": _modern_bert,
@@ -694,6 +793,7 @@ ON_EVERY_STAGE: dict[str, frozenset[Place]] = {
     "ArcticForCausalLM": _ALL,
     "Ernie4_5_VLMoeForConditionalGeneration": frozenset({Place.TOWER}),
     "FuyuForCausalLM": _ALL | {Place.TOWER},
+    "Molmo2ForConditionalGeneration": _ALL | {Place.TOWER},
     "PersimmonForCausalLM": _ALL,
     "Plamo2ForCausalLM": _ALL,
     "MiniCPM3ForCausalLM": _ALL,
