@@ -181,31 +181,67 @@ def _is_pinned(version: tuple[int, int, int]) -> bool:
     return version_tuple(known["from"]) <= version < version_tuple(known["before"])
 
 
-def tower_peak(
+@dataclass(frozen=True)
+class EncoderProfile:
+    """What the profile run of an encoder takes, in bytes."""
+
+    peak_bytes: int
+    """While it runs."""
+    kept_bytes: int
+    """While the decoder is profiled after it: the items themselves, and what became of them."""
+
+
+def encoder_profile(
     shape: Shape,
     *,
     tensor_parallel_size: int,
     max_num_batched_tokens: int,
     max_num_seqs: int,
     max_model_len: int,
-) -> int:
-    """What the encoder's profile run holds at once: as many of the largest items as its budget of tokens.
+    vllm_version: str,
+    memory_bytes: int | None = None,
+) -> EncoderProfile | None:
+    """vLLM's profile run of an encoder over as many of the largest items as its budget of tokens holds.
 
-    The budget is the larger of a batch and one item (vLLM's MultiModalBudget), whatever the context.
+    The budget is the larger of a batch and one item (vLLM's MultiModalBudget), whatever the context. A layer holds
+    four hidden states of each patch and its feed-forward block, beside the patches themselves: so do the
+    allocations of vLLM's own classes, counted on the meta device. None: nobody here knows what is profiled.
+
+    Args:
+        shape: the model.
+        tensor_parallel_size: divides the feed-forward block of most encoders.
+        max_num_batched_tokens: a batch.
+        max_num_seqs: requests in it.
+        max_model_len: a video has as many images as fit.
+        vllm_version: such as 0.25.1.
+        memory_bytes: of the GPU, for encoders that take a video in pieces; None: all at once.
     """
+    known = constants()["activation"]
     medium = shape.tower.medium if shape.tower is not None else None
     if shape.tower is None or medium is None:
-        return 0
+        return None
     of_one = max(1, medium.tokens)
     images = max(1, min(medium.most_images, max_model_len // of_one))
     tokens = of_one * images
-    items = min(
+    items = images * min(
         max(1, max_num_batched_tokens // tokens), max(1, max_num_seqs * max(1, max_model_len // tokens))
     )
+    patches = at_once = items * medium.patches
+    in_pieces = medium.piece and version_tuple(vllm_version) >= version_tuple(known["encoderPiecesFrom"])
+    if in_pieces and memory_bytes is not None:
+        at_once = min(patches, medium.piece * max(1, memory_bytes // 10 // medium.piece_bytes))
     wide = medium.wide / (tensor_parallel_size if shape.tower.divided else 1)
-    per_patch = constants()["activation"]["forwardHiddenStates"] * medium.hidden_size + wide + medium.pixels
-    an_image = medium.patches * per_patch + medium.tokens * shape.hidden_size
-    return int(items * images * an_image * shape.dtype_bytes)
+    in_place = medium.fuses_norms and version_tuple(vllm_version) < version_tuple(known["nativeNormsFrom"])
+    states = known["forwardHiddenStates"] - (2 if in_place else 0)
+    of_a_layer = states * medium.hidden_size + wide
+    output = items * medium.tokens * shape.hidden_size
+    # Where pieces follow each other, the results of those before wait for the last.
+    done = (patches - at_once) * medium.hidden_size
+    inputs = patches * medium.pixels
+    peak = inputs + at_once * of_a_layer + done + (medium.outputs - 1) * output
+    return EncoderProfile(
+        int(peak * shape.dtype_bytes), (inputs + medium.outputs * output) * shape.dtype_bytes
+    )
 
 
 def _mixer_activations(mixer: Mixer, tp: int) -> float:
@@ -301,6 +337,8 @@ def activation_peak(
     is_last_stage: bool,
     enforce_eager: bool,
     vllm_version: str,
+    memory_bytes: int | None = None,
+    compute_capability: float | None = None,
 ) -> int:
     """Torch's peak in the profile run: the larger of a layer's forward and the sampler over the logits.
 
@@ -334,18 +372,32 @@ def activation_peak(
         peak = max(peak, known["hiddenStates"] * hidden + kept + rows * shape.vocab_size * per_logit)
     if is_first_stage and not enforce_eager:
         peak = max(peak, compiled_copy(shape, tensor_parallel_size, vllm_version))
-    if shape.tower is not None:
-        peak += known["encoder"]
-        if profiles_everything(shape, vllm_version):
-            tower = tower_peak(
-                shape,
-                tensor_parallel_size=tensor_parallel_size,
-                max_num_batched_tokens=max_num_batched_tokens,
-                max_num_seqs=max_num_seqs,
-                max_model_len=max_model_len,
-            )
-            peak = max(peak, tower)
-    return int(_by_version(known["fixed"], version) + peak)
+    if shape.tower is not None and profiles_everything(shape, vllm_version):
+        encoder = encoder_profile(
+            shape,
+            tensor_parallel_size=tensor_parallel_size,
+            max_num_batched_tokens=max_num_batched_tokens,
+            max_num_seqs=max_num_seqs,
+            max_model_len=max_model_len,
+            vllm_version=vllm_version,
+            memory_bytes=memory_bytes,
+        )
+        if encoder is None:
+            peak += known["encoder"]
+        else:
+            peak = max(peak + encoder.kept_bytes, encoder.peak_bytes)
+    return int(_by_version(known["fixed"], version) - spared_workspace(compute_capability) + peak)
+
+
+def spared_workspace(compute_capability: float | None) -> int:
+    """By how much torch's workspaces for cuBLAS are smaller than on Hopper, where everything was fitted; in bytes."""
+    if compute_capability is None or int(compute_capability) >= HOPPER:
+        return 0
+    return int(constants()["beforeHopper"]["workspaceBytes"])
+
+
+HOPPER = 9
+"""Major compute capability of H100 and H200."""
 
 
 def activation_growth(
@@ -360,6 +412,7 @@ def activation_growth(
     is_last_stage: bool,
     enforce_eager: bool,
     vllm_version: str,
+    memory_bytes: int | None = None,
 ) -> Callable[[int], int] | None:
     """Bytes by which the peak at another context exceeds that at `max_model_len`.
 
@@ -380,6 +433,7 @@ def activation_growth(
             is_last_stage=is_last_stage,
             enforce_eager=enforce_eager,
             vllm_version=vllm_version,
+            memory_bytes=memory_bytes,
         )
 
     here = peak(max_model_len)
@@ -400,12 +454,17 @@ def overheads(
     enforce_eager: bool = False,
     kept_bytes: int = 0,
     vllm_version: str,
+    memory_bytes: int | None = None,
+    compute_capability: float | None = None,
 ) -> Overheads:
     """What lies beside parameters and KV cache on a GPU; `kept_bytes` is what loading adds."""
     version = version_tuple(vllm_version)
     known = constants()
     has_graphs = not enforce_eager and profiles_everything(shape, vllm_version)
+    spared = spared_workspace(compute_capability)
     non_torch = _non_torch(version, tensor_parallel_size > 1, has_graphs)
+    if spared and tensor_parallel_size == 1:
+        non_torch -= known["beforeHopper"]["nonTorchBytes"]
     peak = activation_peak(
         shape,
         tensor_parallel_size=tensor_parallel_size,
@@ -417,13 +476,15 @@ def overheads(
         is_last_stage=is_last_stage,
         enforce_eager=enforce_eager,
         vllm_version=vllm_version,
+        memory_bytes=memory_bytes,
+        compute_capability=compute_capability,
     )
     graphs = 0
     graph = known["cudaGraphs"]
     if has_graphs and version >= version_tuple(graph["reservedFrom"]):
         share = captured_graphs(max_num_seqs, max_num_batched_tokens) / MOST_GRAPHS
         per_layer = graph["perSparseLayer" if indexer_workspace(shape, 1) else "perLayer"]
-        graphs = int((graph["fixed"] + per_layer * stage_layers) * share)
+        graphs = int((graph["fixed"] - spared + per_layer * stage_layers) * share)
     pinned = 0 if enforce_eager else pinned_bytes(shape, tensor_parallel_size, vllm_version)
     if is_first_stage and pinned and is_copy_pinned(shape, tensor_parallel_size, max_num_batched_tokens):
         non_torch += pinned

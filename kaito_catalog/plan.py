@@ -21,6 +21,7 @@ from kaito_catalog.kv_cache import (
     states_per_sequence,
 )
 from kaito_catalog.overheads import (
+    HOPPER,
     Overheads,
     activation_growth,
     expected_error,
@@ -189,9 +190,6 @@ UNTOLD_SHARE = 0.01
 """Files that hold this share more than a partial configuration says hold what it does not tell."""
 REPLICATED_SHARE = 0.02
 """Where only the stored size is known: what norms, routers and repacking may add to an even division."""
-
-HOPPER = 9
-"""Major compute capability of H100 and H200."""
 
 _ORDER = {Fit.YES: 0, Fit.TIGHT: 1, Fit.NO: 2, Fit.UNKNOWN: 3}
 
@@ -488,6 +486,8 @@ def make_plan(
             enforce_eager=settings.enforce_eager,
             kept_bytes=kept,
             vllm_version=vllm_version,
+            memory_bytes=gpu.memory_bytes,
+            compute_capability=gpu.compute_capability,
         )
         for number, layers in enumerate(cut)
     ]
@@ -525,6 +525,7 @@ def make_plan(
                 is_last_stage=number == pipeline - 1,
                 enforce_eager=settings.enforce_eager,
                 vllm_version=vllm_version,
+                memory_bytes=gpu.memory_bytes,
             ),
         )
         for number, (layout, free) in enumerate(zip(layouts, available, strict=True))

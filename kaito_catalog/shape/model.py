@@ -370,6 +370,14 @@ class Medium:
     """Elements of a patch itself."""
     most_images: int = 1
     """A video is as many images as the context holds, at most this many."""
+    outputs: int = 1
+    """Embeddings that the decoder gets for each token: its input, and those of deepstack layers."""
+    fuses_norms: bool = False
+    """Whether older versions add the residual to its norm in place: two hidden states less."""
+    piece: int = 0
+    """Patches of one frame, where the encoder takes as many frames at once as a share of the GPU allows; 0: all."""
+    piece_bytes: int = 0
+    """What vLLM reckons a frame to take there."""
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,9 @@ def _clip(vision: Fields, layers_left_out: int) -> tuple[list[Matrix], int, Medi
     patches = (vision.count("image_size", default=224) // patch) ** 2
     pixels = vision.count("num_channels", default=3) * patch**2
     plain = width + pixels * width + (patches + 1) * width + 2 * width + depth * 4 * width
-    return encoder_layers(width, wide, depth), plain, Medium(patches, patches, width, 2 * wide, pixels)
+    # QuickGELU is made in steps: its input, the sigmoid's and the product.
+    steps = 3 if vision.values.get("hidden_act", "quick_gelu") == "quick_gelu" else 2
+    return encoder_layers(width, wide, depth), plain, Medium(patches, patches, width, steps * wide, pixels)
 
 
 def _siglip(vision: Fields, layers_left_out: int) -> tuple[list[Matrix], int, Medium]:
