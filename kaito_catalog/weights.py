@@ -252,7 +252,11 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             # Marlin's kernels want 64 outputs a rank, which two separate gates would not have.
             whole = () if mixer.interleaved else ("awq", "gptq")
             gates = (value_heads, value_heads)
-            yield Linear("linear_attn.in_proj_ba", hidden, gates, replicated_by=whole)
+            if mixer.separate_gates:
+                yield Linear("linear_attn.b_proj", hidden, (value_heads,))
+                yield Linear("linear_attn.a_proj", hidden, (value_heads,))
+            else:
+                yield Linear("linear_attn.in_proj_ba", hidden, gates, replicated_by=whole)
             yield Linear("linear_attn.out_proj", values, (hidden,))
             yield Plain(mixer.conv_kernel * (2 * keys + values) + value_heads + mixer.value_head_dim)
             yield Plain(value_heads, mixer.decay_bytes)
@@ -662,10 +666,17 @@ def _part_bytes(part: Part, dtype_bytes: int, layer: Layer, how: Quantization | 
 
 
 def _cache_scale_bytes(layer: Layer, dtype_bytes: int, how: Quantization | None) -> int:
-    """Scales of the KV cache that vLLM registers as parameters until it has read them."""
-    if how is None or not isinstance(layer.mixer, Attention | LatentAttention):
+    """Scales of the KV cache that vLLM registers as parameters until it has read them, of each attention."""
+    if how is None:
         return 0
-    is_latent = isinstance(layer.mixer, LatentAttention)
+    attentions = [m for m in layer.mixers if isinstance(m, Attention | LatentAttention)]
+    return sum(_scale_bytes_of(m, dtype_bytes, how) for m in attentions)
+
+
+def _scale_bytes_of(attention: Attention | LatentAttention, dtype_bytes: int, how: Quantization) -> int:
+    is_latent = isinstance(attention, LatentAttention)
+    if isinstance(attention, Attention) and attention.unscaled:
+        return 0
     match how.method:
         case "fp8" | "quark":
             return 0 if is_latent else 4 * dtype_bytes

@@ -252,7 +252,7 @@ def own_limit(config: Mapping[str, Any], quantization: Mapping[str, Any] | None)
     return min((int(text[n]) for n in names if text.get(n)), default=MOST_TOKENS)
 
 
-_OWN_CLASS = '''from transformers import PretrainedConfig
+_OWN_CLASS = """from transformers import PretrainedConfig
 
 
 class {name}(PretrainedConfig):
@@ -263,7 +263,7 @@ class {name}(PretrainedConfig):
             if key.endswith("_config") and key != "quantization_config" and isinstance(value, dict):
                 fields[key] = PretrainedConfig(**value)
         super().__init__(**fields)
-'''
+"""
 """For models whose repository brings the configuration's class: one that keeps what it is given."""
 
 

@@ -67,6 +67,8 @@ class Attention:
     """Sees all tokens at once, as encoders do, and keeps nothing."""
     looks_at_encoder: bool = False
     """Its keys and values are the encoder's (Whisper)."""
+    unscaled: bool = False
+    """Is not told how the weights are quantised, and has no scales of its cache (PLaMo 2)."""
     whole: bool = False
     """Every rank has the projections whole, although each keeps its share of the cache (StarCoder)."""
     query_rank: int = 0
@@ -133,6 +135,8 @@ class GatedDeltaNet:
     """Bytes per element of the recurrent state; the convolution's is of the model's dtype."""
     interleaved: bool = False
     """Whether the two gates lie in one matrix, head by head (Qwen3-Next)."""
+    separate_gates: bool = False
+    """Whether the two gates are two modules (OLMo Hybrid)."""
     decay_bytes: int = 4
     """Bytes per element of the decay, one for each value head."""
 

@@ -41,6 +41,15 @@ from kaito_catalog.shape.towers import vision_section
 _NO_BIAS = Family(qkv_bias=False, output_bias=False)
 
 
+def _unweighed(shape: Shape) -> Shape:
+    """The shape whose weights have no plan where they are quantised: the size of the files says them."""
+    how = shape.quantization
+    if how is None:
+        return shape
+    words = f"no plan for the quantised weights of {shape.architecture}"
+    return replace(shape, quantization=replace(how, problem=how.problem or words))
+
+
 def _gpt_big_code(source: Source) -> Shape:
     """StarCoder, through vLLM's Transformers back end: it divides what it recognises, here little."""
     names = (
@@ -61,7 +70,7 @@ def _gpt_big_code(source: Source) -> Shape:
     shape = dense(family)(replace(source, text=text))
     layers = tuple(_whole(layer) for layer in shape.layers)
     positions = text.count("max_position_embeddings", most=LONGEST_CONTEXT) * hidden
-    return replace(shape, layers=layers, rope_elements=0, position_elements=positions)
+    return _unweighed(replace(shape, layers=layers, rope_elements=0, position_elements=positions))
 
 
 def _whole(layer: Layer) -> Layer:
@@ -88,7 +97,9 @@ def _minicpm3(source: Source) -> Shape:
     hidden = text.count("hidden_size")
     layers = [Layer(attention, Mlp(text.count("intermediate_size")), 2 * hidden)] * num_layers(text)
     # MiniCPM3Config ties, where config.json does not say otherwise.
-    return make_shape(source, layers, tied=True, rope_dim=latent.qk_rope_head_dim)
+    shape = make_shape(source, layers, tied=True, rope_dim=latent.qk_rope_head_dim)
+    # vLLM does not name one of the matrices, which a list of names then leaves out.
+    return _unweighed(shape) if shape.quantization is not None and shape.quantization.only else shape
 
 
 def _rnj1(source: Source) -> Shape:
@@ -129,6 +140,7 @@ def _olmo_hybrid(source: Source) -> Shape:
         text.count("linear_value_head_dim", default=2 * key_dim, most=2**16),
         text.count("linear_conv_kernel_dim", default=4),
         state_bytes=2,
+        separate_gates=True,
         decay_bytes=2,
     )
     attention = read_attention(text, _NO_BIAS)
@@ -198,7 +210,7 @@ def _step3(source: Source) -> Shape:
     head_dim = text.count("head_dim", most=2**16)
     heads = text.count("num_attention_heads", most=2**16)
     rank = text.count("share_q_dim", default=2048, least=0) or head_dim
-    attention = Attention(heads, 1, head_dim, head_dim, query_rank=rank)
+    attention = Attention(heads, 1, head_dim, head_dim, query_rank=rank, unscaled=True)
     routed = read_experts(
         with_defaults(text, num_experts_per_tok=text.values.get("moe_top_k")),
         ("moe_num_experts",),
@@ -288,7 +300,8 @@ def _ernie_vl(source: Source) -> Shape:
         else:
             layers.append(Layer(attention, mlp, 2 * hidden))
     tower = _ernie_tower(source, hidden)
-    return make_shape(source, layers, tied=True, rope_dim=attention.head_dim, tower=tower)
+    # vLLM quantises the routers too, which are in fp32 where it does not.
+    return _unweighed(make_shape(source, layers, tied=True, rope_dim=attention.head_dim, tower=tower))
 
 
 def _ernie_tower(source: Source, hidden: int) -> Tower:
@@ -346,8 +359,6 @@ def _loops(source: Source) -> Shape:
 def _arctic(source: Source) -> Shape:
     """Snowflake Arctic: a dense block beside the experts, which expert parallelism leaves as they are."""
     text = source.text
-    if source.root.section("quantization_config") is not None:
-        raise UnreadableError("no plan for Arctic's weights when they are quantised", "quantization_config")
     attention = read_attention(text, _NO_BIAS)
     experts = read_experts(text, ("num_local_experts",), ("intermediate_size",), dealt=False)
     step = text.count("moe_layer_frequency", default=2)
@@ -360,7 +371,7 @@ def _arctic(source: Source) -> Shape:
         sparse if (i + 1) % step == 0 else Layer(attention, dense_block, 2 * hidden)
         for i in range(num_layers(text))
     ]
-    return make_shape(source, layers, tied=False, rope_dim=attention.head_dim)
+    return _unweighed(make_shape(source, layers, tied=False, rope_dim=attention.head_dim))
 
 
 def _persimmon(source: Source) -> Shape:
@@ -372,7 +383,7 @@ def _persimmon(source: Source) -> Shape:
     family = Family(
         qkv_bias=True, output_bias=True, head_norms=norms, norm_parts=2, gated=False, mlp_bias=True
     )
-    return dense(family)(replace(source, text=text))
+    return _unweighed(dense(family)(replace(source, text=text)))
 
 
 def _fuyu(source: Source) -> Shape:
@@ -519,6 +530,7 @@ def _pangu_sinks(source: Source) -> Shape:
         output_bias=bias,
         head_norms=1,
         repeats_kv_heads=False,
+        unscaled=True,
         sink_tokens=sinks,
         sink_values=text.flag("param_sink_with_value"),
     )
@@ -544,7 +556,7 @@ def _plamo2(source: Source) -> Shape:
     count = num_layers(text)
     head_dim = text.count("hidden_size_per_head", most=2**16)
     family = Family(head_dim=head_dim, qkv_bias=False, output_bias=False, flat_norms=True)
-    attention = read_attention(text, family)
+    attention = read_attention(text, family, unscaled=True)
     mamba = Mamba2(
         text.count("mamba_num_heads", most=2**16),
         head_dim,
@@ -563,14 +575,12 @@ def _plamo2(source: Source) -> Shape:
         return index == count - 1 if count <= step // 2 else index % step == step // 2
 
     layers = [Layer(attention if attends(i) else mamba, mlp, 4 * hidden) for i in range(count)]
-    return make_shape(source, layers, tied=False, rope_dim=head_dim)
+    return _unweighed(make_shape(source, layers, tied=False, rope_dim=head_dim))
 
 
 def _zamba2(source: Source) -> Shape:
     """Zamba 2: Mamba 2 everywhere, and now and then one of few attention blocks that layers share."""
     text = source.text
-    if source.root.section("quantization_config") is not None:
-        raise UnreadableError("no plan for Zamba 2's weights when they are quantised", "quantization_config")
     hidden = text.count("hidden_size")
     kinds = text.texts("layers_block_type")
     if kinds is None or len(kinds) != num_layers(text) or set(kinds) - {"mamba", "hybrid"}:
@@ -616,7 +626,7 @@ def _zamba2(source: Source) -> Shape:
     ]
     rope = head_dim if text.flag("use_mem_rope") else 0
     shape = make_shape(source, layers, tied=True, rope_dim=rope, plain_elements=plain)
-    return replace(shape, divided_elements=divided, tie_word_embeddings=True)
+    return _unweighed(replace(shape, divided_elements=divided, tie_word_embeddings=True))
 
 
 def _modern_bert(source: Source) -> Shape:
@@ -645,7 +655,7 @@ def _modern_bert(source: Source) -> Shape:
         final_norm_elements=2 * parts * hidden,
         plain_elements=plain,
     )
-    return replace(shape, pools=True, has_head=False)
+    return _unweighed(replace(shape, pools=True, has_head=False))
 
 
 def _gte(source: Source) -> Shape:
@@ -673,7 +683,7 @@ def _gte(source: Source) -> Shape:
         embedding_elements=padded(text.count("type_vocab_size", least=0)) * hidden,
         plain_elements=plain,
     )
-    return replace(shape, pools=True, has_head=False)
+    return _unweighed(replace(shape, pools=True, has_head=False))
 
 
 def _nomic_bert(source: Source) -> Shape:
@@ -719,14 +729,14 @@ def _nomic_bert(source: Source) -> Shape:
         final_norm_elements=2 * hidden,
         embedding_elements=padded(kinds) * hidden,
     )
-    return replace(shape, pools=True, has_head=False)
+    return _unweighed(replace(shape, pools=True, has_head=False))
 
 
 def _rewarding(read: Callable[[Source], Shape], outputs: int | None) -> Callable[[Source], Shape]:
     """A decoder whose head, in fp32, says what a text is worth: a matrix, or two with so many outputs."""
 
     def rewarding(source: Source) -> Shape:
-        shape = replace(pooling(read)(source), has_head=False)
+        shape = _unweighed(replace(pooling(read)(source), has_head=False))
         hidden = shape.hidden_size
         if outputs is None:
             return replace(shape, divided_elements=2 * hidden)

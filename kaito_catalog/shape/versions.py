@@ -124,6 +124,8 @@ def _layer(layer: Layer, architecture: str) -> Layer:
     if isinstance(mixer, Attention) and mixer.shares_cache:
         # Layers that read another's cache have no projections for keys and values any more (Gemma 4).
         return replace(layer, mixer=replace(mixer, queries_only=True, head_norms=min(mixer.head_norms, 1)))
+    if architecture == "PanguProMoEV2ForCausalLM" and isinstance(mixer, Attention):
+        return replace(layer, mixer=replace(mixer, unscaled=False))
     if architecture == "GPTBigCodeForCausalLM" and isinstance(mixer, Attention):
         # The Transformers back end recognises its attention, and divides that.
         return replace(layer, mixer=replace(mixer, whole=False))
