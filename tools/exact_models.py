@@ -176,8 +176,8 @@ def world_of(model: Model, name: str) -> World:
     architectures = model.config.get("architectures") if model.config else None
     if architectures == ["DeepseekV4ForCausalLM"]:
         return replace(world, kv_cache_dtype="fp8")
-    if architectures == ["Rnj1ForCausalLM"]:
-        # Its attention asks for what FlashAttention, the default on that GPU, does not know.
+    if architectures in (["Rnj1ForCausalLM"], ["Step1ForCausalLM"]):
+        # Their attention asks for what FlashAttention, the default on that GPU, does not know.
         return replace(world, attention_backend="TRITON_ATTN")
     return world
 

@@ -115,6 +115,10 @@ class LatentAttention:
     indexer: Indexer | None = None
     sparse: bool = False
     """Looks only at tokens an indexer picked, its own or an earlier layer's."""
+    known: str = "always"
+    """Versions of vLLM that know the model's type as one with latents: always, `earlier` than 0.32, `later`.
+
+    The others keep keys and values of every head (A.X K1, whose type is spelt in two ways)."""
 
     @property
     def kind(self) -> AttentionKind:

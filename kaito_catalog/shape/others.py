@@ -8,7 +8,7 @@ from math import gcd
 from typing import cast
 
 from kaito_catalog.shape import decoders, further
-from kaito_catalog.shape.encoders import labels, looking_both_ways, padded, pooling
+from kaito_catalog.shape.encoders import ENCODERS, labels, looking_both_ways, padded, pooling
 from kaito_catalog.shape.fields import Fields, Source, UnreadableError, with_defaults
 from kaito_catalog.shape.mixtures import listed_layers
 from kaito_catalog.shape.model import (
@@ -18,6 +18,7 @@ from kaito_catalog.shape.model import (
     Experts,
     GatedDeltaNet,
     Json,
+    LatentAttention,
     Layer,
     Mamba2,
     Matrix,
@@ -31,6 +32,7 @@ from kaito_catalog.shape.parts import (
     dense,
     layer_types,
     make_shape,
+    mixture,
     num_layers,
     read_attention,
     read_experts,
@@ -732,6 +734,94 @@ def _nomic_bert(source: Source) -> Shape:
     return _unweighed(replace(shape, pools=True, has_head=False))
 
 
+def _axk1(source: Source) -> Shape:
+    """A.X K1: DeepSeek V3 with one more norm a layer."""
+    text = source.text
+    known = {"AXK1": "earlier", "axk1": "later"}.get(text.text("model_type") or "")
+    if known is None:
+        field = text.path("model_type")
+        raise UnreadableError(f"{field} is neither AXK1 nor axk1", field)
+    shape = decoders.read_deepseek(source)
+    hidden = shape.hidden_size
+    layers = tuple(
+        replace(x, norm_elements=x.norm_elements + hidden, mixer=replace(x.mixer, known=known))
+        if isinstance(x.mixer, LatentAttention)
+        else x
+        for x in shape.layers
+    )
+    return replace(shape, layers=layers)
+
+
+def _step1(source: Source) -> Shape:
+    """Step 1: Llama's layers without positions but in the attention's bias."""
+    names = (("num_key_value_heads", "num_attention_groups"),)
+    text = with_defaults(source.text, num_attention_groups=1)
+    shape = dense(Family(names=names, tied=True))(replace(source, text=text))
+    return replace(shape, rope_elements=0)
+
+
+def _param2(source: Source) -> Shape:
+    """Param-2: the width of the shared experts is stated for all of them together, or for one."""
+    text = source.text
+    number = text.count("num_shared_experts", default=1, least=0, most=2**10)
+    together = text.optional("moe_shared_expert_intermediate_size")
+    width = together or text.count("moe_intermediate_size") * number
+    routed = read_experts(
+        text,
+        ("num_experts",),
+        shared=Mlp(width) if number else None,
+        correction_bias=text.flag("moe_router_enable_expert_bias", True),
+    )
+    first = text.count("first_k_dense_replace", default=1, least=0, most=MOST_LAYERS)
+    family = Family(
+        qkv_bias=text.flag("use_qkv_bias"),
+        output_bias=text.flag("use_bias"),
+        head_norms=2 if text.flag("use_qk_norm") else 0,
+    )
+    shape = mixture(family, lambda _: routed, is_sparse=lambda _, i: i >= first)(source)
+    layers = tuple(
+        replace(x, mixer=replace(x.mixer, repeats_kv_heads=False)) if isinstance(x.mixer, Attention) else x
+        for x in shape.layers
+    )
+    return replace(shape, layers=layers)
+
+
+def _jina_ranking(source: Source) -> Shape:
+    """Jina's reranker 3: Qwen3 and two matrices."""
+    shape = replace(pooling(_QWEN3)(source), has_head=False)
+    middle = shape.hidden_size // 2
+    out = source.text.count("embedding_size", default=512)
+    return _unweighed(replace(shape, plain_elements=middle * (shape.hidden_size + out)))
+
+
+def _voyage(source: Source) -> Shape:
+    """Voyage's embeddings: Qwen3 that looks both ways, and a matrix to the embedding's width."""
+    shape = looking_both_ways(replace(pooling(_QWEN3)(source), has_head=False))
+    return _unweighed(replace(shape, plain_elements=shape.hidden_size * labels(source.text)))
+
+
+def _bge_m3(source: Source) -> Shape:
+    """BGE M3: RoBERTa, one matrix for sparse vectors and one for many, in fp32."""
+    shape = ENCODERS["XLMRobertaModel"](source)
+    hidden = shape.hidden_size
+    return replace(shape, plain_elements=2 * (hidden + 1) * (hidden + 1))
+
+
+def _splade(source: Source) -> Shape:
+    """SPLADE and BERT with its own head: as wide as the vocabulary, whole on every rank."""
+    shape = ENCODERS["BertModel"](source)
+    hidden = shape.hidden_size
+    plain = hidden * (hidden + 1) + 2 * hidden + (hidden + 1) * shape.vocab_size
+    return replace(shape, plain_elements=plain)
+
+
+def _colbert(source: Source) -> Shape:
+    """ColBERT over ModernBERT: a matrix in fp32, where the configuration says its width."""
+    shape = _modern_bert(source)
+    width = source.text.optional("colbert_dim", "dim", "projection_dim")
+    return replace(shape, plain_elements=2 * shape.hidden_size * (width or 0))
+
+
 def _rewarding(read: Callable[[Source], Shape], outputs: int | None) -> Callable[[Source], Shape]:
     """A decoder whose head, in fp32, says what a text is worth: a matrix, or two with so many outputs."""
 
@@ -755,12 +845,14 @@ def _both_ways(read: Callable[[Source], Shape]) -> Callable[[Source], Shape]:
 
 READERS: dict[str, Callable[[Source], Shape]] = {
     "ArcticForCausalLM": _arctic,
+    "AXK1ForCausalLM": _axk1,
     "AriaForConditionalGeneration": _aria,
     "FuyuForCausalLM": _fuyu,
     "IQuestLoopCoderForCausalLM": _loops,
     "Molmo2ForConditionalGeneration": _molmo2,
     "OuroForCausalLM": _loops,
     "PanguProMoEV2ForCausalLM": _pangu_sinks,
+    "Param2MoEForCausalLM": _param2,
     "PersimmonForCausalLM": _persimmon,
     "Plamo2ForCausalLM": _plamo2,
     "Zamba2ForCausalLM": _zamba2,
@@ -770,6 +862,7 @@ READERS: dict[str, Callable[[Source], Shape]] = {
     "MiniCPM3ForCausalLM": _minicpm3,
     "OlmoHybridForCausalLM": _olmo_hybrid,
     "Rnj1ForCausalLM": _rnj1,
+    "Step1ForCausalLM": _step1,
     "Step3TextForCausalLM": _step3,
     "Step3VLForConditionalGeneration": _step3,
     "TeleFLMForCausalLM": dense(Family()),
@@ -779,8 +872,15 @@ READERS: dict[str, Callable[[Source], Shape]] = {
 
 _LLAMA = further.READERS["LLaMAForCausalLM"]
 _QWEN2 = decoders.READERS["Qwen2ForCausalLM"]
+_QWEN3 = decoders.READERS["Qwen3ForCausalLM"]
 
 RANKERS: dict[str, Callable[[Source], Shape]] = {
+    "BertForMaskedLM": _splade,
+    "BertSpladeSparseEmbeddingModel": _splade,
+    "BgeM3EmbeddingModel": _bge_m3,
+    "ColBERTModernBertModel": _colbert,
+    "JinaForRanking": _jina_ranking,
+    "VoyageQwen3BidirectionalEmbedModel": _voyage,
     "GPT2ForSequenceClassification": pooling(further.READERS["GPT2LMHeadModel"], scored=True),
     "GteModel": _gte,
     "GteNewForSequenceClassification": _gte,
