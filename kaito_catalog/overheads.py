@@ -248,7 +248,7 @@ def _mixer_activations(mixer: Mixer, tp: int) -> float:
     match mixer:
         case Attention() as a:
             query = a.num_attention_heads * a.head_dim * (2 if a.output_gate else 1)
-            return (2 * query + 2 * a.num_key_value_heads * a.head_dim) / tp
+            return (2 * query + 2 * a.num_key_value_heads * a.head_dim) / (1 if a.whole else tp)
         case LatentAttention() as m:
             heads = m.num_attention_heads / tp
             return heads * (2 * (m.qk_nope_head_dim + m.qk_rope_head_dim) + 3 * m.v_head_dim)
@@ -271,7 +271,7 @@ def _layer_activations(layer: Layer, hidden: int, tp: int, expert_tp: int) -> fl
     widest = 0.0
     match layer.feed_forward:
         case Mlp() as mlp:
-            widest = (3 if mlp.gated else 2) * mlp.intermediate_size / tp
+            widest = (3 if mlp.gated else 2) * mlp.intermediate_size / (1 if mlp.whole else tp)
         case Experts() as experts:
             width = experts.latent_size or hidden
             factor = 3 if experts.gated else 2

@@ -252,7 +252,7 @@ def own_limit(config: Mapping[str, Any], quantization: Mapping[str, Any] | None)
     return min((int(text[n]) for n in names if text.get(n)), default=MOST_TOKENS)
 
 
-_OWN_CLASS = """from transformers import PretrainedConfig
+_OWN_CLASS = """from transformers import CONFIG_MAPPING, PretrainedConfig
 
 
 class {name}(PretrainedConfig):
@@ -261,7 +261,8 @@ class {name}(PretrainedConfig):
     def __init__(self, **fields):
         for key, value in fields.items():
             if key.endswith("_config") and key != "quantization_config" and isinstance(value, dict):
-                fields[key] = PretrainedConfig(**value)
+                known = value.get("model_type") in CONFIG_MAPPING
+                fields[key] = (CONFIG_MAPPING[value["model_type"]] if known else PretrainedConfig)(**value)
         super().__init__(**fields)
 """
 """For models whose repository brings the configuration's class: one that keeps what it is given."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kaito_catalog.shape import decoders, encoders, further, mixtures, multimodal, omni, others
+from kaito_catalog.shape import decoders, encoders, further, mixtures, multimodal, omni, others, rankers
 from kaito_catalog.shape.fields import NEVER_TIED, Fields, Source, UnreadableError
 from kaito_catalog.shape.model import (
     MOST_LAYERS,
@@ -73,7 +73,7 @@ _DECODERS = decoders.READERS | further.READERS | mixtures.READERS | others.READE
 READERS = (
     _DECODERS
     | encoders.ENCODERS
-    | others.RANKERS
+    | rankers.READERS
     | encoders.over_decoders(_DECODERS)
     | multimodal.multimodal(lambda: _DECODERS)
     | omni.omni(lambda: _DECODERS)
@@ -81,7 +81,11 @@ READERS = (
 """Every architecture that a plan knows, by its name in config.json, and what reads it."""
 
 ON_EVERY_STAGE = (
-    decoders.ON_EVERY_STAGE | further.ON_EVERY_STAGE | mixtures.ON_EVERY_STAGE | others.ON_EVERY_STAGE
+    decoders.ON_EVERY_STAGE
+    | further.ON_EVERY_STAGE
+    | mixtures.ON_EVERY_STAGE
+    | others.ON_EVERY_STAGE
+    | rankers.ON_EVERY_STAGE
 )
 """Parts that vLLM builds on every pipeline stage, by architecture."""
 

@@ -1,4 +1,4 @@
-"""Decoders, rankers and encoders that few serve, as vLLM 0.25.1 builds them."""
+"""Decoders that few serve, some over an encoder of images, as vLLM 0.25.1 builds them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 from math import gcd
 from typing import cast
 
-from kaito_catalog.shape import decoders, further
-from kaito_catalog.shape.encoders import ENCODERS, labels, looking_both_ways, padded, pooling
+from kaito_catalog.shape import decoders
+from kaito_catalog.shape.encoders import padded
 from kaito_catalog.shape.fields import Fields, Source, UnreadableError, with_defaults
 from kaito_catalog.shape.mixtures import listed_layers
 from kaito_catalog.shape.model import (
@@ -37,19 +37,11 @@ from kaito_catalog.shape.parts import (
     read_attention,
     read_experts,
     read_latent,
+    unweighed,
 )
 from kaito_catalog.shape.towers import vision_section
 
 _NO_BIAS = Family(qkv_bias=False, output_bias=False)
-
-
-def _unweighed(shape: Shape) -> Shape:
-    """The shape whose weights have no plan where they are quantised: the size of the files says them."""
-    how = shape.quantization
-    if how is None:
-        return shape
-    words = f"no plan for the quantised weights of {shape.architecture}"
-    return replace(shape, quantization=replace(how, problem=how.problem or words))
 
 
 def _gpt_big_code(source: Source) -> Shape:
@@ -72,7 +64,7 @@ def _gpt_big_code(source: Source) -> Shape:
     shape = dense(family)(replace(source, text=text))
     layers = tuple(_whole(layer) for layer in shape.layers)
     positions = text.count("max_position_embeddings", most=LONGEST_CONTEXT) * hidden
-    return _unweighed(replace(shape, layers=layers, rope_elements=0, position_elements=positions))
+    return unweighed(replace(shape, layers=layers, rope_elements=0, position_elements=positions))
 
 
 def _whole(layer: Layer) -> Layer:
@@ -101,7 +93,7 @@ def _minicpm3(source: Source) -> Shape:
     # MiniCPM3Config ties, where config.json does not say otherwise.
     shape = make_shape(source, layers, tied=True, rope_dim=latent.qk_rope_head_dim)
     # vLLM does not name one of the matrices, which a list of names then leaves out.
-    return _unweighed(shape) if shape.quantization is not None and shape.quantization.only else shape
+    return unweighed(shape) if shape.quantization is not None and shape.quantization.only else shape
 
 
 def _rnj1(source: Source) -> Shape:
@@ -303,7 +295,7 @@ def _ernie_vl(source: Source) -> Shape:
             layers.append(Layer(attention, mlp, 2 * hidden))
     tower = _ernie_tower(source, hidden)
     # vLLM quantises the routers too, which are in fp32 where it does not.
-    return _unweighed(make_shape(source, layers, tied=True, rope_dim=attention.head_dim, tower=tower))
+    return unweighed(make_shape(source, layers, tied=True, rope_dim=attention.head_dim, tower=tower))
 
 
 def _ernie_tower(source: Source, hidden: int) -> Tower:
@@ -373,7 +365,7 @@ def _arctic(source: Source) -> Shape:
         sparse if (i + 1) % step == 0 else Layer(attention, dense_block, 2 * hidden)
         for i in range(num_layers(text))
     ]
-    return _unweighed(make_shape(source, layers, tied=False, rope_dim=attention.head_dim))
+    return unweighed(make_shape(source, layers, tied=False, rope_dim=attention.head_dim))
 
 
 def _persimmon(source: Source) -> Shape:
@@ -385,7 +377,7 @@ def _persimmon(source: Source) -> Shape:
     family = Family(
         qkv_bias=True, output_bias=True, head_norms=norms, norm_parts=2, gated=False, mlp_bias=True
     )
-    return _unweighed(dense(family)(replace(source, text=text)))
+    return unweighed(dense(family)(replace(source, text=text)))
 
 
 def _fuyu(source: Source) -> Shape:
@@ -577,7 +569,7 @@ def _plamo2(source: Source) -> Shape:
         return index == count - 1 if count <= step // 2 else index % step == step // 2
 
     layers = [Layer(attention if attends(i) else mamba, mlp, 4 * hidden) for i in range(count)]
-    return _unweighed(make_shape(source, layers, tied=False, rope_dim=head_dim))
+    return unweighed(make_shape(source, layers, tied=False, rope_dim=head_dim))
 
 
 def _zamba2(source: Source) -> Shape:
@@ -628,110 +620,7 @@ def _zamba2(source: Source) -> Shape:
     ]
     rope = head_dim if text.flag("use_mem_rope") else 0
     shape = make_shape(source, layers, tied=True, rope_dim=rope, plain_elements=plain)
-    return _unweighed(replace(shape, divided_elements=divided, tie_word_embeddings=True))
-
-
-def _modern_bert(source: Source) -> Shape:
-    """ModernBERT: some layers see everything, some a window; a part of the feed-forward block is on every rank."""
-    text = source.text
-    hidden = text.count("hidden_size")
-    parts = 2 if text.flag("norm_bias") else 1
-    biased = text.flag("attention_bias")
-    family = Family(qkv_bias=biased, output_bias=biased)
-    attention = read_attention(text, family, bidirectional=True)
-    block = Mlp(text.count("intermediate_size"), bias=text.flag("mlp_bias"), whole_input=True)
-    # The first layer's norm is the one after the embedding.
-    layers = [Layer(attention, block, (2 if i else 1) * parts * hidden) for i in range(num_layers(text))]
-    ends = hidden**2 + (hidden if text.flag("classifier_bias") else 0) + parts * hidden
-    classes = (hidden + 1) * labels(text)
-    plain = 0
-    if source.architecture.endswith("ForSequenceClassification"):
-        plain = 2 * (ends + classes)  # all in fp32
-    elif source.architecture.endswith("ForTokenClassification"):
-        plain = ends + 2 * classes
-    shape = make_shape(
-        source,
-        layers,
-        tied=False,
-        rope_dim=attention.head_dim,
-        final_norm_elements=2 * parts * hidden,
-        plain_elements=plain,
-    )
-    return _unweighed(replace(shape, pools=True, has_head=False))
-
-
-def _gte(source: Source) -> Shape:
-    """GTE and Snowflake's Arctic Embed 2: BERT with positions that turn and a gated block."""
-    text = source.text
-    if text.text("hidden_act") != "gelu" or text.text("position_embedding_type") not in ("rope", "rotary"):
-        field = text.path("position_embedding_type")
-        raise UnreadableError(f"hidden_act is not gelu or {field} not rope, which vLLM's class wants", field)
-    hidden = text.count("hidden_size")
-    biased = text.flag("bias", True)
-    attention = read_attention(text, Family(qkv_bias=biased, output_bias=biased), bidirectional=True)
-    # Of the feed-forward block only the second matrix has a bias.
-    norms = 4 * hidden + (hidden if biased else 0)
-    layers = [Layer(attention, Mlp(text.count("intermediate_size")), norms)] * num_layers(text)
-    plain = 0
-    if source.architecture.endswith("ForSequenceClassification"):
-        # The pooler and the classes' head are in fp32.
-        plain = 2 * (hidden + 1) * (hidden + labels(text))
-    shape = make_shape(
-        source,
-        layers,
-        tied=False,
-        rope_dim=attention.head_dim,
-        final_norm_elements=2 * hidden,
-        embedding_elements=padded(text.count("type_vocab_size", least=0)) * hidden,
-        plain_elements=plain,
-    )
-    return _unweighed(replace(shape, pools=True, has_head=False))
-
-
-def _nomic_bert(source: Source) -> Shape:
-    """Nomic's BERT: positions that turn, and experts in the newer one."""
-    names = (
-        ("hidden_size", "n_embd"),
-        ("num_attention_heads", "n_head"),
-        ("num_hidden_layers", "n_layer"),
-        ("intermediate_size", "n_inner"),
-        ("num_experts_per_tok", "moe_top_k"),
-    )
-    source = Family(names=names).of(source)
-    text = source.text
-    activation = text.text("activation_function")
-    if activation not in ("swiglu", "gelu"):
-        field = text.path("activation_function")
-        raise UnreadableError(f"{field} is neither swiglu nor gelu", field)
-    biased = text.flag("qkv_proj_bias", True)
-    hidden = text.count("hidden_size")
-    attention = read_attention(text, Family(qkv_bias=biased, output_bias=biased), bidirectional=True)
-    block = Mlp(text.count("intermediate_size"), gated=activation == "swiglu", bias=biased)
-    step = text.count("moe_every_n_layers", default=0, least=0, most=MOST_LAYERS)
-    experts = None
-    if step:
-        experts = read_experts(
-            text,
-            ("num_experts",),
-            ("intermediate_size",),
-            gated=False,
-            dealt=False,
-            extra_elements=hidden,  # what is added to the experts' sum
-        )
-    layers = [
-        Layer(attention, experts if step and i % step == 1 else block, 4 * hidden)
-        for i in range(num_layers(text))
-    ]
-    kinds = text.count("type_vocab_size", default=2, least=0)
-    shape = make_shape(
-        source,
-        layers,
-        tied=False,
-        rope_dim=attention.head_dim,
-        final_norm_elements=2 * hidden,
-        embedding_elements=padded(kinds) * hidden,
-    )
-    return _unweighed(replace(shape, pools=True, has_head=False))
+    return unweighed(replace(shape, divided_elements=divided, tie_word_embeddings=True))
 
 
 def _axk1(source: Source) -> Shape:
@@ -786,63 +675,6 @@ def _param2(source: Source) -> Shape:
     return replace(shape, layers=layers)
 
 
-def _jina_ranking(source: Source) -> Shape:
-    """Jina's reranker 3: Qwen3 and two matrices."""
-    shape = replace(pooling(_QWEN3)(source), has_head=False)
-    middle = shape.hidden_size // 2
-    out = source.text.count("embedding_size", default=512)
-    return _unweighed(replace(shape, plain_elements=middle * (shape.hidden_size + out)))
-
-
-def _voyage(source: Source) -> Shape:
-    """Voyage's embeddings: Qwen3 that looks both ways, and a matrix to the embedding's width."""
-    shape = looking_both_ways(replace(pooling(_QWEN3)(source), has_head=False))
-    return _unweighed(replace(shape, plain_elements=shape.hidden_size * labels(source.text)))
-
-
-def _bge_m3(source: Source) -> Shape:
-    """BGE M3: RoBERTa, one matrix for sparse vectors and one for many, in fp32."""
-    shape = ENCODERS["XLMRobertaModel"](source)
-    hidden = shape.hidden_size
-    return replace(shape, plain_elements=2 * (hidden + 1) * (hidden + 1))
-
-
-def _splade(source: Source) -> Shape:
-    """SPLADE and BERT with its own head: as wide as the vocabulary, whole on every rank."""
-    shape = ENCODERS["BertModel"](source)
-    hidden = shape.hidden_size
-    plain = hidden * (hidden + 1) + 2 * hidden + (hidden + 1) * shape.vocab_size
-    return replace(shape, plain_elements=plain)
-
-
-def _colbert(source: Source) -> Shape:
-    """ColBERT over ModernBERT: a matrix in fp32, where the configuration says its width."""
-    shape = _modern_bert(source)
-    width = source.text.optional("colbert_dim", "dim", "projection_dim")
-    return replace(shape, plain_elements=2 * shape.hidden_size * (width or 0))
-
-
-def _rewarding(read: Callable[[Source], Shape], outputs: int | None) -> Callable[[Source], Shape]:
-    """A decoder whose head, in fp32, says what a text is worth: a matrix, or two with so many outputs."""
-
-    def rewarding(source: Source) -> Shape:
-        shape = _unweighed(replace(pooling(read)(source), has_head=False))
-        hidden = shape.hidden_size
-        if outputs is None:
-            return replace(shape, divided_elements=2 * hidden)
-        divided = hidden * (hidden + 1) + outputs * hidden
-        return replace(shape, divided_elements=2 * divided, plain_elements=shape.plain_elements + 2 * outputs)
-
-    return rewarding
-
-
-def _both_ways(read: Callable[[Source], Shape]) -> Callable[[Source], Shape]:
-    def reading(source: Source) -> Shape:
-        return replace(looking_both_ways(read(source)), has_head=False)
-
-    return reading
-
-
 READERS: dict[str, Callable[[Source], Shape]] = {
     "ArcticForCausalLM": _arctic,
     "AXK1ForCausalLM": _axk1,
@@ -870,33 +702,6 @@ READERS: dict[str, Callable[[Source], Shape]] = {
 }
 """Still more architectures, by their name in config.json."""
 
-_LLAMA = further.READERS["LLaMAForCausalLM"]
-_QWEN2 = decoders.READERS["Qwen2ForCausalLM"]
-_QWEN3 = decoders.READERS["Qwen3ForCausalLM"]
-
-RANKERS: dict[str, Callable[[Source], Shape]] = {
-    "BertForMaskedLM": _splade,
-    "BertSpladeSparseEmbeddingModel": _splade,
-    "BgeM3EmbeddingModel": _bge_m3,
-    "ColBERTModernBertModel": _colbert,
-    "JinaForRanking": _jina_ranking,
-    "VoyageQwen3BidirectionalEmbedModel": _voyage,
-    "GPT2ForSequenceClassification": pooling(further.READERS["GPT2LMHeadModel"], scored=True),
-    "GteModel": _gte,
-    "GteNewForSequenceClassification": _gte,
-    "GteNewModel": _gte,
-    "InternLM2ForRewardModel": _rewarding(further.READERS["InternLM2ForCausalLM"], None),
-    "LlamaBidirectionalForSequenceClassification": _both_ways(pooling(_LLAMA, scored=True)),
-    "ModernBertForSequenceClassification": _modern_bert,
-    "ModernBertForTokenClassification": _modern_bert,
-    "ModernBertModel": _modern_bert,
-    "NomicBertModel": _nomic_bert,
-    "LlamaBidirectionalModel": _both_ways(pooling(_LLAMA)),
-    "Qwen2ForProcessRewardModel": _rewarding(_QWEN2, 2),
-    "Qwen2ForRewardModel": _rewarding(_QWEN2, 1),
-}
-"""Models that give scores or embeddings, by their name in config.json."""
-
 _ALL = frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM})
 
 ON_EVERY_STAGE: dict[str, frozenset[Place]] = {
@@ -907,7 +712,6 @@ ON_EVERY_STAGE: dict[str, frozenset[Place]] = {
     "PersimmonForCausalLM": _ALL,
     "Plamo2ForCausalLM": _ALL,
     "MiniCPM3ForCausalLM": _ALL,
-    "InternLM2ForRewardModel": _ALL,
     "OlmoHybridForCausalLM": _ALL,
     "Rnj1ForCausalLM": _ALL,
     "Step3VLForConditionalGeneration": frozenset({Place.TOWER}),
