@@ -298,9 +298,10 @@ def _layer_caches(
     if state:
         per_token = max(
             (
-                _token_bytes(x.mixer, tensor_parallel_size, cache_bytes)
+                _token_bytes(m, tensor_parallel_size, cache_bytes)
                 for x in shape.layers
-                if isinstance(x.mixer, Attention | LatentAttention)
+                for m in x.mixers
+                if isinstance(m, Attention | LatentAttention)
             ),
             default=0,
         )
@@ -312,7 +313,9 @@ def _layer_caches(
             state = block * per_token
     # A stage without attention has no page that must hold a state: from 0.32 on its blocks stay as they are, and vLLM
     # puts them into groups of their own.
-    has_attention = any(isinstance(shape.layers[i].mixer, Attention | LatentAttention) for i in layers)
+    has_attention = any(
+        isinstance(m, Attention | LatentAttention) for i in layers for m in shape.layers[i].mixers
+    )
     state_block = block if has_attention or not shape.aligns_by_stage else BLOCK_SIZE
     caches: list[LayerCache] = []
     for mixer in (m for i in layers for m in shape.layers[i].mixers):

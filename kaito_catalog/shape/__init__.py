@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kaito_catalog.shape import decoders, encoders, further, mixtures, multimodal, omni
+from kaito_catalog.shape import decoders, encoders, further, mixtures, multimodal, omni, others
 from kaito_catalog.shape.fields import NEVER_TIED, Fields, Source, UnreadableError
 from kaito_catalog.shape.model import (
     MOST_LAYERS,
@@ -69,17 +69,20 @@ __all__ = [
     "read_shape",
 ]
 
-_DECODERS = decoders.READERS | further.READERS | mixtures.READERS
+_DECODERS = decoders.READERS | further.READERS | mixtures.READERS | others.READERS
 READERS = (
     _DECODERS
     | encoders.ENCODERS
+    | others.RANKERS
     | encoders.over_decoders(_DECODERS)
     | multimodal.multimodal(lambda: _DECODERS)
     | omni.omni(lambda: _DECODERS)
 )
 """Every architecture that a plan knows, by its name in config.json, and what reads it."""
 
-ON_EVERY_STAGE = decoders.ON_EVERY_STAGE | further.ON_EVERY_STAGE | mixtures.ON_EVERY_STAGE
+ON_EVERY_STAGE = (
+    decoders.ON_EVERY_STAGE | further.ON_EVERY_STAGE | mixtures.ON_EVERY_STAGE | others.ON_EVERY_STAGE
+)
 """Parts that vLLM builds on every pipeline stage, by architecture."""
 
 _BESIDE_A_DECODER = multimodal.ON_EVERY_STAGE | omni.ON_EVERY_STAGE

@@ -135,7 +135,7 @@ def _step3p5(source: Source) -> Shape:
         correction_bias=True,
         router_bytes=4,
     )
-    dense, sparse = Mlp(text.count("intermediate_size")), _listed(text, "moe_layers_enum", count)
+    dense, sparse = Mlp(text.count("intermediate_size")), listed_layers(text, "moe_layers_enum", count)
     hidden = text.count("hidden_size")
     layers = [
         Layer(
@@ -152,7 +152,7 @@ def _step3p5(source: Source) -> Shape:
     return make_shape(replace(source, text=text), layers, tied=False, rope_dim=usual.head_dim)
 
 
-def _listed(text: Fields, name: str, count: int) -> set[int]:
+def listed_layers(text: Fields, name: str, count: int) -> set[int]:
     """Layers that are named in one text, with commas; without it all but the first."""
     value = text.text(name)
     if value is None:

@@ -223,10 +223,13 @@ def _internvl(readers: Readers) -> Reader:
 
 _UNREAD: dict[str, str | None] = {
     "AudioFlamingo3ForConditionalGeneration": "Qwen2ForCausalLM",
+    "Blip2ForConditionalGeneration": None,
     "DotsOCRForCausalLM": "Qwen2ForCausalLM",
     "Eagle2_5_VLForConditionalGeneration": None,
     "Exaone4_5_ForConditionalGeneration": "Exaone4ForCausalLM",
+    "FunAudioChatForConditionalGeneration": "Qwen3ForCausalLM",
     "GlmAsrForConditionalGeneration": "LlamaForCausalLM",
+    "GraniteSpeechForConditionalGeneration": None,
     "H2OVLChatModel": None,
     "HunYuanVLForConditionalGeneration": "HunYuanDenseV1ForCausalLM",
     "IsaacForConditionalGeneration": "Qwen3ForCausalLM",
@@ -237,14 +240,20 @@ _UNREAD: dict[str, str | None] = {
     "LightOnOCRForConditionalGeneration": None,
     "Llama_Nemotron_Nano_VL": None,
     "LlavaNextVideoForConditionalGeneration": None,
+    "MiDashengLMModel": "Qwen2ForCausalLM",
     "MoonshotKimiaForCausalLM": "Qwen2ForCausalLM",
     "NVLM_D": None,
     "OpenCUAForConditionalGeneration": "Qwen2ForCausalLM",
+    "Ovis": None,
     "Ovis2_5": None,
+    "Ovis2_6ForCausalLM": None,
+    "Ovis2_6_MoeForCausalLM": None,
     "PaddleOCRVLForConditionalGeneration": "Ernie4_5ForCausalLM",
     "Phi3VForCausalLM": "Phi3ForCausalLM",
     "Phi4ForCausalLMV": "Phi3ForCausalLM",
+    "Phi4MMForCausalLM": "Phi3ForCausalLM",
     "SkyworkR1VChatModel": None,
+    "UltravoxModel": None,
     "VoxtralForConditionalGeneration": "LlamaForCausalLM",
 }
 """Models whose encoder nobody here has read, and the decoder where vLLM's class names it itself.
@@ -258,6 +267,15 @@ def _unread(readers: Readers, of: str | None) -> Reader:
         shape = decoder_of(source, readers(), of)
         tower = Tower("vision or audio", 1, None, divided=False)
         return replace(shape, architecture=source.architecture, tower=tower)
+
+    return read
+
+
+def _qwen3_asr(readers: Readers) -> Reader:
+    """Qwen3-ASR: what hears has not been read."""
+
+    def read(source: Source) -> Shape:
+        return _unread(readers, "Qwen3ForCausalLM")(_thinker(source))
 
     return read
 
@@ -318,6 +336,7 @@ def omni(readers: Readers) -> dict[str, Reader]:
         "Qwen2AudioForConditionalGeneration": _qwen2_audio(readers),
         "Qwen2_5OmniForConditionalGeneration": _qwen2_5_omni(readers),
         "Qwen2_5OmniModel": _qwen2_5_omni(readers),
+        "Qwen3ASRForConditionalGeneration": _qwen3_asr(readers),
         "Qwen3OmniMoeForConditionalGeneration": _qwen3_omni(readers),
         "SmolVLMForConditionalGeneration": _over_siglip(readers, _idefics3),
     }
@@ -332,6 +351,7 @@ WITHOUT_ENCODER = frozenset(
         "Gemma3nForConditionalGeneration",
         "MiniCPMO",
         "MiniCPMV",
+        "Qwen3ASRForConditionalGeneration",
     }
 )
 """Architectures whose encoder no plan computes."""
