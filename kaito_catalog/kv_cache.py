@@ -13,6 +13,7 @@ from kaito_catalog.shape import (
     GatedDeltaNet,
     KimiDelta,
     LatentAttention,
+    LightningAttention,
     Mamba1,
     Mamba2,
     Recurrent,
@@ -264,6 +265,8 @@ def state_bytes(mixer: Recurrent, tensor_parallel_size: int, dtype_bytes: int) -
         case KimiDelta():
             width = 3 * mixer.num_heads * mixer.head_dim
             recurrent = mixer.num_heads // tp * mixer.head_dim**2 * 4
+        case LightningAttention():
+            return mixer.num_heads // tp * mixer.head_dim**2 * dtype_bytes
         case ShortConv():
             width, recurrent = mixer.width, 0
     return width // tp * (mixer.conv_kernel - 1) * dtype_bytes + recurrent
@@ -345,7 +348,7 @@ def _layer_caches(
                     dim = mixer.indexer.head_dim
                     index = block * (dim + dim // INDEXER_SCALE_BLOCK * 4)
                     caches.append(LayerCache(AttentionKind.MLA, block, index))
-            case GatedDeltaNet() | KimiDelta() | Mamba2() | Mamba1() | ShortConv():
+            case GatedDeltaNet() | KimiDelta() | LightningAttention() | Mamba2() | Mamba1() | ShortConv():
                 caches.append(LayerCache(AttentionKind.STATE, state_block, state, states=states))
             case CompressedAttention():
                 caches.extend(_compressed_caches(mixer))

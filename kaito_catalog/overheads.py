@@ -18,6 +18,7 @@ from kaito_catalog.shape import (
     KimiDelta,
     LatentAttention,
     Layer,
+    LightningAttention,
     Mamba1,
     Mamba2,
     Mixer,
@@ -309,6 +310,8 @@ def _mixer_activations(mixer: Mixer, tp: int) -> float:
             return 3 * c.num_attention_heads / tp * c.head_dim
         case GatedDeltaNet() as g:
             return (4 * g.num_key_heads * g.key_head_dim + 4 * g.num_value_heads * g.value_head_dim) / tp
+        case LightningAttention() as g:
+            return 5 * g.num_heads * g.head_dim / tp
         case KimiDelta() as k:
             return 8 * k.num_heads * k.head_dim / tp
         case Mamba2() as b:

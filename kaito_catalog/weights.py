@@ -21,6 +21,7 @@ from kaito_catalog.shape import (
     KimiDelta,
     LatentAttention,
     Layer,
+    LightningAttention,
     Mamba1,
     Mamba2,
     Mlp,
@@ -297,6 +298,14 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             yield Linear("self_attn.o_proj", width, (hidden,))
             yield Plain(width + 3 * mixer.conv_kernel * width + heads, 4)
             yield Plain(mixer.head_dim)
+        case LightningAttention():
+            heads = _divide(mixer.num_heads, tp, "the number of linear-attention heads")
+            _divide(mixer.norm_groups, tp, "the number of groups that are normalised")
+            width = heads * mixer.head_dim
+            yield Linear("self_attn.qkv_proj", hidden, (width,) * 3, mixer.qkv_bias)
+            yield Linear("self_attn.g_proj", hidden, (width,))
+            yield Linear("self_attn.o_proj", width, (hidden,), mixer.output_bias)
+            yield Plain(mixer.head_norms * mixer.head_dim + width)
         case Mamba1():
             inner = _divide(mixer.intermediate_size, tp, "the width of the Mamba layers")
             selected = mixer.time_step_rank + 2 * mixer.state_size

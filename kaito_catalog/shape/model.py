@@ -221,6 +221,24 @@ class ShortConv:
 
 
 @dataclass(frozen=True)
+class LightningAttention:
+    """Linear attention with a fixed decay for each head (Ling 2.5)."""
+
+    num_heads: int
+    head_dim: int
+    qkv_bias: bool
+    output_bias: bool
+    head_norms: int
+    norm_groups: int
+    """Parts that what leaves it is normalised in: the ranks have to divide them."""
+
+    @property
+    def kind(self) -> AttentionKind:
+        """What the layer keeps."""
+        return AttentionKind.STATE
+
+
+@dataclass(frozen=True)
 class CompressedAttention:
     """DeepSeek V4: a short sliding window, and beside it latents of 4 or 128 tokens each."""
 
@@ -243,7 +261,7 @@ class CompressedAttention:
         return AttentionKind.MLA
 
 
-Recurrent: TypeAlias = GatedDeltaNet | KimiDelta | Mamba2 | Mamba1 | ShortConv
+Recurrent: TypeAlias = GatedDeltaNet | KimiDelta | LightningAttention | Mamba2 | Mamba1 | ShortConv
 """What keeps a state per sequence."""
 
 Mixer: TypeAlias = Attention | LatentAttention | CompressedAttention | Recurrent

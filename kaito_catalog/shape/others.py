@@ -20,6 +20,7 @@ from kaito_catalog.shape.model import (
     Json,
     LatentAttention,
     Layer,
+    LightningAttention,
     Mamba2,
     Matrix,
     Mlp,
@@ -623,6 +624,52 @@ def _zamba2(source: Source) -> Shape:
     return unweighed(replace(shape, divided_elements=divided, tie_word_embeddings=True))
 
 
+def _ling_hybrid(source: Source) -> Shape:
+    """Ling and Ring 2.5: linear attention, and latents in the last layer of each group."""
+    text = source.text
+    count = num_layers(text)
+    hidden = text.count("hidden_size")
+    heads = text.count("num_attention_heads", most=2**16)
+    biased = text.flag("use_bias")
+    linear = LightningAttention(
+        heads,
+        text.count("head_dim", default=hidden // heads, most=2**16),
+        biased or text.flag("use_qkv_bias"),
+        biased,
+        2 if text.flag("use_qk_norm") else 0,
+        text.count("group_norm_size", default=1, most=2**16),
+    )
+    # The defaults of vLLM's class.
+    defaults: dict[str, Json] = {
+        "kv_lora_rank": 512,
+        "qk_nope_head_dim": 128,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
+    }
+    latent = read_latent(with_defaults(text, **defaults))
+    width = text.count("moe_shared_expert_intermediate_size", "moe_intermediate_size")
+    shared = text.count("num_shared_experts", default=0, least=0, most=2**10)
+    routed = read_experts(
+        text,
+        ("num_experts",),
+        shared=Mlp(width * shared, bias=biased) if shared else None,
+        correction_bias=text.flag("moe_router_enable_expert_bias"),
+        router_bytes=4 if text.text("router_dtype") in (None, "fp32") else 0,
+    )
+    first = text.count("first_k_dense_replace", default=0, least=0, most=MOST_LAYERS)
+    block = Mlp(text.count("intermediate_size"), bias=biased)
+    group = text.count("layer_group_size", default=1, least=0, most=MOST_LAYERS)
+    layers = [
+        Layer(
+            linear if group and (i + 1) % group else latent,
+            routed if i >= first else block,
+            2 * hidden,
+        )
+        for i in range(count)
+    ]
+    return make_shape(source, layers, tied=False, rope_dim=latent.qk_rope_head_dim)
+
+
 def _axk1(source: Source) -> Shape:
     """A.X K1: DeepSeek V3 with one more norm a layer."""
     text = source.text
@@ -689,6 +736,7 @@ READERS: dict[str, Callable[[Source], Shape]] = {
     "Plamo2ForCausalLM": _plamo2,
     "Zamba2ForCausalLM": _zamba2,
     "GPTBigCodeForCausalLM": _gpt_big_code,
+    "BailingMoeV2_5ForCausalLM": _ling_hybrid,
     "Ernie4_5_VLMoeForConditionalGeneration": _ernie_vl,
     "LongcatFlashForCausalLM": _longcat,
     "MiniCPM3ForCausalLM": _minicpm3,

@@ -43,8 +43,10 @@ _PLAIN_ROUTER = frozenset(
 )
 """Architectures whose router 0.32.0 keeps in the model's dtype, and computes in fp32 where it is asked for."""
 
-KIMI_BLOCK = 128
-"""Tokens that blocks of Kimi Linear are a multiple of with 0.32.0 on Hopper."""
+LATENT_HYBRID_BLOCK = 128
+"""Tokens that blocks of hybrids with latents are a multiple of with 0.32.0 on Hopper."""
+
+_LATENT_HYBRIDS = frozenset({"BailingMoeV2_5ForCausalLM", "KimiLinearForCausalLM"})
 
 
 @lru_cache(maxsize=64)
@@ -88,7 +90,7 @@ def as_built(shape: Shape, vllm_version: str, compute_capability: float | None =
         on_every_stage=frozenset() if shape.architecture in _BUILT_ONCE else shape.on_every_stage,
         packs_blocks=True,
         aligns_by_stage=True,
-        hybrid_block_size=KIMI_BLOCK if shape.architecture == "KimiLinearForCausalLM" else None,
+        hybrid_block_size=LATENT_HYBRID_BLOCK if shape.architecture in _LATENT_HYBRIDS else None,
         fp8_block_size=FLASH_ATTENTION_4_BLOCK if is_hopper and wide else None,
     )
 
