@@ -1,4 +1,4 @@
-"""Further decoders with experts, as vLLM 0.25.1 builds them."""
+"""Decoders with experts beside those of decoders.py, as vLLM 0.25.1 builds them."""
 
 from __future__ import annotations
 
