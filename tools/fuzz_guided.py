@@ -93,7 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     targets = list(importlib.import_module("tools.fuzz").TARGETS)
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seconds", type=int, default=60, help="for each target (default 60)")
-    parser.add_argument("--runs", type=int, metavar="N", help="inputs for each target, however long they take")
+    parser.add_argument(
+        "--runs", type=int, metavar="N", help="inputs for each target, however long they take"
+    )
     parser.add_argument("--only", nargs="+", choices=targets, default=targets)
     parser.add_argument("--again", metavar="FILE", help="one input that crashed before")
     options = parser.parse_args(arguments)
