@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kaito_catalog.shape import decoders, encoders, further, mixtures, multimodal, omni, others, rankers
+from kaito_catalog.shape import decoders, dense, encoders, hybrids, mixtures, multimodal, omni, rankers
 from kaito_catalog.shape.fields import NEVER_TIED, Fields, Source, UnreadableError
 from kaito_catalog.shape.model import (
     MOST_LAYERS,
@@ -71,7 +71,7 @@ __all__ = [
     "read_shape",
 ]
 
-_DECODERS = decoders.READERS | further.READERS | mixtures.READERS | others.READERS
+_DECODERS = decoders.READERS | dense.READERS | mixtures.READERS | hybrids.READERS | omni.IN_ONE
 READERS = (
     _DECODERS
     | encoders.ENCODERS
@@ -84,10 +84,11 @@ READERS = (
 
 ON_EVERY_STAGE = (
     decoders.ON_EVERY_STAGE
-    | further.ON_EVERY_STAGE
+    | dense.ON_EVERY_STAGE
     | mixtures.ON_EVERY_STAGE
-    | others.ON_EVERY_STAGE
+    | hybrids.ON_EVERY_STAGE
     | rankers.ON_EVERY_STAGE
+    | omni.IN_ONE_ON_EVERY_STAGE
 )
 """Parts that vLLM builds on every pipeline stage, by architecture."""
 

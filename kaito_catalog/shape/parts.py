@@ -364,3 +364,7 @@ def unweighed(shape: Shape) -> Shape:
         return shape
     words = f"no plan for the quantised weights of {shape.architecture}"
     return replace(shape, quantization=replace(how, problem=how.problem or words))
+
+
+NO_BIAS = Family(qkv_bias=False, output_bias=False)
+"""Attention without biases, whatever attention_bias says."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from kaito_catalog.shape import decoders, further
+from kaito_catalog.shape.decoders import READERS as DECODERS
+from kaito_catalog.shape.dense import READERS as DENSE
 from kaito_catalog.shape.encoders import ENCODERS, labels, looking_both_ways, padded, pooling
 from kaito_catalog.shape.fields import Source, UnreadableError
 from kaito_catalog.shape.model import (
@@ -185,9 +186,9 @@ def _both_ways(read: Callable[[Source], Shape]) -> Callable[[Source], Shape]:
     return reading
 
 
-_LLAMA = further.READERS["LLaMAForCausalLM"]
-_QWEN2 = decoders.READERS["Qwen2ForCausalLM"]
-_QWEN3 = decoders.READERS["Qwen3ForCausalLM"]
+_LLAMA = DENSE["LLaMAForCausalLM"]
+_QWEN2 = DECODERS["Qwen2ForCausalLM"]
+_QWEN3 = DECODERS["Qwen3ForCausalLM"]
 
 READERS: dict[str, Callable[[Source], Shape]] = {
     "BertForMaskedLM": _splade,
@@ -196,11 +197,11 @@ READERS: dict[str, Callable[[Source], Shape]] = {
     "ColBERTModernBertModel": _colbert,
     "JinaForRanking": _jina_ranking,
     "VoyageQwen3BidirectionalEmbedModel": _voyage,
-    "GPT2ForSequenceClassification": pooling(further.READERS["GPT2LMHeadModel"], scored=True),
+    "GPT2ForSequenceClassification": pooling(DENSE["GPT2LMHeadModel"], scored=True),
     "GteModel": _gte,
     "GteNewForSequenceClassification": _gte,
     "GteNewModel": _gte,
-    "InternLM2ForRewardModel": _rewarding(further.READERS["InternLM2ForCausalLM"], None),
+    "InternLM2ForRewardModel": _rewarding(DENSE["InternLM2ForCausalLM"], None),
     "LlamaBidirectionalForSequenceClassification": _both_ways(pooling(_LLAMA, scored=True)),
     "ModernBertForSequenceClassification": _modern_bert,
     "ModernBertForTokenClassification": _modern_bert,
