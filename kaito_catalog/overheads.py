@@ -18,6 +18,7 @@ from kaito_catalog.shape import (
     KimiDelta,
     LatentAttention,
     Layer,
+    LightningAttention,
     Mamba1,
     Mamba2,
     Mixer,
@@ -27,6 +28,7 @@ from kaito_catalog.shape import (
     Shape,
     ShortConv,
 )
+from kaito_catalog.shape.model import Medium
 
 
 @dataclass(frozen=True)
@@ -220,16 +222,17 @@ def encoder_profile(
     medium = shape.tower.medium if shape.tower is not None else None
     if shape.tower is None or medium is None:
         return None
-    of_one = max(1, medium.tokens)
-    images = max(1, min(medium.most_images, max_model_len // of_one))
-    tokens = of_one * images
-    items = images * min(
-        max(1, max_num_batched_tokens // tokens), max(1, max_num_seqs * max(1, max_model_len // tokens))
-    )
+    items = _items(medium, max_num_batched_tokens, max_num_seqs, max_model_len)
     patches = at_once = items * medium.patches
-    in_pieces = medium.piece and version_tuple(vllm_version) >= version_tuple(known["encoderPiecesFrom"])
-    if in_pieces and memory_bytes is not None:
-        at_once = min(patches, medium.piece * max(1, memory_bytes // 10 // medium.piece_bytes))
+    frames = frames_profiled(
+        shape,
+        max_num_batched_tokens=max_num_batched_tokens,
+        max_num_seqs=max_num_seqs,
+        max_model_len=max_model_len,
+        vllm_version=vllm_version,
+    )
+    if frames is not None and memory_bytes is not None:
+        at_once = medium.piece * frames.at_once(memory_bytes)
     wide = medium.wide / (tensor_parallel_size if shape.tower.divided else 1)
     in_place = medium.fuses_norms and version_tuple(vllm_version) < version_tuple(known["nativeNormsFrom"])
     states = known["forwardHiddenStates"] - (2 if in_place else 0)
@@ -244,11 +247,62 @@ def encoder_profile(
     )
 
 
+def video_contexts(shape: Shape, vllm_version: str) -> tuple[int, ...]:
+    """The contexts, in tokens, from which on the encoder is profiled with a longer video; none where it is not."""
+    medium = shape.tower.medium if shape.tower is not None else None
+    if medium is None or not profiles_everything(shape, vllm_version):
+        return ()
+    lengths = (medium.tokens * images for images in range(2, medium.most_images + 1))
+    return tuple(length for length in lengths if length <= shape.max_model_len)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What an encoder that takes a video in pieces is profiled with."""
+
+    count: int
+    """All that a batch holds."""
+    reckoned_bytes: int
+    """What vLLM reckons a frame to take, of a tenth of the GPU."""
+    peak_bytes: int
+    """What one frame more at once adds to the peak."""
+
+    def at_once(self, memory_bytes: int) -> int:
+        """How many vLLM takes at once on a GPU with so much memory."""
+        return min(self.count, max(1, memory_bytes // 10 // self.reckoned_bytes))
+
+
+def frames_profiled(
+    shape: Shape, *, max_num_batched_tokens: int, max_num_seqs: int, max_model_len: int, vllm_version: str
+) -> Frames | None:
+    """The frames of the profile run; None where there are none, or where all are taken at once."""
+    known = constants()["activation"]
+    medium = shape.tower.medium if shape.tower is not None else None
+    in_pieces = version_tuple(vllm_version) >= version_tuple(known["encoderPiecesFrom"])
+    if medium is None or not medium.piece or not in_pieces or not profiles_everything(shape, vllm_version):
+        return None
+    items = _items(medium, max_num_batched_tokens, max_num_seqs, max_model_len)
+    # The result of a frame waits for the last, whether it was taken with that or before.
+    of_a_layer = (known["forwardHiddenStates"] - 1) * medium.hidden_size + medium.wide
+    each = int(medium.piece * of_a_layer * shape.dtype_bytes)
+    return Frames(items * medium.patches // medium.piece, medium.piece_bytes, each)
+
+
+def _items(medium: Medium, max_num_batched_tokens: int, max_num_seqs: int, max_model_len: int) -> int:
+    """Images that are profiled: of as many items as fit the batch, at least one."""
+    of_one = max(1, medium.tokens)
+    images = max(1, min(medium.most_images, max_model_len // of_one))
+    tokens = of_one * images
+    return images * min(
+        max(1, max_num_batched_tokens // tokens), max(1, max_num_seqs * max(1, max_model_len // tokens))
+    )
+
+
 def _mixer_activations(mixer: Mixer, tp: int) -> float:
     match mixer:
         case Attention() as a:
             query = a.num_attention_heads * a.head_dim * (2 if a.output_gate else 1)
-            return (2 * query + 2 * a.num_key_value_heads * a.head_dim) / tp
+            return (2 * query + 2 * a.num_key_value_heads * a.head_dim) / (1 if a.whole else tp)
         case LatentAttention() as m:
             heads = m.num_attention_heads / tp
             return heads * (2 * (m.qk_nope_head_dim + m.qk_rope_head_dim) + 3 * m.v_head_dim)
@@ -256,6 +310,8 @@ def _mixer_activations(mixer: Mixer, tp: int) -> float:
             return 3 * c.num_attention_heads / tp * c.head_dim
         case GatedDeltaNet() as g:
             return (4 * g.num_key_heads * g.key_head_dim + 4 * g.num_value_heads * g.value_head_dim) / tp
+        case LightningAttention() as g:
+            return 5 * g.num_heads * g.head_dim / tp
         case KimiDelta() as k:
             return 8 * k.num_heads * k.head_dim / tp
         case Mamba2() as b:
@@ -271,7 +327,7 @@ def _layer_activations(layer: Layer, hidden: int, tp: int, expert_tp: int) -> fl
     widest = 0.0
     match layer.feed_forward:
         case Mlp() as mlp:
-            widest = (3 if mlp.gated else 2) * mlp.intermediate_size / tp
+            widest = (3 if mlp.gated else 2) * mlp.intermediate_size / (1 if mlp.whole else tp)
         case Experts() as experts:
             width = experts.latent_size or hidden
             factor = 3 if experts.gated else 2
@@ -416,9 +472,10 @@ def activation_growth(
 ) -> Callable[[int], int] | None:
     """Bytes by which the peak at another context exceeds that at `max_model_len`.
 
-    None where the context makes no difference: only a sparse indexer's workspace grows with it.
+    None where the context makes no difference: a sparse indexer's workspace grows with it, and a video that an
+    encoder is profiled with.
     """
-    if not indexer_workspace(shape, 1):
+    if not indexer_workspace(shape, 1) and not video_contexts(shape, vllm_version):
         return None
 
     def peak(tokens: int) -> int:

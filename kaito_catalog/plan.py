@@ -101,6 +101,8 @@ class Settings:
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     enforce_eager: bool = False
+    language_model_only: bool = False
+    """No images and no sound: vLLM builds no encoder for them, and profiles none."""
 
 
 @dataclass(frozen=True)
@@ -368,6 +370,15 @@ def _refused(
 
 BLACKWELL = 10
 
+ALWAYS_WITH_ENCODER = frozenset(
+    {
+        "Idefics3ForConditionalGeneration",
+        "KeyeVL1_5ForConditionalGeneration",
+        "SmolVLMForConditionalGeneration",
+        "WhisperForConditionalGeneration",
+    }
+)
+"""Models whose code does not mark the encoder as one that language_model_only leaves out (_mark_tower_model)."""
 
 LACKS_SPARSE_FP8 = (
     "its configuration asks for an fp8 cache, and vLLM has no sparse attention over that before Blackwell; "
@@ -408,6 +419,8 @@ def make_plan(
     common = (gpu, parallelism, settings, vllm_version)
     if isinstance(shape, Unsupported):
         return _unknown(shape.reason, "architecture", *common)
+    if settings.language_model_only and shape.architecture not in ALWAYS_WITH_ENCODER:
+        shape = replace(shape, tower=None)
     shape = as_built(shape, vllm_version, gpu.compute_capability)
     if shape.quantization is not None and shape.quantization.refused is not None:
         return _refused(shape.quantization.refused, "weights", *common)
@@ -911,6 +924,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
             "maxNumSeqs": settings.max_num_seqs,
             "maxNumBatchedTokens": settings.max_num_batched_tokens,
             "enforceEager": settings.enforce_eager,
+            "languageModelOnly": settings.language_model_only,
         },
         "sources": dict(plan.sources),
     }

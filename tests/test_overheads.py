@@ -7,7 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from shapes import DEEPSEEK_V3, GPT_OSS_20B, LLAMA_8B, QWEN2_MOE, QWEN3_32B, QWEN3_NEXT_80B, shape
+from shapes import (
+    DEEPSEEK_V3,
+    GPT_OSS_20B,
+    LLAMA_8B,
+    QWEN2_5_VL,
+    QWEN2_MOE,
+    QWEN3_32B,
+    QWEN3_NEXT_80B,
+    shape,
+)
 
 from kaito_catalog.overheads import (
     EncoderProfile,
@@ -29,21 +38,6 @@ from tools.bench_memory import OURS, Score, quantile, score
 from tools.observed import HELD_OUT, STARTS, observations
 
 FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic"}
-QWEN2_5_VL: dict[str, Any] = {
-    "architectures": ["Qwen2_5_VLForConditionalGeneration"],
-    "model_type": "qwen2_5_vl",
-    "torch_dtype": "bfloat16",
-    "hidden_size": 3584,
-    "intermediate_size": 18944,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-    "vocab_size": 152064,
-    "max_position_embeddings": 128000,
-    "vision_config": {"hidden_size": 1280, "intermediate_size": 3420, "depth": 32, "out_hidden_size": 3584},
-}
-
-
 GEMMA_4: dict[str, Any] = {
     "architectures": ["Gemma4ForConditionalGeneration"],
     "model_type": "gemma4",

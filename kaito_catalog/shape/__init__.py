@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kaito_catalog.shape import decoders, encoders, further, mixtures, multimodal, omni
+from kaito_catalog.shape import decoders, dense, encoders, hybrids, mixtures, multimodal, omni, rankers
 from kaito_catalog.shape.fields import NEVER_TIED, Fields, Source, UnreadableError
 from kaito_catalog.shape.model import (
     MOST_LAYERS,
@@ -20,6 +20,7 @@ from kaito_catalog.shape.model import (
     KimiDelta,
     LatentAttention,
     Layer,
+    LightningAttention,
     Mamba1,
     Mamba2,
     Matrix,
@@ -53,6 +54,7 @@ __all__ = [
     "KimiDelta",
     "LatentAttention",
     "Layer",
+    "LightningAttention",
     "Mamba1",
     "Mamba2",
     "Matrix",
@@ -69,17 +71,25 @@ __all__ = [
     "read_shape",
 ]
 
-_DECODERS = decoders.READERS | further.READERS | mixtures.READERS
+_DECODERS = decoders.READERS | dense.READERS | mixtures.READERS | hybrids.READERS | omni.IN_ONE
 READERS = (
     _DECODERS
     | encoders.ENCODERS
+    | rankers.READERS
     | encoders.over_decoders(_DECODERS)
     | multimodal.multimodal(lambda: _DECODERS)
     | omni.omni(lambda: _DECODERS)
 )
 """Every architecture that a plan knows, by its name in config.json, and what reads it."""
 
-ON_EVERY_STAGE = decoders.ON_EVERY_STAGE | further.ON_EVERY_STAGE | mixtures.ON_EVERY_STAGE
+ON_EVERY_STAGE = (
+    decoders.ON_EVERY_STAGE
+    | dense.ON_EVERY_STAGE
+    | mixtures.ON_EVERY_STAGE
+    | hybrids.ON_EVERY_STAGE
+    | rankers.ON_EVERY_STAGE
+    | omni.IN_ONE_ON_EVERY_STAGE
+)
 """Parts that vLLM builds on every pipeline stage, by architecture."""
 
 _BESIDE_A_DECODER = multimodal.ON_EVERY_STAGE | omni.ON_EVERY_STAGE
