@@ -264,8 +264,8 @@ def _version(request: Request, profile: Profile) -> str:
     Raises:
         CatalogError: what was asked for has not the form of a version.
     """
-    asked = request.vllm_version
-    if asked is not None and not is_version(asked):
+    asked = request.vllm_version and request.vllm_version.removeprefix("v")
+    if asked and not is_version(asked):
         raise CatalogError(
             f"'{asked[:40]}' is no version of vLLM",
             hint=f"such as {profile.vllm_version}, which {profile.name} runs, or {newest_vllm()}",

@@ -571,6 +571,11 @@ def test_a_plan_for_a_vllm_that_nobody_has_read_says_so(
     assert "nobody has read" not in capsys.readouterr().out
 
 
+def test_a_version_may_be_written_as_its_tag_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "phi-4", "--gpu", "NVIDIA A10", "--vllm-version", "v0.32.0"]) == 0
+    assert "vLLM 0.32.0," in capsys.readouterr().out
+
+
 def test_a_model_that_is_nowhere_is_answered_with_a_way_on(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
