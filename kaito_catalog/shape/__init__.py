@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kaito_catalog.shape import decoders, encoders, further, mixtures, multimodal, omni
+from kaito_catalog.shape import decoders, encoders, frontier, further, mixtures, multimodal, omni
 from kaito_catalog.shape.fields import NEVER_TIED, Fields, Source, UnreadableError
 from kaito_catalog.shape.model import (
     MOST_LAYERS,
@@ -69,7 +69,7 @@ __all__ = [
     "read_shape",
 ]
 
-_DECODERS = decoders.READERS | further.READERS | mixtures.READERS
+_DECODERS = decoders.READERS | further.READERS | mixtures.READERS | frontier.READERS
 READERS = (
     _DECODERS
     | encoders.ENCODERS
@@ -79,7 +79,9 @@ READERS = (
 )
 """Every architecture that a plan knows, by its name in config.json, and what reads it."""
 
-ON_EVERY_STAGE = decoders.ON_EVERY_STAGE | further.ON_EVERY_STAGE | mixtures.ON_EVERY_STAGE
+ON_EVERY_STAGE = (
+    decoders.ON_EVERY_STAGE | further.ON_EVERY_STAGE | mixtures.ON_EVERY_STAGE | frontier.ON_EVERY_STAGE
+)
 """Parts that vLLM builds on every pipeline stage, by architecture."""
 
 _BESIDE_A_DECODER = multimodal.ON_EVERY_STAGE | omni.ON_EVERY_STAGE
