@@ -298,6 +298,12 @@ def _add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
     plan.add_argument("--max-num-seqs", metavar="N", type=_positive)
     plan.add_argument("--max-num-batched-tokens", metavar="N", type=_positive)
     plan.add_argument("--enforce-eager", action="store_true", default=None, help="no CUDA graphs")
+    plan.add_argument(
+        "--language-model-only",
+        action="store_true",
+        default=None,
+        help="no images and no sound: vLLM does without their encoder",
+    )
     plan.add_argument("--tensor-parallel-size", metavar="N", type=_positive)
     plan.add_argument("--pipeline-parallel-size", metavar="N", type=_positive, default=1)
     plan.add_argument("--data-parallel-size", metavar="N", type=_positive, default=1)

@@ -34,6 +34,7 @@ def run_plan(options: argparse.Namespace) -> int:
         max_num_seqs=options.max_num_seqs,
         max_num_batched_tokens=options.max_num_batched_tokens,
         enforce_eager=options.enforce_eager,
+        language_model_only=options.language_model_only,
         tensor_parallel_size=options.tensor_parallel_size,
         pipeline_parallel_size=options.pipeline_parallel_size,
         data_parallel_size=options.data_parallel_size,

@@ -109,6 +109,7 @@ def exact_plan(
         "max_num_seqs": request.max_num_seqs,
         "max_num_batched_tokens": request.max_num_batched_tokens,
         "enforce_eager": request.enforce_eager or None,
+        "language_model_only": settings.language_model_only or None,
     }
     wanted = {name: value for name, value in args.items() if value is not None}
     available = plan.per_gpu.kv_cache_available_bytes if plan.per_gpu else 0

@@ -13,6 +13,7 @@ from kaito_catalog.shape import (
     GatedDeltaNet,
     KimiDelta,
     LatentAttention,
+    LightningAttention,
     Mamba1,
     Mamba2,
     Recurrent,
@@ -264,6 +265,8 @@ def state_bytes(mixer: Recurrent, tensor_parallel_size: int, dtype_bytes: int) -
         case KimiDelta():
             width = 3 * mixer.num_heads * mixer.head_dim
             recurrent = mixer.num_heads // tp * mixer.head_dim**2 * 4
+        case LightningAttention():
+            return mixer.num_heads // tp * mixer.head_dim**2 * dtype_bytes
         case ShortConv():
             width, recurrent = mixer.width, 0
     return width // tp * (mixer.conv_kernel - 1) * dtype_bytes + recurrent
@@ -298,9 +301,10 @@ def _layer_caches(
     if state:
         per_token = max(
             (
-                _token_bytes(x.mixer, tensor_parallel_size, cache_bytes)
+                _token_bytes(m, tensor_parallel_size, cache_bytes)
                 for x in shape.layers
-                if isinstance(x.mixer, Attention | LatentAttention)
+                for m in x.mixers
+                if isinstance(m, Attention | LatentAttention)
             ),
             default=0,
         )
@@ -312,7 +316,9 @@ def _layer_caches(
             state = block * per_token
     # A stage without attention has no page that must hold a state: from 0.32 on its blocks stay as they are, and vLLM
     # puts them into groups of their own.
-    has_attention = any(isinstance(shape.layers[i].mixer, Attention | LatentAttention) for i in layers)
+    has_attention = any(
+        isinstance(m, Attention | LatentAttention) for i in layers for m in shape.layers[i].mixers
+    )
     state_block = block if has_attention or not shape.aligns_by_stage else BLOCK_SIZE
     caches: list[LayerCache] = []
     for mixer in (m for i in layers for m in shape.layers[i].mixers):
@@ -342,7 +348,7 @@ def _layer_caches(
                     dim = mixer.indexer.head_dim
                     index = block * (dim + dim // INDEXER_SCALE_BLOCK * 4)
                     caches.append(LayerCache(AttentionKind.MLA, block, index))
-            case GatedDeltaNet() | KimiDelta() | Mamba2() | Mamba1() | ShortConv():
+            case GatedDeltaNet() | KimiDelta() | LightningAttention() | Mamba2() | Mamba1() | ShortConv():
                 caches.append(LayerCache(AttentionKind.STATE, state_block, state, states=states))
             case CompressedAttention():
                 caches.extend(_compressed_caches(mixer))

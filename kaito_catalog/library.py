@@ -56,6 +56,7 @@ def plan_model(
     max_num_seqs: int | None = None,
     max_num_batched_tokens: int | None = None,
     enforce_eager: bool = False,
+    language_model_only: bool = False,
     tensor_parallel_size: int | None = None,
     pipeline_parallel_size: int = 1,
     data_parallel_size: int = 1,
@@ -83,6 +84,7 @@ def plan_model(
         max_num_seqs: requests in one batch.
         max_num_batched_tokens: tokens in one batch.
         enforce_eager: no CUDA graphs.
+        language_model_only: no images and no sound, and no encoder of them.
         tensor_parallel_size: GPUs that share each layer.
         pipeline_parallel_size: stages that share the layers.
         data_parallel_size: copies of the engine.
@@ -109,6 +111,7 @@ def plan_model(
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         enforce_eager=enforce_eager,
+        language_model_only=language_model_only,
         tensor_parallel_size=tensor_parallel_size,
         pipeline_parallel_size=pipeline_parallel_size,
         data_parallel_size=data_parallel_size,

@@ -18,6 +18,7 @@ from kaito_catalog.shape import (
     KimiDelta,
     LatentAttention,
     Layer,
+    LightningAttention,
     Mamba1,
     Mamba2,
     Mixer,
@@ -27,6 +28,7 @@ from kaito_catalog.shape import (
     Shape,
     ShortConv,
 )
+from kaito_catalog.shape.model import Medium
 
 
 @dataclass(frozen=True)
@@ -181,38 +183,126 @@ def _is_pinned(version: tuple[int, int, int]) -> bool:
     return version_tuple(known["from"]) <= version < version_tuple(known["before"])
 
 
-def tower_peak(
+@dataclass(frozen=True)
+class EncoderProfile:
+    """What the profile run of an encoder takes, in bytes."""
+
+    peak_bytes: int
+    """While it runs."""
+    kept_bytes: int
+    """While the decoder is profiled after it: the items themselves, and what became of them."""
+
+
+def encoder_profile(
     shape: Shape,
     *,
     tensor_parallel_size: int,
     max_num_batched_tokens: int,
     max_num_seqs: int,
     max_model_len: int,
-) -> int:
-    """What the encoder's profile run holds at once: as many of the largest items as its budget of tokens.
+    vllm_version: str,
+    memory_bytes: int | None = None,
+) -> EncoderProfile | None:
+    """vLLM's profile run of an encoder over as many of the largest items as its budget of tokens holds.
 
-    The budget is the larger of a batch and one item (vLLM's MultiModalBudget), whatever the context.
+    The budget is the larger of a batch and one item (vLLM's MultiModalBudget), whatever the context. A layer holds
+    four hidden states of each patch and its feed-forward block, beside the patches themselves: so do the
+    allocations of vLLM's own classes, counted on the meta device. None: nobody here knows what is profiled.
+
+    Args:
+        shape: the model.
+        tensor_parallel_size: divides the feed-forward block of most encoders.
+        max_num_batched_tokens: a batch.
+        max_num_seqs: requests in it.
+        max_model_len: a video has as many images as fit.
+        vllm_version: such as 0.25.1.
+        memory_bytes: of the GPU, for encoders that take a video in pieces; None: all at once.
     """
+    known = constants()["activation"]
     medium = shape.tower.medium if shape.tower is not None else None
     if shape.tower is None or medium is None:
-        return 0
+        return None
+    items = _items(medium, max_num_batched_tokens, max_num_seqs, max_model_len)
+    patches = at_once = items * medium.patches
+    frames = frames_profiled(
+        shape,
+        max_num_batched_tokens=max_num_batched_tokens,
+        max_num_seqs=max_num_seqs,
+        max_model_len=max_model_len,
+        vllm_version=vllm_version,
+    )
+    if frames is not None and memory_bytes is not None:
+        at_once = medium.piece * frames.at_once(memory_bytes)
+    wide = medium.wide / (tensor_parallel_size if shape.tower.divided else 1)
+    in_place = medium.fuses_norms and version_tuple(vllm_version) < version_tuple(known["nativeNormsFrom"])
+    states = known["forwardHiddenStates"] - (2 if in_place else 0)
+    of_a_layer = states * medium.hidden_size + wide
+    output = items * medium.tokens * shape.hidden_size
+    # Where pieces follow each other, the results of those before wait for the last.
+    done = (patches - at_once) * medium.hidden_size
+    inputs = patches * medium.pixels
+    peak = inputs + at_once * of_a_layer + done + (medium.outputs - 1) * output
+    return EncoderProfile(
+        int(peak * shape.dtype_bytes), (inputs + medium.outputs * output) * shape.dtype_bytes
+    )
+
+
+def video_contexts(shape: Shape, vllm_version: str) -> tuple[int, ...]:
+    """The contexts, in tokens, from which on the encoder is profiled with a longer video; none where it is not."""
+    medium = shape.tower.medium if shape.tower is not None else None
+    if medium is None or not profiles_everything(shape, vllm_version):
+        return ()
+    lengths = (medium.tokens * images for images in range(2, medium.most_images + 1))
+    return tuple(length for length in lengths if length <= shape.max_model_len)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What an encoder that takes a video in pieces is profiled with."""
+
+    count: int
+    """All that a batch holds."""
+    reckoned_bytes: int
+    """What vLLM reckons a frame to take, of a tenth of the GPU."""
+    peak_bytes: int
+    """What one frame more at once adds to the peak."""
+
+    def at_once(self, memory_bytes: int) -> int:
+        """How many vLLM takes at once on a GPU with so much memory."""
+        return min(self.count, max(1, memory_bytes // 10 // self.reckoned_bytes))
+
+
+def frames_profiled(
+    shape: Shape, *, max_num_batched_tokens: int, max_num_seqs: int, max_model_len: int, vllm_version: str
+) -> Frames | None:
+    """The frames of the profile run; None where there are none, or where all are taken at once."""
+    known = constants()["activation"]
+    medium = shape.tower.medium if shape.tower is not None else None
+    in_pieces = version_tuple(vllm_version) >= version_tuple(known["encoderPiecesFrom"])
+    if medium is None or not medium.piece or not in_pieces or not profiles_everything(shape, vllm_version):
+        return None
+    items = _items(medium, max_num_batched_tokens, max_num_seqs, max_model_len)
+    # The result of a frame waits for the last, whether it was taken with that or before.
+    of_a_layer = (known["forwardHiddenStates"] - 1) * medium.hidden_size + medium.wide
+    each = int(medium.piece * of_a_layer * shape.dtype_bytes)
+    return Frames(items * medium.patches // medium.piece, medium.piece_bytes, each)
+
+
+def _items(medium: Medium, max_num_batched_tokens: int, max_num_seqs: int, max_model_len: int) -> int:
+    """Images that are profiled: of as many items as fit the batch, at least one."""
     of_one = max(1, medium.tokens)
     images = max(1, min(medium.most_images, max_model_len // of_one))
     tokens = of_one * images
-    items = min(
+    return images * min(
         max(1, max_num_batched_tokens // tokens), max(1, max_num_seqs * max(1, max_model_len // tokens))
     )
-    wide = medium.wide / (tensor_parallel_size if shape.tower.divided else 1)
-    per_patch = constants()["activation"]["forwardHiddenStates"] * medium.hidden_size + wide + medium.pixels
-    an_image = medium.patches * per_patch + medium.tokens * shape.hidden_size
-    return int(items * images * an_image * shape.dtype_bytes)
 
 
 def _mixer_activations(mixer: Mixer, tp: int) -> float:
     match mixer:
         case Attention() as a:
             query = a.num_attention_heads * a.head_dim * (2 if a.output_gate else 1)
-            return (2 * query + 2 * a.num_key_value_heads * a.head_dim) / tp
+            return (2 * query + 2 * a.num_key_value_heads * a.head_dim) / (1 if a.whole else tp)
         case LatentAttention() as m:
             heads = m.num_attention_heads / tp
             return heads * (2 * (m.qk_nope_head_dim + m.qk_rope_head_dim) + 3 * m.v_head_dim)
@@ -220,6 +310,8 @@ def _mixer_activations(mixer: Mixer, tp: int) -> float:
             return 3 * c.num_attention_heads / tp * c.head_dim
         case GatedDeltaNet() as g:
             return (4 * g.num_key_heads * g.key_head_dim + 4 * g.num_value_heads * g.value_head_dim) / tp
+        case LightningAttention() as g:
+            return 5 * g.num_heads * g.head_dim / tp
         case KimiDelta() as k:
             return 8 * k.num_heads * k.head_dim / tp
         case Mamba2() as b:
@@ -235,7 +327,7 @@ def _layer_activations(layer: Layer, hidden: int, tp: int, expert_tp: int) -> fl
     widest = 0.0
     match layer.feed_forward:
         case Mlp() as mlp:
-            widest = (3 if mlp.gated else 2) * mlp.intermediate_size / tp
+            widest = (3 if mlp.gated else 2) * mlp.intermediate_size / (1 if mlp.whole else tp)
         case Experts() as experts:
             width = experts.latent_size or hidden
             factor = 3 if experts.gated else 2
@@ -301,6 +393,8 @@ def activation_peak(
     is_last_stage: bool,
     enforce_eager: bool,
     vllm_version: str,
+    memory_bytes: int | None = None,
+    compute_capability: float | None = None,
 ) -> int:
     """Torch's peak in the profile run: the larger of a layer's forward and the sampler over the logits.
 
@@ -334,18 +428,32 @@ def activation_peak(
         peak = max(peak, known["hiddenStates"] * hidden + kept + rows * shape.vocab_size * per_logit)
     if is_first_stage and not enforce_eager:
         peak = max(peak, compiled_copy(shape, tensor_parallel_size, vllm_version))
-    if shape.tower is not None:
-        peak += known["encoder"]
-        if profiles_everything(shape, vllm_version):
-            tower = tower_peak(
-                shape,
-                tensor_parallel_size=tensor_parallel_size,
-                max_num_batched_tokens=max_num_batched_tokens,
-                max_num_seqs=max_num_seqs,
-                max_model_len=max_model_len,
-            )
-            peak = max(peak, tower)
-    return int(_by_version(known["fixed"], version) + peak)
+    if shape.tower is not None and profiles_everything(shape, vllm_version):
+        encoder = encoder_profile(
+            shape,
+            tensor_parallel_size=tensor_parallel_size,
+            max_num_batched_tokens=max_num_batched_tokens,
+            max_num_seqs=max_num_seqs,
+            max_model_len=max_model_len,
+            vllm_version=vllm_version,
+            memory_bytes=memory_bytes,
+        )
+        if encoder is None:
+            peak += known["encoder"]
+        else:
+            peak = max(peak + encoder.kept_bytes, encoder.peak_bytes)
+    return int(_by_version(known["fixed"], version) - spared_workspace(compute_capability) + peak)
+
+
+def spared_workspace(compute_capability: float | None) -> int:
+    """By how much torch's workspaces for cuBLAS are smaller than on Hopper, where everything was fitted; in bytes."""
+    if compute_capability is None or int(compute_capability) >= HOPPER:
+        return 0
+    return int(constants()["beforeHopper"]["workspaceBytes"])
+
+
+HOPPER = 9
+"""Major compute capability of H100 and H200."""
 
 
 def activation_growth(
@@ -360,12 +468,14 @@ def activation_growth(
     is_last_stage: bool,
     enforce_eager: bool,
     vllm_version: str,
+    memory_bytes: int | None = None,
 ) -> Callable[[int], int] | None:
     """Bytes by which the peak at another context exceeds that at `max_model_len`.
 
-    None where the context makes no difference: only a sparse indexer's workspace grows with it.
+    None where the context makes no difference: a sparse indexer's workspace grows with it, and a video that an
+    encoder is profiled with.
     """
-    if not indexer_workspace(shape, 1):
+    if not indexer_workspace(shape, 1) and not video_contexts(shape, vllm_version):
         return None
 
     def peak(tokens: int) -> int:
@@ -380,6 +490,7 @@ def activation_growth(
             is_last_stage=is_last_stage,
             enforce_eager=enforce_eager,
             vllm_version=vllm_version,
+            memory_bytes=memory_bytes,
         )
 
     here = peak(max_model_len)
@@ -400,12 +511,17 @@ def overheads(
     enforce_eager: bool = False,
     kept_bytes: int = 0,
     vllm_version: str,
+    memory_bytes: int | None = None,
+    compute_capability: float | None = None,
 ) -> Overheads:
     """What lies beside parameters and KV cache on a GPU; `kept_bytes` is what loading adds."""
     version = version_tuple(vllm_version)
     known = constants()
     has_graphs = not enforce_eager and profiles_everything(shape, vllm_version)
+    spared = spared_workspace(compute_capability)
     non_torch = _non_torch(version, tensor_parallel_size > 1, has_graphs)
+    if spared and tensor_parallel_size == 1:
+        non_torch -= known["beforeHopper"]["nonTorchBytes"]
     peak = activation_peak(
         shape,
         tensor_parallel_size=tensor_parallel_size,
@@ -417,13 +533,15 @@ def overheads(
         is_last_stage=is_last_stage,
         enforce_eager=enforce_eager,
         vllm_version=vllm_version,
+        memory_bytes=memory_bytes,
+        compute_capability=compute_capability,
     )
     graphs = 0
     graph = known["cudaGraphs"]
     if has_graphs and version >= version_tuple(graph["reservedFrom"]):
         share = captured_graphs(max_num_seqs, max_num_batched_tokens) / MOST_GRAPHS
         per_layer = graph["perSparseLayer" if indexer_workspace(shape, 1) else "perLayer"]
-        graphs = int((graph["fixed"] + per_layer * stage_layers) * share)
+        graphs = int((graph["fixed"] - spared + per_layer * stage_layers) * share)
     pinned = 0 if enforce_eager else pinned_bytes(shape, tensor_parallel_size, vllm_version)
     if is_first_stage and pinned and is_copy_pinned(shape, tensor_parallel_size, max_num_batched_tokens):
         non_torch += pinned

@@ -21,6 +21,7 @@ from kaito_catalog.kv_cache import (
     states_per_sequence,
 )
 from kaito_catalog.overheads import (
+    HOPPER,
     Overheads,
     activation_growth,
     expected_error,
@@ -100,6 +101,8 @@ class Settings:
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     enforce_eager: bool = False
+    language_model_only: bool = False
+    """No images and no sound: vLLM builds no encoder for them, and profiles none."""
 
 
 @dataclass(frozen=True)
@@ -189,9 +192,6 @@ UNTOLD_SHARE = 0.01
 """Files that hold this share more than a partial configuration says hold what it does not tell."""
 REPLICATED_SHARE = 0.02
 """Where only the stored size is known: what norms, routers and repacking may add to an even division."""
-
-HOPPER = 9
-"""Major compute capability of H100 and H200."""
 
 _ORDER = {Fit.YES: 0, Fit.TIGHT: 1, Fit.NO: 2, Fit.UNKNOWN: 3}
 
@@ -370,6 +370,15 @@ def _refused(
 
 BLACKWELL = 10
 
+ALWAYS_WITH_ENCODER = frozenset(
+    {
+        "Idefics3ForConditionalGeneration",
+        "KeyeVL1_5ForConditionalGeneration",
+        "SmolVLMForConditionalGeneration",
+        "WhisperForConditionalGeneration",
+    }
+)
+"""Models whose code does not mark the encoder as one that language_model_only leaves out (_mark_tower_model)."""
 
 LACKS_SPARSE_FP8 = (
     "its configuration asks for an fp8 cache, and vLLM has no sparse attention over that before Blackwell; "
@@ -415,6 +424,8 @@ def make_plan(
         return _refused(refused, "architecture", *common)
     if unread is not None:
         return _unknown(unread, "architecture", *common)
+    if settings.language_model_only and shape.architecture not in ALWAYS_WITH_ENCODER:
+        shape = replace(shape, tower=None)
     shape = as_built(shape, vllm_version, gpu.compute_capability)
     if shape.quantization is not None and shape.quantization.refused is not None:
         return _refused(shape.quantization.refused, "weights", *common)
@@ -493,6 +504,8 @@ def make_plan(
             enforce_eager=settings.enforce_eager,
             kept_bytes=kept,
             vllm_version=vllm_version,
+            memory_bytes=gpu.memory_bytes,
+            compute_capability=gpu.compute_capability,
         )
         for number, layers in enumerate(cut)
     ]
@@ -530,6 +543,7 @@ def make_plan(
                 is_last_stage=number == pipeline - 1,
                 enforce_eager=settings.enforce_eager,
                 vllm_version=vllm_version,
+                memory_bytes=gpu.memory_bytes,
             ),
         )
         for number, (layout, free) in enumerate(zip(layouts, available, strict=True))
@@ -908,6 +922,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
             "maxNumSeqs": settings.max_num_seqs,
             "maxNumBatchedTokens": settings.max_num_batched_tokens,
             "enforceEager": settings.enforce_eager,
+            "languageModelOnly": settings.language_model_only,
         },
         "sources": dict(plan.sources),
     }

@@ -57,6 +57,7 @@ class Request:
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     enforce_eager: bool | None = None
+    language_model_only: bool | None = None
     tensor_parallel_size: int | None = None
     pipeline_parallel_size: int = 1
     data_parallel_size: int = 1
@@ -204,6 +205,7 @@ def _settings(request: Request, subject: PlanSubject, profile: Profile, gpu: str
         max_num_seqs=asked.max_num_seqs,
         max_num_batched_tokens=asked.max_num_batched_tokens,
         enforce_eager=bool(asked.enforce_eager),
+        language_model_only=bool(asked.language_model_only),
     )
 
 

@@ -11,6 +11,7 @@ from kaito_catalog.plan import Parallelism, Settings
 
 Value = str | int | float | bool
 _COUNTS = ("max_num_seqs", "max_num_batched_tokens")
+_FLAGS = ("enforce_eager", "language_model_only")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class ServedOptions:
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     enforce_eager: bool | None = None
+    language_model_only: bool | None = None
 
     def given(self) -> dict[str, Value]:
         """Those that are set, under the names of `Settings`."""
@@ -64,7 +66,7 @@ def read_options(runtime: Runtime | None) -> ServedOptions:
             found[name] = int(number)
         elif name == "kv_cache_dtype" and isinstance(value, str):
             found[name] = value
-        elif name == "enforce_eager" and str(value).lower() == "true":
+        elif name in _FLAGS and str(value).lower() == "true":
             found[name] = True
     return ServedOptions(**found)  # type: ignore[arg-type]
 

@@ -2047,10 +2047,21 @@ def start_engine(request: JSON) -> tuple[Child, int, str]:
         os._exit(1)
 
 
+LONGEST_SCRATCH = 64
+"""Characters: vLLM makes sockets in the temporary folder, whose names the kernel limits to 107."""
+
+
+def kept_apart(scratch: str) -> dict[str, str]:
+    """Variables that make an engine leave its files where they are removed; what torch compiled may serve again."""
+    compiled = os.path.join(tempfile.gettempdir(), f"torchinductor_{os.getuid()}")
+    return {"TMPDIR": scratch, "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", compiled)}
+
+
 def guard_engine(request: JSON, answers: int, log: int, alive: int, scratch: str) -> NoReturn:
     path = os.pathsep.join(filter(None, (scratch, os.environ.get("PYTHONPATH"))))
     environment = {
         **os.environ,
+        **({} if len(scratch) > LONGEST_SCRATCH else kept_apart(scratch)),
         "PYTHONPATH": path,
         **{str(k): str(v) for k, v in (request.get("env") or {}).items()},
     }

@@ -21,6 +21,7 @@ from kaito_catalog.shape import (
     KimiDelta,
     LatentAttention,
     Layer,
+    LightningAttention,
     Mamba1,
     Mamba2,
     Mlp,
@@ -155,9 +156,20 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
     match mixer:
         case None:
             return
+        case Attention() if mixer.latent is not None:
+            yield from _mixer_parts(mixer.latent, hidden, by)
+        case Attention() if mixer.query_rank:
+            heads = _divide(mixer.num_attention_heads, tp, "the number of attention heads")
+            keys = mixer.num_key_value_heads * mixer.head_dim
+            yield Linear("self_attn.qkv_proj", hidden, (mixer.query_rank, keys, keys))
+            yield Plain(mixer.query_rank)
+            yield Linear("self_attn.wq", mixer.query_rank, (heads * mixer.head_dim,))
+            yield Linear("self_attn.o_proj", heads * mixer.head_dim, (hidden,))
         case Attention():
             heads = _divide(mixer.num_attention_heads, tp, "the number of attention heads")
             kv_heads = max(1, mixer.num_key_value_heads // tp)
+            if mixer.whole:
+                heads, kv_heads = mixer.num_attention_heads, mixer.num_key_value_heads
             query = heads * mixer.head_dim * (2 if mixer.output_gate else 1)
             outputs: tuple[int, ...] = (query, kv_heads * mixer.head_dim, kv_heads * mixer.v_head_dim)
             if mixer.queries_only:
@@ -173,6 +185,11 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             )
             if mixer.head_gate:
                 yield Linear("self_attn.g_proj", hidden, (heads,))
+            if mixer.sink_tokens:
+                width = mixer.head_dim + (mixer.v_head_dim if mixer.sink_values else 0)
+                yield Plain(mixer.sink_tokens * kv_heads * width)
+            if mixer.query_gate:
+                yield Linear("gate_projection.gate_proj", mixer.head_dim, (heads,), bias=True)
             if mixer.flat_norms:
                 yield Plain(heads * mixer.head_dim + kv_heads * mixer.head_dim)
         case LatentAttention():
@@ -236,10 +253,23 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             # Marlin's kernels want 64 outputs a rank, which two separate gates would not have.
             whole = () if mixer.interleaved else ("awq", "gptq")
             gates = (value_heads, value_heads)
-            yield Linear("linear_attn.in_proj_ba", hidden, gates, replicated_by=whole)
+            if mixer.separate_gates:
+                yield Linear("linear_attn.b_proj", hidden, (value_heads,))
+                yield Linear("linear_attn.a_proj", hidden, (value_heads,))
+            else:
+                yield Linear("linear_attn.in_proj_ba", hidden, gates, replicated_by=whole)
             yield Linear("linear_attn.out_proj", values, (hidden,))
             yield Plain(mixer.conv_kernel * (2 * keys + values) + value_heads + mixer.value_head_dim)
-            yield Plain(value_heads, 4)
+            yield Plain(value_heads, mixer.decay_bytes)
+        case Mamba2() if mixer.time_step_rank:
+            heads = _divide(mixer.num_heads, tp, "the number of Mamba heads")
+            inner, rank, state = heads * mixer.head_dim, mixer.time_step_rank, mixer.state_size
+            yield Linear("mixer.in_proj", hidden, (inner, inner))
+            yield Linear("mixer.bcdt_proj", inner, (rank + 2 * state,))
+            yield Linear("mixer.dt_proj", rank, (heads,))
+            yield Linear("mixer.out_proj", inner, (hidden,))
+            yield Plain(mixer.conv_kernel * inner + 2 * heads + rank + 2 * state)
+            yield Plain(heads, 4)
         case Mamba2():
             heads = _divide(mixer.num_heads, tp, "the number of Mamba heads")
             groups = mixer.num_groups
@@ -268,6 +298,14 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             yield Linear("self_attn.o_proj", width, (hidden,))
             yield Plain(width + 3 * mixer.conv_kernel * width + heads, 4)
             yield Plain(mixer.head_dim)
+        case LightningAttention():
+            heads = _divide(mixer.num_heads, tp, "the number of linear-attention heads")
+            _divide(mixer.norm_groups, tp, "the number of groups that are normalised")
+            width = heads * mixer.head_dim
+            yield Linear("self_attn.qkv_proj", hidden, (width,) * 3, mixer.qkv_bias)
+            yield Linear("self_attn.g_proj", hidden, (width,))
+            yield Linear("self_attn.o_proj", width, (hidden,), mixer.output_bias)
+            yield Plain(mixer.head_norms * mixer.head_dim + width)
         case Mamba1():
             inner = _divide(mixer.intermediate_size, tp, "the width of the Mamba layers")
             selected = mixer.time_step_rank + 2 * mixer.state_size
@@ -295,8 +333,11 @@ def _compressor_parts(ratio: int, head_dim: int, hidden: int) -> Iterator[Part]:
 
 
 def _mlp_parts(name: str, mlp: Mlp, hidden: int, tp: int) -> Iterator[Part]:
-    width = _divide(mlp.intermediate_size, tp, "the intermediate size")
-    first = (width, width) if mlp.gated else (width,)
+    width = (
+        mlp.intermediate_size if mlp.whole else _divide(mlp.intermediate_size, tp, "the intermediate size")
+    )
+    outputs = mlp.intermediate_size if mlp.whole_input else width
+    first = (outputs, outputs) if mlp.gated else (outputs,)
     yield Linear(f"{name}.gate_up_proj" if mlp.gated else f"{name}.up_proj", hidden, first, mlp.bias)
     yield Linear(f"{name}.down_proj", width, (hidden,), mlp.bias)
 
@@ -308,15 +349,14 @@ def _feed_forward_parts(block: FeedForward | None, hidden: int, by: Split) -> It
         case Mlp():
             yield from _mlp_parts("mlp", block, hidden, by.tensor_parallel_size)
         case Experts():
-            width = _divide(
-                block.intermediate_size, by.expert_tensor_parallel_size, "the experts' intermediate size"
-            )
+            ranks = by.expert_tensor_parallel_size if block.dealt else by.tensor_parallel_size
+            width = _divide(block.intermediate_size, ranks, "the experts' intermediate size")
             if by.expert_tensor_parallel_size > 1:
                 width = max(width, block.least_width)
             inner = block.latent_size or hidden
             yield ExpertMatrices(
                 "moe.experts" if block.dense is not None else "mlp.experts",
-                ceil_div(block.num_experts, by.expert_parallel_size),
+                ceil_div(block.num_experts, by.expert_parallel_size if block.dealt else 1),
                 inner,
                 width,
                 block.gated,
@@ -635,10 +675,17 @@ def _part_bytes(part: Part, dtype_bytes: int, layer: Layer, how: Quantization | 
 
 
 def _cache_scale_bytes(layer: Layer, dtype_bytes: int, how: Quantization | None) -> int:
-    """Scales of the KV cache that vLLM registers as parameters until it has read them."""
-    if how is None or not isinstance(layer.mixer, Attention | LatentAttention):
+    """Scales of the KV cache that vLLM registers as parameters until it has read them, of each attention."""
+    if how is None:
         return 0
-    is_latent = isinstance(layer.mixer, LatentAttention)
+    attentions = [m for m in layer.mixers if isinstance(m, Attention | LatentAttention)]
+    return sum(_scale_bytes_of(m, dtype_bytes, how) for m in attentions)
+
+
+def _scale_bytes_of(attention: Attention | LatentAttention, dtype_bytes: int, how: Quantization) -> int:
+    is_latent = isinstance(attention, LatentAttention)
+    if isinstance(attention, Attention) and attention.unscaled:
+        return 0
     match how.method:
         case "fp8" | "quark":
             return 0 if is_latent else 4 * dtype_bytes
@@ -654,10 +701,13 @@ def _cache_scale_bytes(layer: Layer, dtype_bytes: int, how: Quantization | None)
 def _layer_bytes(layer: Layer, hidden: int, dtype_bytes: int, how: Quantization | None, by: Split) -> int:
     # Not [*a, *b]: under Brython (site/python_bundle) an error that is raised in a generator is lost there.
     parts = list(_mixer_parts(layer.mixer, hidden, by))
-    if layer.state is not None:
-        parts += _mixer_parts(layer.state, hidden, by)
+    for other in (layer.state, layer.second):
+        if other is not None:
+            parts += _mixer_parts(other, hidden, by)
     parts += _feed_forward_parts(layer.feed_forward, hidden, by)
-    if layer.beside is not None:
+    if isinstance(layer.beside, Experts):
+        parts += _feed_forward_parts(layer.beside, hidden, by)
+    elif layer.beside is not None:
         parts += _mlp_parts("laurel", layer.beside, hidden, by.tensor_parallel_size)
     size = sum(_part_bytes(part, dtype_bytes, layer, how, by) for part in parts)
     return size + layer.norm_elements * dtype_bytes + _cache_scale_bytes(layer, dtype_bytes, how)
@@ -702,7 +752,7 @@ def weights_per_rank(
             )
         result = []
         for number, layers in enumerate(stages(len(shape.layers), pipeline_parallel_size)):
-            size = shape.plain_elements * dtype_bytes
+            size = (shape.plain_elements + shape.divided_elements // tp) * dtype_bytes
             for layer, count in Counter(shape.layers[layers.start : layers.stop]).items():
                 size += count * _layer_bytes(layer, shape.hidden_size, dtype_bytes, how, by)
             is_first, is_last = number == 0, number == pipeline_parallel_size - 1
@@ -713,7 +763,7 @@ def weights_per_rank(
                 or (is_last and shape.has_head and shape.tie_word_embeddings)
             )
             if has_embedding:
-                size += embedding
+                size += embedding + shape.position_elements * dtype_bytes
             if is_first or Place.EMBEDDING in every:
                 size += shape.embedding_elements // tp * dtype_bytes
             if is_first or Place.TOWER in every:
@@ -752,10 +802,9 @@ def absorbed_bytes(shape: Shape, by: Split) -> int:
     """
     total = 0
     for layer in shape.layers:
-        mixer = layer.mixer
-        if isinstance(mixer, LatentAttention):
-            heads = mixer.num_attention_heads // by.tensor_parallel_size
-            total += (
-                heads * mixer.kv_lora_rank * (mixer.qk_nope_head_dim + mixer.v_head_dim) * shape.dtype_bytes
-            )
+        for mixer in layer.mixers:
+            if isinstance(mixer, LatentAttention):
+                heads = mixer.num_attention_heads // by.tensor_parallel_size
+                width = mixer.qk_nope_head_dim + mixer.v_head_dim
+                total += heads * mixer.kv_lora_rank * width * shape.dtype_bytes
     return total

@@ -194,6 +194,20 @@ QWEN2_72B: Config = QWEN2_7B | {
     "num_attention_heads": 64,
     "num_key_value_heads": 8,
 }
+QWEN2_5_VL: dict[str, Any] = {
+    "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+    "model_type": "qwen2_5_vl",
+    "torch_dtype": "bfloat16",
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "vocab_size": 152064,
+    "max_position_embeddings": 128000,
+    "vision_config": {"hidden_size": 1280, "intermediate_size": 3420, "depth": 32, "out_hidden_size": 3584},
+}
+
 QWEN2_MOE: Config = {
     "architectures": ["Qwen2MoeForCausalLM"],
     "hidden_size": 2048,

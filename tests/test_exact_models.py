@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ from tools.exact_models import (
     Figures,
     Model,
     compare,
+    own_class,
     read,
     summary,
 )
@@ -168,6 +170,49 @@ def test_a_later_version_cuts_experts_that_an_earlier_refuses_to() -> None:
     model = next(m for m in MODELS if m.name == "Qwen/Qwen3-30B-A3B-FP8")
     said = [{c.world: c for c in compare(model, version)}["tp4"] for version in VERSIONS]
     assert [c.is_refused for c in said] == [True, False]
+
+
+def small_config(name: str) -> dict[str, Any]:
+    config = next(m for m in SMALL if m.name == name).config
+    assert config is not None
+    return dict(config)
+
+
+def test_quantised_weights_that_vllm_names_otherwise_need_the_size_of_the_files() -> None:
+    config = small_config("GPTBigCodeForCausalLM")
+    quantised = read_shape(
+        {**config, "quantization_config": {"quant_method": "fp8", "activation_scheme": "static"}}
+    )
+    whole = read_shape(config)
+    assert isinstance(quantised, Shape)
+    assert isinstance(whole, Shape)
+    by = split(tensor_parallel_size=1)
+    found = weights_per_rank(quantised, by)
+    assert isinstance(found, Uncomputable)
+    assert "quantised weights of GPTBigCodeForCausalLM" in found.reason
+    assert not isinstance(weights_per_rank(whole, by), Uncomputable)
+
+
+def test_latents_that_a_version_does_not_know_by_their_type_are_kept_for_every_head() -> None:
+    needed = {}
+    for name in ("AXK1ForCausalLM", "AXK1ForCausalLM axk1"):
+        model = next(m for m in SMALL if m.name == name)
+        for version in VERSIONS:
+            said = next(c for c in asked(model, version) if c.world == "tp1").ours
+            assert isinstance(said, Figures)
+            needed[name, version] = said.needed
+    latent, expanded = sorted(set(needed.values()))
+    assert needed["AXK1ForCausalLM", "0.25.1"] == needed["AXK1ForCausalLM axk1", "0.32.0"] == latent
+    assert expanded > 10 * latent
+
+
+def test_a_made_up_configuration_brings_its_class_only_where_it_says_so() -> None:
+    brought = own_class(small_config("GteNewModel"))
+    assert brought is not None
+    assert "class NewConfig(PretrainedConfig)" in brought
+    assert own_class(small_config("MiniCPM3ForCausalLM")) is None
+    assert own_class({"auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV3Config"}}) is None
+    assert own_class({"auto_map": {"AutoConfig": "configuration.not a name"}}) is None
 
 
 @pytest.mark.parametrize("version", VERSIONS)

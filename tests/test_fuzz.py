@@ -239,8 +239,8 @@ def test_what_coverage_finds_is_kept_and_a_crash_is_one(
 ) -> None:
     pytest.importorskip("atheris", reason="atheris is installed by `make fuzz`")
     monkeypatch.setattr(fuzz_guided, "KEPT", tmp_path)
-    assert fuzz_guided.main(["--seconds", "1", "--only", "yaml"]) == 0
+    assert fuzz_guided.main(["--runs", "5000", "--only", "yaml"]) == 0
     assert "code reached" in capsys.readouterr().out
     assert list((tmp_path / "yaml").iterdir())
     monkeypatch.setattr(fuzz_guided, "_run", lambda *_: subprocess.CompletedProcess([], 77, "", "ValueError"))
-    assert fuzz_guided.main(["--seconds", "1", "--only", "yaml"]) == 1
+    assert fuzz_guided.main(["--runs", "5000", "--only", "yaml"]) == 1

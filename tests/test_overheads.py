@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from shapes import DEEPSEEK_V3, GPT_OSS_20B, LLAMA_8B, QWEN2_MOE, QWEN3_32B, QWEN3_NEXT_80B, shape
+from shapes import (
+    DEEPSEEK_V3,
+    GPT_OSS_20B,
+    LLAMA_8B,
+    QWEN2_5_VL,
+    QWEN2_MOE,
+    QWEN3_32B,
+    QWEN3_NEXT_80B,
+    shape,
+)
 
 from kaito_catalog.overheads import (
+    EncoderProfile,
     Overheads,
     captured_graphs,
     compiled_copy,
+    encoder_profile,
     indexer_workspace,
     is_copy_pinned,
     overheads,
@@ -19,7 +31,6 @@ from kaito_catalog.overheads import (
     profiles_everything,
     runs_second_runner,
     serve_defaults,
-    tower_peak,
 )
 from kaito_catalog.quantity import GIB
 from kaito_catalog.shape import Shape, read_shape
@@ -27,18 +38,32 @@ from tools.bench_memory import OURS, Score, quantile, score
 from tools.observed import HELD_OUT, STARTS, observations
 
 FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic"}
-QWEN2_5_VL: dict[str, Any] = {
-    "architectures": ["Qwen2_5_VLForConditionalGeneration"],
-    "model_type": "qwen2_5_vl",
-    "torch_dtype": "bfloat16",
-    "hidden_size": 3584,
-    "intermediate_size": 18944,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-    "vocab_size": 152064,
-    "max_position_embeddings": 128000,
-    "vision_config": {"hidden_size": 1280, "intermediate_size": 3420, "depth": 32, "out_hidden_size": 3584},
+GEMMA_4: dict[str, Any] = {
+    "architectures": ["Gemma4ForConditionalGeneration"],
+    "model_type": "gemma4",
+    "dtype": "bfloat16",
+    "text_config": {
+        "model_type": "gemma4_text",
+        "hidden_size": 2816,
+        "intermediate_size": 2112,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 256,
+        "global_head_dim": 512,
+        "num_global_key_value_heads": 2,
+        "vocab_size": 262144,
+        "max_position_embeddings": 262144,
+        "sliding_window": 1024,
+        "layer_types": ["sliding_attention"] * 5 + ["full_attention"],
+    },
+    "vision_config": {
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "head_dim": 72,
+    },
 }
 
 
@@ -131,13 +156,55 @@ def test_the_copy_is_planned_for_large_batches_and_repacked_weights() -> None:
     assert not is_copy_pinned(shape(QWEN2_MOE), 1, 8192)
 
 
+def profiled(of: Shape, version: str = "0.23.0", **more: Any) -> EncoderProfile:
+    batch: dict[str, Any] = {"max_num_batched_tokens": 2048, "max_num_seqs": 256, "max_model_len": 8192}
+    found = encoder_profile(of, tensor_parallel_size=1, vllm_version=version, **batch | more)
+    assert found is not None
+    return found
+
+
 def test_a_video_as_long_as_the_context_decides_the_peak_of_qwen2_5_vl() -> None:
     # vLLM 0.23.0 on an A100 80GB left -14.28 GiB of 17.4: "profiled with 1 video items", a budget of 114688 tokens.
     of = made(QWEN2_5_VL)
-    batch: dict[str, Any] = {"tensor_parallel_size": 1, "max_num_batched_tokens": 2048, "max_num_seqs": 256}
-    long, short = (tower_peak(of, max_model_len=n, **batch) for n in (128000, 8192))
+    long, short = (profiled(of, max_model_len=n).peak_bytes for n in (128000, 8192))
     assert long == 7 * short
     assert 14 * GIB < long < 16 * GIB
+
+
+def test_norms_that_do_not_add_in_place_take_two_hidden_states_more() -> None:
+    of = made(QWEN2_5_VL)
+    older, newer = (profiled(of, version).peak_bytes for version in ("0.23.0", "0.25.1"))
+    assert newer - older == 65536 * 2 * 1280 * 2
+
+
+def test_items_and_embeddings_stay_while_the_decoder_is_profiled() -> None:
+    of = made(QWEN2_5_VL)
+    kept = profiled(of).kept_bytes
+    assert kept == (65536 * 1176 + 16384 * 3584) * 2
+    few: dict[str, Any] = {"max_num_batched_tokens": 32768, "max_num_seqs": 16}
+    text = replace(of, tower=None)
+    more = beside(of, "0.23.0", enforce_eager=True, **few).activation_peak_bytes
+    # Two images make up the batch.
+    assert more - beside(text, "0.23.0", enforce_eager=True, **few).activation_peak_bytes == 2 * kept
+
+
+def test_gemma_4_takes_as_many_frames_at_once_as_a_tenth_of_the_gpu_allows() -> None:
+    of = made(GEMMA_4)
+    batch: dict[str, Any] = {"max_num_batched_tokens": 8192, "max_model_len": 32768}
+    whole, small, large = (
+        profiled(of, memory_bytes=n and n * GIB, **batch).peak_bytes for n in (None, 24, 80)
+    )
+    assert small < large < whole
+    assert profiled(of, "0.20.2", memory_bytes=24 * GIB, **batch).peak_bytes == whole
+
+
+def test_gpus_before_hopper_spare_most_of_the_workspaces_of_cublas() -> None:
+    llama = shape(LLAMA_8B)
+    ampere, hopper, unknown = (beside(llama, "0.28.0", compute_capability=c) for c in (8.0, 9.0, None))
+    assert hopper == unknown
+    assert hopper.activation_peak_bytes - ampere.activation_peak_bytes == 2 * 2**25 - 8_519_680 - 2**22
+    assert hopper.non_torch_bytes > ampere.non_torch_bytes
+    assert hopper.cuda_graph_bytes > ampere.cuda_graph_bytes
 
 
 def test_the_second_runner_did_not_profile_towers_at_first() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from shapes import (
     GPT_OSS_20B,
     LLAMA_8B,
     LLAMA_70B,
+    QWEN2_5_VL,
     QWEN2_7B,
     QWEN2_72B,
     QWEN2_MOE,
@@ -217,6 +219,32 @@ def test_graphs_are_reserved_from_0_20_on_and_not_with_enforce_eager() -> None:
         if p.per_gpu
     ]
     assert reserved == [False, True, False]
+
+
+def test_language_model_only_leaves_out_the_encoder_and_its_profile() -> None:
+    # 16,584,333,312 and 15,231,233,024 bytes are what vLLM 0.25.1's own classes hold with and without it.
+    several, text = (
+        plan(QWEN2_5_VL, vllm_version="0.28.0", language_model_only=only).per_gpu for only in (False, True)
+    )
+    assert several is not None
+    assert text is not None
+    assert several.weights_bytes - text.weights_bytes == 16_584_333_312 - 15_231_233_024
+    assert several.activation_peak_bytes > text.activation_peak_bytes + GIB
+
+
+def test_an_encoder_that_vllm_never_leaves_out_is_planned_all_the_same() -> None:
+    of = replace(shape(QWEN2_5_VL), architecture="Idefics3ForConditionalGeneration")
+    with_it = make_plan(
+        of, gpu=H100, parallelism=Parallelism(), settings=Settings(8192, 0.9), vllm_version="0.25.1"
+    )
+    asked = make_plan(
+        of,
+        gpu=H100,
+        parallelism=Parallelism(),
+        settings=Settings(8192, 0.9, language_model_only=True),
+        vllm_version="0.25.1",
+    )
+    assert with_it.per_gpu == asked.per_gpu
 
 
 def test_a_hybrid_needs_a_state_block_for_each_sequence() -> None:

@@ -48,6 +48,11 @@ def test_the_proposals_own_options_win() -> None:
     assert settings.enforce_eager
 
 
+def test_a_model_served_for_text_alone_is_planned_without_its_encoder() -> None:
+    settings = _options(language_model_only=True).settings(_profile(), "NVIDIA A10", max_model_len=4096)
+    assert settings.language_model_only
+
+
 def test_underscores_are_as_good_as_dashes() -> None:
     runtime = Runtime.model_validate({"name": "vllm", "config": {"max_num_seqs": 8}})
     assert read_options(runtime).max_num_seqs == 8

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import uuid
@@ -524,10 +525,12 @@ def test_a_server_with_an_option_that_is_gone_fails_with_its_class(worker: Worke
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_dry_run_leaves_no_process(
+def test_an_interrupted_dry_run_leaves_neither_process_nor_file(
     python: Path, model: Callable[..., Path], how: signal.Signals
 ) -> None:
     mark = f"kaito-catalog-test-{uuid.uuid4().hex}"
+    # Shorter than pytest's own, as sockets need it.
+    temporary = Path(tempfile.mkdtemp(prefix="kc-"))
     script = """
         import sys
         from kaito_catalog.vllm import Worker
@@ -537,7 +540,7 @@ def test_an_interrupted_dry_run_leaves_no_process(
     caller = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script), str(python), str(model("tiny-llama"))],
         cwd=ROOT,
-        env={**os.environ, "KAITO_CATALOG_TEST_MARK": mark},
+        env={**os.environ, "KAITO_CATALOG_TEST_MARK": mark, "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -550,6 +553,9 @@ def test_an_interrupted_dry_run_leaves_no_process(
         caller.send_signal(how)
         caller.wait(60)
     wait_for(lambda: not marked(mark), seconds=20)
+    left = [p.name for p in temporary.iterdir() if not p.name.startswith("torchinductor_")]
+    shutil.rmtree(temporary)
+    assert left == []
 
 
 def test_two_workers_do_not_disturb_each_other(python: Path, model: Callable[..., Path]) -> None:

@@ -135,6 +135,7 @@ def plan_of(row: Observed) -> Plan:
             max_num_seqs=row.max_num_seqs,
             max_num_batched_tokens=row.max_num_batched_tokens,
             enforce_eager=row.enforce_eager,
+            language_model_only=row.language_model_only,
         ),
         vllm_version=row.vllm_version,
     )

@@ -16,7 +16,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class World:
     pipeline_parallel_size: int = 1
     enable_expert_parallel: bool = False
     kv_cache_dtype: str = "auto"
+    attention_backend: str | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -64,6 +65,8 @@ class World:
             found["enable_expert_parallel"] = True
         if self.kv_cache_dtype != "auto":
             found["kv_cache_dtype"] = self.kv_cache_dtype
+        if self.attention_backend is not None:
+            found["attention_backend"] = self.attention_backend
         return found
 
 
@@ -168,12 +171,14 @@ def planned(
 
 
 def world_of(model: Model, name: str) -> World:
-    """The world, with the cache dtype without which vLLM does not take the model."""
+    """The world, with the cache dtype or the back end without which vLLM does not take the model."""
     world = WORLDS[name]
-    if model.config and model.config.get("architectures") == ["DeepseekV4ForCausalLM"]:
-        return World(
-            world.tensor_parallel_size, world.pipeline_parallel_size, world.enable_expert_parallel, "fp8"
-        )
+    architectures = model.config.get("architectures") if model.config else None
+    if architectures == ["DeepseekV4ForCausalLM"]:
+        return replace(world, kv_cache_dtype="fp8")
+    if architectures in (["Rnj1ForCausalLM"], ["Step1ForCausalLM"]):
+        # Their attention asks for what FlashAttention, the default on that GPU, does not know.
+        return replace(world, attention_backend="TRITON_ATTN")
     return world
 
 
@@ -247,6 +252,30 @@ def own_limit(config: Mapping[str, Any], quantization: Mapping[str, Any] | None)
     return min((int(text[n]) for n in names if text.get(n)), default=MOST_TOKENS)
 
 
+_OWN_CLASS = """from transformers import CONFIG_MAPPING, PretrainedConfig
+
+
+class {name}(PretrainedConfig):
+    model_type = "{model_type}"
+
+    def __init__(self, **fields):
+        for key, value in fields.items():
+            if key.endswith("_config") and key != "quantization_config" and isinstance(value, dict):
+                known = value.get("model_type") in CONFIG_MAPPING
+                fields[key] = (CONFIG_MAPPING[value["model_type"]] if known else PretrainedConfig)(**value)
+        super().__init__(**fields)
+"""
+"""For models whose repository brings the configuration's class: one that keeps what it is given."""
+
+
+def own_class(config: Mapping[str, Any]) -> str | None:
+    """The class that a made-up configuration names as its own, as code; None where transformers has one."""
+    module, _, name = str(config.get("auto_map", {}).get("AutoConfig", "")).partition(".")
+    if module != "configuration" or not name.isidentifier():
+        return None
+    return _OWN_CLASS.format(name=name, model_type=config["model_type"])
+
+
 def record(name: str, worker: Worker, version: str) -> dict[str, Any]:
     """What vLLM says of a model in every world."""
     whole = whole_configuration(name)
@@ -257,6 +286,9 @@ def record(name: str, worker: Worker, version: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="kaito-catalog-") as folder:
         (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        code = own_class(config)
+        if code is not None:
+            (Path(folder) / "configuration.py").write_text(code, encoding="utf-8")
         if quantization is not None:
             (Path(folder) / "hf_quant_config.json").write_text(json.dumps(quantization), encoding="utf-8")
         for world_name in WORLDS:
@@ -264,7 +296,11 @@ def record(name: str, worker: Worker, version: str) -> dict[str, Any]:
             try:
                 plan = worker.exact_plan(
                     folder,
-                    args={**world.arguments, "max_model_len": max_model_len},
+                    args={
+                        **world.arguments,
+                        "max_model_len": max_model_len,
+                        **({"trust_remote_code": True} if code is not None else {}),
+                    },
                     gpu=H100,
                     vllm_version=version,
                     after_loading=False,

@@ -1,6 +1,6 @@
 """The targets of `tools.fuzz`, steered by coverage with atheris: an input that reaches new code is kept and changed on.
 
-    python -m tools.fuzz_guided [--seconds S] [--only TARGET …]     every target for S seconds (default 60)
+    python -m tools.fuzz_guided [--seconds S | --runs N] [--only TARGET …]     every target for S seconds (default 60)
     python -m tools.fuzz_guided --only TARGET --again FILE          one input again, with its traceback
 
 What was found worth keeping lies in build/fuzz/TARGET/ and is gone on from; an input that crashes lies beside it.
@@ -67,11 +67,11 @@ def _said(done: subprocess.CompletedProcess[str]) -> str:
     return f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
 
 
-def _fuzz(target: str, seconds: int) -> tuple[int, bool]:
+def _fuzz(target: str, limit: str) -> tuple[int, bool]:
     """Fuzz one target; gives the number of inputs, and whether it crashed."""
     corpus = KEPT / target
     corpus.mkdir(parents=True, exist_ok=True)
-    limits = [f"-max_total_time={seconds}", "-timeout=120", "-rss_limit_mb=4096", f"-max_len={LONGEST_INPUT}"]
+    limits = [limit, "-timeout=120", "-rss_limit_mb=4096", f"-max_len={LONGEST_INPUT}"]
     done = _run(target, [*limits, "-print_final_stats=0", f"-artifact_prefix={KEPT}/{target}.", str(corpus)])
     runs = _DONE.search(done.stderr)
     reached = [int(found) for found in _COVERAGE.findall(done.stderr)]
@@ -93,6 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     targets = list(importlib.import_module("tools.fuzz").TARGETS)
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seconds", type=int, default=60, help="for each target (default 60)")
+    parser.add_argument(
+        "--runs", type=int, metavar="N", help="inputs for each target, however long they take"
+    )
     parser.add_argument("--only", nargs="+", choices=targets, default=targets)
     parser.add_argument("--again", metavar="FILE", help="one input that crashed before")
     options = parser.parse_args(arguments)
@@ -103,7 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         done = _run(options.only[0], [options.again])
         print(_said(done))
         return 1 if done.returncode else 0
-    found = [_fuzz(target, options.seconds) for target in options.only]
+    limit = f"-runs={options.runs}" if options.runs else f"-max_total_time={options.seconds}"
+    found = [_fuzz(target, limit) for target in options.only]
     crashes = sum(crashed for _, crashed in found)
     print(f"{sum(runs for runs, _ in found):,} inputs steered by coverage, {crashes} targets crashed")
     return 1 if crashes else 0

@@ -35,6 +35,7 @@ class Observed:
     max_num_seqs: int | None
     max_num_batched_tokens: int | None
     enforce_eager: bool
+    language_model_only: bool
     kv_cache_dtype: str
     weights_bytes: int | None
     non_torch_bytes: int | None
@@ -82,6 +83,7 @@ def _observed(row: dict[str, Any], config: dict[str, Any]) -> Observed:
         max_num_seqs=row.get("maxNumSeqs"),
         max_num_batched_tokens=row.get("maxNumBatchedTokens"),
         enforce_eager=row.get("enforceEager", False),
+        language_model_only=row.get("languageModelOnly", False),
         kv_cache_dtype=row.get("kvCacheDtype", "auto"),
         weights_bytes=size("weightsGib"),
         non_torch_bytes=size("nonTorchGib"),

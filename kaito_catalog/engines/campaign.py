@@ -339,6 +339,8 @@ def _args(settings: Settings, tensor_parallel_size: int, nodes: int) -> dict[str
         args["max_num_batched_tokens"] = settings.max_num_batched_tokens
     if settings.enforce_eager:
         args["enforce_eager"] = True
+    if settings.language_model_only:
+        args["language_model_only"] = True
     if tensor_parallel_size > 1:
         args["tensor_parallel_size"] = tensor_parallel_size
     if nodes > 1:

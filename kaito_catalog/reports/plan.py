@@ -185,7 +185,11 @@ def _batching(plan: Plan) -> str:
     if plan.gpu.memory_bytes is None:
         return ""
     settings = resolved_settings(plan.settings, plan.gpu, plan.vllm_version)
-    return f", max_num_batched_tokens {settings.max_num_batched_tokens:,}, max_num_seqs {settings.max_num_seqs:,}"
+    text_only = ", language_model_only" if settings.language_model_only else ""
+    return (
+        f", max_num_batched_tokens {settings.max_num_batched_tokens:,}, "
+        f"max_num_seqs {settings.max_num_seqs:,}{text_only}"
+    )
 
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"

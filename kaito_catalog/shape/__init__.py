@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kaito_catalog.shape import decoders, encoders, frontier, further, mixtures, multimodal, omni
+from kaito_catalog.shape import (
+    decoders,
+    dense,
+    encoders,
+    frontier,
+    hybrids,
+    mixtures,
+    multimodal,
+    omni,
+    rankers,
+)
 from kaito_catalog.shape.fields import NEVER_TIED, Fields, Source, UnreadableError
 from kaito_catalog.shape.model import (
     MOST_LAYERS,
@@ -20,6 +30,7 @@ from kaito_catalog.shape.model import (
     KimiDelta,
     LatentAttention,
     Layer,
+    LightningAttention,
     Mamba1,
     Mamba2,
     Matrix,
@@ -53,6 +64,7 @@ __all__ = [
     "KimiDelta",
     "LatentAttention",
     "Layer",
+    "LightningAttention",
     "Mamba1",
     "Mamba2",
     "Matrix",
@@ -69,10 +81,13 @@ __all__ = [
     "read_shape",
 ]
 
-_DECODERS = decoders.READERS | further.READERS | mixtures.READERS | frontier.READERS
+_DECODERS = (
+    decoders.READERS | dense.READERS | mixtures.READERS | hybrids.READERS | frontier.READERS | omni.IN_ONE
+)
 READERS = (
     _DECODERS
     | encoders.ENCODERS
+    | rankers.READERS
     | encoders.over_decoders(_DECODERS)
     | multimodal.multimodal(lambda: _DECODERS)
     | omni.omni(lambda: _DECODERS)
@@ -80,7 +95,13 @@ READERS = (
 """Every architecture that a plan knows, by its name in config.json, and what reads it."""
 
 ON_EVERY_STAGE = (
-    decoders.ON_EVERY_STAGE | further.ON_EVERY_STAGE | mixtures.ON_EVERY_STAGE | frontier.ON_EVERY_STAGE
+    decoders.ON_EVERY_STAGE
+    | dense.ON_EVERY_STAGE
+    | mixtures.ON_EVERY_STAGE
+    | hybrids.ON_EVERY_STAGE
+    | frontier.ON_EVERY_STAGE
+    | rankers.ON_EVERY_STAGE
+    | omni.IN_ONE_ON_EVERY_STAGE
 )
 """Parts that vLLM builds on every pipeline stage, by architecture."""
 

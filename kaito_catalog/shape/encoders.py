@@ -23,7 +23,8 @@ _PADDING = 64
 """vLLM's tables of positions and kinds of tokens are padded like a vocabulary's."""
 
 
-def _padded(rows: int) -> int:
+def padded(rows: int) -> int:
+    """Rows of a table as vLLM allocates them."""
     return -(-rows // _PADDING) * _PADDING
 
 
@@ -33,7 +34,7 @@ def _bert(source: Source) -> Shape:
     hidden = text.count("hidden_size")
     family = Family(qkv_bias=True, output_bias=True, norm_parts=2, gated=False, mlp_bias=True)
     shape = dense(family)(source)
-    layers = tuple(replace(x, mixer=_looking_both_ways(x)) for x in shape.layers)
+    shape = looking_both_ways(shape)
     positions = text.count("max_position_embeddings", most=LONGEST_CONTEXT)
     kinds = text.count("type_vocab_size", default=2, least=0)
     offset = 0
@@ -43,31 +44,37 @@ def _bert(source: Source) -> Shape:
     plain = 0
     if source.architecture.endswith("ForSequenceClassification"):
         # The pooler and the classes' head are in fp32, so that an element counts twice.
-        plain = 2 * (hidden + 1) * (hidden + _labels(text))
+        plain = 2 * (hidden + 1) * (hidden + labels(text))
+    elif source.architecture.endswith("ForTokenClassification"):
+        plain = 2 * (hidden + 1) * labels(text)
     return replace(
         shape,
-        layers=layers,
         pools=True,
         has_head=False,
         max_model_len=positions - offset,
         rope_elements=0,
-        embedding_elements=(_padded(positions) + _padded(kinds)) * hidden,
+        embedding_elements=(padded(positions) + padded(kinds)) * hidden,
         plain_elements=plain,
         # One norm, after the embeddings; the last layer has its own.
         final_norm_elements=2 * hidden,
     )
 
 
-def _labels(text: Fields) -> int:
+def labels(text: Fields) -> int:
+    """Classes that a head tells apart."""
     names = text.values.get("id2label")
     if isinstance(names, dict) and names:
         return len(names)
     return text.count("num_labels", default=2, most=10**6)
 
 
-def _looking_both_ways(layer: Layer) -> Attention:
-    assert isinstance(layer.mixer, Attention)
-    return replace(layer.mixer, bidirectional=True)
+def looking_both_ways(shape: Shape) -> Shape:
+    """The same layers, all of which see every token at once and keep nothing."""
+    layers = tuple(
+        replace(x, mixer=replace(x.mixer, bidirectional=True)) if isinstance(x.mixer, Attention) else x
+        for x in shape.layers
+    )
+    return replace(shape, layers=layers)
 
 
 def pooling(read: Callable[[Source], Shape], *, scored: bool = False) -> Callable[[Source], Shape]:
@@ -76,7 +83,7 @@ def pooling(read: Callable[[Source], Shape], *, scored: bool = False) -> Callabl
     def pooled(source: Source) -> Shape:
         shape = read(source)
         # vLLM keeps the scores' head in fp32.
-        plain = 2 * shape.hidden_size * _labels(source.text) if scored else 0
+        plain = 2 * shape.hidden_size * labels(source.text) if scored else 0
         return replace(shape, pools=True, has_head=not scored, plain_elements=shape.plain_elements + plain)
 
     return pooled
@@ -158,11 +165,14 @@ _EMBEDDING_OF = {
 ENCODERS: dict[str, Callable[[Source], Shape]] = {
     "BertModel": _bert,
     "BertForSequenceClassification": _bert,
+    "BertForTokenClassification": _bert,
     "RobertaModel": _bert,
     "RobertaForMaskedLM": _bert,
     "RobertaForSequenceClassification": _bert,
+    "RobertaForTokenClassification": _bert,
     "XLMRobertaModel": _bert,
     "XLMRobertaForSequenceClassification": _bert,
+    "XLMRobertaForTokenClassification": _bert,
     "WhisperForConditionalGeneration": _whisper,
 }
 """Architectures that are no decoders alone."""

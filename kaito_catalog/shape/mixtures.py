@@ -1,24 +1,29 @@
-"""Further decoders with experts, as vLLM 0.25.1 builds them."""
+"""Decoders with experts beside those of decoders.py, as vLLM 0.25.1 builds them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 
+from kaito_catalog.shape.decoders import read_deepseek
 from kaito_catalog.shape.fields import Fields, Source, UnreadableError, with_defaults
 from kaito_catalog.shape.model import (
     LONGEST_CONTEXT,
     MOST_LAYERS,
     Attention,
     Experts,
+    Json,
     KimiDelta,
+    LatentAttention,
     Layer,
     Mlp,
     Place,
     Shape,
 )
 from kaito_catalog.shape.parts import (
+    NO_BIAS,
     Family,
+    dense,
     flags,
     layer_types,
     make_shape,
@@ -27,6 +32,7 @@ from kaito_catalog.shape.parts import (
     read_attention,
     read_experts,
     read_latent,
+    unweighed,
     windows,
 )
 
@@ -135,7 +141,7 @@ def _step3p5(source: Source) -> Shape:
         correction_bias=True,
         router_bytes=4,
     )
-    dense, sparse = Mlp(text.count("intermediate_size")), _listed(text, "moe_layers_enum", count)
+    dense, sparse = Mlp(text.count("intermediate_size")), listed_layers(text, "moe_layers_enum", count)
     hidden = text.count("hidden_size")
     layers = [
         Layer(
@@ -152,7 +158,7 @@ def _step3p5(source: Source) -> Shape:
     return make_shape(replace(source, text=text), layers, tied=False, rope_dim=usual.head_dim)
 
 
-def _listed(text: Fields, name: str, count: int) -> set[int]:
+def listed_layers(text: Fields, name: str, count: int) -> set[int]:
     """Layers that are named in one text, with commas; without it all but the first."""
     value = text.text(name)
     if value is None:
@@ -415,6 +421,254 @@ def _with_latents(source: Source) -> Shape:
     return make_shape(source, layers, tied=False, rope_dim=latent.qk_rope_head_dim)
 
 
+def _olmoe(source: Source) -> Shape:
+    text = source.text
+    attention = read_attention(text, NO_BIAS)
+    more = (attention.num_attention_heads + attention.num_key_value_heads) * attention.head_dim
+    shape = mixture(NO_BIAS, lambda t: read_experts(t, ("num_experts",), ("intermediate_size",)))(source)
+    layers = tuple(replace(x, norm_elements=x.norm_elements + more) for x in shape.layers)
+    return replace(shape, layers=layers)
+
+
+def _exaone_experts(text: Fields) -> Experts:
+    width = text.count("moe_intermediate_size")
+    shared = text.count("num_shared_experts", default=0, least=0, most=2**10)
+    return read_experts(
+        text, ("num_experts",), shared=Mlp(width * shared) if shared else None, correction_bias=True
+    )
+
+
+def _exaone_sparse(text: Fields, index: int) -> bool:
+    listed = text.values.get("is_moe_layer")
+    if isinstance(listed, list) and index < len(listed):
+        return bool(listed[index])
+    return index >= text.count("first_k_dense_replace", default=0, least=0, most=MOST_LAYERS)
+
+
+def granite_shared(text: Fields) -> Mlp | None:
+    width = text.optional("shared_intermediate_size")
+    return Mlp(width) if width else None
+
+
+def granite_experts(text: Fields) -> Experts:
+    return read_experts(text, ("num_local_experts",), ("intermediate_size",), shared=granite_shared(text))
+
+
+def _ernie_experts(text: Fields) -> Experts:
+    width = text.count("moe_intermediate_size")
+    shared = text.optional("moe_num_shared_experts", most=2**10)
+    filled = with_defaults(text, num_experts_per_tok=text.values.get("moe_k"))
+    return read_experts(
+        filled,
+        ("moe_num_experts",),
+        shared=Mlp(width * shared) if shared else None,
+        correction_bias=True,
+        router_bytes=4,
+    )
+
+
+def _ernie_sparse(text: Fields, index: int) -> bool:
+    first = text.count("moe_layer_start_index", default=0, least=0, most=MOST_LAYERS)
+    last = text.optional("moe_layer_end_index", most=MOST_LAYERS)
+    last = num_layers(text) - 1 if last is None else last
+    return first <= index <= last and (index + 1) % text.count("moe_layer_interval", default=1) == 0
+
+
+def _dbrx(source: Source) -> Shape:
+    text = source.text
+    ffn, attention = text.section("ffn_config"), text.section("attn_config")
+    if ffn is None or attention is None:
+        raise UnreadableError("the configuration has no ffn_config or no attn_config", "ffn_config")
+    names = (
+        ("hidden_size", "d_model"),
+        ("num_attention_heads", "n_heads"),
+        ("num_hidden_layers", "n_layers"),
+        ("max_position_embeddings", "max_seq_len"),
+    )
+    defaults: tuple[tuple[str, Json], ...] = (
+        ("num_key_value_heads", attention.values.get("kv_n_heads")),
+        ("num_experts", ffn.values.get("moe_num_experts")),
+        ("num_experts_per_tok", ffn.values.get("moe_top_k")),
+        ("intermediate_size", ffn.values.get("ffn_hidden_size")),
+    )
+    family = Family(qkv_bias=False, output_bias=False, names=names, defaults=defaults)
+    read = mixture(family, lambda t: read_experts(t, ("num_experts",), ("intermediate_size",)))
+    return read(source)
+
+
+def _hunyuan(source: Source) -> Shape:
+    text = source.text
+    names = (("head_dim", "attention_head_dim"),)
+    norms = 2 if text.flag("use_qk_norm") else 0
+    family = Family(head_norms=norms, names=names, tied=True)
+    if source.architecture.startswith("HunYuanDense"):
+        return dense(family)(source)
+
+    def experts(text: Fields) -> Experts:
+        width = text.values.get("moe_intermediate_size")
+        active = text.values.get("moe_topk")
+        if isinstance(width, list):
+            if len(set(map(str, width))) != 1:
+                raise UnreadableError("no plan for experts of several widths", "moe_intermediate_size")
+            width = width[0]
+        if isinstance(active, list):
+            active = max((a for a in active if isinstance(a, int)), default=None)
+        shared = text.values.get("num_shared_expert") if text.flag("use_mixed_mlp_moe") else None
+        if isinstance(shared, list):
+            shared = next(iter(shared), None)
+        changes = {"num_experts_per_tok": active, "moe_intermediate_size": width}
+        filled = Fields({**text.values, **{k: v for k, v in changes.items() if v is not None}}, text.where)
+        extra = None
+        if isinstance(shared, int) and shared > 0:
+            extra = Mlp(text.count("intermediate_size") * shared)
+        return read_experts(
+            filled, ("num_experts",), ("moe_intermediate_size", "intermediate_size"), shared=extra
+        )
+
+    return mixture(family, experts)(source)
+
+
+_PHIMOE = Family(qkv_bias=True, output_bias=True, norm_parts=2, lm_head_bias=True)
+
+
+_EXAONE_MOE = mixture(Family(head_norms=2), _exaone_experts, is_sparse=_exaone_sparse)
+
+
+def _longcat(source: Source) -> Shape:
+    """LongCat-Flash: two attentions and two dense blocks a layer, and experts some of which do nothing."""
+    text = source.text
+    if (text.text("router_dtype") or "float32") != "float32":
+        field = text.path("router_dtype")
+        raise UnreadableError(f"{field} is not float32", field)
+    count = text.count("num_layers", most=MOST_LAYERS)
+    hidden = text.count("hidden_size")
+    latent = read_latent(text)
+    mlp = Mlp(text.count("ffn_hidden_size", "intermediate_size"))
+    idle = text.count("zero_expert_num", default=0, least=0, most=2**16)
+    experts = read_experts(
+        with_defaults(text, num_experts_per_tok=text.values.get("moe_topk")),
+        ("n_routed_experts",),
+        ("expert_ffn_hidden_size", "moe_intermediate_size"),
+        correction_bias=True,
+        router_bias=text.flag("router_bias"),
+        router_bytes=4,
+        # What the router and its balance have for experts that do nothing, in fp32 too.
+        extra_elements=2 * idle * (hidden + 1 + (1 if text.flag("router_bias") else 0)),
+        dense=mlp,
+    )
+    layer = Layer(latent, experts, 4 * hidden, beside=mlp, second=latent)
+    filled = with_defaults(text, num_hidden_layers=count)
+    return make_shape(
+        replace(source, text=filled), [layer] * count, tied=False, rope_dim=latent.qk_rope_head_dim
+    )
+
+
+def _arctic(source: Source) -> Shape:
+    """Snowflake Arctic: a dense block beside the experts, which expert parallelism leaves as they are."""
+    text = source.text
+    attention = read_attention(text, NO_BIAS)
+    experts = read_experts(text, ("num_local_experts",), ("intermediate_size",), dealt=False)
+    step = text.count("moe_layer_frequency", default=2)
+    hidden = text.count("hidden_size")
+    dense_block = Mlp(text.count("intermediate_size"))
+    sparse = Layer(attention, experts, 2 * hidden)
+    if text.flag("use_residual", True):
+        sparse = replace(sparse, beside=Mlp(hidden), norm_elements=3 * hidden)
+    layers = [
+        sparse if (i + 1) % step == 0 else Layer(attention, dense_block, 2 * hidden)
+        for i in range(num_layers(text))
+    ]
+    return unweighed(make_shape(source, layers, tied=False, rope_dim=attention.head_dim))
+
+
+def _pangu_sinks(source: Source) -> Shape:
+    """openPangu's MoE with sinks: keys and values that are learnt and lie before every text."""
+    text = source.text
+    sinks = text.count("param_sink_number", default=0, least=0, most=2**16)
+    if not sinks:
+        field = text.path("param_sink_number")
+        raise UnreadableError(f"no plan for this model without {field}", field)
+    if "interleaved_sliding_window" in text:
+        field = text.path("interleaved_sliding_window")
+        raise UnreadableError("no plan for sinks before windows", field)
+    heads = text.count("num_attention_heads", most=2**16)
+    kv_heads = text.count("num_key_value_heads", default=heads, most=2**16)
+    if heads % kv_heads:
+        field = text.path("num_key_value_heads")
+        raise UnreadableError(f"{heads} attention heads are not a multiple of {kv_heads} KV heads", field)
+    bias = text.flag("attention_bias") or text.flag("bias")
+    attention = Attention(
+        heads,
+        kv_heads,
+        text.count("qk_nope_dim") + text.count("qk_rope_dim"),
+        text.count("v_channels"),
+        qkv_bias=text.flag("qkv_bias", bias),
+        output_bias=bias,
+        head_norms=1,
+        repeats_kv_heads=False,
+        unscaled=True,
+        sink_tokens=sinks,
+        sink_values=text.flag("param_sink_with_value"),
+    )
+    shared = text.count("n_shared_experts", default=0, least=0, most=2**10)
+    width = text.count("moe_intermediate_size")
+    routed = read_experts(
+        text,
+        ("n_routed_experts",),
+        shared=Mlp(width * shared) if shared else None,
+        correction_bias=text.flag("router_enable_expert_bias"),
+    )
+    first = text.count("first_k_dense_replace", default=0, least=0, most=MOST_LAYERS)
+    dense_block = Mlp(text.count("intermediate_size"), bias=text.flag("mlp_bias"))
+    norms = (4 if text.flag("sandwich_norm") else 2) * text.count("hidden_size")
+    layers = [Layer(attention, routed if i >= first else dense_block, norms) for i in range(num_layers(text))]
+    return make_shape(source, layers, tied=False, rope_dim=attention.head_dim)
+
+
+def _axk1(source: Source) -> Shape:
+    """A.X K1: DeepSeek V3 with one more norm a layer."""
+    text = source.text
+    known = {"AXK1": "earlier", "axk1": "later"}.get(text.text("model_type") or "")
+    if known is None:
+        field = text.path("model_type")
+        raise UnreadableError(f"{field} is neither AXK1 nor axk1", field)
+    shape = read_deepseek(source)
+    hidden = shape.hidden_size
+    layers = tuple(
+        replace(x, norm_elements=x.norm_elements + hidden, mixer=replace(x.mixer, known=known))
+        if isinstance(x.mixer, LatentAttention)
+        else x
+        for x in shape.layers
+    )
+    return replace(shape, layers=layers)
+
+
+def _param2(source: Source) -> Shape:
+    """Param-2: the width of the shared experts is stated for all of them together, or for one."""
+    text = source.text
+    number = text.count("num_shared_experts", default=1, least=0, most=2**10)
+    together = text.optional("moe_shared_expert_intermediate_size")
+    width = together or text.count("moe_intermediate_size") * number
+    routed = read_experts(
+        text,
+        ("num_experts",),
+        shared=Mlp(width) if number else None,
+        correction_bias=text.flag("moe_router_enable_expert_bias", True),
+    )
+    first = text.count("first_k_dense_replace", default=1, least=0, most=MOST_LAYERS)
+    family = Family(
+        qkv_bias=text.flag("use_qkv_bias"),
+        output_bias=text.flag("use_bias"),
+        head_norms=2 if text.flag("use_qk_norm") else 0,
+    )
+    shape = mixture(family, lambda _: routed, is_sparse=lambda _, i: i >= first)(source)
+    layers = tuple(
+        replace(x, mixer=replace(x.mixer, repeats_kv_heads=False)) if isinstance(x.mixer, Attention) else x
+        for x in shape.layers
+    )
+    return replace(shape, layers=layers)
+
+
 READERS: dict[str, Callable[[Source], Shape]] = {
     "AfmoeForCausalLM": _afmoe,
     "BailingMoeForCausalLM": _bailing,
@@ -432,6 +686,24 @@ READERS: dict[str, Callable[[Source], Shape]] = {
     "SarvamMLAForCausalLM": _with_latents,
     "SarvamMoEForCausalLM": _bailing,
     "Step3p5ForCausalLM": _step3p5,
+    "DbrxForCausalLM": _dbrx,
+    "Ernie4_5_MoeForCausalLM": mixture(Family(output_bias=False), _ernie_experts, is_sparse=_ernie_sparse),
+    "ExaoneMoEForCausalLM": _EXAONE_MOE,
+    "ExaoneMoeForCausalLM": _EXAONE_MOE,
+    "Glm4MoeLiteForCausalLM": read_deepseek,
+    "GraniteMoeForCausalLM": mixture(NO_BIAS, granite_experts),
+    "GraniteMoeSharedForCausalLM": mixture(NO_BIAS, granite_experts),
+    "HunYuanDenseV1ForCausalLM": _hunyuan,
+    "HunYuanMoEV1ForCausalLM": _hunyuan,
+    "OlmoeForCausalLM": _olmoe,
+    "PhiMoEForCausalLM": mixture(
+        _PHIMOE, lambda t: read_experts(t, ("num_local_experts",), ("intermediate_size",))
+    ),
+    "ArcticForCausalLM": _arctic,
+    "AXK1ForCausalLM": _axk1,
+    "PanguProMoEV2ForCausalLM": _pangu_sinks,
+    "Param2MoEForCausalLM": _param2,
+    "LongcatFlashForCausalLM": _longcat,
 }
 """More architectures with experts, by their name in config.json."""
 
@@ -442,5 +714,11 @@ ON_EVERY_STAGE = {
     "FlexOlmoForCausalLM": _ALL,
     "HYV3ForCausalLM": _ALL,
     "MellumForCausalLM": _ALL,
+    "DbrxForCausalLM": _ALL,
+    "GraniteMoeForCausalLM": _ALL,
+    "GraniteMoeSharedForCausalLM": _ALL,
+    "OlmoeForCausalLM": _ALL,
+    "PhiMoEForCausalLM": _ALL,
+    "ArcticForCausalLM": _ALL,
 }
 """Parts that vLLM 0.25.1 builds on every pipeline stage."""

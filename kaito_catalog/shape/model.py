@@ -67,6 +67,20 @@ class Attention:
     """Sees all tokens at once, as encoders do, and keeps nothing."""
     looks_at_encoder: bool = False
     """Its keys and values are the encoder's (Whisper)."""
+    unscaled: bool = False
+    """Is not told how the weights are quantised, and has no scales of its cache (PLaMo 2)."""
+    whole: bool = False
+    """Every rank has the projections whole, although each keeps its share of the cache (StarCoder)."""
+    query_rank: int = 0
+    """Queries come from a vector of that width, which every rank makes, as it does keys and values (Step 3)."""
+    sink_tokens: int = 0
+    """Learnt keys that lie before every text (openPangu)."""
+    sink_values: bool = False
+    """Whether those have values that are learnt too."""
+    query_gate: bool = False
+    """A gate for each head from its own query (IQuest's loops)."""
+    latent: LatentAttention | None = None
+    """Queries, keys and values come from latents, and the cache holds those of every head (MiniCPM 3)."""
 
     @property
     def kind(self) -> AttentionKind:
@@ -101,6 +115,10 @@ class LatentAttention:
     indexer: Indexer | None = None
     sparse: bool = False
     """Looks only at tokens an indexer picked, its own or an earlier layer's."""
+    known: str = "always"
+    """Versions of vLLM that know the model's type as one with latents: always, `earlier` than 0.32, `later`.
+
+    The others keep keys and values of every head (A.X K1, whose type is spelt in two ways)."""
 
     @property
     def kind(self) -> AttentionKind:
@@ -121,6 +139,10 @@ class GatedDeltaNet:
     """Bytes per element of the recurrent state; the convolution's is of the model's dtype."""
     interleaved: bool = False
     """Whether the two gates lie in one matrix, head by head (Qwen3-Next)."""
+    separate_gates: bool = False
+    """Whether the two gates are two modules (OLMo Hybrid)."""
+    decay_bytes: int = 4
+    """Bytes per element of the decay, one for each value head."""
 
     @property
     def kind(self) -> AttentionKind:
@@ -142,6 +164,8 @@ class Mamba2:
     conv_bias: bool
     normed: bool = True
     """Whether what leaves it is normalised."""
+    time_step_rank: int = 0
+    """Where one matrix says what to select for all heads: the width of its time step (PLaMo 2)."""
 
     @property
     def kind(self) -> AttentionKind:
@@ -197,6 +221,24 @@ class ShortConv:
 
 
 @dataclass(frozen=True)
+class LightningAttention:
+    """Linear attention with a fixed decay for each head (Ling 2.5)."""
+
+    num_heads: int
+    head_dim: int
+    qkv_bias: bool
+    output_bias: bool
+    head_norms: int
+    norm_groups: int
+    """Parts that what leaves it is normalised in: the ranks have to divide them."""
+
+    @property
+    def kind(self) -> AttentionKind:
+        """What the layer keeps."""
+        return AttentionKind.STATE
+
+
+@dataclass(frozen=True)
 class CompressedAttention:
     """DeepSeek V4: a short sliding window, and beside it latents of 4 or 128 tokens each."""
 
@@ -219,7 +261,7 @@ class CompressedAttention:
         return AttentionKind.MLA
 
 
-Recurrent: TypeAlias = GatedDeltaNet | KimiDelta | Mamba2 | Mamba1 | ShortConv
+Recurrent: TypeAlias = GatedDeltaNet | KimiDelta | LightningAttention | Mamba2 | Mamba1 | ShortConv
 """What keeps a state per sequence."""
 
 Mixer: TypeAlias = Attention | LatentAttention | CompressedAttention | Recurrent
@@ -232,6 +274,10 @@ class Mlp:
     intermediate_size: int
     gated: bool = True
     bias: bool = False
+    whole: bool = False
+    """Every rank has all of it (StarCoder)."""
+    whole_input: bool = False
+    """Every rank has all of what comes before the activation (ModernBERT)."""
 
 
 @dataclass(frozen=True)
@@ -256,6 +302,8 @@ class Experts:
     """Width the experts work in, where it is not hidden_size (Nemotron-H's latent experts)."""
     dense: Mlp | None = None
     """A dense block beside the experts (Gemma 4)."""
+    dealt: bool = True
+    """Whether expert parallelism deals them out; where it does not, ranks of tensor parallelism cut them (Arctic)."""
     least_width: int = 0
     """Width that an expert has at least where ranks divide it: narrower parts are padded."""
     extra_elements: int = 0
@@ -300,15 +348,19 @@ class Layer:
     """Modules of this layer that keep the model's dtype: their names below the layer, `*` allowed."""
     schemes: tuple[tuple[str, Scheme], ...] = ()
     """Under mixed quantisation: the modules of this layer that are quantised, and how."""
-    beside: Mlp | None = None
-    """A second dense block, which every token passes too (Gemma 3n's LAuReL)."""
+    beside: FeedForward | None = None
+    """A second block, which every token passes too (Gemma 3n's LAuReL), or those of images (Ernie 4.5 VL)."""
     state: Recurrent | None = None
     """What keeps a state beside an attention in the same layer (Falcon-H1)."""
+    second: LatentAttention | None = None
+    """Another attention, after the first, in the same layer (LongCat-Flash)."""
+    echoes: tuple[Attention, ...] = ()
+    """Attentions that keep a cache here and whose parameters are elsewhere: of a layer that is run again (Ouro)."""
 
     @property
     def mixers(self) -> tuple[Mixer, ...]:
-        """All that mix tokens in the layer: one, none, or two side by side."""
-        return tuple(m for m in (self.mixer, self.state) if m is not None)
+        """All that mix tokens in the layer, and keep something of them."""
+        return tuple(m for m in (self.mixer, self.state, self.second, *self.echoes) if m is not None)
 
     @cached_property
     def _hash(self) -> int:
@@ -344,6 +396,14 @@ class Medium:
     """Elements of a patch itself."""
     most_images: int = 1
     """A video is as many images as the context holds, at most this many."""
+    outputs: int = 1
+    """Embeddings that the decoder gets for each token: its input, and those of deepstack layers."""
+    fuses_norms: bool = False
+    """Whether older versions add the residual to its norm in place: two hidden states less."""
+    piece: int = 0
+    """Patches of one frame, where the encoder takes as many frames at once as a share of the GPU allows; 0: all."""
+    piece_bytes: int = 0
+    """What vLLM reckons a frame to take there."""
 
 
 @dataclass(frozen=True)
@@ -433,6 +493,10 @@ class Shape:
     """Per-layer embeddings and kin, divided like the vocabulary (Gemma 4's small models)."""
     plain_elements: int = 0
     """Parameters outside the layers that every rank holds."""
+    divided_elements: int = 0
+    """Parameters outside the layers of which every rank holds its share, on every stage (reward models' heads)."""
+    position_elements: int = 0
+    """Learnt positions, whole wherever the embedding is (StarCoder)."""
     lm_head_bias: bool = False
     pools: bool = False
     """Gives embeddings or scores: nothing is sampled."""

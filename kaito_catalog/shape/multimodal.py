@@ -30,6 +30,7 @@ _BY_MODEL_TYPE = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
     "nemotron_h": "NemotronHForCausalLM",
+    "opt": "OPTForCausalLM",
     "phi3": "Phi3ForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
@@ -74,7 +75,9 @@ def _clip(vision: Fields, layers_left_out: int) -> tuple[list[Matrix], int, Medi
     patches = (vision.count("image_size", default=224) // patch) ** 2
     pixels = vision.count("num_channels", default=3) * patch**2
     plain = width + pixels * width + (patches + 1) * width + 2 * width + depth * 4 * width
-    return encoder_layers(width, wide, depth), plain, Medium(patches, patches, width, 2 * wide, pixels)
+    # QuickGELU is made in steps: its input, the sigmoid's and the product.
+    steps = 3 if vision.values.get("hidden_act", "quick_gelu") == "quick_gelu" else 2
+    return encoder_layers(width, wide, depth), plain, Medium(patches, patches, width, steps * wide, pixels)
 
 
 def _siglip(vision: Fields, layers_left_out: int) -> tuple[list[Matrix], int, Medium]:
@@ -289,9 +292,47 @@ def _glm4v(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
     return read
 
 
+def _glm_ocr(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
+    """GLM-OCR (vLLM's glm_ocr.py): GLM-4.1V's encoder with biases and norms of queries and keys."""
+
+    def read(source: Source) -> Shape:
+        text = source.text
+        if "head_dim" not in text:
+            heads = text.count("num_attention_heads", most=2**16)
+            text = with_defaults(text, head_dim=text.count("hidden_size") // heads)
+        shape = decoder_of(replace(source, text=text), readers(), "Glm4ForCausalLM")
+        # GlmOcrVisionConfig's defaults (transformers).
+        vision = vision_section(source) or Fields({}, "vision_config.")
+        width = vision.count("hidden_size", default=1024)
+        wide = vision.count("intermediate_size", default=4096)
+        depth = vision.count("depth", default=24, most=MOST_LAYERS)
+        out = vision.count("out_hidden_size", default=1536)
+        merge = vision.count("spatial_merge_size", default=2, most=64)
+        heads = vision.count("num_heads", default=16, most=2**16)
+        side = vision.count("patch_size", default=14, most=2**16)
+        patch = vision.count("in_channels", default=3) * side**2
+        patch *= vision.count("temporal_patch_size", default=2, most=64)
+        plain = (patch + 1) * width + depth * (2 * width + 2 * (width // heads)) + width
+        plain += (merge**2 * width + 1) * out + 2 * out
+        context = text.count("intermediate_size")
+        matrices = (
+            Matrix(width, 3 * width, "column", count=depth),
+            Matrix(width, width, "row", count=depth),
+            Matrix(width, 2 * wide, "column", count=depth),
+            Matrix(wide, width, "row", count=depth),
+            Matrix(out, out, "column", bias=False),
+            Matrix(out, 2 * context, "column", bias=False),
+            Matrix(context, out, "row", bias=False),
+        )
+        return replace(shape, architecture=source.architecture, tower=Tower("vision", heads, matrices, plain))
+
+    return read
+
+
 def multimodal(readers: Callable[[], Mapping[str, Reader]]) -> dict[str, Reader]:
     """These architectures by name; `readers` gives those of the decoders they may hold."""
     return {
+        "GlmOcrForConditionalGeneration": _glm_ocr(readers),
         "Glm4vForConditionalGeneration": _glm4v(readers),
         "Glm4vMoeForConditionalGeneration": _glm4v(readers),
         "InternVLChatModel": _internvl(readers),
@@ -306,6 +347,7 @@ ON_EVERY_STAGE = dict.fromkeys(
     (
         "Glm4vForConditionalGeneration",
         "Glm4vMoeForConditionalGeneration",
+        "GlmOcrForConditionalGeneration",
         "InternVLChatModel",
         "LlavaForConditionalGeneration",
         "LlavaNextForConditionalGeneration",

@@ -4,10 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from math import gcd
 
+from kaito_catalog.shape.encoders import padded
 from kaito_catalog.shape.fields import Fields, Source, UnreadableError, with_defaults
-from kaito_catalog.shape.model import LONGEST_CONTEXT, MOST_LAYERS, Matrix, Place, Shape, Tower
+from kaito_catalog.shape.mixtures import listed_layers
+from kaito_catalog.shape.model import (
+    LONGEST_CONTEXT,
+    MOST_LAYERS,
+    Attention,
+    Experts,
+    Layer,
+    Matrix,
+    Mlp,
+    Place,
+    Shape,
+    Tower,
+)
 from kaito_catalog.shape.multimodal import Reader, decoder_of, encoder_layers
+from kaito_catalog.shape.parts import (
+    Family,
+    make_shape,
+    num_layers,
+    read_attention,
+    read_experts,
+    unweighed,
+)
 from kaito_catalog.shape.towers import qwen2_5_vl_tower, qwen3_vl_tower, vision_section
 
 Readers = Callable[[], Mapping[str, Reader]]
@@ -223,10 +245,13 @@ def _internvl(readers: Readers) -> Reader:
 
 _UNREAD: dict[str, str | None] = {
     "AudioFlamingo3ForConditionalGeneration": "Qwen2ForCausalLM",
+    "Blip2ForConditionalGeneration": None,
     "DotsOCRForCausalLM": "Qwen2ForCausalLM",
     "Eagle2_5_VLForConditionalGeneration": None,
     "Exaone4_5_ForConditionalGeneration": "Exaone4ForCausalLM",
+    "GLM4VForCausalLM": "ChatGLMModel",
     "GlmAsrForConditionalGeneration": "LlamaForCausalLM",
+    "GraniteSpeechForConditionalGeneration": None,
     "H2OVLChatModel": None,
     "HunYuanVLForConditionalGeneration": "HunYuanDenseV1ForCausalLM",
     "IsaacForConditionalGeneration": "Qwen3ForCausalLM",
@@ -241,10 +266,15 @@ _UNREAD: dict[str, str | None] = {
     "NVLM_D": None,
     "OpenCUAForConditionalGeneration": "Qwen2ForCausalLM",
     "Ovis2_5": None,
+    "Ovis2_6ForCausalLM": None,
+    "Ovis2_6_MoeForCausalLM": None,
     "PaddleOCRVLForConditionalGeneration": "Ernie4_5ForCausalLM",
     "Phi3VForCausalLM": "Phi3ForCausalLM",
     "Phi4ForCausalLMV": "Phi3ForCausalLM",
+    "Phi4MMForCausalLM": "Phi3ForCausalLM",
     "SkyworkR1VChatModel": None,
+    "StepVLForConditionalGeneration": None,
+    "UltravoxModel": None,
     "VoxtralForConditionalGeneration": "LlamaForCausalLM",
 }
 """Models whose encoder nobody here has read, and the decoder where vLLM's class names it itself.
@@ -258,6 +288,15 @@ def _unread(readers: Readers, of: str | None) -> Reader:
         shape = decoder_of(source, readers(), of)
         tower = Tower("vision or audio", 1, None, divided=False)
         return replace(shape, architecture=source.architecture, tower=tower)
+
+    return read
+
+
+def _qwen3_asr(readers: Readers) -> Reader:
+    """Qwen3-ASR: what hears has not been read."""
+
+    def read(source: Source) -> Shape:
+        return _unread(readers, "Qwen3ForCausalLM")(_thinker(source))
 
     return read
 
@@ -318,6 +357,7 @@ def omni(readers: Readers) -> dict[str, Reader]:
         "Qwen2AudioForConditionalGeneration": _qwen2_audio(readers),
         "Qwen2_5OmniForConditionalGeneration": _qwen2_5_omni(readers),
         "Qwen2_5OmniModel": _qwen2_5_omni(readers),
+        "Qwen3ASRForConditionalGeneration": _qwen3_asr(readers),
         "Qwen3OmniMoeForConditionalGeneration": _qwen3_omni(readers),
         "SmolVLMForConditionalGeneration": _over_siglip(readers, _idefics3),
     }
@@ -332,9 +372,276 @@ WITHOUT_ENCODER = frozenset(
         "Gemma3nForConditionalGeneration",
         "MiniCPMO",
         "MiniCPMV",
+        "Qwen3ASRForConditionalGeneration",
     }
 )
 """Architectures whose encoder no plan computes."""
 
 ON_EVERY_STAGE = dict.fromkeys(omni(dict), frozenset({Place.TOWER}))
 """Beside what the decoder builds on every stage."""
+
+
+def _step3(source: Source) -> Shape:
+    """Step 3: queries from a narrow vector, one head of keys and values, which every rank has."""
+    text = source.text
+    # Step3TextConfig's defaults (vLLM).
+    text = with_defaults(text, head_dim=256, max_seq_len=65_536)
+    if text.count("num_attention_groups", default=1) != 1:
+        field = text.path("num_attention_groups")
+        raise UnreadableError(f"{field} is not 1, which vLLM's class wants", field)
+    count = num_layers(text)
+    head_dim = text.count("head_dim", most=2**16)
+    heads = text.count("num_attention_heads", most=2**16)
+    rank = text.count("share_q_dim", default=2048, least=0) or head_dim
+    attention = Attention(heads, 1, head_dim, head_dim, query_rank=rank, unscaled=True)
+    routed = read_experts(
+        with_defaults(text, num_experts_per_tok=text.values.get("moe_top_k")),
+        ("moe_num_experts",),
+        shared=Mlp(text.count("share_expert_dim")),
+    )
+    dense_block, sparse = Mlp(text.count("intermediate_size")), listed_layers(text, "moe_layers_enum", count)
+    hidden = text.count("hidden_size")
+    layers = [Layer(attention, routed if i in sparse else dense_block, 2 * hidden) for i in range(count)]
+    tower = _step3_tower(source, hidden) if source.architecture.startswith("Step3VL") else None
+    return make_shape(replace(source, text=text), layers, tied=False, rope_dim=head_dim, tower=tower)
+
+
+def _step3_tower(source: Source, hidden: int) -> Tower:
+    vision = vision_section(source)
+    if vision is None:
+        raise UnreadableError("the configuration has no vision_config", "vision_config")
+    # Step3VisionEncoderConfig's defaults (vLLM).
+    width = vision.count("hidden_size", default=1792)
+    wide = vision.count("intermediate_size", default=3072)
+    out = vision.count("output_hidden_size", default=4096)
+    depth = vision.count("num_hidden_layers", default=63, most=MOST_LAYERS)
+    side = vision.count("patch_size", default=14, most=2**16)
+    patches = (vision.count("image_size", default=728, most=2**16) // side) ** 2
+    plain = width + (vision.count("num_channels", default=3) * side**2 + 1) * width + (patches + 1) * width
+    plain += depth * 4 * width
+    # Two convolutions that make fewer patches of many.
+    plain += (4 * width + 1) * out + (9 * out + 1) * 2 * out
+    matrices = (
+        Matrix(width, 3 * width, "column", count=depth),
+        Matrix(width, width, "row", count=depth),
+        Matrix(width, wide, "column", count=depth),
+        Matrix(wide, width, "row", count=depth),
+        Matrix(2 * out, hidden, "none", bias=source.root.flag("projector_bias", True)),
+    )
+    heads = vision.count("num_attention_heads", default=16, most=2**16)
+    return Tower("vision", heads, matrices, plain)
+
+
+def _pair(text: Fields, name: str) -> tuple[int, int]:
+    """One number for texts and one for images."""
+    values = text.values.get(name)
+    if not isinstance(values, list) or len(values) != 2:
+        raise UnreadableError(f"{text.path(name)} is not two numbers", text.path(name))
+    both = [Fields({name: value}, text.where).count(name, least=0) for value in values]
+    return both[0], both[1]
+
+
+def _ernie_vl(source: Source) -> Shape:
+    """Ernie 4.5 VL: experts for texts and others for images in the same layer, and one shared block."""
+    text = source.root
+    source = replace(source, text=text)
+    count = num_layers(text)
+    hidden = text.count("hidden_size")
+    biased = text.flag("use_bias")
+    attention = read_attention(text, Family(qkv_bias=biased, output_bias=False))
+    numbers, widths = _pair(text, "moe_num_experts"), _pair(text, "moe_intermediate_size")
+    if numbers[0] != numbers[1]:
+        field = text.path("moe_num_experts")
+        raise UnreadableError(f"{field} differ, which vLLM's class does not take", field)
+    shared_count = text.count("moe_num_shared_experts", default=0, least=0, most=2**10)
+    shared = Mlp(widths[0] * shared_count) if shared_count else None
+    starts, ends = _pair(text, "moe_layer_start_index"), (count - 1, count - 1)
+    if "moe_layer_end_index" in text:
+        ends = _pair(text, "moe_layer_end_index")
+    step = text.count("moe_layer_interval", default=1)
+
+    def experts(which: int) -> Experts:
+        values = {
+            "num_experts": numbers[which],
+            "moe_intermediate_size": widths[which],
+            "num_experts_per_tok": text.values.get("moe_k"),
+        }
+        return read_experts(
+            Fields(values, text.where), ("num_experts",), correction_bias=True, router_bytes=4
+        )
+
+    mlp = Mlp(text.count("intermediate_size"), bias=biased)
+    of_text, of_images = replace(experts(0), shared=shared), experts(1)
+    layers = []
+    for i in range(count):
+        is_sparse = (i + 1) % step == 0
+        if is_sparse and all(s <= i <= e for s, e in zip(starts, ends, strict=True)):
+            layers.append(Layer(attention, of_text, 2 * hidden, beside=of_images))
+        elif is_sparse and min(starts) <= i <= max(ends):
+            field = text.path("moe_layer_start_index")
+            raise UnreadableError("no plan for layers with experts for texts or images alone", field)
+        else:
+            layers.append(Layer(attention, mlp, 2 * hidden))
+    tower = _ernie_tower(source, hidden)
+    # vLLM quantises the routers too, which are in fp32 where it does not.
+    return unweighed(make_shape(source, layers, tied=True, rope_dim=attention.head_dim, tower=tower))
+
+
+def _ernie_tower(source: Source, hidden: int) -> Tower:
+    root = source.root
+    vision = vision_section(source)
+    if vision is None:
+        raise UnreadableError("the configuration has no vision_config", "vision_config")
+    width = vision.count("embed_dim", "hidden_size")
+    depth = vision.count("depth", most=MOST_LAYERS)
+    ratio = vision.number("mlp_ratio")
+    if ratio is None or not 0 < ratio <= 64:
+        field = vision.path("mlp_ratio")
+        raise UnreadableError(f"{field} is missing or absurd", field)
+    wide = int(width * ratio)
+    channels = vision.count("in_channels", "in_chans", default=3)
+    plain = channels * vision.count("patch_size", most=2**16) ** 2 * width + depth * 4 * width + 2 * width
+    merged = root.count("pixel_hidden_size") * root.count("spatial_conv_size", most=64) ** 2
+    matrices = [
+        Matrix(width, 3 * width, "column", count=depth),
+        Matrix(width, width, "row", count=depth),
+        Matrix(width, wide, "column", count=depth),
+        Matrix(wide, width, "row", count=depth),
+        Matrix(merged, merged, "column", count=2),
+        Matrix(merged, hidden, "column"),
+    ]
+    plain += 2 * merged + hidden
+    if root.flag("use_temporal_conv", True):
+        long = merged * root.count("temporal_conv_size", most=64)
+        matrices += [Matrix(long, merged, "column"), Matrix(merged, merged, "column")]
+        plain += 2 * merged
+    return Tower("vision", vision.count("num_heads", most=2**16), tuple(matrices), plain)
+
+
+def _aria(source: Source) -> Shape:
+    """Aria: Llama's attention, experts with a shared block, and an encoder whose patches answer queries."""
+    # AriaTextConfig's defaults (transformers).
+    text = with_defaults(source.text, moe_num_experts=8, moe_topk=2, moe_num_shared_experts=2)
+    biased = text.flag("mlp_bias")
+    shared = text.count("moe_num_shared_experts", least=0, most=2**10)
+    width = text.count("intermediate_size")
+    experts = read_experts(
+        with_defaults(text, num_experts_per_tok=text.values.get("moe_topk")),
+        ("moe_num_experts",),
+        ("intermediate_size",),
+        shared=Mlp(width * shared, bias=biased) if shared else None,
+    )
+    attention = read_attention(text, Family())
+    hidden = text.count("hidden_size")
+    layers = [Layer(attention, experts, 2 * hidden)] * num_layers(text)
+    vision = vision_section(source)
+    if vision is None:
+        raise UnreadableError("the configuration has no vision_config", "vision_config")
+    # Idefics3VisionConfig's defaults (transformers).
+    wide = vision.count("intermediate_size", default=3072)
+    inner = vision.count("hidden_size", default=1152)
+    depth = vision.count("num_hidden_layers", default=12, most=MOST_LAYERS)
+    side = vision.count("patch_size", default=32, most=2**16)
+    patches = (vision.count("image_size", default=224, most=2**16) // side) ** 2
+    table = source.root.section("projector_patch_to_query_dict")
+    # AriaConfig's default gives 256 queries at most.
+    queries = max((table.count(name) for name in table.values), default=256) if table is not None else 256
+    plain = (vision.count("num_channels", default=3) * side**2 + 1 + patches) * inner + depth * 4 * inner
+    # The queries and their attention: every rank has it whole.
+    plain += queries * inner + 8 * inner**2 + 11 * inner
+    matrices = (
+        Matrix(inner, 3 * inner, "column", count=depth),
+        Matrix(inner, inner, "row", count=depth),
+        Matrix(inner, wide, "column", count=depth),
+        Matrix(wide, inner, "row", count=depth),
+        Matrix(inner, hidden, "column", bias=False),
+        Matrix(hidden, hidden, "row", bias=False),
+    )
+    tower = Tower("vision", vision.count("num_attention_heads", default=16, most=2**16), matrices, plain)
+    filled = replace(source, text=text)
+    return make_shape(filled, layers, tied=False, rope_dim=attention.head_dim, tower=tower)
+
+
+def _molmo2(source: Source) -> Shape:
+    """Molmo 2: a decoder of its own over an encoder whose layers are pooled by an attention."""
+    # The text's defaults (vLLM's molmo2.py).
+    text = with_defaults(source.text, head_dim=128, additional_vocab_size=128)
+    norms = 2 if text.flag("use_qk_norm") else 0
+    by_head = norms if text.text("qk_norm_type") == "qwen3" else 0
+    family = Family(qkv_bias=text.flag("qkv_bias", True), output_bias=False, head_norms=by_head)
+    attention = read_attention(text, family)
+    hidden = text.count("hidden_size")
+    whole = (attention.num_attention_heads + attention.num_key_value_heads) * attention.head_dim
+    mlp = Mlp(text.count("intermediate_size"))
+    layer = Layer(attention, mlp, 2 * hidden + (whole if norms and not by_head else 0))
+    vocabulary = text.count("vocab_size")
+    rows = padded(vocabulary + text.count("additional_vocab_size", least=0)) - padded(vocabulary)
+    return make_shape(
+        replace(source, text=text),
+        [layer] * num_layers(text),
+        tied=False,
+        rope_dim=attention.head_dim,
+        tower=_molmo2_tower(source, hidden),
+        # Tokens that only the embedding has.
+        embedding_elements=rows * hidden,
+    )
+
+
+def _molmo2_tower(source: Source, hidden: int) -> Tower:
+    vision, adapter = source.root.section("vit_config"), source.root.section("adapter_config")
+    if vision is None or adapter is None:
+        raise UnreadableError("the configuration has no vit_config or no adapter_config", "vit_config")
+    for part in (vision, adapter):
+        if part.count("num_key_value_heads") != part.count("num_attention_heads"):
+            field = part.path("num_key_value_heads")
+            raise UnreadableError(f"no plan for an encoder with {field} of their own number", field)
+    depth = vision.count("num_hidden_layers", most=MOST_LAYERS)
+    taken = adapter.values.get("vit_layers")
+    numbers = [n for n in taken if type(n) is int] if isinstance(taken, list) else []
+    if not isinstance(taken, list) or len(numbers) != len(taken) or not numbers:
+        raise UnreadableError(
+            "adapter_config.vit_layers is not a list of layers", "adapter_config.vit_layers"
+        )
+    deepest = max(n + depth if n < 0 else n for n in numbers) + 1
+    if not deepest > 0:
+        raise UnreadableError("adapter_config.vit_layers leaves no layer", "adapter_config.vit_layers")
+    depth = min(depth, deepest)
+    width = vision.count("hidden_size")
+    heads = vision.count("num_attention_heads", most=2**16)
+    side = vision.count("image_patch_size", most=2**16)
+    plain = vision.count("image_num_pos", most=LONGEST_CONTEXT) * width
+    plain += (3 * side**2 + 1) * width + depth * 4 * width
+    inner = adapter.count("num_attention_heads", most=2**16) * adapter.count("head_dim", most=2**16)
+    out = adapter.count("hidden_size")
+    wide = adapter.count("intermediate_size")
+    pooled = width * len(numbers)
+    matrices = (
+        Matrix(width, 3 * width, "column", count=depth),
+        Matrix(width, width, "row", count=depth),
+        Matrix(width, vision.count("intermediate_size"), "column", count=depth),
+        Matrix(vision.count("intermediate_size"), width, "row", count=depth),
+        Matrix(pooled, 3 * inner, "column"),
+        Matrix(inner, out, "row"),
+        Matrix(out, 2 * wide, "column", bias=False),
+        Matrix(wide, hidden, "row", bias=False),
+    )
+    return Tower("vision", gcd(heads, adapter.count("num_attention_heads")), matrices, plain)
+
+
+IN_ONE: dict[str, Callable[[Source], Shape]] = {
+    "AriaForConditionalGeneration": _aria,
+    "Molmo2ForConditionalGeneration": _molmo2,
+    "Ernie4_5_VLMoeForConditionalGeneration": _ernie_vl,
+    "Step3TextForCausalLM": _step3,
+    "Step3VLForConditionalGeneration": _step3,
+}
+"""Decoders and encoders in one, by their name in config.json."""
+
+_ALL = frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM})
+
+IN_ONE_ON_EVERY_STAGE: dict[str, frozenset[Place]] = {
+    "Ernie4_5_VLMoeForConditionalGeneration": frozenset({Place.TOWER}),
+    "Molmo2ForConditionalGeneration": _ALL | {Place.TOWER},
+    "Step3VLForConditionalGeneration": frozenset({Place.TOWER}),
+}
+"""Parts of them that vLLM 0.25.1 builds on every pipeline stage."""

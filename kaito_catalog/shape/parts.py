@@ -355,3 +355,16 @@ def read_latent(text: Fields) -> LatentAttention:
         text.count("qk_rope_head_dim"),
         text.count("v_head_dim"),
     )
+
+
+def unweighed(shape: Shape) -> Shape:
+    """The shape whose weights have no plan where they are quantised: the size of the files says them."""
+    how = shape.quantization
+    if how is None:
+        return shape
+    words = f"no plan for the quantised weights of {shape.architecture}"
+    return replace(shape, quantization=replace(how, problem=how.problem or words))
+
+
+NO_BIAS = Family(qkv_bias=False, output_bias=False)
+"""Attention without biases, whatever attention_bias says."""

@@ -50,8 +50,19 @@ QWEN2_VIDEO_IMAGES = 7
 """vLLM profiles with at most 14 frames (qwen2_vl.py), and two of them make one image."""
 
 
-def _qwen_medium(merge: int, width: int, wide: int, pixels: int, most_images: int = 1) -> Medium:
-    return Medium(QWEN_IMAGE_TOKENS, QWEN_IMAGE_TOKENS * merge**2, width, wide, pixels, most_images)
+def _qwen_medium(
+    merge: int,
+    width: int,
+    wide: int,
+    pixels: int,
+    most_images: int = 1,
+    outputs: int = 1,
+    fuses: bool = False,
+) -> Medium:
+    # Attention holds queries and keys twice more while it rotates them: eight widths beside the four.
+    wide = max(wide, 8 * width)
+    patches = QWEN_IMAGE_TOKENS * merge**2
+    return Medium(QWEN_IMAGE_TOKENS, patches, width, wide, pixels, most_images, outputs, fuses)
 
 
 def vision_section(source: Source) -> Fields | None:
@@ -82,7 +93,10 @@ def qwen2_5_vl_tower(source: Source) -> Tower | None:
             Matrix(merged, vision.count("out_hidden_size", default=3584), "row"),
         ),
         channels * patch * width + depth * 2 * width + width,
-        medium=_qwen_medium(merge, width, 3 * wide, channels * patch, most_images=QWEN2_VIDEO_IMAGES),
+        # SwiGLU in steps, since vLLM compiles no encoder.
+        medium=_qwen_medium(
+            merge, width, 4 * wide, channels * patch, most_images=QWEN2_VIDEO_IMAGES, fuses=True
+        ),
     )
 
 
@@ -110,7 +124,8 @@ def qwen2_vl_tower(source: Source) -> Tower | None:
             Matrix(merged, vision.count("hidden_size", default=3584), "row"),
         ),
         channels * patch * width + depth * 4 * width + 2 * width,
-        medium=_qwen_medium(merge, width, 2 * wide, channels * patch, most_images=QWEN2_VIDEO_IMAGES),
+        # QuickGELU in steps: its input, the sigmoid's and the product.
+        medium=_qwen_medium(merge, width, 3 * wide - width, channels * patch, most_images=QWEN2_VIDEO_IMAGES),
     )
 
 
@@ -129,7 +144,9 @@ def qwen3_vl_tower(source: Source) -> Tower | None:
     positions = vision.count("num_position_embeddings", default=2304)
     deep = vision.values.get("deepstack_visual_indexes")
     # Qwen3VLVisionConfig's default is three of them.
-    mergers = len(deep) if isinstance(deep, list) else 3
+    layers = deep if isinstance(deep, list) else [8, 16, 24]
+    mergers = len(layers)
+    reached = sum(isinstance(layer, int) and layer < depth for layer in layers)
     plain = vision.count("in_channels", default=3) * patch * width + width + positions * width
     plain += depth * 4 * width + 2 * width + mergers * 2 * merged
     return Tower(
@@ -144,7 +161,7 @@ def qwen3_vl_tower(source: Source) -> Tower | None:
             Matrix(merged, out, "row", count=1 + mergers),
         ),
         plain,
-        medium=_qwen_medium(merge, width, 2 * wide, 3 * patch),
+        medium=_qwen_medium(merge, width, 2 * wide, 3 * patch, outputs=1 + reached),
     )
 
 
@@ -291,9 +308,17 @@ def gemma4_tower(source: Source) -> Tower | None:
         whole(wide, width, depth)
         whole(width, hidden)
         kernel = vision.count("pooling_kernel_size", default=3)
-        patches = GEMMA4_FRAMES * GEMMA4_FRAME_TOKENS * kernel**2
-        pixels = 3 * vision.count("patch_size", default=16) ** 2
-        medium = Medium(GEMMA4_FRAMES * (GEMMA4_FRAME_TOKENS + 8), patches, width, 3 * wide, pixels)
+        frame = GEMMA4_FRAME_TOKENS * kernel**2
+        medium = Medium(
+            GEMMA4_FRAMES * (GEMMA4_FRAME_TOKENS + 8),
+            GEMMA4_FRAMES * frame,
+            width,
+            3 * wide,
+            pixels=3 * vision.count("patch_size", default=16) ** 2,
+            piece=frame,
+            # _encoder_chunk of gemma4_mm.py: positions as one-hot vectors of int64, twice, and their product.
+            piece_bytes=frame * 4 * vision.count("position_embedding_size", default=10240) * 8,
+        )
     if audio is not None and "audio_embed_dim" in audio:
         whole(audio.count("audio_embed_dim"), hidden)
     elif audio is not None:

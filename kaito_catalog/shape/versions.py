@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from kaito_catalog.shape.model import Attention, Experts, Layer, Shape
+from kaito_catalog.shape.model import Attention, Experts, LatentAttention, Layer, Mlp, Shape
 
 CHANGED = (0, 32, 0)
 HOPPER = 9
@@ -21,6 +21,7 @@ _BUILT_ONCE = frozenset(
         "OlmoForCausalLM",
         "Olmo2ForCausalLM",
         "Olmo3ForCausalLM",
+        "PersimmonForCausalLM",
         "PhiForCausalLM",
     }
 )
@@ -42,8 +43,10 @@ _PLAIN_ROUTER = frozenset(
 )
 """Architectures whose router 0.32.0 keeps in the model's dtype, and computes in fp32 where it is asked for."""
 
-KIMI_BLOCK = 128
-"""Tokens that blocks of Kimi Linear are a multiple of with 0.32.0 on Hopper."""
+LATENT_HYBRID_BLOCK = 128
+"""Tokens that blocks of hybrids with latents are a multiple of with 0.32.0 on Hopper."""
+
+_LATENT_HYBRIDS = frozenset({"BailingMoeV2_5ForCausalLM", "KimiLinearForCausalLM"})
 
 
 READ = (0, 25, 1)
@@ -102,6 +105,8 @@ def as_built(shape: Shape, vllm_version: str, compute_capability: float | None =
     wide = any(
         isinstance(x.mixer, Attention) and x.mixer.head_dim == FLASH_ATTENTION_4_HEAD for x in shape.layers
     )
+    if shape.architecture == "Rnj1ForCausalLM":
+        shape = _without_window(shape)
     return replace(
         shape,
         layers=tuple(_layer(layer, shape.architecture) for layer in shape.layers),
@@ -109,13 +114,15 @@ def as_built(shape: Shape, vllm_version: str, compute_capability: float | None =
         on_every_stage=frozenset() if shape.architecture in _BUILT_ONCE else shape.on_every_stage,
         packs_blocks=True,
         aligns_by_stage=True,
-        hybrid_block_size=KIMI_BLOCK if shape.architecture == "KimiLinearForCausalLM" else None,
+        hybrid_block_size=LATENT_HYBRID_BLOCK if shape.architecture in _LATENT_HYBRIDS else None,
         fp8_block_size=FLASH_ATTENTION_4_BLOCK if is_hopper and wide else None,
     )
 
 
 def _before(shape: Shape) -> Shape:
     """Readers describe 0.25.1, but for what only later versions read in a configuration."""
+    if shape.architecture == "AXK1ForCausalLM":
+        return replace(shape, layers=tuple(_expanded(x, "later") for x in shape.layers))
     if shape.architecture != "KimiLinearForCausalLM":
         return shape
     layers = tuple(
@@ -127,19 +134,53 @@ def _before(shape: Shape) -> Shape:
     return replace(shape, layers=layers)
 
 
+def _expanded(layer: Layer, known: str) -> Layer:
+    """A layer whose latents are known to other versions only: it keeps keys and values of every head."""
+    latent = layer.mixer
+    if not isinstance(latent, LatentAttention) or latent.known != known:
+        return layer
+    width = latent.qk_nope_head_dim + latent.qk_rope_head_dim
+    heads = latent.num_attention_heads
+    return replace(layer, mixer=Attention(heads, heads, width, width, latent=latent))
+
+
+def _without_window(shape: Shape) -> Shape:
+    """Layers that all see everything have no window, whatever the configuration says beside it."""
+    mixers = [layer.mixer for layer in shape.layers]
+    if not all(isinstance(m, Attention) and m.sliding_window is not None for m in mixers):
+        return shape
+    layers = tuple(
+        replace(x, mixer=replace(x.mixer, sliding_window=None)) if isinstance(x.mixer, Attention) else x
+        for x in shape.layers
+    )
+    return replace(shape, layers=layers)
+
+
 def _layer(layer: Layer, architecture: str) -> Layer:
     """A layer as 0.32.0 builds it."""
     mixer, block = layer.mixer, layer.feed_forward
     if isinstance(mixer, Attention) and mixer.shares_cache:
         # Layers that read another's cache have no projections for keys and values any more (Gemma 4).
         return replace(layer, mixer=replace(mixer, queries_only=True, head_norms=min(mixer.head_norms, 1)))
+    if architecture == "AXK1ForCausalLM":
+        return _expanded(layer, "earlier")
+    if architecture == "Param2MoEForCausalLM" and isinstance(block, Experts):
+        return replace(layer, feed_forward=replace(block, router_bytes=4))
+    if architecture == "PanguProMoEV2ForCausalLM" and isinstance(mixer, Attention):
+        return replace(layer, mixer=replace(mixer, unscaled=False))
+    if architecture == "GPTBigCodeForCausalLM" and isinstance(mixer, Attention):
+        # The Transformers back end recognises its attention, and divides that.
+        return replace(layer, mixer=replace(mixer, whole=False))
+    if architecture == "PersimmonForCausalLM" and isinstance(mixer, Attention) and isinstance(block, Mlp):
+        # The Transformers back end recognises nothing of it, and every rank has its layers whole.
+        return replace(layer, mixer=replace(mixer, whole=True), feed_forward=replace(block, whole=True))
+    if "ModernBert" in architecture and isinstance(block, Mlp):
+        return replace(layer, feed_forward=replace(block, whole_input=False))
     if architecture.startswith("MiMoV2") and isinstance(mixer, Attention):
         # The attention is told of the cache's dtype.
         return replace(layer, mixer=replace(mixer, cache_in_dtype=False))
     if architecture in _PLAIN_ROUTER and isinstance(block, Experts):
         return replace(layer, feed_forward=replace(block, router_bytes=0))
-    if architecture == "Param2MoEForCausalLM" and isinstance(block, Experts):
-        return replace(layer, feed_forward=replace(block, router_bytes=4))
     if architecture in ("HYV3ForCausalLM", "KimiLinearForCausalLM") and isinstance(block, Experts):
         # What balances the routing is fp32 there too.
         return replace(layer, feed_forward=replace(block, correction_bias=True, extra_elements=0))

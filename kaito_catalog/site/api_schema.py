@@ -235,6 +235,7 @@ INDEX = _object({"apiVersion": API_VERSION, "models": _list(_object(SUMMARY))})
 
 GROUP: Schema = {"type": "array", "minItems": 5, "maxItems": 6}
 REFUSAL = _object({"fits": FITS, "limitedBy": _or_null(STRING), "reason": _or_null(STRING)})
+FRAMES = _object({"count": WHOLE, "reckonedBytes": SIZE, "bytesPerFrame": SIZE, "peakBytes": SIZE})
 ACCOUNT = _object(
     {
         "weightsBytes": SIZE,
@@ -242,6 +243,11 @@ ACCOUNT = _object(
         "activationPeakBytes": SIZE,
         "peakPerTokenBytes": SIZE,
         "peakAtLimitBytes": SIZE,
+        "peakFrom": {
+            **_list({"type": "array", "items": SIZE, "minItems": 2, "maxItems": 2}),
+            "description": "Contexts from which on a longer video is profiled, and the peak there.",
+        },
+        "peakOfFrames": _or_null(FRAMES),
         "cudaGraphBytes": SIZE,
         "weightsErrorBytes": SIZE,
     }

@@ -18,7 +18,14 @@ from kaito_catalog.kv_cache import (
     reserved_blocks,
     states_per_sequence,
 )
-from kaito_catalog.overheads import expected_error, indexer_workspace, serve_defaults
+from kaito_catalog.overheads import (
+    Frames,
+    expected_error,
+    frames_profiled,
+    indexer_workspace,
+    serve_defaults,
+    video_contexts,
+)
 from kaito_catalog.plan import (
     LACKS_SPARSE_FP8,
     Parallelism,
@@ -145,29 +152,59 @@ def _account(
         plan = _plan(shape, stored, gpu, size, dtype, vllm_version)
     if plan.per_gpu is None or plan.expected_error_bytes is None:
         return _refusal(plan)
-    # A sparse indexer's workspace grows with the context, once it is the largest; all else does not.
+    settings = plan.settings
+
+    def peak(max_model_len: int, memory_bytes: int | None = gpu.memory_bytes) -> int:
+        there = make_plan(
+            shape,
+            stored=stored,
+            gpu=replace(gpu, memory_bytes=memory_bytes),
+            parallelism=Parallelism(size),
+            settings=replace(settings, max_model_len=max_model_len),
+            vllm_version=vllm_version,
+        )
+        assert there.per_gpu is not None
+        return there.per_gpu.activation_peak_bytes
+
+    # A sparse indexer's workspace grows with the context, once it is the largest, and a video that is profiled has as
+    # many images as the context holds; all else does not.
     per_token = indexer_workspace(shape, 1)
-    whole = make_plan(
-        shape,
-        stored=stored,
-        gpu=gpu,
-        parallelism=Parallelism(size),
-        settings=replace(plan.settings, max_model_len=shape.max_model_len),
-        vllm_version=vllm_version,
-    )
-    at_limit = whole.per_gpu or plan.per_gpu
+    least = plan.per_gpu.activation_peak_bytes
+    frames = _frames(shape, settings, vllm_version)
+    if frames is not None:
+        # From one frame at once to all of them: what the page adds for each frame that a GPU's memory allows.
+        most = peak(settings.max_model_len, 10 * frames.reckoned_bytes * frames.count)
+        least = peak(settings.max_model_len, 10 * frames.reckoned_bytes)
     return {
         "weightsBytes": plan.per_gpu.weights_bytes,
         "nonTorchBytes": plan.per_gpu.non_torch_bytes,
-        "activationPeakBytes": plan.per_gpu.activation_peak_bytes,
+        "activationPeakBytes": least,
         "peakPerTokenBytes": per_token,
-        "peakAtLimitBytes": at_limit.activation_peak_bytes
-        if per_token
-        else plan.per_gpu.activation_peak_bytes,
+        "peakAtLimitBytes": peak(shape.max_model_len) if per_token else least,
+        "peakFrom": [[tokens, peak(tokens)] for tokens in video_contexts(shape, vllm_version)],
+        "peakOfFrames": frames
+        and {
+            "count": frames.count,
+            "reckonedBytes": frames.reckoned_bytes,
+            "bytesPerFrame": frames.peak_bytes,
+            "peakBytes": most,
+        },
         "cudaGraphBytes": plan.per_gpu.cuda_graph_bytes,
         "weightsErrorBytes": plan.expected_error_bytes
         - error_bytes(gpu, vllm_version, size, shape.tower is not None),
     }
+
+
+def _frames(shape: Shape, settings: Settings, vllm_version: str) -> Frames | None:
+    assert settings.max_num_batched_tokens is not None
+    assert settings.max_num_seqs is not None
+    return frames_profiled(
+        shape,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        max_num_seqs=settings.max_num_seqs,
+        max_model_len=settings.max_model_len,
+        vllm_version=vllm_version,
+    )
 
 
 def _refusal(plan: Plan) -> dict[str, Any]:

@@ -80,9 +80,20 @@
     return low;
   }
 
-  // A sparse indexer's workspace grows with the context, once it is the largest.
-  const peakBytes = (account, model, maxModelLen) => Math.max(account.activationPeakBytes,
-    account.peakAtLimitBytes - account.peakPerTokenBytes * (model.maxModelLen - maxModelLen));
+  // A sparse indexer's workspace grows with the context, once it is the largest; a video that is profiled has as many
+  // images as the context holds; some encoders take as many frames at once as a tenth of the GPU allows.
+  function peakBytes(account, model, gpu, maxModelLen) {
+    let peak = Math.max(account.activationPeakBytes,
+      account.peakAtLimitBytes - account.peakPerTokenBytes * (model.maxModelLen - maxModelLen));
+    for (const [tokens, bytes] of account.peakFrom) if (maxModelLen >= tokens) peak = Math.max(peak, bytes);
+    const frames = account.peakOfFrames;
+    if (frames) {
+      const allowed = Math.max(1, Math.floor(Math.floor(gpu.memoryBytes / 10) / frames.reckonedBytes));
+      const less = frames.count - Math.min(frames.count, allowed);
+      peak = Math.max(peak, frames.peakBytes - less * frames.bytesPerFrame);
+    }
+    return peak;
+  }
 
   const refused = (fits, limitedBy, reason) => ({
     fits, limitedBy, reason, perGPU: null, kvCache: null, expectedErrorBytes: null,
@@ -116,7 +127,7 @@
 
     const { maxNumSeqs, inFlightTokens } = data.deviceClasses[gpu.deviceClass];
     const budget = Math.ceil(gpu.memoryBytes * (utilization || gpu.utilization));
-    const peak = peakBytes(account, model, maxModelLen);
+    const peak = peakBytes(account, model, gpu, maxModelLen);
     const overheads = account.nonTorchBytes + peak + account.cudaGraphBytes;
     const available = budget - account.weightsBytes - overheads;
     const wanted = poolBytes(layout, maxModelLen, inFlightTokens) + layout.reservedBytes;
@@ -124,7 +135,7 @@
       return refused("unknown", "weights", "this page counts bytes up to 2⁵³");
     }
     const longest = longestModelLen(layout, available, model.maxModelLen, inFlightTokens,
-      (tokens) => peakBytes(account, model, tokens) - peak);
+      (tokens) => peakBytes(account, model, gpu, tokens) - peak);
     const concurrency = maxConcurrency(layout, available, maxModelLen, inFlightTokens);
     const error =
       account.weightsErrorBytes + gpu.expectedErrorBytes[model.hasTower ? 1 : 0][gpuCount > 1 ? 1 : 0];
@@ -164,7 +175,7 @@
     const spare = shortest.perGPU.kvCacheAvailableBytes - shortest.expectedErrorBytes - 1;
     const account = model.accounts[size.accounts[gpu.deviceClass]];
     return longestModelLen(layout, spare, model.maxModelLen, data.deviceClasses[gpu.deviceClass].inFlightTokens,
-      (tokens) => peakBytes(account, model, tokens) - shortest.perGPU.activationPeakBytes);
+      (tokens) => peakBytes(account, model, gpu, tokens) - shortest.perGPU.activationPeakBytes);
   }
 
   function judge(p) {

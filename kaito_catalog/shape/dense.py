@@ -1,4 +1,4 @@
-"""Decoders beyond KAITO's catalog, as vLLM 0.25.1 builds them."""
+"""Decoders of attention and one feed-forward block a layer beside those of decoders.py, as vLLM 0.25.1 has them."""
 
 from __future__ import annotations
 
@@ -6,32 +6,30 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
-from kaito_catalog.shape.decoders import read_deepseek
 from kaito_catalog.shape.fields import Fields, Source, UnreadableError, with_defaults
 from kaito_catalog.shape.model import (
+    LONGEST_CONTEXT,
     MOST_LAYERS,
     Attention,
-    Experts,
     Json,
     Layer,
-    Mamba1,
-    Mamba2,
+    Matrix,
     Mixer,
     Mlp,
     Place,
     Shape,
-    ShortConv,
     Tower,
 )
 from kaito_catalog.shape.parts import (
+    NO_BIAS,
     Family,
     dense,
     layer_types,
     make_shape,
-    mixture,
     num_layers,
     read_attention,
-    read_experts,
+    read_latent,
+    unweighed,
 )
 
 _GPT_NAMES = (
@@ -41,7 +39,6 @@ _GPT_NAMES = (
     ("intermediate_size", "n_inner"),
     ("max_position_embeddings", "n_positions"),
 )
-_NO_BIAS = Family(qkv_bias=False, output_bias=False)
 
 
 def _widened(read: Callable[[Source], Shape], factor: int = 4) -> Callable[[Source], Shape]:
@@ -108,18 +105,9 @@ def _olmo2(source: Source) -> Shape:
     text = source.text
     if source.architecture == "Olmo3ForCausalLM" and "sliding_window" in text:
         text = _with_types(text, ("sliding_window_pattern",), 4)
-    shape = dense(_NO_BIAS)(replace(source, text=text))
-    attention = read_attention(text, _NO_BIAS)
+    shape = dense(NO_BIAS)(replace(source, text=text))
+    attention = read_attention(text, NO_BIAS)
     more = text.count("hidden_size") + attention.num_key_value_heads * attention.head_dim
-    layers = tuple(replace(x, norm_elements=x.norm_elements + more) for x in shape.layers)
-    return replace(shape, layers=layers)
-
-
-def _olmoe(source: Source) -> Shape:
-    text = source.text
-    attention = read_attention(text, _NO_BIAS)
-    more = (attention.num_attention_heads + attention.num_key_value_heads) * attention.head_dim
-    shape = mixture(_NO_BIAS, lambda t: read_experts(t, ("num_experts",), ("intermediate_size",)))(source)
     layers = tuple(replace(x, norm_elements=x.norm_elements + more) for x in shape.layers)
     return replace(shape, layers=layers)
 
@@ -294,21 +282,6 @@ def _gemma3n(source: Source) -> Shape:
     return replace(shape, rope_elements=2 * shape.rope_elements)
 
 
-def _exaone_experts(text: Fields) -> Experts:
-    width = text.count("moe_intermediate_size")
-    shared = text.count("num_shared_experts", default=0, least=0, most=2**10)
-    return read_experts(
-        text, ("num_experts",), shared=Mlp(width * shared) if shared else None, correction_bias=True
-    )
-
-
-def _exaone_sparse(text: Fields, index: int) -> bool:
-    listed = text.values.get("is_moe_layer")
-    if isinstance(listed, list) and index < len(listed):
-        return bool(listed[index])
-    return index >= text.count("first_k_dense_replace", default=0, least=0, most=MOST_LAYERS)
-
-
 def _deci(source: Source) -> Shape:
     """Nemotron's searched decoders (DeciLM): each layer has its own width, some no attention or feed-forward."""
     text = source.text
@@ -350,280 +323,11 @@ def _deci(source: Source) -> Shape:
     return make_shape(source, layers, tied=False, rope_dim=head_dim)
 
 
-def _shared(text: Fields) -> Mlp | None:
-    width = text.optional("shared_intermediate_size")
-    return Mlp(width) if width else None
-
-
-def _granite_experts(text: Fields) -> Experts:
-    return read_experts(text, ("num_local_experts",), ("intermediate_size",), shared=_shared(text))
-
-
-def _granite_hybrid(source: Source) -> Shape:
-    """Granite 4 H: Mamba 2 and attention in turn, each before experts, a dense block, or both."""
-    text = source.text
-    hidden = text.count("hidden_size")
-    count = num_layers(text)
-    types = layer_types(text, count)
-    if types is None:
-        raise UnreadableError(
-            f"the configuration has no {text.path('layer_types')}", text.path("layer_types")
-        )
-    shared = _shared(text)
-    block = _granite_experts(text) if text.optional("num_local_experts") else shared
-    attention = read_attention(text, Family(qkv_bias=text.flag("attention_bias"), output_bias=None))
-    mixers: dict[str, Mixer] = {"attention": attention, "full_attention": attention}
-    if "mamba" in types:
-        mixers["mamba"] = Mamba2(
-            text.count("mamba_n_heads"),
-            text.count("mamba_d_head"),
-            text.count("mamba_n_groups", default=1),
-            text.count("mamba_d_state"),
-            text.count("mamba_d_conv"),
-            state_bytes=2,
-            bias=text.flag("mamba_proj_bias"),
-            conv_bias=text.flag("mamba_conv_bias", True),
-        )
-    unknown = next((t for t in types if t not in mixers), None)
-    if unknown is not None:
-        raise UnreadableError(f"{text.path('layer_types')} has '{unknown[:40]}'", text.path("layer_types"))
-    layers = [Layer(mixers[t], block, 2 * hidden) for t in types]
-    rope = attention.head_dim if text.text("position_embedding_type") == "rope" else 0
-    return make_shape(source, layers, tied=False, rope_dim=rope)
-
-
-def _falcon_h1(source: Source) -> Shape:
-    """Falcon-H1: attention and Mamba 2 side by side in every layer."""
-    text = source.text
-    hidden = text.count("hidden_size")
-    attention = read_attention(text, _NO_BIAS)
-    inner = text.optional("mamba_d_ssm") or text.count("mamba_expand", default=2) * hidden
-    heads = text.count("mamba_n_heads", default=128)
-    head_dim = text.values.get("mamba_d_head", "auto")
-    mamba = Mamba2(
-        heads,
-        inner // heads if head_dim == "auto" else text.count("mamba_d_head"),
-        text.count("mamba_n_groups", default=1),
-        text.count("mamba_d_state", default=256),
-        text.count("mamba_d_conv", default=4),
-        state_bytes=2,
-        bias=text.flag("mamba_proj_bias"),
-        conv_bias=text.flag("mamba_conv_bias", True),
-        normed=text.flag("mamba_rms_norm"),
-    )
-    block = Mlp(text.count("intermediate_size"), bias=text.flag("mlp_bias"))
-    layers = [Layer(attention, block, 2 * hidden, state=mamba)] * num_layers(text)
-    return make_shape(source, layers, tied=False, rope_dim=attention.head_dim)
-
-
-def _mamba2(source: Source) -> Shape:
-    """Mamba 2 alone: a state per sequence and nothing that grows."""
-    text = with_defaults(source.text, max_position_embeddings=2**20)
-    hidden = text.count("hidden_size")
-    mamba = Mamba2(
-        text.count("num_heads"),
-        text.count("head_dim"),
-        text.count("n_groups"),
-        text.count("state_size"),
-        text.count("conv_kernel"),
-        state_bytes=2,
-        bias=text.flag("use_bias"),
-        conv_bias=text.flag("use_conv_bias", True),
-    )
-    layers = [Layer(mamba, None, hidden)] * num_layers(text)
-    return make_shape(replace(source, text=text), layers, tied=False, rope_dim=0)
-
-
-def _mamba(source: Source) -> Shape:
-    """Mamba and Falcon Mamba: a state per sequence and nothing that grows."""
-    text = with_defaults(source.text, max_position_embeddings=2**20)
-    hidden = text.count("hidden_size", "d_model")
-    # Falcon's norms of what selects have no parameters.
-    mamba = Mamba1(
-        text.count("intermediate_size", "d_inner", default=text.count("expand", default=2) * hidden),
-        text.count("state_size", default=16),
-        text.count("conv_kernel", default=4),
-        _time_step_rank(text, "time_step_rank", hidden),
-        text.flag("use_bias"),
-        text.flag("use_conv_bias", True),
-        normed=False,
-    )
-    text = with_defaults(text, hidden_size=hidden)
-    layers = [Layer(mamba, None, hidden)] * num_layers(text)
-    return make_shape(replace(source, text=text), layers, tied=True, rope_dim=0)
-
-
-def _time_step_rank(text: Fields, name: str, hidden: int) -> int:
-    """`auto`, and nothing at all, is a sixteenth of the hidden size, rounded up."""
-    if text.values.get(name) in (None, "auto"):
-        return -(-hidden // 16)
-    return text.count(name)
-
-
-def _jamba(source: Source) -> Shape:
-    """Jamba: Mamba with an attention now and then, each before experts or a dense block."""
-    # JambaConfig's defaults (transformers).
-    text = with_defaults(
-        source.text,
-        attn_layer_offset=4, attn_layer_period=8, expert_layer_offset=1, expert_layer_period=2,
-        num_experts=16, num_experts_per_tok=2,
-    )  # fmt: skip
-    hidden = text.count("hidden_size")
-    attention = read_attention(text, _NO_BIAS)
-    mamba = Mamba1(
-        text.count("mamba_expand", default=2) * hidden,
-        text.count("mamba_d_state", default=16),
-        text.count("mamba_d_conv", default=4),
-        _time_step_rank(text, "mamba_dt_rank", hidden),
-        text.flag("mamba_proj_bias"),
-        text.flag("mamba_conv_bias", True),
-        normed=True,
-    )
-    dense = Mlp(text.count("intermediate_size"))
-    has_experts = text.count("num_experts") > 1
-    experts = read_experts(text, ("num_experts",), ("intermediate_size",)) if has_experts else dense
-    layers = [
-        Layer(
-            attention if _is_every(text, "attn", i) else mamba,
-            experts if _is_every(text, "expert", i) else dense,
-            2 * hidden,
-        )
-        for i in range(num_layers(text))
-    ]
-    shape = make_shape(replace(source, text=text), layers, tied=False, rope_dim=0)
-    return replace(shape, rope_elements=0)
-
-
-def _is_every(text: Fields, what: str, index: int) -> bool:
-    period = text.count(f"{what}_layer_period", most=MOST_LAYERS)
-    offset = text.count(f"{what}_layer_offset", least=0, most=MOST_LAYERS)
-    return index % period == offset
-
-
-def _lfm2(source: Source) -> Shape:
-    """LFM2: short convolutions with an attention now and then, dense or with experts."""
-    text = source.text
-    hidden = text.count("hidden_size")
-    count = num_layers(text)
-    types = layer_types(text, count)
-    attending = text.values.get("full_attn_idxs")
-    if types is None and isinstance(attending, list):
-        types = ["full_attention" if i in attending else "conv" for i in range(count)]
-    if types is None or set(types) - {"conv", "full_attention"}:
-        field = text.path("layer_types")
-        raise UnreadableError(f"{field} is missing or names a kind nobody knows", field)
-    attention = read_attention(text, Family(head_norms=2, qkv_bias=False, output_bias=False))
-    width = text.count("conv_dim", default=hidden)
-    conv = ShortConv(width, text.count("conv_L_cache", default=3, least=2), text.flag("conv_bias"))
-    first, block = count, Mlp(_lfm2_width(text))
-    experts = None
-    if source.architecture == "Lfm2MoeForCausalLM":
-        block = Mlp(text.count("intermediate_size"))
-        first = text.count("num_dense_layers", default=2, least=0, most=MOST_LAYERS)
-        biased = text.flag("use_expert_bias", True)
-        experts = read_experts(text, ("num_experts",), correction_bias=biased)
-    layers = [
-        Layer(attention if kind == "full_attention" else conv, block if i < first else experts, 2 * hidden)
-        for i, kind in enumerate(types)
-    ]
-    return make_shape(source, layers, tied=True, rope_dim=attention.head_dim)
-
-
-def _lfm2_width(text: Fields) -> int:
-    """The width of a dense block as vLLM's Lfm2MLP derives it: two thirds, times a factor, to the next multiple."""
-    width = text.count("block_ff_dim", "intermediate_size")
-    if not text.flag("block_auto_adjust_ff_dim", True):
-        return width
-    width = int(2 * width / 3)
-    factor = text.number("block_ffn_dim_multiplier")
-    multiple = text.count("block_multiple_of", default=256)
-    if factor is not None:
-        if not 0 < factor <= 64:
-            field = text.path("block_ffn_dim_multiplier")
-            raise UnreadableError(f"{field} is {factor}", field)
-        width = int(factor * width)
-    return -(-width // multiple) * multiple
-
-
-def _ernie_experts(text: Fields) -> Experts:
-    width = text.count("moe_intermediate_size")
-    shared = text.optional("moe_num_shared_experts", most=2**10)
-    filled = with_defaults(text, num_experts_per_tok=text.values.get("moe_k"))
-    return read_experts(
-        filled,
-        ("moe_num_experts",),
-        shared=Mlp(width * shared) if shared else None,
-        correction_bias=True,
-        router_bytes=4,
-    )
-
-
-def _ernie_sparse(text: Fields, index: int) -> bool:
-    first = text.count("moe_layer_start_index", default=0, least=0, most=MOST_LAYERS)
-    last = text.optional("moe_layer_end_index", most=MOST_LAYERS)
-    last = num_layers(text) - 1 if last is None else last
-    return first <= index <= last and (index + 1) % text.count("moe_layer_interval", default=1) == 0
-
-
-def _dbrx(source: Source) -> Shape:
-    text = source.text
-    ffn, attention = text.section("ffn_config"), text.section("attn_config")
-    if ffn is None or attention is None:
-        raise UnreadableError("the configuration has no ffn_config or no attn_config", "ffn_config")
-    names = (
-        ("hidden_size", "d_model"),
-        ("num_attention_heads", "n_heads"),
-        ("num_hidden_layers", "n_layers"),
-        ("max_position_embeddings", "max_seq_len"),
-    )
-    defaults: tuple[tuple[str, Json], ...] = (
-        ("num_key_value_heads", attention.values.get("kv_n_heads")),
-        ("num_experts", ffn.values.get("moe_num_experts")),
-        ("num_experts_per_tok", ffn.values.get("moe_top_k")),
-        ("intermediate_size", ffn.values.get("ffn_hidden_size")),
-    )
-    family = Family(qkv_bias=False, output_bias=False, names=names, defaults=defaults)
-    read = mixture(family, lambda t: read_experts(t, ("num_experts",), ("intermediate_size",)))
-    return read(source)
-
-
-def _hunyuan(source: Source) -> Shape:
-    text = source.text
-    names = (("head_dim", "attention_head_dim"),)
-    norms = 2 if text.flag("use_qk_norm") else 0
-    family = Family(head_norms=norms, names=names, tied=True)
-    if source.architecture.startswith("HunYuanDense"):
-        return dense(family)(source)
-
-    def experts(text: Fields) -> Experts:
-        width = text.values.get("moe_intermediate_size")
-        active = text.values.get("moe_topk")
-        if isinstance(width, list):
-            if len(set(map(str, width))) != 1:
-                raise UnreadableError("no plan for experts of several widths", "moe_intermediate_size")
-            width = width[0]
-        if isinstance(active, list):
-            active = max((a for a in active if isinstance(a, int)), default=None)
-        shared = text.values.get("num_shared_expert") if text.flag("use_mixed_mlp_moe") else None
-        if isinstance(shared, list):
-            shared = next(iter(shared), None)
-        changes = {"num_experts_per_tok": active, "moe_intermediate_size": width}
-        filled = Fields({**text.values, **{k: v for k, v in changes.items() if v is not None}}, text.where)
-        extra = None
-        if isinstance(shared, int) and shared > 0:
-            extra = Mlp(text.count("intermediate_size") * shared)
-        return read_experts(
-            filled, ("num_experts",), ("moe_intermediate_size", "intermediate_size"), shared=extra
-        )
-
-    return mixture(family, experts)(source)
-
-
 _PHI = Family(
     qkv_bias=True, output_bias=True, norms=1, norm_parts=2, gated=False, mlp_bias=True, lm_head_bias=True
 )
+
 _NEOX = Family(qkv_bias=True, output_bias=True, norm_parts=2, gated=False, mlp_bias=True)
-_PHIMOE = Family(qkv_bias=True, output_bias=True, norm_parts=2, lm_head_bias=True)
 
 
 def _phi(source: Source) -> Shape:
@@ -710,7 +414,136 @@ def _telechat2(source: Source) -> Shape:
 
 _LLAMA = dense(Family())
 
-_EXAONE_MOE = mixture(Family(head_norms=2), _exaone_experts, is_sparse=_exaone_sparse)
+
+def _gpt_big_code(source: Source) -> Shape:
+    """StarCoder, through vLLM's Transformers back end: it divides what it recognises, here little."""
+    names = (
+        ("hidden_size", "n_embd"),
+        ("num_attention_heads", "n_head"),
+        ("num_hidden_layers", "n_layer"),
+        ("max_position_embeddings", "n_positions"),
+    )
+    source = Family(names=names).of(source)
+    hidden = source.text.count("hidden_size")
+    heads = source.text.count("num_attention_heads", most=2**16)
+    text = with_defaults(
+        source.text,
+        intermediate_size=source.text.count("n_inner", default=4 * hidden),
+        num_key_value_heads=1 if source.text.flag("multi_query", True) else heads,
+    )
+    family = Family(tied=True, qkv_bias=True, output_bias=True, norm_parts=2, gated=False, mlp_bias=True)
+    shape = dense(family)(replace(source, text=text))
+    layers = tuple(_whole(layer) for layer in shape.layers)
+    positions = text.count("max_position_embeddings", most=LONGEST_CONTEXT) * hidden
+    return unweighed(replace(shape, layers=layers, rope_elements=0, position_elements=positions))
+
+
+def _whole(layer: Layer) -> Layer:
+    assert isinstance(layer.mixer, Attention)
+    assert isinstance(layer.feed_forward, Mlp)
+    return replace(
+        layer,
+        mixer=replace(layer.mixer, whole=True),
+        feed_forward=replace(layer.feed_forward, whole=True),
+    )
+
+
+def _minicpm3(source: Source) -> Shape:
+    """MiniCPM 3: keys and values come from a latent, and the cache holds those of every head."""
+    text = source.text
+    latent = read_latent(text)
+    if latent.q_lora_rank is None:
+        field = text.path("q_lora_rank")
+        raise UnreadableError(f"the configuration has no {field}", field)
+    heads = latent.num_attention_heads
+    width = latent.qk_nope_head_dim + latent.qk_rope_head_dim
+    # Values are made as wide as keys.
+    attention = Attention(heads, heads, width, width, latent=latent)
+    hidden = text.count("hidden_size")
+    layers = [Layer(attention, Mlp(text.count("intermediate_size")), 2 * hidden)] * num_layers(text)
+    # MiniCPM3Config ties, where config.json does not say otherwise.
+    shape = make_shape(source, layers, tied=True, rope_dim=latent.qk_rope_head_dim)
+    # vLLM does not name one of the matrices, which a list of names then leaves out.
+    return unweighed(shape) if shape.quantization is not None and shape.quantization.only else shape
+
+
+def _rnj1(source: Source) -> Shape:
+    """Rnj-1: Gemma 3's layers, all of which see everything."""
+    # Gemma3TextConfig's defaults (transformers).
+    text = with_defaults(source.text, head_dim=256, sliding_window=4096)
+    count = num_layers(text)
+    types = layer_types(text, count)
+    if types is None or set(types) != {"full_attention"}:
+        # vLLM's class knows chunks, which the configuration's class has no rope for.
+        field = text.path("layer_types")
+        raise UnreadableError(f"{field} is not full_attention for each layer", field)
+    # Where all layers are of one kind 0.25.1 gives them the window; later versions do not.
+    window = text.count("sliding_window", most=LONGEST_CONTEXT)
+    attention = read_attention(text, Family(head_dim=256, head_norms=2), sliding_window=window)
+    layer = Layer(attention, Mlp(text.count("intermediate_size")), 4 * text.count("hidden_size"))
+    return make_shape(replace(source, text=text), [layer] * count, tied=True, rope_dim=attention.head_dim)
+
+
+def _vault_gemma(source: Source) -> Shape:
+    """VaultGemma: Gemma 2 without the norms after attention and feed-forward."""
+    # VaultGemmaConfig's defaults (transformers).
+    text = with_defaults(source.text, num_key_value_heads=4, head_dim=256, sliding_window=4096)
+    count = num_layers(text)
+    if layer_types(text, count) is None:
+        types = ["full_attention" if i % 2 else "sliding_attention" for i in range(count)]
+        text = with_defaults(text, layer_types=cast(Json, types))
+    return dense(Family(head_dim=256, tied=True))(replace(source, text=text))
+
+
+def _loops(source: Source) -> Shape:
+    """Ouro and IQuest's LoopCoder: the layers are run several times, and each time keeps its own cache."""
+    text = source.text
+    is_ouro = source.architecture.startswith("Ouro")
+    name, default = ("total_ut_steps", 4) if is_ouro else ("loop_num", 2)
+    times = text.count(name, default=default, most=64)
+    attention = read_attention(text, NO_BIAS, query_gate=not is_ouro)
+    # LoopCoder looks at a window when it comes again.
+    window = None if is_ouro else text.count("loop_window_size", default=64, most=LONGEST_CONTEXT)
+    again = replace(attention, sliding_window=window)
+    hidden = text.count("hidden_size")
+    mlp = Mlp(text.count("intermediate_size"))
+    layer = Layer(attention, mlp, (4 if is_ouro else 2) * hidden, echoes=(again,) * (times - 1))
+    # Ouro has a gate that would let it stop early.
+    divided, plain = (hidden, 1) if is_ouro else (0, 0)
+    shape = make_shape(
+        source, [layer] * num_layers(text), tied=False, rope_dim=attention.head_dim, plain_elements=plain
+    )
+    return replace(shape, divided_elements=divided)
+
+
+def _persimmon(source: Source) -> Shape:
+    """Persimmon: biases everywhere, a norm for each head, and no KV heads of their own number."""
+    text = Fields(
+        {k: v for k, v in source.text.values.items() if k != "num_key_value_heads"}, source.text.where
+    )
+    norms = 4 if text.flag("qk_layernorm", True) else 0
+    family = Family(
+        qkv_bias=True, output_bias=True, head_norms=norms, norm_parts=2, gated=False, mlp_bias=True
+    )
+    return unweighed(dense(family)(replace(source, text=text)))
+
+
+def _fuyu(source: Source) -> Shape:
+    """Fuyu: Persimmon, and one matrix that makes a token of a patch."""
+    shape = _persimmon(source)
+    root = source.root
+    pixels = root.count("patch_size", default=30, most=2**16) ** 2 * root.count("num_channels", default=3)
+    heads = source.text.count("num_attention_heads", most=2**16)
+    return replace(shape, tower=Tower("vision", heads, (Matrix(pixels, shape.hidden_size, "column"),)))
+
+
+def _step1(source: Source) -> Shape:
+    """Step 1: Llama's layers without positions but in the attention's bias."""
+    names = (("num_key_value_heads", "num_attention_groups"),)
+    text = with_defaults(source.text, num_attention_groups=1)
+    shape = dense(Family(names=names, tied=True))(replace(source, text=text))
+    return replace(shape, rope_elements=0)
+
 
 READERS: dict[str, Callable[[Source], Shape]] = {
     "ApertusForCausalLM": dense(Family(gated=False, head_norms=2)),
@@ -721,55 +554,34 @@ READERS: dict[str, Callable[[Source], Shape]] = {
     "Cohere2ForCausalLM": _cohere,
     "CwmForCausalLM": _LLAMA,
     "BloomForCausalLM": _bloom,
-    "DbrxForCausalLM": _dbrx,
     "DeciLMForCausalLM": _deci,
     "Ernie4_5ForCausalLM": _ernie,
-    "Ernie4_5_MoeForCausalLM": mixture(Family(output_bias=False), _ernie_experts, is_sparse=_ernie_sparse),
     "ExaoneForCausalLM": _LLAMA,
     "Exaone4ForCausalLM": _exaone4,
-    "ExaoneMoEForCausalLM": _EXAONE_MOE,
-    "ExaoneMoeForCausalLM": _EXAONE_MOE,
     "FalconForCausalLM": _falcon,
-    "FalconH1ForCausalLM": _falcon_h1,
-    "FalconMambaForCausalLM": _mamba,
     "RWForCausalLM": _falcon,
     "GlmForCausalLM": dense(Family(head_dim=128, output_bias=False)),
     "Glm4ForCausalLM": dense(Family(head_dim=128, output_bias=False, norms=4)),
-    "Glm4MoeLiteForCausalLM": read_deepseek,
     "Gemma3nForCausalLM": _gemma3n,
     "Gemma3nForConditionalGeneration": _gemma3n,
     "GPT2LMHeadModel": _gpt2,
     "GPTJForCausalLM": _gpt_j,
     "GPTNeoXForCausalLM": dense(_NEOX),
-    "GraniteMoeForCausalLM": mixture(_NO_BIAS, _granite_experts),
-    "GraniteMoeSharedForCausalLM": mixture(_NO_BIAS, _granite_experts),
-    "GraniteMoeHybridForCausalLM": _granite_hybrid,
-    "HunYuanDenseV1ForCausalLM": _hunyuan,
-    "HunYuanMoEV1ForCausalLM": _hunyuan,
     "HyperCLOVAXForCausalLM": _hyperclovax,
-    "InternLM2ForCausalLM": dense(_NO_BIAS),
+    "InternLM2ForCausalLM": dense(NO_BIAS),
     "IQuestCoderForCausalLM": _LLAMA,
     "Jais2ForCausalLM": dense(Family(norm_parts=2, gated=False)),
-    "JambaForCausalLM": _jamba,
-    "Lfm2ForCausalLM": _lfm2,
-    "Lfm2MoeForCausalLM": _lfm2,
     "LLaMAForCausalLM": _LLAMA,
-    "MambaForCausalLM": _mamba,
-    "Mamba2ForCausalLM": _mamba2,
-    "MiniCPMForCausalLM": dense(_NO_BIAS),
+    "MiniCPMForCausalLM": dense(NO_BIAS),
     "MPTForCausalLM": _mpt,
     "MptForCausalLM": _mpt,
     "NemotronForCausalLM": dense(Family(norm_parts=2, gated=False)),
     "OlmoForCausalLM": _olmo,
     "Olmo2ForCausalLM": _olmo2,
     "Olmo3ForCausalLM": _olmo2,
-    "OlmoeForCausalLM": _olmoe,
     "OrionForCausalLM": dense(Family(qkv_bias=False, output_bias=False, norm_parts=2)),
     "PanguEmbeddedForCausalLM": _LLAMA,
     "PhiForCausalLM": _phi,
-    "PhiMoEForCausalLM": mixture(
-        _PHIMOE, lambda t: read_experts(t, ("num_local_experts",), ("intermediate_size",))
-    ),
     "Plamo3ForCausalLM": _plamo3,
     "SmolLM3ForCausalLM": dense(Family(tied=True)),
     "SolarForCausalLM": _LLAMA,
@@ -781,46 +593,48 @@ READERS: dict[str, Callable[[Source], Shape]] = {
     "TeleChat2ForCausalLM": _telechat2,
     "TeleChatForCausalLM": _telechat2,
     "TeleChat3ForCausalLM": _LLAMA,
+    "FuyuForCausalLM": _fuyu,
+    "IQuestLoopCoderForCausalLM": _loops,
+    "OuroForCausalLM": _loops,
+    "PersimmonForCausalLM": _persimmon,
+    "GPTBigCodeForCausalLM": _gpt_big_code,
+    "MiniCPM3ForCausalLM": _minicpm3,
+    "Rnj1ForCausalLM": _rnj1,
+    "Step1ForCausalLM": _step1,
+    "TeleFLMForCausalLM": dense(Family()),
+    "VaultGemmaForCausalLM": _vault_gemma,
 }
-"""More architectures, by their name in config.json."""
+"""Architectures, by their name in config.json."""
 
 _ALL = frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM})
 _NO_HEAD = frozenset({Place.EMBEDDING, Place.NORM})
 
-ON_EVERY_STAGE = {
+ON_EVERY_STAGE: dict[str, frozenset[Place]] = {
     "ChatGLMForConditionalGeneration": _ALL,
     "ChatGLMModel": _ALL,
     "CohereForCausalLM": _NO_HEAD,
     "Cohere2ForCausalLM": _NO_HEAD,
     "BloomForCausalLM": _ALL,
-    "DbrxForCausalLM": _ALL,
     "FalconForCausalLM": _ALL,
-    "FalconMambaForCausalLM": _ALL,
     "RWForCausalLM": _ALL,
     "GPT2LMHeadModel": _ALL,
     "GPTJForCausalLM": _ALL,
     "GPTNeoXForCausalLM": _ALL,
-    "GraniteMoeForCausalLM": _ALL,
-    "GraniteMoeSharedForCausalLM": _ALL,
-    "GraniteMoeHybridForCausalLM": _ALL,
     "InternLM2ForCausalLM": _ALL,
-    "JambaForCausalLM": _ALL,
-    "Lfm2ForCausalLM": frozenset({Place.EMBEDDING}),
-    "Lfm2MoeForCausalLM": frozenset({Place.EMBEDDING}),
-    "MambaForCausalLM": _ALL,
-    "Mamba2ForCausalLM": _ALL,
     "MiniCPMForCausalLM": _ALL,
     "MPTForCausalLM": _ALL,
     "MptForCausalLM": _ALL,
     "OlmoForCausalLM": _ALL,
     "Olmo2ForCausalLM": _ALL,
     "Olmo3ForCausalLM": _ALL,
-    "OlmoeForCausalLM": _ALL,
     "OrionForCausalLM": _ALL,
     "Plamo3ForCausalLM": _ALL,
     "PhiForCausalLM": _ALL,
-    "PhiMoEForCausalLM": _ALL,
     "StableLmForCausalLM": _ALL,
     "StableLMEpochForCausalLM": _ALL,
+    "FuyuForCausalLM": _ALL | {Place.TOWER},
+    "PersimmonForCausalLM": _ALL,
+    "MiniCPM3ForCausalLM": _ALL,
+    "Rnj1ForCausalLM": _ALL,
 }
 """Parts that vLLM 0.25.1 builds on every pipeline stage."""
