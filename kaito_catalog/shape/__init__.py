@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kaito_catalog.shape import decoders, dense, encoders, hybrids, mixtures, multimodal, omni, rankers
+from kaito_catalog.shape import (
+    decoders,
+    dense,
+    encoders,
+    frontier,
+    hybrids,
+    mixtures,
+    multimodal,
+    omni,
+    rankers,
+)
 from kaito_catalog.shape.fields import NEVER_TIED, Fields, Source, UnreadableError
 from kaito_catalog.shape.model import (
     MOST_LAYERS,
@@ -71,7 +81,9 @@ __all__ = [
     "read_shape",
 ]
 
-_DECODERS = decoders.READERS | dense.READERS | mixtures.READERS | hybrids.READERS | omni.IN_ONE
+_DECODERS = (
+    decoders.READERS | dense.READERS | mixtures.READERS | hybrids.READERS | frontier.READERS | omni.IN_ONE
+)
 READERS = (
     _DECODERS
     | encoders.ENCODERS
@@ -87,6 +99,7 @@ ON_EVERY_STAGE = (
     | dense.ON_EVERY_STAGE
     | mixtures.ON_EVERY_STAGE
     | hybrids.ON_EVERY_STAGE
+    | frontier.ON_EVERY_STAGE
     | rankers.ON_EVERY_STAGE
     | omni.IN_ONE_ON_EVERY_STAGE
 )

@@ -49,6 +49,30 @@ LATENT_HYBRID_BLOCK = 128
 _LATENT_HYBRIDS = frozenset({"BailingMoeV2_5ForCausalLM", "KimiLinearForCausalLM"})
 
 
+READ = (0, 25, 1)
+"""The earlier of the two versions that were read."""
+
+_FROM_0_32 = frozenset({"GraniteMoeSWAForCausalLM", "GraniteSWAForCausalLM"})
+"""Architectures that 0.32.0 knows and 0.25.1 does not."""
+
+
+def is_unknown(shape: Shape, vllm_version: str) -> str | None:
+    """Why that version does not take the architecture; None where it does, or where nobody knows (`is_unread`)."""
+    if shape.architecture in _FROM_0_32 and version_tuple(vllm_version) <= READ:
+        return f"vLLM {vllm_version[:20]} does not know the architecture {shape.architecture}; 0.32.0 does"
+    return None
+
+
+def is_unread(shape: Shape, vllm_version: str) -> str | None:
+    """Why nobody here knows whether that version takes the architecture: it lies between those that were read."""
+    if shape.architecture in _FROM_0_32 and READ < version_tuple(vllm_version) < CHANGED:
+        return (
+            f"vLLM 0.25.1 does not know the architecture {shape.architecture} and 0.32.0 does; "
+            f"nobody here has read {vllm_version[:20]}"
+        )
+    return None
+
+
 @lru_cache(maxsize=64)
 def version_tuple(version: str) -> tuple[int, int, int]:
     """`0.25.1` as (0, 25, 1); letters after the digits of a part are left out, missing parts are 0."""
