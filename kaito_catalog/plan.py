@@ -32,7 +32,7 @@ from kaito_catalog.overheads import (
 )
 from kaito_catalog.quantity import GIB, gib
 from kaito_catalog.shape import Attention, AttentionKind, LatentAttention, Shape, Unsupported, read_shape
-from kaito_catalog.shape.versions import as_built, is_unknown, is_unread
+from kaito_catalog.shape.versions import as_built, no_class
 from kaito_catalog.weights import (
     Split,
     Uncomputable,
@@ -419,11 +419,9 @@ def make_plan(
     common = (gpu, parallelism, settings, vllm_version)
     if isinstance(shape, Unsupported):
         return _unknown(shape.reason, "architecture", *common)
-    refused, unread = is_unknown(shape, vllm_version), is_unread(shape, vllm_version)
-    if refused is not None:
-        return _refused(refused, "architecture", *common)
-    if unread is not None:
-        return _unknown(unread, "architecture", *common)
+    newer = no_class(shape, vllm_version)
+    if newer is not None:
+        return _unknown(newer, "architecture", *common)
     if settings.language_model_only and shape.architecture not in ALWAYS_WITH_ENCODER:
         shape = replace(shape, tower=None)
     shape = as_built(shape, vllm_version, gpu.compute_capability)

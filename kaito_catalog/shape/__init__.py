@@ -8,10 +8,10 @@ from kaito_catalog.shape import (
     decoders,
     dense,
     encoders,
-    frontier,
     hybrids,
     mixtures,
     multimodal,
+    newer,
     omni,
     rankers,
 )
@@ -82,7 +82,7 @@ __all__ = [
 ]
 
 _DECODERS = (
-    decoders.READERS | dense.READERS | mixtures.READERS | hybrids.READERS | frontier.READERS | omni.IN_ONE
+    decoders.READERS | dense.READERS | mixtures.READERS | hybrids.READERS | newer.READERS | omni.IN_ONE
 )
 READERS = (
     _DECODERS
@@ -99,7 +99,7 @@ ON_EVERY_STAGE = (
     | dense.ON_EVERY_STAGE
     | mixtures.ON_EVERY_STAGE
     | hybrids.ON_EVERY_STAGE
-    | frontier.ON_EVERY_STAGE
+    | newer.ON_EVERY_STAGE
     | rankers.ON_EVERY_STAGE
     | omni.IN_ONE_ON_EVERY_STAGE
 )

@@ -49,27 +49,15 @@ LATENT_HYBRID_BLOCK = 128
 _LATENT_HYBRIDS = frozenset({"BailingMoeV2_5ForCausalLM", "KimiLinearForCausalLM"})
 
 
-READ = (0, 25, 1)
-"""The earlier of the two versions that were read."""
-
 _FROM_0_32 = frozenset({"GraniteMoeSWAForCausalLM", "GraniteSWAForCausalLM"})
-"""Architectures that 0.32.0 knows and 0.25.1 does not."""
+"""Architectures for which 0.32.0 has a class and 0.25.1 has none."""
 
 
-def is_unknown(shape: Shape, vllm_version: str) -> str | None:
-    """Why that version does not take the architecture; None where it does, or where nobody knows (`is_unread`)."""
-    if shape.architecture in _FROM_0_32 and version_tuple(vllm_version) <= READ:
-        return f"vLLM {vllm_version[:20]} does not know the architecture {shape.architecture}; 0.32.0 does"
-    return None
-
-
-def is_unread(shape: Shape, vllm_version: str) -> str | None:
-    """Why nobody here knows whether that version takes the architecture: it lies between those that were read."""
-    if shape.architecture in _FROM_0_32 and READ < version_tuple(vllm_version) < CHANGED:
-        return (
-            f"vLLM 0.25.1 does not know the architecture {shape.architecture} and 0.32.0 does; "
-            f"nobody here has read {vllm_version[:20]}"
-        )
+def no_class(shape: Shape, vllm_version: str) -> str | None:
+    """Why nobody knows what that version makes of the architecture; None where it has a class for it."""
+    if shape.architecture in _FROM_0_32 and version_tuple(vllm_version) < CHANGED:
+        words = f"has no class for the architecture {shape.architecture} before 0.32.0, as far as was read"
+        return f"vLLM {words}; {vllm_version[:20]} was asked for"
     return None
 
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
-from kaito_catalog.shape.fields import Fields, Source, with_defaults
-from kaito_catalog.shape.model import Attention, Experts, Json, Mlp, Place, Shape
-from kaito_catalog.shape.parts import Family, dense, layer_types, mixture, num_layers, read_experts
+from kaito_catalog.shape.fields import Source, with_defaults
+from kaito_catalog.shape.mixtures import granite_experts
+from kaito_catalog.shape.model import Attention, Json, Place, Shape
+from kaito_catalog.shape.parts import Family, dense, layer_types, mixture, num_layers
 
 
 def _granite_swa(source: Source) -> Shape:
@@ -21,7 +22,7 @@ def _granite_swa(source: Source) -> Shape:
     if source.architecture == "GraniteSWAForCausalLM":
         read = dense(Family(tied=True))
     else:
-        read = mixture(Family(), _granite_experts)
+        read = mixture(Family(), granite_experts)
     shape = read(replace(source, text=text))
     sinks = text.flag("attention_sinks", True)
     layers = tuple(
@@ -29,12 +30,6 @@ def _granite_swa(source: Source) -> Shape:
         for x in shape.layers
     )
     return replace(shape, layers=layers)
-
-
-def _granite_experts(text: Fields) -> Experts:
-    shared = text.optional("shared_intermediate_size")
-    shared_block = Mlp(shared) if shared else None
-    return read_experts(text, ("num_local_experts",), ("intermediate_size",), shared=shared_block)
 
 
 READERS: dict[str, Callable[[Source], Shape]] = {
