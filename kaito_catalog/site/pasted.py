@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kaito_catalog.plan import PlanGpu
-from kaito_catalog.shape import Unsupported, read_shape
+from kaito_catalog.shape import read_shape
 from kaito_catalog.site.tables import device_class, model
 
 
@@ -54,6 +54,4 @@ def tables(asked: Mapping[str, Any]) -> dict[str, Any]:
         classes[device_class(gpu, asked["vllmVersion"])] = gpu
     stored = WholeBytes(asked["weightsBytes"]) if asked.get("weightsBytes") else None
     shape = read_shape(config, quantization=quantization)
-    if isinstance(shape, Unsupported):
-        return {"unknown": shape.reason}
     return model(shape, stored, classes, asked["vllmVersion"], sizes=(asked["gpuCount"],))

@@ -38,7 +38,7 @@ from kaito_catalog.plan import (
     make_plan,
 )
 from kaito_catalog.shape import Shape, Unsupported
-from kaito_catalog.shape.versions import as_built
+from kaito_catalog.shape.versions import as_built, no_class
 from kaito_catalog.weights import stages
 
 SHORTEST_MODEL_LEN = 16
@@ -83,6 +83,9 @@ def model(
     """
     if isinstance(shape, Unsupported):
         return {"unknown": shape.reason}
+    newer = no_class(shape, vllm_version)
+    if newer is not None:
+        return {"unknown": newer}
     accounts: list[dict[str, Any]] = []
     layouts: list[dict[str, Any]] = []
     rows: list[list[int]] = []
