@@ -38,7 +38,11 @@ def catalog_root(options: argparse.Namespace, *, or_shipped: bool = False) -> Pa
     """
     if options.catalog:
         named = Path(options.catalog)
-        if named.is_dir() and not any((named / name).exists() for name in SHARED_FILES):
+        if not named.is_dir():
+            raise CatalogError(
+                f"{named} is no folder", hint="--catalog names the folder that holds models/ and gpus.yaml"
+            )
+        if not any((named / name).exists() for name in SHARED_FILES):
             raise CatalogError(
                 f"{named} is no catalog folder: it has none of {', '.join(SHARED_FILES)}",
                 hint="a folder of proposals alone is checked by its path: kaito-catalog check DIR",

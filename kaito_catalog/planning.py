@@ -16,6 +16,7 @@ from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito.batching import manifest_options
+from kaito_catalog.kv_cache import CACHE_DTYPE_BYTES
 from kaito_catalog.plan import (
     Fit,
     InstanceTypePlan,
@@ -36,7 +37,7 @@ from kaito_catalog.plan import (
 from kaito_catalog.serving import ServedOptions, served_options
 from kaito_catalog.shape import Shape, Unsupported, read_shape
 from kaito_catalog.shape.versions import version_tuple
-from kaito_catalog.vllm_known import is_version, versions
+from kaito_catalog.vllm_known import is_version, known, versions
 
 MAX_CONFIG_BYTES = 8 * 2**20
 DEFAULT_MAX_MODEL_LEN = 8192
@@ -201,6 +202,7 @@ def filled_in(request: Request, options: ServedOptions) -> Request:
 
 
 def _settings(request: Request, subject: PlanSubject, profile: Profile, gpu: str | None) -> Settings:
+    _check_cache_dtype(request.kv_cache_dtype, _version(request, profile))
     asked = filled_in(request, subject.options)
     return Settings(
         max_model_len=subject.max_model_len,
@@ -271,6 +273,20 @@ def _version(request: Request, profile: Profile) -> str:
             hint=f"such as {profile.vllm_version}, which {profile.name} runs, or {newest_vllm()}",
         )
     return asked or profile.vllm_version
+
+
+def _check_cache_dtype(asked: str | None, vllm_version: str) -> None:
+    """Nothing, where vLLM has the dtype: one that it has and that is not planned makes the plan unknown.
+
+    Raises:
+        CatalogError: vLLM has no such dtype.
+    """
+    if asked is None or asked in CACHE_DTYPE_BYTES:
+        return
+    read = known(vllm_version) or known(newest_vllm())
+    wanted = read.options["kv-cache-dtype"].wants(asked) if read else None
+    if wanted is not None:
+        raise CatalogError(f"vLLM has no kv-cache-dtype '{asked[:40]}'", hint=wanted)
 
 
 def plan_one(request: Request, subject: PlanSubject, shared: Shared, profile: Profile) -> Plan:

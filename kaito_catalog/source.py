@@ -230,8 +230,9 @@ class _Builder:
                 if isinstance(event, yaml.DocumentStartEvent):
                     documents += 1
                     if documents > 1:
-                        self._at("YML006", "a second document", event.start_mark, "one file holds one object")
-                        break
+                        self._at("YML006", "a second document", event.start_mark, _SECOND_DOCUMENT)
+                        self.broken.add(())
+                        return BROKEN
                 elif isinstance(event, yaml.NodeEvent):
                     value = self._value(event, events, ())
             if documents == 0:
@@ -428,7 +429,14 @@ def shorten(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
+_SECOND_DOCUMENT = (
+    "one file holds one object; 'kaito-catalog import FILE.md' makes a proposal.yaml of a proposal in Markdown"
+)
+
+
 def _syntax_hint(message: str) -> str | None:
+    if "expected ',' or" in message:
+        return f"close what opened with {'[' if ']' in message else '{'} before this, or put a comma between"
     if "mapping values are not allowed" in message:
         return "quote a text that holds ': '; a key stands in the same column as those around it"
     if "could not find expected ':'" in message:

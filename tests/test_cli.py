@@ -479,6 +479,15 @@ def test_a_folder_that_is_no_catalog_is_named_with_a_hint(
     assert "hint: a folder of proposals alone is checked by its path" in shown
 
 
+@pytest.mark.parametrize("command", ["check", "schema", "generate"])
+def test_a_catalog_that_is_not_there_is_named_and_nothing_is_written(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command, "--catalog", str(tmp_path / "absent")]) == 2
+    assert "absent is no folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_files_that_nobody_reads_are_named(
     tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -556,6 +565,17 @@ def test_a_word_that_is_no_version_of_vllm_is_refused(
 ) -> None:
     assert cli.main(["plan", "phi-4", "--vllm-version", "latest", *machine]) == 2
     assert "'latest' is no version of vLLM" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("machine", [[], ["--gpu", "NVIDIA A10"]], ids=["all", "one"])
+def test_a_cache_dtype_that_vllm_does_not_have_is_refused_with_those_it_has(
+    machine: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["plan", "phi-4", "--kv-cache-dtype", "fp9", *machine]) == 2
+    shown = capsys.readouterr().err
+    assert "vLLM has no kv-cache-dtype 'fp9'" in shown
+    assert "fp8_e4m3" in shown
+    assert cli.main(["plan", "phi-4", "--kv-cache-dtype", "nvfp4", *machine]) == 0  # vLLM has it: unknown
 
 
 @pytest.mark.parametrize("machine", [[], ["--gpu", "NVIDIA A10"]], ids=["all", "one"])

@@ -69,8 +69,21 @@ def test_a_second_document_is_refused() -> None:
     assert problems("a: 1\n---\nb: 2\n") == [("YML006", 2, 1)]
 
 
+def test_a_proposal_in_markdown_is_one_finding_that_names_the_importer() -> None:
+    (problem,) = parse("---\ntitle: x\n---\n# Title\n- **x**: y: z\n", path="proposal.yaml").problems
+    assert problem.code == "YML006"
+    assert problem.hint is not None
+    assert "kaito-catalog import FILE.md" in problem.hint
+
+
 def test_an_empty_file_is_refused() -> None:
     assert problems("# only a comment\n") == [("YML001", 1, 1)]
+
+
+@pytest.mark.parametrize(("text", "opened"), [("a: [1\nb: 2\n", "["), ("a: {b: 1\nc: 2\n", "{")])
+def test_a_bracket_that_is_not_closed_is_named(text: str, opened: str) -> None:
+    (problem,) = parse(text, path="f.yaml").problems
+    assert problem.hint == f"close what opened with {opened} before this, or put a comma between"
 
 
 def test_bad_syntax_is_placed_and_says_what_to_do() -> None:

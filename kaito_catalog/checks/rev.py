@@ -62,8 +62,9 @@ def full_commit(subject: Subject, context: Context) -> Iterator[Outcome]:
             f"version: {recorded}" if recorded else "copy it from the page of the commit",
         )
         return
+    kind = "an address, not a commit" if "://" in version else "a branch or tag: it can change"
     yield Finding(
-        f"'{version[:60]}' is a branch or tag: it can change",
+        f"'{version[:60]}' is {kind}",
         _VERSION,
         f"version: {recorded}, the commit of the facts" if recorded else "pin the commit it points to now",
         severity=ERROR if subject.is_implemented else WARNING,
