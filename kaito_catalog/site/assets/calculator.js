@@ -50,8 +50,11 @@
       const on = start(model);
       return on && plan(data, model, on.gpu, { gpuCount: on.gpuCount, maxModelLen: model.context }).fits === "yes";
     };
+    const memory = (model) => start(model).gpu.memoryBytes * model.start.gpuCount;
+    const smallest = () => data.models.filter(fits)
+      .reduce((best, model) => (best && memory(best) <= memory(model) ? best : model), null);
     const named = decodeURIComponent(location.hash.slice(1));
-    const first = data.models.find((model) => model.name === named) || data.models.find(fits) || data.models[0];
+    const first = data.models.find((model) => model.name === named) || smallest() || data.models[0];
     if (first) at("model").value = first.name;
 
     const MOST_CHARACTERS = 8 * 2 ** 20;
