@@ -33,6 +33,7 @@ from kaito_catalog.overheads import (
 from kaito_catalog.quantity import GIB, gib
 from kaito_catalog.shape import Attention, AttentionKind, LatentAttention, Shape, Unsupported, read_shape
 from kaito_catalog.shape.versions import as_built, no_class
+from kaito_catalog.unread import leaves_out_encoder, why_unknown
 from kaito_catalog.weights import (
     Split,
     Uncomputable,
@@ -103,6 +104,8 @@ class Settings:
     enforce_eager: bool = False
     language_model_only: bool = False
     """No images and no sound: vLLM builds no encoder for them, and profiles none."""
+    unread: tuple[tuple[str, str], ...] = ()
+    """Other options that change what memory holds, with their values: most make the plan unknown (`unread`)."""
 
 
 @dataclass(frozen=True)
@@ -422,7 +425,11 @@ def make_plan(
     newer = no_class(shape, vllm_version)
     if newer is not None:
         return _unknown(newer, "architecture", *common)
-    if settings.language_model_only and shape.architecture not in ALWAYS_WITH_ENCODER:
+    unread = why_unknown(settings.unread, shape)
+    if unread is not None:
+        return _unknown(unread, "settings", *common)
+    is_text_only = settings.language_model_only or leaves_out_encoder(settings.unread, shape.tower)
+    if is_text_only and shape.architecture not in ALWAYS_WITH_ENCODER:
         shape = replace(shape, tower=None)
     shape = as_built(shape, vllm_version, gpu.compute_capability)
     if shape.quantization is not None and shape.quantization.refused is not None:

@@ -61,6 +61,7 @@ class Request:
     max_num_batched_tokens: int | None = None
     enforce_eager: bool | None = None
     language_model_only: bool | None = None
+    unread: tuple[tuple[str, str], ...] | None = None
     tensor_parallel_size: int | None = None
     pipeline_parallel_size: int = 1
     data_parallel_size: int = 1
@@ -212,6 +213,7 @@ def _settings(request: Request, subject: PlanSubject, profile: Profile, gpu: str
         max_num_batched_tokens=asked.max_num_batched_tokens,
         enforce_eager=bool(asked.enforce_eager),
         language_model_only=bool(asked.language_model_only),
+        unread=asked.unread or (),
     )
 
 

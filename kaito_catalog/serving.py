@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict, dataclass, replace
 
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal, Runtime
 from kaito_catalog.plan import Parallelism, Settings
+from kaito_catalog.unread import Option, is_unread
+from kaito_catalog.vllm_known import known, versions
 
-Value = str | int | float | bool
+Value = str | int | float | bool | tuple[Option, ...]
 _COUNTS = ("max_num_seqs", "max_num_batched_tokens")
 _FLAGS = ("enforce_eager", "language_model_only")
 
@@ -28,6 +31,8 @@ class ServedOptions:
     max_num_batched_tokens: int | None = None
     enforce_eager: bool | None = None
     language_model_only: bool | None = None
+    unread: tuple[Option, ...] | None = None
+    """Others that change what memory holds, and their values."""
 
     def given(self) -> dict[str, Value]:
         """Those that are set, under the names of `Settings`."""
@@ -35,7 +40,9 @@ class ServedOptions:
 
     def words(self) -> tuple[str, ...]:
         """Those that are set, as on the command line without dashes: `max-num-seqs 16`."""
-        return tuple(f"{name.replace('_', '-')} {value}" for name, value in self.given().items())
+        read = {name: value for name, value in self.given().items() if name != "unread"}
+        own = tuple(f"{name.replace('_', '-')} {value}" for name, value in read.items())
+        return own + tuple(f"{name} {value}" for name, value in self.unread or ())
 
     def settings(self, profile: Profile, gpu: str | None, *, max_model_len: int) -> Settings:
         """What the manifests start vLLM with on `gpu`: the proposal's options, else the profile's.
@@ -57,6 +64,7 @@ def served_options(proposal: Proposal | None) -> ServedOptions:
 def read_options(runtime: Runtime | None) -> ServedOptions:
     """The options of a runtime, whether written with dashes or underscores."""
     found: dict[str, Value] = {}
+    unread: list[Option] = []
     for key, value in ((runtime.config if runtime else None) or {}).items():
         name = key.replace("-", "_")
         number = _number(value)
@@ -68,6 +76,10 @@ def read_options(runtime: Runtime | None) -> ServedOptions:
             found[name] = value
         elif name in _FLAGS and str(value).lower() == "true":
             found[name] = True
+        elif is_unread(name.replace("_", "-")) and not _is_default(name.replace("_", "-"), value):
+            unread.append((name.replace("_", "-"), value if isinstance(value, str) else json.dumps(value)))
+    if unread:
+        found["unread"] = tuple(unread)
     return ServedOptions(**found)  # type: ignore[arg-type]
 
 
@@ -86,6 +98,20 @@ def served_parallelism(proposal: Proposal, gpu_count: int) -> Parallelism | None
     experts = config.get("enable-expert-parallel", "false")
     found = Parallelism(tensor, pipeline, data, str(experts).lower() != "false")
     return found if found.world_size == gpu_count and min(tensor, pipeline, data) > 0 else None
+
+
+def _is_default(option: str, value: object) -> bool:
+    """Whether every vLLM that has been read and has the option does that by itself."""
+    read = [version.options.get(option) for version in map(known, versions()) if version is not None]
+    defaults = [found.default for found in read if found is not None]
+    return bool(defaults) and all(_same(default, value) for default in defaults)
+
+
+def _same(default: object, value: object) -> bool:
+    number = _number(default)
+    if number is not None:
+        return _number(value) == number
+    return default is not None and str(default).lower() == str(value).lower()
 
 
 def _number(value: object) -> int | float | None:

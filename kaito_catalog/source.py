@@ -429,9 +429,7 @@ def shorten(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-_SECOND_DOCUMENT = (
-    "one file holds one object; 'kaito-catalog import FILE.md' makes a proposal.yaml of a proposal in Markdown"
-)
+_SECOND_DOCUMENT = "one file holds one object; 'kaito-catalog import FILE.md' reads a proposal in Markdown"
 
 
 def _syntax_hint(message: str) -> str | None:

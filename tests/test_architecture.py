@@ -26,6 +26,7 @@ ORDER = (
     "measured",
     "overheads",
     "capability",
+    "unread",
     "plan",
     "serving",
     "exact",

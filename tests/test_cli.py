@@ -97,7 +97,7 @@ def test_a_model_is_found_by_name_repository_folder_or_file(
         (["check", "phi-5"], "'phi-5' is neither a model", "did you mean phi-4?"),
         (["check", "--select", "XYZ"], "there is no check 'XYZ'", "lists the codes"),
         (["check", "--profile", "kaito-v9"], "there is no profile 'kaito-v9'", "kaito-v0.12"),
-        (["check", "--catalog", "/nowhere"], "cannot read /nowhere/gpus.yaml", None),
+        (["check", "--catalog", "/nowhere"], "/nowhere is no folder", None),
         (["plan", "phi-5"], "'phi-5' is no model of the catalog", "did you mean phi-4?"),
         (["plan", "phi-4", "--instance-type", "Standard_NC24ads_A100"], "has no 'Standard_NC24ads_A100'",
          "did you mean Standard_NC24ads_A100_v4?"),

@@ -26,6 +26,7 @@ from kaito_catalog.plan import Fit, InstanceTypePlan, Parallelism, Settings, fac
 from kaito_catalog.planning import DEFAULT_MAX_MODEL_LEN
 from kaito_catalog.serving import served_options
 from kaito_catalog.shape import Unsupported
+from kaito_catalog.unread import why_unknown
 
 CPU_MAX_MODEL_LEN = 2048
 
@@ -275,7 +276,8 @@ def _runs(entry: Entry, context: Context, options: Options) -> list[Run] | str:
     )
     chosen = _choose(rows, options)
     if not chosen:
-        return "no instance type fits it, by its plan"
+        unread = why_unknown(settings(None).unread, shape)
+        return f"there is no plan: {unread}" if unread else "no instance type fits it, by its plan"
     found = []
     for row, nodes in chosen:
         size = options.tensor_parallel_size or row.plan.parallelism.tensor_parallel_size

@@ -1,0 +1,114 @@
+"""Options that no plan reads: with one of them nothing that is unknown looks like a fit."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shapes import LLAMA_8B, QWEN2_5_VL, QWEN3_NEXT_80B
+
+from kaito_catalog.formats.proposal import Runtime
+from kaito_catalog.plan import Fit, Parallelism, Plan, PlanGpu, Settings, make_plan
+from kaito_catalog.serving import ServedOptions, read_options
+from kaito_catalog.shape import Shape, read_shape
+from kaito_catalog.unread import is_unread
+from kaito_catalog.vllm_known import known, versions
+
+HARMLESS = (Path(__file__).parent / "data" / "options_without_memory.txt").read_text().split()
+READ_BY_PLANS = {
+    *(field.name.replace("_", "-") for field in fields(ServedOptions) if field.name != "unread"),
+    "data-parallel-size",
+    "enable-expert-parallel",
+    "max-model-len",
+    "pipeline-parallel-size",
+    "tensor-parallel-size",
+}
+
+
+def planned(config: dict[str, Any], **options: str) -> Plan:
+    shape = read_shape(config)
+    assert isinstance(shape, Shape)
+    written = {name.replace("_", "-"): value for name, value in options.items()}
+    runtime = Runtime.model_validate({"name": "vllm", "config": written})
+    return make_plan(
+        shape,
+        gpu=PlanGpu("NVIDIA H100 80GB", 85_045_870_592, 9.0),
+        parallelism=Parallelism(2),
+        settings=replace(Settings(8192, 0.9), unread=read_options(runtime).unread or ()),
+        vllm_version="0.25.1",
+    )
+
+
+@pytest.mark.parametrize("version", sorted(versions()))
+def test_somebody_has_said_of_every_option_of_vllm_whether_memory_depends_on_it(version: str) -> None:
+    read = known(version)
+    assert read is not None
+    nobody = [n for n in read.options if not is_unread(n) and n not in READ_BY_PLANS and n not in HARMLESS]
+    assert nobody == []
+    assert [name for name in HARMLESS if is_unread(name) or name in READ_BY_PLANS] == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("speculative-config", '{"method": "ngram", "num_speculative_tokens": 4}'),
+        ("dtype", "float32"),
+        ("quantization", "fp8"),
+        ("cpu_offload_gb", "20"),
+        ("block-size", "128"),
+        ("no-enable-chunked-prefill", "true"),
+        ("enable-lora", "False"),  # KAITO passes the word, and the option alone switches it on
+        ("hf-overrides", '{"num_hidden_layers": 2}'),
+    ],
+)
+def test_an_option_that_changes_memory_makes_the_plan_unknown_and_is_named(option: str, value: str) -> None:
+    found = planned(LLAMA_8B, **{option: value})
+    assert (found.fits, found.limited_by, found.per_gpu) == (Fit.UNKNOWN, "settings", None)
+    assert found.reason is not None
+    assert f"no plan reads {option.replace('_', '-')} {value[:40]}: it " in found.reason
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("dtype", "half"),
+        ("dtype", "auto"),
+        ("cpu-offload-gb", "0"),
+        ("load-format", "safetensors"),
+        ("performance-mode", "balanced"),
+        ("enable-prefix-caching", "true"),
+        ("tool-call-parser", "hermes"),
+        ("limit-mm-per-prompt", '{"image": 4}'),
+        ("limit-mm-per-prompt", "no JSON"),
+        ("limit-mm-per-prompt", "[" * 100_000),
+    ],
+)
+def test_an_option_that_changes_nothing_leaves_the_plan_as_it_was(option: str, value: str) -> None:
+    assert planned(LLAMA_8B, **{option: value}).per_gpu == planned(LLAMA_8B).per_gpu
+
+
+def test_how_the_weights_are_stored_may_be_said_again() -> None:
+    stored = {**LLAMA_8B, "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}}
+    assert planned(stored, quantization="gptq_marlin").per_gpu == planned(stored).per_gpu
+    assert planned(stored, quantization="fp8").fits is Fit.UNKNOWN
+
+
+def test_prefix_caching_changes_the_states_of_a_hybrid() -> None:
+    assert planned(QWEN3_NEXT_80B, enable_prefix_caching="true").fits is Fit.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "none", ['{"image": 0, "video": 0}', '{"image": {"count": 0}, "video": 0, "audio": 0}']
+)
+def test_a_prompt_without_images_and_videos_leaves_out_the_encoder(none: str) -> None:
+    with_it, without = planned(QWEN2_5_VL).per_gpu, planned(QWEN2_5_VL, limit_mm_per_prompt=none).per_gpu
+    assert with_it is not None
+    assert without is not None
+    assert without.weights_bytes < with_it.weights_bytes
+
+
+def test_a_prompt_that_may_still_hold_a_video_keeps_the_encoder() -> None:
+    found = planned(QWEN2_5_VL, limit_mm_per_prompt='{"image": 0, "video": 1}')
+    assert found.per_gpu == planned(QWEN2_5_VL).per_gpu
