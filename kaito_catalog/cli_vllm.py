@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from kaito_catalog import exact, files
-from kaito_catalog.catalog import Entry, read_entry, shown
+from kaito_catalog.catalog import Entry, read_entry, read_shared, shown
 from kaito_catalog.cli_common import catalog_root
 from kaito_catalog.errors import CatalogError
+from kaito_catalog.kaito.batching import manifest_options
 from kaito_catalog.kaito.manifests import vllm_options
 from kaito_catalog.plan import Plan, PlanGpu
-from kaito_catalog.planning import PlanSubject, Request
+from kaito_catalog.planning import DEFAULT_MAX_MODEL_LEN, PlanSubject, Request
 from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable, wants_color
-from kaito_catalog.serving import served_options
+from kaito_catalog.serving import engine_arguments, served_options
 from kaito_catalog.vllm import ExactPlan, Gpu, Outcome, Worker, WorkerError, find_python
 
 SIZES = (1, 2, 4, 8)
@@ -228,14 +229,7 @@ def run_dry_run(options: argparse.Namespace) -> int:
             _say(
                 f"scaled down for this machine: {', '.join(f'{key}={value}' for key, value in changed.items())}"
             )
-    length = options.max_model_len or min(
-        entry.proposal.max_model_len or 8192, 2048 if device == "cpu" else 10**9
-    )
-    args: dict[str, Any] = {"max_model_len": length}
-    if options.tensor_parallel_size:
-        args["tensor_parallel_size"] = options.tensor_parallel_size
-    if options.gpu_memory_utilization and device == "cuda":
-        args["gpu_memory_utilization"] = options.gpu_memory_utilization
+    args = _engine_args(entry, options, root, device)
     # Only then does vLLM ask the Hub; else it gets a folder with what it needs.
     from_hub = not options.model_dir and (options.serve or options.weights == "real")
     with asking(options.vllm_python, root.parent, hub_token=from_hub) as worker:
@@ -252,6 +246,29 @@ def run_dry_run(options: argparse.Namespace) -> int:
     else:
         _emit_outcome(entry, outcome, "text")
     return 0 if outcome["outcome"] == "served" else 1
+
+
+def _engine_args(entry: Entry, options: argparse.Namespace, root: Path, device: str) -> dict[str, Any]:
+    """On a GPU what the manifests start vLLM with; elsewhere the context alone, at most what a CPU can hold."""
+    assert entry.proposal is not None
+    length = options.max_model_len or entry.proposal.max_model_len or DEFAULT_MAX_MODEL_LEN
+    args: dict[str, Any]
+    if device == "cuda":
+        shared = read_shared(root)
+        profile = shared.profile(options.profile)
+        served = manifest_options(entry.proposal, entry.facts, shared, profile)
+        settings = served.settings(profile, None, max_model_len=length)
+        left_out = ", ".join(name for name, _ in settings.unread)
+        if left_out:
+            _say(f"started without {left_out}: what a dry run shows is of the model without it")
+        args = engine_arguments(settings)
+        if options.gpu_memory_utilization:
+            args["gpu_memory_utilization"] = options.gpu_memory_utilization
+    else:
+        args = {"max_model_len": options.max_model_len or min(length, exact.CPU_MAX_MODEL_LEN)}
+    if options.tensor_parallel_size:
+        args["tensor_parallel_size"] = options.tensor_parallel_size
+    return args
 
 
 def _run(

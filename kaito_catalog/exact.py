@@ -28,6 +28,10 @@ H100: Gpu = {"name": "NVIDIA H100 80GB HBM3", "capability": "9.0", "memoryBytes"
 """What exact plans of the catalog simulate: the GPU most start-up logs are of."""
 
 
+CPU_MAX_MODEL_LEN = 2048
+"""The longest context of a dry run on a CPU that nobody asked for otherwise."""
+
+
 def config_sha256(config: Mapping[str, Any]) -> str:
     """The digest of a configuration: SHA-256 of its canonical JSON (sorted keys, no spaces)."""
     text = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

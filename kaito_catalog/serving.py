@@ -83,6 +83,24 @@ def read_options(runtime: Runtime | None) -> ServedOptions:
     return ServedOptions(**found)  # type: ignore[arg-type]
 
 
+def engine_arguments(settings: Settings) -> dict[str, int | float | str | bool]:
+    """vLLM's engine arguments for the settings, without parallelism; what they leave to vLLM is left to it here."""
+    args: dict[str, int | float | str | bool] = {
+        "max_model_len": settings.max_model_len,
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
+    }
+    if settings.kv_cache_dtype != "auto":
+        args["kv_cache_dtype"] = settings.kv_cache_dtype
+    if settings.max_num_seqs is not None:
+        args["max_num_seqs"] = settings.max_num_seqs
+    if settings.max_num_batched_tokens is not None:
+        args["max_num_batched_tokens"] = settings.max_num_batched_tokens
+    for name in _FLAGS:
+        if getattr(settings, name):
+            args[name] = True
+    return args
+
+
 def served_parallelism(proposal: Proposal, gpu_count: int) -> Parallelism | None:
     """How the proposal's vLLM runtime splits the model over `gpu_count` GPUs: tensor parallelism over all by default.
 

@@ -157,6 +157,26 @@ def test_a_model_that_does_not_fit_is_exit_code_1_with_the_longest_context(
     assert "longest context that fits: 4,096 tokens" in shown
 
 
+def test_on_a_gpu_it_starts_what_the_manifests_start_and_says_what_it_leaves_out(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proposal = here / "catalog/models/phi-4/proposal.yaml"
+    options = "    max-num-seqs: 16\n    kv-cache-dtype: fp8\n    block-size: 32\n"
+    text = proposal.read_text()
+    proposal.write_text(text.replace("    max-model-len: 16384\n", "    max-model-len: 16384\n" + options, 1))
+    python = python_that_answers(here, dry_run=SERVED)
+    assert cli.main(["dry-run", "phi-4", "--device", "cuda", "--vllm-python", python]) == 0
+    (evidence,) = read_entry(proposal.parent).evidence
+    assert isinstance(evidence.record, DryRun)
+    assert sorted(evidence.record.command) == [
+        "--gpu-memory-utilization=0.84",
+        "--kv-cache-dtype=fp8",
+        "--max-model-len=16384",
+        "--max-num-seqs=16",
+    ]
+    assert "started without block-size" in capsys.readouterr().err
+
+
 def line_of_evidence(catalog: Catalog, **changes: object) -> str:
     entry = catalog.entry("phi-4")
     assert entry is not None

@@ -21,14 +21,13 @@ from kaito_catalog.checks.evd import stale_because
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.evidence import DryRun
 from kaito_catalog.formats.hardware import InstanceType
+from kaito_catalog.kaito.batching import manifest_options
 from kaito_catalog.kaito.manifests import access_secret
 from kaito_catalog.plan import Fit, InstanceTypePlan, Parallelism, Settings, facts_shape, instance_type_plans
 from kaito_catalog.planning import DEFAULT_MAX_MODEL_LEN
-from kaito_catalog.serving import served_options
+from kaito_catalog.serving import engine_arguments
 from kaito_catalog.shape import Unsupported
 from kaito_catalog.unread import why_unknown
-
-CPU_MAX_MODEL_LEN = 2048
 
 
 class State(Enum):
@@ -254,13 +253,13 @@ def _runs(entry: Entry, context: Context, options: Options) -> list[Run] | str:
             gpus_per_node=0,
             nodes=1,
             parallelism=Parallelism(),
-            args={"max_model_len": options.max_model_len or min(length, CPU_MAX_MODEL_LEN)},
+            args={"max_model_len": options.max_model_len or min(length, exact.CPU_MAX_MODEL_LEN)},
         )
         return [_judged(run, entry, context, options)]
     shape = facts_shape(facts)
     if isinstance(shape, Unsupported):
         return f"there is no plan: {shape.reason}"
-    served = served_options(proposal)
+    served = manifest_options(proposal, facts, context.shared, context.profile)
 
     def settings(gpu: str | None) -> Settings:
         found = served.settings(context.profile, gpu, max_model_len=length)
@@ -328,21 +327,7 @@ def _choose(rows: Sequence[InstanceTypePlan], options: Options) -> list[tuple[In
 
 
 def _args(settings: Settings, tensor_parallel_size: int, nodes: int) -> dict[str, Any]:
-    """vLLM's engine arguments of a plan; what the plan leaves to vLLM is left to it here."""
-    args: dict[str, Any] = {
-        "max_model_len": settings.max_model_len,
-        "gpu_memory_utilization": settings.gpu_memory_utilization,
-    }
-    if settings.kv_cache_dtype != "auto":
-        args["kv_cache_dtype"] = settings.kv_cache_dtype
-    if settings.max_num_seqs is not None:
-        args["max_num_seqs"] = settings.max_num_seqs
-    if settings.max_num_batched_tokens is not None:
-        args["max_num_batched_tokens"] = settings.max_num_batched_tokens
-    if settings.enforce_eager:
-        args["enforce_eager"] = True
-    if settings.language_model_only:
-        args["language_model_only"] = True
+    args: dict[str, Any] = engine_arguments(settings)
     if tensor_parallel_size > 1:
         args["tensor_parallel_size"] = tensor_parallel_size
     if nodes > 1:
