@@ -397,6 +397,19 @@ def lacks_sparse_fp8(shape: Shape, compute_capability: float | None, kv_cache_dt
     return asks and is_sparse and is_older and kv_cache_dtype == "auto"
 
 
+def why_unplanned(
+    shape: Shape | Unsupported, settings: Settings, vllm_version: str
+) -> tuple[str, str] | None:
+    """Why nobody knows what the model takes on any GPU, and whether its architecture or its options limit it."""
+    if isinstance(shape, Unsupported):
+        return shape.reason, "architecture"
+    newer = no_class(shape, vllm_version)
+    if newer is not None:
+        return newer, "architecture"
+    unread = why_unknown(settings.unread, shape)
+    return None if unread is None else (unread, "settings")
+
+
 # By value, so that it cannot be stale; small, since the checks of one model ask for the same plans one after another.
 @lru_cache(maxsize=64)
 def make_plan(
@@ -420,14 +433,10 @@ def make_plan(
     """
     settings = resolved_settings(settings, gpu, vllm_version)
     common = (gpu, parallelism, settings, vllm_version)
-    if isinstance(shape, Unsupported):
-        return _unknown(shape.reason, "architecture", *common)
-    newer = no_class(shape, vllm_version)
-    if newer is not None:
-        return _unknown(newer, "architecture", *common)
-    unread = why_unknown(settings.unread, shape)
-    if unread is not None:
-        return _unknown(unread, "settings", *common)
+    unplanned = why_unplanned(shape, settings, vllm_version)
+    if unplanned is not None:
+        return _unknown(unplanned[0], unplanned[1], *common)
+    assert isinstance(shape, Shape)
     is_text_only = settings.language_model_only or leaves_out_encoder(settings.unread, shape.tower)
     if is_text_only and shape.architecture not in ALWAYS_WITH_ENCODER:
         shape = replace(shape, tower=None)

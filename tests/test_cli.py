@@ -578,6 +578,20 @@ def test_a_cache_dtype_that_vllm_does_not_have_is_refused_with_those_it_has(
     assert cli.main(["plan", "phi-4", "--kv-cache-dtype", "nvfp4", *machine]) == 0  # vLLM has it: unknown
 
 
+def test_no_instance_type_is_said_to_be_too_small_for_what_nobody_has_planned(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    length = "    max-model-len: 16384\n"
+    break_proposal(here, length, length + "    cpu-offload-gb: 8\n")
+    assert cli.main(["plan", "phi-4"]) == 0
+    shown = capsys.readouterr().out
+    assert "unknown whether any instance type fits it" in shown
+    assert "unknown (no plan reads cpu-offload-gb 8: it keeps weights in the host's memory)" in shown
+    assert cli.main(["check", "phi-4", "--format", "json"]) == 0
+    claims = json.loads(capsys.readouterr().out)["models"][0]["claims"]
+    assert claims["requirements.gpuCount"] == "unknown"
+
+
 @pytest.mark.parametrize("machine", [[], ["--gpu", "NVIDIA A10"]], ids=["all", "one"])
 def test_a_plan_for_a_vllm_that_nobody_has_read_says_so(
     machine: list[str], here: Path, capsys: pytest.CaptureFixture[str]

@@ -233,6 +233,10 @@ def test_a_proposal_without_a_context_is_planned_at_ours() -> None:
             entry(small_proposal(), small_facts(config={"architectures": ["StrangeForCausalLM"]})),
             "StrangeForCausalLM",
         ),
+        (
+            entry(small_proposal(runtimes=[{"name": "vllm", "config": {"block-size": 128}}]), small_facts()),
+            "no plan reads block-size 128",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_planned_says_why(made: Entry, reason: str) -> None:

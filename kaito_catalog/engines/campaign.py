@@ -23,11 +23,18 @@ from kaito_catalog.formats.evidence import DryRun
 from kaito_catalog.formats.hardware import InstanceType
 from kaito_catalog.kaito.batching import manifest_options
 from kaito_catalog.kaito.manifests import access_secret
-from kaito_catalog.plan import Fit, InstanceTypePlan, Parallelism, Settings, facts_shape, instance_type_plans
+from kaito_catalog.plan import (
+    Fit,
+    InstanceTypePlan,
+    Parallelism,
+    Settings,
+    facts_shape,
+    instance_type_plans,
+    why_unplanned,
+)
 from kaito_catalog.planning import DEFAULT_MAX_MODEL_LEN
 from kaito_catalog.serving import engine_arguments
-from kaito_catalog.shape import Unsupported
-from kaito_catalog.unread import why_unknown
+from kaito_catalog.shape import Shape
 
 
 class State(Enum):
@@ -257,8 +264,6 @@ def _runs(entry: Entry, context: Context, options: Options) -> list[Run] | str:
         )
         return [_judged(run, entry, context, options)]
     shape = facts_shape(facts)
-    if isinstance(shape, Unsupported):
-        return f"there is no plan: {shape.reason}"
     served = manifest_options(proposal, facts, context.shared, context.profile)
 
     def settings(gpu: str | None) -> Settings:
@@ -266,6 +271,10 @@ def _runs(entry: Entry, context: Context, options: Options) -> list[Run] | str:
         share = options.gpu_memory_utilization
         return found if share is None else replace(found, gpu_memory_utilization=share)
 
+    unplanned = why_unplanned(shape, settings(None), context.profile.vllm_version)
+    if unplanned is not None:
+        return f"there is no plan: {unplanned[0]}"
+    assert isinstance(shape, Shape)
     rows = instance_type_plans(
         shape,
         stored,
@@ -275,8 +284,7 @@ def _runs(entry: Entry, context: Context, options: Options) -> list[Run] | str:
     )
     chosen = _choose(rows, options)
     if not chosen:
-        unread = why_unknown(settings(None).unread, shape)
-        return f"there is no plan: {unread}" if unread else "no instance type fits it, by its plan"
+        return "no instance type fits it, by its plan"
     found = []
     for row, nodes in chosen:
         size = options.tensor_parallel_size or row.plan.parallelism.tensor_parallel_size

@@ -211,6 +211,10 @@ def _bar(size: int, top: int) -> str:
     return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
 
 
+_WHATEVER_GPU = frozenset({"architecture", "settings"})
+"""What makes a plan unknown on one GPU as on another."""
+
+
 def instance_types_text(
     subject: PlanSubject, rows: Sequence[InstanceTypePlan], *, color: bool = False
 ) -> str:
@@ -238,6 +242,8 @@ def instance_types_text(
             "",
             "USED: GPUs over which the model can be split; ENOUGH: the fewest that serve this context",
         ]
+    elif any(row.plan.fits is Fit.UNKNOWN and row.plan.limited_by in _WHATEVER_GPU for row in rows):
+        lines.append("unknown whether any instance type fits it")
     else:
         lines.append("no instance type that is known fits it on one node")
     several = [

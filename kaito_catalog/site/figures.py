@@ -18,9 +18,10 @@ from kaito_catalog.plan import (
     facts_shape,
     instance_type_plans,
     make_plan,
+    why_unplanned,
 )
 from kaito_catalog.recommend import Recommendations, by_cloud, recommend
-from kaito_catalog.shape import Shape, Unsupported
+from kaito_catalog.shape import Shape
 
 __all__ = ["ChartPoint", "Figures", "Fit", "InstanceRow", "MemoryChart", "chart_lengths", "plan_figures"]
 
@@ -141,11 +142,14 @@ def plan_figures(entry: Entry, shared: Shared) -> Figures:
     if runtime is not None and runtime.name != "vllm":
         return Figures(unknown=f"only vLLM is planned, and the proposal serves with {runtime.name}")
     shape = facts_shape(facts)
-    if isinstance(shape, Unsupported):
-        return Figures(unknown=shape.reason)
-    claimed = entry.proposal.max_model_len
-    asked = claimed or min(shape.max_model_len, DEFAULT_MODEL_LEN)
     options = manifest_options(entry.proposal, facts, shared, profile)
+    claimed = entry.proposal.max_model_len
+    settings = options.settings(profile, None, max_model_len=claimed or DEFAULT_MODEL_LEN)
+    unplanned = why_unplanned(shape, settings, profile.vllm_version)
+    if unplanned is not None:
+        return Figures(unknown=unplanned[0])
+    assert isinstance(shape, Shape)
+    asked = claimed or min(shape.max_model_len, DEFAULT_MODEL_LEN)
     stored = facts.weights.total if facts.weights else None
     found = instance_type_plans(
         shape,
