@@ -216,13 +216,12 @@ def states_per_sequence(shape: Shape, vllm_version: str) -> int | Unplannable:
     version = version_tuple(vllm_version)
     if version < FIRST_PREFIX_CACHING:
         return 1
-    has_mamba = any(isinstance(m, Mamba2) for layer in shape.layers for m in layer.mixers)
-    if version < ALWAYS_ALIGNED and any(
-        isinstance(m, Mamba1 | Mamba2) for layer in shape.layers for m in layer.mixers
-    ):
+    mixers = [mixer for layer in shape.layers for mixer in layer.mixers]
+    checkpoints = any(isinstance(m, Mamba2) or (isinstance(m, KimiDelta) and m.checkpoints) for m in mixers)
+    if version < ALWAYS_ALIGNED and any(isinstance(m, Mamba1 | Mamba2) for m in mixers):
         return Unplannable(f"no plan for Mamba layers with vLLM {vllm_version[:20]}")
-    # Mamba 2 sets one more aside for the state at the last block's boundary (mamba_mixer2.py of 0.32.0).
-    return 3 if has_mamba and version >= PREFILL_CHECKPOINTS else 2
+    # One more is set aside for the state at the last block's boundary (mamba_mixer2.py, kda_checkpoint.py of 0.32.0).
+    return 3 if checkpoints and version >= PREFILL_CHECKPOINTS else 2
 
 
 FIRST_PREFIX_CACHING = (0, 27, 0)

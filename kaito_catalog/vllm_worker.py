@@ -187,10 +187,19 @@ COMPILED_MODULES = (
     "vllm._moe_C_stable_libtorch",
     "vllm._flashmla_C",
     "vllm._flashmla_extension_C",
+    "vllm._flashkda_C",
     "vllm.vllm_flash_attn._vllm_fa2_C",
     "vllm.vllm_flash_attn._vllm_fa3_C",
 )
-OPERATOR_NAMESPACES = ("_C", "_moe_C", "_C_cache_ops", "_vllm_fa2_C", "_vllm_fa3_C", "_flashmla_C")
+OPERATOR_NAMESPACES = (
+    "_C",
+    "_moe_C",
+    "_C_cache_ops",
+    "_vllm_fa2_C",
+    "_vllm_fa3_C",
+    "_flashmla_C",
+    "_flashkda_C",
+)
 
 
 class Gpu(NamedTuple):
@@ -331,6 +340,8 @@ class _Operator:
             return []
         if "support" in self._name:
             return True
+        if self._name == "get_workspace_size":
+            return 0  # FlashKDA's scratch memory: neither weights nor cache
         if self._name in REPACKING:
             return REPACKING[self._name](*args, **kwargs)
         raise NotImplementedError(f"the kernel {self._name} does not run on a simulated GPU")

@@ -34,6 +34,7 @@ from kaito_catalog.shape import (
 )
 
 VOCABULARY_PADDING = 64  # vLLM's VocabParallelEmbedding pads to this before it divides.
+ROWS_OF_KERNELS = 16  # What Kimi K3 pads the rows of its widest matrix to on each rank.
 MXFP_BLOCK = 32  # Elements that share one scale byte.
 SMALLEST_BLOCK = 32  # Of those that vLLM makes of fp8 blocks which do not divide the experts of a rank.
 
@@ -196,13 +197,16 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             heads = _divide(mixer.num_attention_heads, tp, "the number of attention heads")
             latent = mixer.kv_lora_rank + mixer.qk_rope_head_dim
             query = heads * (mixer.qk_nope_head_dim + mixer.qk_rope_head_dim)
+            gate = (heads * mixer.v_head_dim,) if mixer.output_gate else ()
             if mixer.q_lora_rank is not None:
-                yield Linear("self_attn.fused_qkv_a_proj", hidden, (mixer.q_lora_rank, latent))
+                yield Linear("self_attn.fused_qkv_a_proj", hidden, (mixer.q_lora_rank, latent, *gate))
                 yield Linear("self_attn.q_b_proj", mixer.q_lora_rank, (query,))
                 yield Plain(mixer.q_lora_rank)
             else:
                 yield Linear("self_attn.kv_a_proj_with_mqa", hidden, (latent,))
                 yield Linear("self_attn.q_proj", hidden, (query,))
+                if gate:
+                    yield Linear("self_attn.g_proj", hidden, gate)
             yield Plain(mixer.kv_lora_rank)
             yield Linear(
                 "self_attn.kv_b_proj",
@@ -288,13 +292,19 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
         case KimiDelta():
             heads = _divide(mixer.num_heads, tp, "the number of linear-attention heads")
             width = heads * mixer.head_dim
-            for name in ("q_proj", "k_proj", "v_proj"):
-                yield Linear(f"self_attn.{name}", hidden, (width,))
-            # The decay and the gate of the output come from a bottleneck that every rank has.
-            for name in ("f", "g"):
-                yield Linear(f"self_attn.{name}_a_proj", hidden, (mixer.head_dim,))
-                yield Linear(f"self_attn.{name}_b_proj", mixer.head_dim, (width,))
-            yield Linear("self_attn.b_proj", hidden, (heads,))
+            if mixer.full_gate:
+                outputs = (*(width,) * 4, mixer.head_dim, heads)
+                padding = -sum(outputs) % ROWS_OF_KERNELS
+                yield Linear("self_attn.in_proj_qkvgfab", hidden, (*outputs, padding))
+                yield Linear("self_attn.f_b_proj", mixer.head_dim, (width,))
+            else:
+                for name in ("q_proj", "k_proj", "v_proj"):
+                    yield Linear(f"self_attn.{name}", hidden, (width,))
+                # The decay and the gate of the output come from a bottleneck that every rank has.
+                for name in ("f", "g"):
+                    yield Linear(f"self_attn.{name}_a_proj", hidden, (mixer.head_dim,))
+                    yield Linear(f"self_attn.{name}_b_proj", mixer.head_dim, (width,))
+                yield Linear("self_attn.b_proj", hidden, (heads,))
             yield Linear("self_attn.o_proj", width, (hidden,))
             yield Plain(width + 3 * mixer.conv_kernel * width + heads, 4)
             yield Plain(mixer.head_dim)
@@ -460,6 +470,10 @@ def _quantized_linear(
             if scheme is Scheme.NVFP4_WEIGHTS and how.short_scales:
                 each += dtype_bytes - 4
             return size + part.inputs * outputs // 2 + scales + each * parts
+        case Scheme.MXFP4:
+            if part.inputs % MXFP_BLOCK:
+                raise _IllegalError(f"blocks of {MXFP_BLOCK} do not divide {part.name} on each rank")
+            return size + part.inputs * outputs // 2 + part.inputs * outputs // MXFP_BLOCK
         case Scheme.MXFP8:
             if part.inputs % MXFP_BLOCK:
                 raise _IllegalError(f"blocks of {MXFP_BLOCK} do not divide {part.name} on each rank")
@@ -521,6 +535,10 @@ def _quantized_experts(
             group = how.group_size or 16
             scales = halves * width * (hidden // group) + hidden * (width // group)
             return size + elements // 2 + count * scales + 4 * 2 * count * (halves + 1)
+        case Scheme.MXFP4:
+            if hidden % MXFP_BLOCK or width % MXFP_BLOCK:
+                raise _IllegalError(f"blocks of {MXFP_BLOCK} do not divide the experts' width of {width:,}")
+            return size + elements // 2 + elements // MXFP_BLOCK
         case Scheme.MXFP8:
             if hidden % MXFP_BLOCK or width % MXFP_BLOCK:
                 raise _IllegalError(f"blocks of {MXFP_BLOCK} do not divide the experts' width of {width:,}")

@@ -305,7 +305,7 @@ def _numbers(text: Fields, name: str) -> list[int] | None:
     return numbers
 
 
-def _kimi_linear(source: Source) -> Shape:
+def kimi_linear(source: Source) -> Shape:
     """Kimi Linear: its own linear attention, and latents without positions now and then."""
     text = source.text
     count = num_layers(text)
@@ -677,7 +677,7 @@ READERS: dict[str, Callable[[Source], Shape]] = {
     "DeepseekForCausalLM": _deepseek,
     "FlexOlmoForCausalLM": _flex_olmo,
     "HYV3ForCausalLM": _hy_v3,
-    "KimiLinearForCausalLM": _kimi_linear,
+    "KimiLinearForCausalLM": kimi_linear,
     "LagunaForCausalLM": _laguna,
     "MellumForCausalLM": _mellum,
     "MiMoV2FlashForCausalLM": _mimo_v2,

@@ -115,6 +115,8 @@ class LatentAttention:
     indexer: Indexer | None = None
     sparse: bool = False
     """Looks only at tokens an indexer picked, its own or an earlier layer's."""
+    output_gate: bool = False
+    """Whether the output has a gate, in one matrix with what makes the latents (Kimi K3)."""
     known: str = "always"
     """Versions of vLLM that know the model's type as one with latents: always, `earlier` than 0.32, `later`.
 
@@ -180,6 +182,10 @@ class KimiDelta:
     num_heads: int
     head_dim: int
     conv_kernel: int
+    full_gate: bool = False
+    """Whether the gate of the output is a matrix of its own, and all that the input meets is one (Kimi K3)."""
+    checkpoints: bool = False
+    """Whether FlashKDA computes long prompts, which sets one state more aside."""
 
     @property
     def kind(self) -> AttentionKind:
@@ -299,7 +305,7 @@ class Experts:
     shared: Mlp | None = None
     shared_gate: bool = False
     latent_size: int | None = None
-    """Width the experts work in, where it is not hidden_size (Nemotron-H's latent experts)."""
+    """Width the experts work in, where it is not hidden_size (Nemotron-H's latent experts, Kimi K3's)."""
     dense: Mlp | None = None
     """A dense block beside the experts (Gemma 4)."""
     dealt: bool = True
@@ -326,6 +332,8 @@ class Scheme(Enum):
     """fp8 or int8 with a scale per output."""
     MXFP4_EXPERTS = "mxfp4-experts"
     """Only the experts are quantised."""
+    MXFP4 = "mxfp4"
+    """4-bit floats with a one-byte scale for 32 inputs, every matrix (compressed-tensors)."""
     NVFP4 = "nvfp4"
     NVFP4_WEIGHTS = "nvfp4-weights"
     """The same with inputs as they are (W4A16_NVFP4)."""

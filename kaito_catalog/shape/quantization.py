@@ -262,6 +262,10 @@ def _compressed_tensors(section: Fields, plain: Quantization) -> Quantization:
         scheme = Scheme.FP8_TENSOR
     elif bits == 8 and strategy == "block" and block is not None:
         scheme = Scheme.FP8_BLOCK
+    elif (
+        kind == "mxfp4-pack-quantized" and bits == 4 and weights.count("group_size", default=0, least=0) == 32
+    ):
+        scheme = Scheme.MXFP4
     elif bits == 4 and "nvfp4" in kind:
         scheme, size, static = Scheme.NVFP4, 16, activations is not None
     if scheme is None:

@@ -174,12 +174,7 @@ def moonvit_tower(source: Source) -> Tower | None:
     width = vision.count("vt_hidden_size", "hidden_size")
     wide = vision.count("vt_intermediate_size", "intermediate_size")
     depth = vision.count("vt_num_hidden_layers", "num_hidden_layers", most=MOST_LAYERS)
-    patch = vision.count("patch_size")
-    positions = vision.count("init_pos_emb_height") * vision.count("init_pos_emb_width")
-    kernel = vision.values.get("merge_kernel_size")
-    if not isinstance(kernel, list) or not all(isinstance(k, int) and 0 < k < 64 for k in kernel):
-        raise UnreadableError("vision_config.merge_kernel_size is not two sizes", "merge_kernel_size")
-    merged = width * math.prod(cast(list[int], kernel))
+    merged = _merged(vision, width)
     out = vision.count("text_hidden_size", default=source.text.count("hidden_size"))
     return Tower(
         "vision",
@@ -192,7 +187,53 @@ def moonvit_tower(source: Source) -> Tower | None:
             Matrix(merged, merged, "none"),
             Matrix(merged, out, "none"),
         ),
-        3 * patch * patch * width + width + positions * width + depth * 4 * width + 2 * width + 2 * width,
+        _moonvit_patches(vision, width) + width + depth * 4 * width + 2 * width + 2 * width,
+    )
+
+
+def _merged(vision: Fields, width: int) -> int:
+    """Elements of the patches that become one embedding."""
+    kernel = vision.values.get("merge_kernel_size", [2, 2])
+    if not isinstance(kernel, list) or not all(isinstance(k, int) and 0 < k < 64 for k in kernel):
+        raise UnreadableError("vision_config.merge_kernel_size is not two sizes", "merge_kernel_size")
+    return width * math.prod(cast(list[int], kernel))
+
+
+def _moonvit_patches(vision: Fields, width: int) -> int:
+    """Elements of the convolution that takes patches, without its bias, and of the positions."""
+    patch = vision.count("patch_size", default=14)
+    height = vision.count("init_pos_emb_height", default=64)
+    return 3 * patch * patch * width + height * vision.count("init_pos_emb_width", default=64) * width
+
+
+def moonvit3_tower(source: Source) -> Tower | None:
+    """The same as vLLM 0.32.0 builds it for Kimi K3: heads of another width, each part's norms and biases stated."""
+    vision = vision_section(source)
+    if vision is None:
+        return None
+    # KimiK3VisionConfig's defaults (vLLM).
+    width = vision.count("vt_hidden_size", default=1024)
+    wide = vision.count("vt_intermediate_size", default=4096)
+    depth = vision.count("vt_num_hidden_layers", default=27, most=MOST_LAYERS)
+    heads = vision.count("qkv_hidden_size", default=1536)
+    attention, linear = vision.flag("attn_bias"), vision.flag("linear_bias")
+    merged = _merged(vision, width)
+    out = source.text.count("hidden_size")
+    norm = width * (1 if (vision.text("norm_type") or "rmsnorm") == "rmsnorm" else 2)
+    is_second = (vision.text("mm_projector_type") or "patchmergerv2") == "patchmergerv2"
+    patches = _moonvit_patches(vision, width) + (width if vision.flag("patch_embed_proj_bias") else 0)
+    return Tower(
+        "vision",
+        vision.count("vt_num_attention_heads", default=12),
+        (
+            Matrix(width, 3 * heads, "heads-column", attention, depth),
+            Matrix(heads, width, "heads-row", attention, depth),
+            Matrix(width, wide, "heads-column", linear, depth),
+            Matrix(wide, width, "heads-row", linear, depth),
+            Matrix(merged, merged, "none", not is_second),
+            Matrix(merged, out, "none", not is_second),
+        ),
+        patches + (2 * depth + 1) * norm + (out if is_second else 2 * width),
     )
 
 

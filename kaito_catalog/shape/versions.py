@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from kaito_catalog.shape.model import Attention, Experts, LatentAttention, Layer, Mlp, Shape
+from kaito_catalog.shape.model import Attention, Experts, KimiDelta, LatentAttention, Layer, Mlp, Shape
 
 CHANGED = (0, 32, 0)
 HOPPER = 9
@@ -43,13 +43,20 @@ _PLAIN_ROUTER = frozenset(
 )
 """Architectures whose router 0.32.0 keeps in the model's dtype, and computes in fp32 where it is asked for."""
 
+FLASH_KDA = frozenset({9, 10, 12})
+"""Major compute capabilities that FlashKDA has kernels for (is_flashkda_supported)."""
+
 LATENT_HYBRID_BLOCK = 128
 """Tokens that blocks of hybrids with latents are a multiple of with 0.32.0 on Hopper."""
 
-_LATENT_HYBRIDS = frozenset({"BailingMoeV2_5ForCausalLM", "KimiLinearForCausalLM"})
+_LATENT_HYBRIDS = frozenset(
+    {"BailingMoeV2_5ForCausalLM", "KimiK3ForConditionalGeneration", "KimiLinearForCausalLM"}
+)
 
 
-_FROM_0_32 = frozenset({"GraniteMoeSWAForCausalLM", "GraniteSWAForCausalLM"})
+_FROM_0_32 = frozenset(
+    {"GraniteMoeSWAForCausalLM", "GraniteSWAForCausalLM", "KimiK3ForConditionalGeneration"}
+)
 """Architectures for which 0.32.0 has a class and 0.25.1 has none."""
 
 
@@ -95,9 +102,12 @@ def as_built(shape: Shape, vllm_version: str, compute_capability: float | None =
     )
     if shape.architecture == "Rnj1ForCausalLM":
         shape = _without_window(shape)
+    layers = tuple(_layer(layer, shape.architecture) for layer in shape.layers)
+    if compute_capability is not None and int(compute_capability) not in FLASH_KDA:
+        layers = tuple(_without_flash_kda(layer) for layer in layers)
     return replace(
         shape,
-        layers=tuple(_layer(layer, shape.architecture) for layer in shape.layers),
+        layers=layers,
         quantization=how,
         on_every_stage=frozenset() if shape.architecture in _BUILT_ONCE else shape.on_every_stage,
         packs_blocks=True,
@@ -105,6 +115,12 @@ def as_built(shape: Shape, vllm_version: str, compute_capability: float | None =
         hybrid_block_size=LATENT_HYBRID_BLOCK if shape.architecture in _LATENT_HYBRIDS else None,
         fp8_block_size=FLASH_ATTENTION_4_BLOCK if is_hopper and wide else None,
     )
+
+
+def _without_flash_kda(layer: Layer) -> Layer:
+    """A layer on a GPU that FlashKDA has no kernels for."""
+    mixer = layer.mixer
+    return replace(layer, mixer=replace(mixer, checkpoints=False)) if isinstance(mixer, KimiDelta) else layer
 
 
 def _before(shape: Shape) -> Shape:
