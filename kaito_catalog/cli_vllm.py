@@ -173,7 +173,7 @@ def exact_need(plan: Plan) -> int | None:
     """What the closed form says of the figure that vLLM's admission check uses."""
     if plan.per_gpu is None:
         return None
-    return (plan.kv_cache.pool_bytes if plan.kv_cache else 0) or plan.per_gpu.kv_cache_needed_bytes
+    return (plan.kv_cache.request_bytes if plan.kv_cache else 0) or plan.per_gpu.kv_cache_needed_bytes
 
 
 def record_exact(entry: Entry, worker: Callable[[], Worker], *, vllm_version: str) -> Path:

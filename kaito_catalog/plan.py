@@ -152,6 +152,13 @@ class KvCache:
     groups: tuple[Mapping[str, Any], ...] = ()
     pool_bytes: int = 0
     """What vLLM asks for before it starts: the need of one request with its groups padded to equal size."""
+    reserved_bytes: int = 0
+    """Of these what has to be free beside the request: the null block, from 0.29 on."""
+
+    @property
+    def request_bytes(self) -> int:
+        """What vLLM's planner says of one request: the pool without what is free beside it."""
+        return self.pool_bytes - self.reserved_bytes
 
 
 @dataclass(frozen=True)
@@ -577,6 +584,7 @@ def make_plan(
         longest_model_len=longest,
         groups=_groups(layouts[tightest]),
         pool_bytes=wanted[tightest],
+        reserved_bytes=layouts[tightest].reserved_bytes,
     )
     error = weights.error_bytes + expected_error(
         gpu_name=gpu.name,

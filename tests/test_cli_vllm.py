@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kaito_catalog import cli, exact
-from kaito_catalog.catalog import Catalog, read_entry
+from kaito_catalog import cli, cli_vllm, exact, planning
+from kaito_catalog.catalog import Catalog, read_entry, read_shared
 from kaito_catalog.formats.evidence import DryRun, ExactPlan
 
 WORKER = """\
@@ -102,6 +102,17 @@ def test_the_exact_plan_is_shown_beside_the_closed_form(
     shown = capsys.readouterr()
     assert "29,319,014,400    29,319,014,400  =" in shown.out
     assert "importing vLLM" in shown.err
+
+
+def test_the_block_that_newer_versions_keep_free_is_no_difference(here: Path) -> None:
+    request = planning.Request("phi-4", gpu="NVIDIA H100 80GB", gpu_count=1, vllm_version="0.32.0")
+    shared = read_shared(here / "catalog")
+    profile = shared.profile(None)
+    subject = planning.read_subject(request, here / "catalog", shared=shared, profile=profile)
+    plan = planning.plan_one(request, subject, shared, profile)
+    assert plan.kv_cache is not None
+    assert plan.kv_cache.reserved_bytes == 3_276_800
+    assert cli_vllm.exact_need(plan) == 3_355_443_200 == plan.kv_cache.pool_bytes - 3_276_800
 
 
 def test_the_exact_plan_as_json_has_vllms_figures_and_ours(

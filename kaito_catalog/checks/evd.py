@@ -166,8 +166,8 @@ def plan_equals_exact_plan(subject: Subject, context: Context) -> Iterator[Outco
 
 def _needed(plan: Plan) -> int:
     assert plan.per_gpu is not None
-    pool = plan.kv_cache.pool_bytes if plan.kv_cache else 0
-    return pool or plan.per_gpu.kv_cache_needed_bytes
+    asked = plan.kv_cache.request_bytes if plan.kv_cache else 0
+    return asked or plan.per_gpu.kv_cache_needed_bytes
 
 
 @check("EVD003")
