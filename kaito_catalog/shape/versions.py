@@ -95,6 +95,12 @@ def as_built(shape: Shape, vllm_version: str, compute_capability: float | None =
     )
     if shape.architecture == "Rnj1ForCausalLM":
         shape = _without_window(shape)
+    if shape.architecture == "JinaVLForRanking":
+        # It has one label, where 0.25.1 takes two.
+        one = 2 * shape.hidden_size
+        shape = replace(
+            shape, divided_elements=shape.divided_elements - one, plain_elements=shape.plain_elements - 2
+        )
     return replace(
         shape,
         layers=tuple(_layer(layer, shape.architecture) for layer in shape.layers),
