@@ -142,11 +142,12 @@ def _qwen3_omni(readers: Readers) -> Reader:
     return read
 
 
-def _siglip(vision: Fields) -> tuple[list[Matrix], int]:
+def siglip(vision: Fields, depth: int | None = None) -> tuple[list[Matrix], int]:
     """vLLM's siglip.py to the end: a norm after the last layer, no head."""
     width = vision.count("hidden_size", default=768)
     wide = vision.count("intermediate_size", default=3072)
-    depth = vision.count("num_hidden_layers", default=12, most=MOST_LAYERS)
+    if depth is None:
+        depth = vision.count("num_hidden_layers", default=12, most=MOST_LAYERS)
     patch = vision.count("patch_size", default=16)
     patches = (vision.count("image_size", default=224) // patch) ** 2
     plain = vision.count("num_channels", default=3) * patch**2 * width + width + patches * width
@@ -161,7 +162,7 @@ def _over_siglip(
         vision = vision_section(source)
         if vision is None:
             raise UnreadableError("the configuration has no vision_config", "vision_config")
-        matrices, plain = _siglip(vision)
+        matrices, plain = siglip(vision)
         more, beside = projector(source, vision.count("hidden_size", default=768), shape.hidden_size)
         heads = vision.count("num_attention_heads", default=12, most=2**16)
         tower = Tower("vision", heads, (*matrices, *more), plain + beside)
@@ -253,6 +254,7 @@ _UNREAD: dict[str, str | None] = {
     "GlmAsrForConditionalGeneration": "LlamaForCausalLM",
     "GraniteSpeechForConditionalGeneration": None,
     "H2OVLChatModel": None,
+    "HCXVisionForCausalLM": None,
     "HunYuanVLForConditionalGeneration": "HunYuanDenseV1ForCausalLM",
     "IsaacForConditionalGeneration": "Qwen3ForCausalLM",
     "KananaVForConditionalGeneration": "LlamaForCausalLM",
@@ -262,9 +264,11 @@ _UNREAD: dict[str, str | None] = {
     "LightOnOCRForConditionalGeneration": None,
     "Llama_Nemotron_Nano_VL": None,
     "LlavaNextVideoForConditionalGeneration": None,
+    "MiDashengLMModel": "Qwen2ForCausalLM",
     "MoonshotKimiaForCausalLM": "Qwen2ForCausalLM",
     "NVLM_D": None,
     "OpenCUAForConditionalGeneration": "Qwen2ForCausalLM",
+    "OpenPanguVLForConditionalGeneration": "PanguEmbeddedForCausalLM",
     "Ovis2_5": None,
     "Ovis2_6ForCausalLM": None,
     "Ovis2_6_MoeForCausalLM": None,
@@ -341,6 +345,18 @@ def _minicpm_v(readers: Readers) -> Reader:
     return read
 
 
+def _moss_audio(readers: Readers) -> Reader:
+    """MOSS-Audio: what hears has not been read."""
+
+    def read(source: Source) -> Shape:
+        text = source.root.section("language_config")
+        if text is None:
+            raise UnreadableError("the configuration has no language_config", "language_config")
+        return _unread(readers, "Qwen3ForCausalLM")(replace(source, text=text))
+
+    return read
+
+
 def omni(readers: Readers) -> dict[str, Reader]:
     """These architectures by name; `readers` gives those of the decoders they may hold."""
     return {name: _unread(readers, of) for name, of in _UNREAD.items()} | {
@@ -348,16 +364,19 @@ def omni(readers: Readers) -> dict[str, Reader]:
         "DeepseekOCRForCausalLM": _deepseek_vl2(readers),
         "DeepseekOCR2ForCausalLM": _deepseek_vl2(readers),
         "DeepseekVLV2ForCausalLM": _deepseek_vl2(readers),
+        "UnlimitedOCRForCausalLM": _deepseek_vl2(readers),
         "Idefics3ForConditionalGeneration": _over_siglip(readers, _idefics3),
         "InternS1ForConditionalGeneration": _internvl(readers),
         "InternVLForConditionalGeneration": _internvl(readers),
         "MiniCPMO": _minicpm_v(readers),
         "MiniCPMV": _minicpm_v(readers),
+        "MossAudioModel": _moss_audio(readers),
         "PaliGemmaForConditionalGeneration": _over_siglip(readers, _paligemma),
         "Qwen2AudioForConditionalGeneration": _qwen2_audio(readers),
         "Qwen2_5OmniForConditionalGeneration": _qwen2_5_omni(readers),
         "Qwen2_5OmniModel": _qwen2_5_omni(readers),
         "Qwen3ASRForConditionalGeneration": _qwen3_asr(readers),
+        "Qwen3ASRRealtimeGeneration": _qwen3_asr(readers),
         "Qwen3OmniMoeForConditionalGeneration": _qwen3_omni(readers),
         "SmolVLMForConditionalGeneration": _over_siglip(readers, _idefics3),
     }
@@ -369,10 +388,13 @@ WITHOUT_ENCODER = frozenset(
         "DeepseekOCR2ForCausalLM",
         "DeepseekOCRForCausalLM",
         "DeepseekVLV2ForCausalLM",
+        "UnlimitedOCRForCausalLM",
         "Gemma3nForConditionalGeneration",
         "MiniCPMO",
         "MiniCPMV",
+        "MossAudioModel",
         "Qwen3ASRForConditionalGeneration",
+        "Qwen3ASRRealtimeGeneration",
     }
 )
 """Architectures whose encoder no plan computes."""

@@ -49,7 +49,13 @@ LATENT_HYBRID_BLOCK = 128
 _LATENT_HYBRIDS = frozenset({"BailingMoeV2_5ForCausalLM", "KimiLinearForCausalLM"})
 
 
-_FROM_0_32 = frozenset({"GraniteMoeSWAForCausalLM", "GraniteSWAForCausalLM"})
+_FROM_0_32 = frozenset(
+    {
+        "GraniteMoeSWAForCausalLM",
+        "GraniteSWAForCausalLM",
+        "MiniCPMV4_7ForConditionalGeneration",
+    }
+)
 """Architectures for which 0.32.0 has a class and 0.25.1 has none."""
 
 
