@@ -86,7 +86,11 @@ _DECODERS = (
     decoders.READERS | dense.READERS | mixtures.READERS | hybrids.READERS | newer.READERS | omni.IN_ONE
 )
 _HELD = (
-    _DECODERS | encoders.ENCODERS | multimodal.multimodal(lambda: _DECODERS) | omni.omni(lambda: _DECODERS)
+    _DECODERS
+    | encoders.ENCODERS
+    | rankers.READERS
+    | multimodal.multimodal(lambda: _DECODERS)
+    | omni.omni(lambda: _DECODERS)
 )
 READERS = (
     _DECODERS | rankers.READERS | encoders.over_decoders(_DECODERS) | _HELD | wrappers.wrappers(lambda: _HELD)
@@ -101,6 +105,7 @@ ON_EVERY_STAGE = (
     | newer.ON_EVERY_STAGE
     | rankers.ON_EVERY_STAGE
     | omni.IN_ONE_ON_EVERY_STAGE
+    | wrappers.IN_ONE_ON_EVERY_STAGE
 )
 """Parts that vLLM builds on every pipeline stage, by architecture."""
 

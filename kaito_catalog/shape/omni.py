@@ -277,7 +277,6 @@ _UNREAD: dict[str, str | None] = {
     "Phi4ForCausalLMV": "Phi3ForCausalLM",
     "Phi4MMForCausalLM": "Phi3ForCausalLM",
     "SkyworkR1VChatModel": None,
-    "StepVLForConditionalGeneration": None,
     "UltravoxModel": None,
     "VoxtralForConditionalGeneration": "LlamaForCausalLM",
 }
@@ -345,6 +344,38 @@ def _minicpm_v(readers: Readers) -> Reader:
     return read
 
 
+def _step_vl(readers: Readers) -> Reader:
+    """Step3-VL 10B and Step 3.7: Perception Encoder, two convolutions that make fewer patches, a matrix."""
+
+    def read(source: Source) -> Shape:
+        shape = decoder_of(source, readers())
+        vision = vision_section(source)
+        if vision is None:
+            raise UnreadableError("the configuration has no vision_config", "vision_config")
+        width = vision.count("width", most=2**20)
+        depth = vision.count("layers", most=MOST_LAYERS)
+        ratio = vision.number("mlp_ratio") or 4.0
+        if not 0 < ratio <= 64:
+            raise UnreadableError(f"{vision.path('mlp_ratio')} is {ratio}", vision.path("mlp_ratio"))
+        side = vision.count("patch_size", most=2**16)
+        whole = 1 if vision.flag("use_cls_token") else 0
+        plain = 3 * side**2 * width + whole * width
+        plain += 2 * width * (vision.flag("use_ln_pre", True) + vision.flag("use_ln_post"))
+        if vision.flag("use_abs_posemb", True):
+            plain += ((vision.count("image_size", most=2**16) // side) ** 2 + whole) * width
+        plain += depth * (6 if vision.number("ls_init_value") is not None else 4) * width
+        plain += (9 * width + 1) * 2 * width + (9 * 2 * width + 1) * 4 * width
+        bias = source.root.flag("projector_bias", True)
+        matrices = (
+            *encoder_layers(width, int(width * ratio), depth),
+            Matrix(4 * width, shape.hidden_size, "column", bias=bias),
+        )
+        heads = vision.count("heads", most=2**16)
+        return replace(shape, architecture=source.architecture, tower=Tower("vision", heads, matrices, plain))
+
+    return read
+
+
 def _moss_audio(readers: Readers) -> Reader:
     """MOSS-Audio: what hears has not been read."""
 
@@ -365,6 +396,8 @@ def omni(readers: Readers) -> dict[str, Reader]:
         "DeepseekOCR2ForCausalLM": _deepseek_vl2(readers),
         "DeepseekVLV2ForCausalLM": _deepseek_vl2(readers),
         "UnlimitedOCRForCausalLM": _deepseek_vl2(readers),
+        "Step3p7ForConditionalGeneration": _step_vl(readers),
+        "StepVLForConditionalGeneration": _step_vl(readers),
         "Idefics3ForConditionalGeneration": _over_siglip(readers, _idefics3),
         "InternS1ForConditionalGeneration": _internvl(readers),
         "InternVLForConditionalGeneration": _internvl(readers),

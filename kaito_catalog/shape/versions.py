@@ -35,6 +35,7 @@ FLASH_ATTENTION_4_BLOCK = 64
 _PLAIN_ROUTER = frozenset(
     {
         "DeepseekV2ForCausalLM",
+        "DeepseekV3BidirectionalModel",
         "DeepseekV3ForCausalLM",
         "DeepseekV32ForCausalLM",
         "GlmMoeDsaForCausalLM",
@@ -51,9 +52,12 @@ _LATENT_HYBRIDS = frozenset({"BailingMoeV2_5ForCausalLM", "KimiLinearForCausalLM
 
 _FROM_0_32 = frozenset(
     {
+        "DeepseekV3BidirectionalModel",
         "GraniteMoeSWAForCausalLM",
         "GraniteSWAForCausalLM",
+        "JinaEmbeddingsV5EncoderModel",
         "MiniCPMV4_7ForConditionalGeneration",
+        "NemotronH_Omni_Reasoning_V3",
     }
 )
 """Architectures for which 0.32.0 has a class and 0.25.1 has none."""
@@ -101,6 +105,8 @@ def as_built(shape: Shape, vllm_version: str, compute_capability: float | None =
     )
     if shape.architecture == "Rnj1ForCausalLM":
         shape = _without_window(shape)
+    if shape.architecture == "JinaEmbeddingsV5Model":
+        shape = replace(shape, has_head=False)
     if shape.architecture == "JinaVLForRanking":
         # It has one label, where 0.25.1 takes two.
         one = 2 * shape.hidden_size
@@ -138,6 +144,14 @@ def _expanded(layer: Layer, known: str) -> Layer:
     """A layer whose latents are known to other versions only: it keeps keys and values of every head."""
     latent = layer.mixer
     if not isinstance(latent, LatentAttention) or latent.known != known:
+        return layer
+    return expanded(layer)
+
+
+def expanded(layer: Layer) -> Layer:
+    """A layer of latents that works with keys and values of every head."""
+    latent = layer.mixer
+    if not isinstance(latent, LatentAttention):
         return layer
     width = latent.qk_nope_head_dim + latent.qk_rope_head_dim
     heads = latent.num_attention_heads

@@ -6,14 +6,28 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from kaito_catalog.shape.encoders import labels, looking_both_ways, padded
 from kaito_catalog.shape.fields import Fields, Source, UnreadableError, with_defaults
-from kaito_catalog.shape.model import MOST_LAYERS, Experts, GatedDeltaNet, Layer, Matrix, Place, Shape, Tower
+from kaito_catalog.shape.model import (
+    MOST_LAYERS,
+    Experts,
+    GatedDeltaNet,
+    Layer,
+    Matrix,
+    Mlp,
+    Place,
+    Shape,
+    Tower,
+)
 from kaito_catalog.shape.multimodal import Reader, decoder_of, encoder_layers
 from kaito_catalog.shape.omni import siglip
+from kaito_catalog.shape.parts import Family, dense, make_shape, num_layers, read_attention, unweighed
 from kaito_catalog.shape.towers import qwen2_5_vl_tower, vision_section
+from kaito_catalog.shape.versions import expanded
 
 Readers = Callable[[], Mapping[str, Reader]]
 
+_COLBERT = ("colbert_dim", "dim", "projection_dim")
 _WIDTHS = ("embed_dim", "dims", "dim", "projection_dim", "colbert_dim")
 """What configurations call the width of a token's embedding, in vLLM's order."""
 
@@ -281,35 +295,209 @@ def _aimv2(vision: Fields) -> tuple[list[Matrix], int]:
     return matrices, (pixels + 1 + 1 + patches) * width + depth * 2 * width
 
 
+MOLMO_WORDS = 128
+"""Tokens that only Molmo's embedding has."""
+_MOLMO_WIDTH, _MOLMO_WIDE, _MOLMO_DEPTH, _MOLMO_PLACES, _MOLMO_TAKEN = 1024, 4096, 23, 577, 2
+"""Molmo's encoder, which no configuration describes: CLIP's at 336 pixels; two of its layers are taken."""
+
+
+def _molmo(source: Source) -> Shape:
+    """Molmo: a decoder of its own, and CLIP's layers pooled by an attention."""
+    text = source.text
+    hidden = text.count("hidden_size")
+    text = with_defaults(text, num_key_value_heads=text.values.get("num_attention_heads"))
+    rows = text.optional("embedding_size") or text.count("vocab_size")
+    text = Fields({**text.values, "vocab_size": rows}, text.where)
+    attention = read_attention(text, Family(qkv_bias=text.flag("qkv_bias"), output_bias=False))
+    norms = 2 * hidden
+    if text.flag("attention_layer_norm"):
+        norms += hidden + attention.num_key_value_heads * attention.head_dim
+    half = text.count("intermediate_size", least=2) // 2
+    layers = [Layer(attention, Mlp(half), norms)] * num_layers(text)
+    width, pooled = _MOLMO_WIDTH, _MOLMO_TAKEN * _MOLMO_WIDTH
+    matrices = (
+        *encoder_layers(width, _MOLMO_WIDE, _MOLMO_DEPTH),
+        Matrix(pooled, 3 * width, "column"),
+        Matrix(width, width, "row"),
+        Matrix(width, 2 * half, "column", bias=False),
+        Matrix(half, hidden, "row", bias=False),
+    )
+    plain = (3 * 14**2 + 1 + _MOLMO_PLACES + 2 + _MOLMO_DEPTH * 4) * width + 2 * pooled
+    shape = make_shape(
+        replace(source, text=text),
+        layers,
+        tied=text.flag("weight_tying"),
+        rope_dim=attention.head_dim,
+        tower=Tower("vision", 16, matrices, plain),
+        embedding_elements=(padded(rows + MOLMO_WORDS) - padded(rows)) * hidden,
+    )
+    return unweighed(shape)
+
+
+def _jina_v5(readers: Readers) -> Reader:
+    """Jina's embeddings 5: Qwen3, or Llama that looks both ways, which only later versions have."""
+
+    def read(source: Source) -> Shape:
+        if source.text.flag("is_decoder", True):
+            return replace(_as(readers()["Qwen3ForCausalLM"], source, "Qwen3ForCausalLM"), pools=True)
+        shape = looking_both_ways(readers()["LlamaForCausalLM"](source))
+        return replace(shape, architecture="JinaEmbeddingsV5EncoderModel", pools=True, has_head=False)
+
+    return read
+
+
+def _llama_nemotron(readers: Readers, *, scored: bool = False) -> Reader:
+    """Nemotron's embeddings of pages, and its reranker: SigLIP, two matrices, and Llama that looks both ways."""
+
+    def read(source: Source) -> Shape:
+        shape = looking_both_ways(decoder_of(source, readers(), "LlamaForCausalLM"))
+        vision = _seen(source)
+        layered, plain = siglip(vision)
+        ratio = source.root.number("downsample_ratio") or 0.5
+        if not 0 < ratio <= 1:
+            raise UnreadableError(f"downsample_ratio is {ratio}", "downsample_ratio")
+        merged = vision.count("hidden_size", default=768) * int(1 / ratio) ** 2
+        hidden = shape.hidden_size
+        matrices = (*layered, Matrix(merged, hidden, "none"), Matrix(hidden, hidden, "none"))
+        heads = vision.count("num_attention_heads", default=12, most=2**16)
+        tower = Tower("vision", heads, matrices, plain + 2 * merged)
+        # The decoder has a head of its own beside, which is not used.
+        scores = 2 * 2 * hidden * labels(source.text) if scored else 0
+        return replace(
+            shape,
+            architecture=source.architecture,
+            tower=tower,
+            pools=True,
+            has_head=False,
+            plain_elements=shape.plain_elements + scores,
+        )
+
+    return read
+
+
+def _jina_roberta(source: Source) -> Shape:
+    """Jina's ColBERT 2: RoBERTa whose positions turn."""
+    text = source.text
+    if text.text("position_embedding_type") not in ("rope", "rotary"):
+        field = text.path("position_embedding_type")
+        raise UnreadableError(f"{field} is not rotary, which vLLM's class wants", field)
+    gated = text.text("hidden_act") in ("silu", "geglu")
+    biased = text.flag("bias", True)
+    family = Family(qkv_bias=biased, output_bias=biased, norm_parts=2, gated=gated, mlp_bias=biased)
+    shape = looking_both_ways(dense(family)(source))
+    hidden = shape.hidden_size
+    width = text.optional(*_COLBERT) or 0
+    shape = replace(
+        shape,
+        pools=True,
+        has_head=False,
+        embedding_elements=padded(text.count("type_vocab_size", least=0)) * hidden,
+        plain_elements=2 * width * hidden,
+    )
+    return unweighed(shape)
+
+
+def _col_modern_vbert(readers: Readers) -> Reader:
+    """ColModernVBERT: SigLIP, one matrix, and ModernBERT."""
+
+    def read(source: Source) -> Shape:
+        # ColModernVBertConfig's defaults (vLLM), which takes these fields alone.
+        text = with_defaults(
+            source.text, vocab_size=50_408, hidden_size=768, intermediate_size=1152, num_hidden_layers=22,
+            num_attention_heads=12, max_position_embeddings=8192,
+        )  # fmt: skip
+        shape = _as(readers()["ModernBertModel"], replace(source, text=text), "ModernBertModel")
+        vision = with_defaults(_seen(source), image_size=512, patch_size=16)
+        layered, plain = siglip(vision)
+        merged = vision.count("hidden_size", default=768)
+        merged *= source.root.count("pixel_shuffle_factor", default=4, most=64) ** 2
+        heads = vision.count("num_attention_heads", default=12, most=2**16)
+        matrices = (*layered, Matrix(merged, shape.hidden_size, "none", bias=False))
+        projected = (shape.hidden_size + 1) * source.root.count("embedding_dim", default=128)
+        tower = Tower("vision", heads, matrices, plain)
+        return replace(shape, tower=tower, plain_elements=shape.plain_elements + 2 * projected)
+
+    return read
+
+
+def _deepseek_both_ways(readers: Readers) -> Reader:
+    """DeepSeek V3 as an embedding model: its latents are expanded where it looks both ways."""
+
+    def read(source: Source) -> Shape:
+        of = "DeepseekV3ForCausalLM"
+        shape = replace(_as(readers()[of], source, of), pools=True)
+        if source.text.flag("is_causal", True):
+            return shape
+        return looking_both_ways(replace(shape, layers=tuple(expanded(x) for x in shape.layers)))
+
+    return read
+
+
+def _gritlm(readers: Readers) -> Reader:
+    """GritLM: Mistral, which vLLM serves for embeddings where nobody asks for texts, and then it looks both ways."""
+
+    def read(source: Source) -> Shape:
+        of = "MistralForCausalLM"
+        return replace(looking_both_ways(_as(readers()[of], source, of)), pools=True)
+
+    return read
+
+
+def _privacy_filter(readers: Readers) -> Reader:
+    """OpenAI's privacy filter: GPT-OSS that looks both ways, and a head over the kinds of words."""
+
+    def read(source: Source) -> Shape:
+        of = "GptOssForCausalLM"
+        shape = looking_both_ways(_as(readers()[of], source, of))
+        scores = 2 * (shape.hidden_size + 1) * labels(source.text)
+        plain = shape.plain_elements + scores
+        return replace(shape, pools=True, has_head=False, plain_elements=plain)
+
+    return read
+
+
 def wrappers(readers: Readers) -> dict[str, Reader]:
     """These architectures by name; `readers` gives those that they are made of."""
     qwen3_vl = "Qwen3VLForConditionalGeneration"
     return {
+        "ColBERTJinaRobertaModel": _jina_roberta,
         "ColBERTLfm2Model": _late(readers, "Lfm2ForCausalLM", _COLBERT, has_head=False),
+        "ColModernVBertForRetrieval": _col_modern_vbert(readers),
         "ColPaliForRetrieval": _late(
             readers, "PaliGemmaForConditionalGeneration", ("embedding_dim", *_WIDTHS[:1], *_WIDTHS[2:])
         ),
         "ColQwen3": _late(readers, qwen3_vl),
         "ColQwen3_5": _late(readers, "Qwen3_5ForConditionalGeneration", default=128, biased=True),
+        "DeepseekV3BidirectionalModel": _deepseek_both_ways(readers),
         "Granite4VisionForConditionalGeneration": _granite4_vision(readers),
+        "GritLM": _gritlm(readers),
         "HCXVisionV2ForCausalLM": _hcx_v2(readers),
         "HF_ColBERT": _late(readers, "BertModel", ()),
         "InternS1ProForConditionalGeneration": _intern_s1_pro(readers),
         "InternS2PreviewForConditionalGeneration": _intern_s2(readers),
+        "JinaEmbeddingsV5Model": _jina_v5(readers),
         "JinaVLForRanking": _jina_vl(readers),
+        "LlamaNemotronVLForSequenceClassification": _llama_nemotron(readers, scored=True),
+        "LlamaNemotronVLModel": _llama_nemotron(readers),
         "LlavaOnevision2ForConditionalGeneration": _llava_onevision2(readers),
         "MiniCPMV4_6ForConditionalGeneration": _minicpm_v4_6(readers),
         "MiniCPMV4_7ForConditionalGeneration": _minicpm_v4_6(readers),
+        "MolmoForCausalLM": _molmo,
+        "OpenAIPrivacyFilterForTokenClassification": _privacy_filter(readers),
         "OpsColQwen3Model": _late(readers, qwen3_vl),
         "Ovis": _ovis(readers),
         "Qwen3VLNemotronEmbedModel": _late(readers, qwen3_vl),
     }
 
 
-_COLBERT = ("colbert_dim", "dim", "projection_dim")
-
-ON_EVERY_STAGE: dict[str, frozenset[Place]] = dict.fromkeys(wrappers(dict), frozenset({Place.TOWER})) | {
-    name: frozenset({Place.EMBEDDING, Place.TOWER})
-    for name in ("MiniCPMV4_6ForConditionalGeneration", "MiniCPMV4_7ForConditionalGeneration")
+ON_EVERY_STAGE: dict[str, frozenset[Place]] = {
+    **dict.fromkeys(wrappers(dict), frozenset({Place.TOWER})),
+    "MiniCPMV4_6ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.TOWER}),
+    "MiniCPMV4_7ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.TOWER}),
 }
 """Beside what the decoder builds on every stage."""
+
+IN_ONE_ON_EVERY_STAGE: dict[str, frozenset[Place]] = {
+    "MolmoForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM, Place.TOWER}),
+}
+"""Parts of those with a decoder of their own that vLLM builds on every pipeline stage."""
