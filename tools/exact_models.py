@@ -260,7 +260,9 @@ class {name}(PretrainedConfig):
 
     def __init__(self, **fields):
         for key, value in fields.items():
-            if key.endswith("_config") and key != "quantization_config" and isinstance(value, dict):
+            if key == "quantization_config" or not isinstance(value, dict):
+                continue
+            if key.endswith("_config") or "model_type" in value:
                 known = value.get("model_type") in CONFIG_MAPPING
                 fields[key] = (CONFIG_MAPPING[value["model_type"]] if known else PretrainedConfig)(**value)
         super().__init__(**fields)

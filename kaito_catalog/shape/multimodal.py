@@ -208,6 +208,37 @@ _RADIO = {
 """Width, layers, heads and feed-forward width by name (vLLM's transformers_utils/configs/radio.py)."""
 
 
+def radio(vision: Fields) -> tuple[list[Matrix], int, int, int]:
+    """NVIDIA's RADIO. Matrices, others, heads, width."""
+    arguments = vision.section("args")
+    if arguments is None:
+        raise UnreadableError("the configuration has no vision_config.args", "vision_config.args")
+    dimensions = _RADIO.get(arguments.text("model") or "")
+    if dimensions is None:
+        raise UnreadableError("vision_config.args.model names no RADIO", "vision_config.args.model")
+    width, depth, heads, wide = dimensions
+    patch = vision.count("patch_size", default=16)
+    layers = Fields(
+        {
+            "qkv_bias": True,
+            "norm_type": "layer_norm",
+            "hidden_size": width,
+            "intermediate_size": wide,
+        }
+    )
+    matrices, plain = _intern_layers(layers, depth)
+    largest = round(arguments.count("cpe_max_size", default=2048) / patch)
+    teachers = arguments.values.get("teachers")
+    names = (
+        {str(t.get("name")) for t in teachers if isinstance(t, dict)} if isinstance(teachers, list) else set()
+    )
+    tokens = len(names) if arguments.flag("cls_token_per_teacher") else 1
+    multiple = arguments.optional("register_multiple", most=2**10)
+    registers = multiple - tokens % multiple if multiple else 0
+    plain += 3 * patch * patch * width + largest**2 * width + (tokens + registers) * width
+    return matrices, plain, heads, width
+
+
 def _nemotron_vl(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
     """Nemotron Nano VL 2 and Nemotron Omni: RADIO, two matrices without bias, Parakeet, and Nemotron-H."""
 
@@ -221,34 +252,8 @@ def _nemotron_vl(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
             unread = Tower("vision", 1, None, divided=False)
             return replace(shape, architecture=source.architecture, tower=unread)
         sound = root.section("sound_config")
-        arguments = vision.section("args")
-        if arguments is None:
-            raise UnreadableError("the configuration has no vision_config.args", "vision_config.args")
-        dimensions = _RADIO.get(arguments.text("model") or "")
-        if dimensions is None:
-            raise UnreadableError("vision_config.args.model names no RADIO", "vision_config.args.model")
-        width, depth, heads, wide = dimensions
+        matrices, plain, heads, width = radio(vision)
         patch = vision.count("patch_size", default=16)
-        layers = Fields(
-            {
-                "qkv_bias": True,
-                "norm_type": "layer_norm",
-                "hidden_size": width,
-                "intermediate_size": wide,
-            }
-        )
-        matrices, plain = _intern_layers(layers, depth)
-        largest = round(arguments.count("cpe_max_size", default=2048) / patch)
-        teachers = arguments.values.get("teachers")
-        names = (
-            {str(t.get("name")) for t in teachers if isinstance(t, dict)}
-            if isinstance(teachers, list)
-            else set()
-        )
-        tokens = len(names) if arguments.flag("cls_token_per_teacher") else 1
-        multiple = arguments.optional("register_multiple", most=2**10)
-        registers = multiple - tokens % multiple if multiple else 0
-        plain += 3 * patch * patch * width + largest**2 * width + (tokens + registers) * width
         frames = vision.count("video_temporal_patch_size", default=1, most=64)
         if frames > 1:
             plain += 3 * frames * patch * patch * width

@@ -250,6 +250,8 @@ _UNREAD: dict[str, str | None] = {
     "DotsOCRForCausalLM": "Qwen2ForCausalLM",
     "Eagle2_5_VLForConditionalGeneration": None,
     "Exaone4_5_ForConditionalGeneration": "Exaone4ForCausalLM",
+    "FireRedASR2ForConditionalGeneration": "Qwen2ForCausalLM",
+    "FunASRForConditionalGeneration": "Qwen3ForCausalLM",
     "GLM4VForCausalLM": "ChatGLMModel",
     "GlmAsrForConditionalGeneration": "LlamaForCausalLM",
     "GraniteSpeechForConditionalGeneration": None,
@@ -418,6 +420,7 @@ def omni(readers: Readers) -> dict[str, Reader]:
 WITHOUT_ENCODER = frozenset(
     {
         *_UNREAD,
+        "CohereAsrForConditionalGeneration",
         "DeepseekOCR2ForCausalLM",
         "DeepseekOCRForCausalLM",
         "DeepseekVLV2ForCausalLM",

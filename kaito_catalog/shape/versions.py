@@ -188,7 +188,7 @@ def _layer(layer: Layer, architecture: str) -> Layer:
     if architecture == "PersimmonForCausalLM" and isinstance(mixer, Attention) and isinstance(block, Mlp):
         # The Transformers back end recognises nothing of it, and every rank has its layers whole.
         return replace(layer, mixer=replace(mixer, whole=True), feed_forward=replace(block, whole=True))
-    if "ModernBert" in architecture and isinstance(block, Mlp):
+    if ("ModernBert" in architecture or "ModernVBert" in architecture) and isinstance(block, Mlp):
         return replace(layer, feed_forward=replace(block, whole_input=False))
     if architecture.startswith("MiMoV2") and isinstance(mixer, Attention):
         # The attention is told of the cache's dtype.

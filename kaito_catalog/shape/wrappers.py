@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from kaito_catalog.shape.encoders import labels, looking_both_ways, padded
+from kaito_catalog.shape.encoders import labels, looking_both_ways, looking_layers, padded
 from kaito_catalog.shape.fields import Fields, Source, UnreadableError, with_defaults
 from kaito_catalog.shape.model import (
     MOST_LAYERS,
@@ -19,7 +19,7 @@ from kaito_catalog.shape.model import (
     Shape,
     Tower,
 )
-from kaito_catalog.shape.multimodal import Reader, decoder_of, encoder_layers
+from kaito_catalog.shape.multimodal import Reader, decoder_of, encoder_layers, radio
 from kaito_catalog.shape.omni import siglip
 from kaito_catalog.shape.parts import Family, dense, make_shape, num_layers, read_attention, unweighed
 from kaito_catalog.shape.towers import qwen2_5_vl_tower, vision_section
@@ -456,10 +456,67 @@ def _privacy_filter(readers: Readers) -> Reader:
     return read
 
 
+_NECK, _NECK_FROM, _NECK_SUMS = 1024, 1280, 3840
+"""Widths of what lies between RADIO and the decoder, which no configuration says."""
+
+
+def _nemotron_parse(source: Source) -> Shape:
+    """Nemotron Parse: RADIO, and mBART's decoder, which looks at what that said and has no positions."""
+    text, seen = source.root.section("decoder"), source.root.section("encoder")
+    if text is None or seen is None:
+        raise UnreadableError("the configuration has no decoder or no encoder", "decoder")
+    hidden = text.count("d_model")
+    layers = looking_layers(
+        hidden,
+        text.count("decoder_attention_heads", most=2**16),
+        text.count("encoder_ffn_dim"),
+        text.count("decoder_layers", most=MOST_LAYERS),
+    )
+    matrices, plain, heads, width = radio(seen)
+    if width != _NECK_FROM:
+        raise UnreadableError(f"RADIO is {width} wide, not {_NECK_FROM}, which vLLM's class wants", "encoder")
+    plain += (_NECK_FROM + 1) * _NECK + 4 * _NECK**2 + 3 * 2 * _NECK
+    tower = Tower("vision", heads, (*matrices, Matrix(_NECK_SUMS, _NECK, "column")), plain)
+    shape = make_shape(
+        replace(source, text=with_defaults(text, hidden_size=hidden)),
+        layers,
+        tied=False,
+        rope_dim=1,
+        final_norm_elements=4 * hidden,
+        tower=tower,
+    )
+    return replace(shape, rope_elements=0)
+
+
+def _cohere_asr(source: Source) -> Shape:
+    """Cohere Transcribe: a decoder that looks at what its encoder said, which has not been read."""
+    outer, head = source.root.section("transf_decoder"), source.root.section("head")
+    text = outer.section("config_dict") if outer is not None else None
+    if text is None or head is None:
+        raise UnreadableError("the configuration has no transf_decoder.config_dict or no head", "head")
+    hidden = text.count("hidden_size")
+    layers = looking_layers(
+        hidden,
+        text.count("num_attention_heads", most=2**16),
+        text.count("inner_size"),
+        text.count("num_layers", most=MOST_LAYERS),
+    )
+    shape = make_shape(
+        replace(source, text=with_defaults(text, vocab_size=head.count("num_classes"))),
+        layers,
+        tied=False,
+        rope_dim=1,
+        final_norm_elements=4 * hidden,
+        tower=Tower("audio", 1, None, divided=False),
+    )
+    return replace(shape, rope_elements=0, lm_head_bias=True, whole_embedding=True)
+
+
 def wrappers(readers: Readers) -> dict[str, Reader]:
     """These architectures by name; `readers` gives those that they are made of."""
     qwen3_vl = "Qwen3VLForConditionalGeneration"
     return {
+        "CohereAsrForConditionalGeneration": _cohere_asr,
         "ColBERTJinaRobertaModel": _jina_roberta,
         "ColBERTLfm2Model": _late(readers, "Lfm2ForCausalLM", _COLBERT, has_head=False),
         "ColModernVBertForRetrieval": _col_modern_vbert(readers),
@@ -483,6 +540,7 @@ def wrappers(readers: Readers) -> dict[str, Reader]:
         "MiniCPMV4_6ForConditionalGeneration": _minicpm_v4_6(readers),
         "MiniCPMV4_7ForConditionalGeneration": _minicpm_v4_6(readers),
         "MolmoForCausalLM": _molmo,
+        "NemotronParseForConditionalGeneration": _nemotron_parse,
         "OpenAIPrivacyFilterForTokenClassification": _privacy_filter(readers),
         "OpsColQwen3Model": _late(readers, qwen3_vl),
         "Ovis": _ovis(readers),
