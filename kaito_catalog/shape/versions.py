@@ -53,6 +53,7 @@ _LATENT_HYBRIDS = frozenset({"BailingMoeV2_5ForCausalLM", "KimiLinearForCausalLM
 _FROM_0_32 = frozenset(
     {
         "DeepseekV3BidirectionalModel",
+        "EmbeddingGemma2Model",
         "GraniteMoeSWAForCausalLM",
         "GraniteSWAForCausalLM",
         "JinaEmbeddingsV5EncoderModel",

@@ -9,7 +9,9 @@ from dataclasses import replace
 from kaito_catalog.shape.encoders import labels, looking_both_ways, looking_layers, padded
 from kaito_catalog.shape.fields import Fields, Source, UnreadableError, with_defaults
 from kaito_catalog.shape.model import (
+    LONGEST_CONTEXT,
     MOST_LAYERS,
+    Attention,
     Experts,
     GatedDeltaNet,
     Layer,
@@ -21,8 +23,17 @@ from kaito_catalog.shape.model import (
 )
 from kaito_catalog.shape.multimodal import Reader, decoder_of, encoder_layers, radio
 from kaito_catalog.shape.omni import siglip
-from kaito_catalog.shape.parts import Family, dense, make_shape, num_layers, read_attention, unweighed
-from kaito_catalog.shape.towers import qwen2_5_vl_tower, vision_section
+from kaito_catalog.shape.parts import (
+    Family,
+    dense,
+    layer_types,
+    make_shape,
+    num_layers,
+    read_attention,
+    read_experts,
+    unweighed,
+)
+from kaito_catalog.shape.towers import gemma4_tower, qwen2_5_vl_tower, vision_section
 from kaito_catalog.shape.versions import expanded
 
 Readers = Callable[[], Mapping[str, Reader]]
@@ -512,6 +523,122 @@ def _cohere_asr(source: Source) -> Shape:
     return replace(shape, rope_elements=0, lm_head_bias=True, whole_embedding=True)
 
 
+def _moondream3(source: Source) -> Shape:
+    """Moondream 3: heads that weigh positions, experts after the first layers, and an encoder like SigLIP."""
+    nothing = Fields({}, "config.")
+    outer = source.root.section("config") or nothing
+    told, seen = outer.section("text") or nothing, outer.section("vision") or nothing
+    moe = told.section("moe") or nothing
+    # Moondream3TextConfig's defaults (vLLM), which the published model leaves to it.
+    hidden = told.count("dim", default=2048)
+    heads = told.count("n_heads", default=32, most=2**16)
+    text = Fields(
+        {
+            "hidden_size": hidden,
+            "num_attention_heads": heads,
+            "num_key_value_heads": told.count("n_kv_heads", default=32, most=2**16),
+            "vocab_size": told.count("vocab_size", default=51_200),
+            "max_position_embeddings": told.count("max_context", default=4096, most=LONGEST_CONTEXT),
+            "num_experts": moe.count("n_experts", default=64),
+            "num_experts_per_tok": moe.count("n_experts_per_tok", default=8),
+            "moe_intermediate_size": moe.count("expert_inner_dim", default=1024),
+            "partial_rotary_factor": 0.5,
+        },
+        "config.text.",
+    )
+    # One number for each head, and two vectors as wide as queries, keys and values of a usual attention.
+    attention = read_attention(text, Family(qkv_bias=True, output_bias=True), head_elements=1 + 6 * hidden)
+    experts = read_experts(text, ("num_experts",), router_bias=True)
+    block = Mlp(told.count("ff_dim", default=8192), gated=False, bias=True)
+    first = moe.count("start_layer", default=4, least=0, most=MOST_LAYERS)
+    depth = told.count("n_layers", default=24, most=MOST_LAYERS)
+    layers = [Layer(attention, block if i < first else experts, 2 * hidden) for i in range(depth)]
+    shape = make_shape(
+        replace(source, text=text),
+        layers,
+        tied=False,
+        rope_dim=attention.head_dim,
+        final_norm_elements=2 * hidden,
+        tower=_moondream3_tower(seen, hidden),
+    )
+    return unweighed(replace(shape, lm_head_bias=True, tie_word_embeddings=False))
+
+
+def _moondream3_tower(seen: Fields, hidden: int) -> Tower:
+    # Moondream3VisionConfig's defaults (vLLM).
+    width = seen.count("enc_dim", default=1152)
+    depth = seen.count("enc_n_layers", default=27, most=MOST_LAYERS)
+    side = seen.count("enc_patch_size", default=14, most=2**16)
+    patches = (seen.count("crop_size", default=378, most=2**16) // side) ** 2
+    middle = seen.count("proj_inner_dim", default=8192)
+    matrices = (
+        *encoder_layers(width, seen.count("enc_ff_dim", default=4304), depth),
+        Matrix(2 * width, middle, "column"),
+        Matrix(middle, hidden, "row"),
+    )
+    plain = (3 * side**2 + 1 + patches + 4 * depth + 2) * width
+    return Tower("vision", seen.count("enc_n_heads", default=16, most=2**16), matrices, plain)
+
+
+_EMBEDDED_AT_ONCE = 8192
+"""Tokens that vLLM takes of EmbeddingGemma 2's context at most."""
+
+
+def _embedding_gemma2(source: Source) -> Shape:
+    """EmbeddingGemma 2: Gemma 4's layers and encoders, all of which see everything at once."""
+    # EmbeddingGemma2TextConfig's defaults (transformers).
+    text = with_defaults(
+        source.text, vocab_size=262_144, hidden_size=512, intermediate_size=2048, num_hidden_layers=24,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=256, max_position_embeddings=262_144,
+        hidden_size_per_layer_input=512, embedding_dim=768,
+    )  # fmt: skip
+    hidden, count = text.count("hidden_size"), num_layers(text)
+    narrow = read_attention(text, Family(head_norms=2), bidirectional=True)
+    special = text.section("per_layer_config")
+    each = text.count("hidden_size_per_layer_input")
+    block = Mlp(text.count("intermediate_size"))
+    layers = [
+        Layer(_own_heads(text, special, narrow, i, count), block, 5 * hidden + 2 * hidden * each)
+        for i in range(count)
+    ]
+    shape = make_shape(
+        replace(source, text=text),
+        layers,
+        tied=True,
+        rope_dim=narrow.head_dim,
+        tower=gemma4_tower(replace(source, text=text)),
+        plain_elements=each + hidden * text.count("embedding_dim"),
+    )
+    shape = replace(
+        shape,
+        pools=True,
+        has_head=False,
+        divided_elements=hidden * count * each,
+        max_model_len=min(shape.max_model_len, _EMBEDDED_AT_ONCE),
+    )
+    return unweighed(shape)
+
+
+def _own_heads(text: Fields, special: Fields | None, narrow: Attention, index: int, count: int) -> Attention:
+    """The attention of one layer: those that see everything have heads of their own width and number."""
+    if special is not None:
+        own = special.section(str(index)) or Fields({}, special.where)
+        width = own.count("head_dim", default=narrow.head_dim, most=2**16)
+        heads = own.count("num_key_value_heads", default=narrow.num_key_value_heads, most=2**16)
+    else:
+        types = layer_types(text, count)
+        step = text.count("sliding_window_pattern", default=6)
+        is_wide = types[index] == "full_attention" if types else (index + 1) % step == 0
+        if not (is_wide or index == count - 1):
+            return narrow
+        width = text.count("global_head_dim", default=512, most=2**16)
+        heads = text.count("num_global_key_value_heads", default=1, most=2**16)
+    if narrow.num_attention_heads % heads:
+        field = text.path("num_global_key_value_heads")
+        raise UnreadableError(f"attention heads are not a multiple of {heads} KV heads", field)
+    return replace(narrow, head_dim=width, v_head_dim=width, num_key_value_heads=heads)
+
+
 def wrappers(readers: Readers) -> dict[str, Reader]:
     """These architectures by name; `readers` gives those that they are made of."""
     qwen3_vl = "Qwen3VLForConditionalGeneration"
@@ -526,10 +653,12 @@ def wrappers(readers: Readers) -> dict[str, Reader]:
         "ColQwen3": _late(readers, qwen3_vl),
         "ColQwen3_5": _late(readers, "Qwen3_5ForConditionalGeneration", default=128, biased=True),
         "DeepseekV3BidirectionalModel": _deepseek_both_ways(readers),
+        "EmbeddingGemma2Model": _embedding_gemma2,
         "Granite4VisionForConditionalGeneration": _granite4_vision(readers),
         "GritLM": _gritlm(readers),
         "HCXVisionV2ForCausalLM": _hcx_v2(readers),
         "HF_ColBERT": _late(readers, "BertModel", ()),
+        "HfMoondream": _moondream3,
         "InternS1ProForConditionalGeneration": _intern_s1_pro(readers),
         "InternS2PreviewForConditionalGeneration": _intern_s2(readers),
         "JinaEmbeddingsV5Model": _jina_v5(readers),
@@ -540,6 +669,7 @@ def wrappers(readers: Readers) -> dict[str, Reader]:
         "MiniCPMV4_6ForConditionalGeneration": _minicpm_v4_6(readers),
         "MiniCPMV4_7ForConditionalGeneration": _minicpm_v4_6(readers),
         "MolmoForCausalLM": _molmo,
+        "Moondream3ForCausalLM": _moondream3,
         "NemotronParseForConditionalGeneration": _nemotron_parse,
         "OpenAIPrivacyFilterForTokenClassification": _privacy_filter(readers),
         "OpsColQwen3Model": _late(readers, qwen3_vl),
@@ -555,7 +685,8 @@ ON_EVERY_STAGE: dict[str, frozenset[Place]] = {
 }
 """Beside what the decoder builds on every stage."""
 
-IN_ONE_ON_EVERY_STAGE: dict[str, frozenset[Place]] = {
-    "MolmoForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM, Place.TOWER}),
-}
+IN_ONE_ON_EVERY_STAGE: dict[str, frozenset[Place]] = dict.fromkeys(
+    ("HfMoondream", "MolmoForCausalLM", "Moondream3ForCausalLM"),
+    frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM, Place.TOWER}),
+)
 """Parts of those with a decoder of their own that vLLM builds on every pipeline stage."""
