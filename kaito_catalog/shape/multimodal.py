@@ -120,14 +120,15 @@ def _left_out(source: Source, depth: int) -> int:
 def _llava_projector(source: Source, width: int, hidden: int) -> list[Matrix]:
     if source.architecture.startswith("Bee"):
         return [Matrix(width, 4 * hidden, "none"), Matrix(4 * hidden, hidden, "none")]
-    bias = source.root.flag("multimodal_projector_bias", True)
-    # LLaVA-OneVision's projector is whole on every rank.
-    first, second = ("none", "none") if "Onevision" in source.architecture else ("column", "row")
+    bias = source.root.flag("multimodal_projector_bias", True) or source.architecture.startswith("RFor")
+    # LLaVA-OneVision's projector is whole on every rank, and so is R's.
+    is_whole = "Onevision" in source.architecture or source.architecture.startswith("RFor")
+    first, second = ("none", "none") if is_whole else ("column", "row")
     return [Matrix(width, hidden, first, bias=bias), Matrix(hidden, hidden, second, bias=bias)]
 
 
 def _llava(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
-    """LLaVA 1.5 and 1.6, and Bee: CLIP or SigLIP, two matrices, and a decoder."""
+    """LLaVA 1.5 and 1.6, Bee and R: CLIP or SigLIP, two matrices, and a decoder."""
 
     def read(source: Source) -> Shape:
         shape = decoder_of(source, readers())
@@ -143,9 +144,9 @@ def _llava(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
         matrices, plain, medium = encoder(vision, _left_out(source, depth))
         width, hidden = vision.count("hidden_size", default=768), shape.hidden_size
         matrices += _llava_projector(source, width, hidden)
-        if source.architecture.startswith(("LlavaNext", "LlavaOnevision", "Bee")):
+        if source.architecture.startswith(("LlavaNext", "LlavaOnevision", "Bee", "RFor")):
             plain += hidden  # what ends a row of an image
-        if source.architecture.startswith("Bee"):
+        if source.architecture.startswith(("Bee", "RFor")):
             plain += 2 * width  # a norm before the projector
         heads = vision.count("num_attention_heads", default=12, most=2**16)
         tower = Tower("vision", heads, tuple(matrices), plain, medium=medium)
@@ -404,6 +405,7 @@ def multimodal(readers: Callable[[], Mapping[str, Reader]]) -> dict[str, Reader]
         "NemotronH_Omni_Reasoning_V3": _nemotron_vl(readers),
         "NemotronH_Super_Omni_Reasoning_V3": _nemotron_vl(readers),
         "QianfanOCRForConditionalGeneration": _internvl(readers),
+        "RForConditionalGeneration": _llava(readers),
     }
 
 
@@ -418,6 +420,7 @@ ON_EVERY_STAGE = dict.fromkeys(
         "LlavaNextForConditionalGeneration",
         "LlavaOnevisionForConditionalGeneration",
         "QianfanOCRForConditionalGeneration",
+        "RForConditionalGeneration",
     ),
     frozenset({Place.TOWER}),
 )

@@ -247,14 +247,17 @@ def _internvl(readers: Readers) -> Reader:
 _UNREAD: dict[str, str | None] = {
     "AudioFlamingo3ForConditionalGeneration": "Qwen2ForCausalLM",
     "Blip2ForConditionalGeneration": None,
+    "ChameleonForConditionalGeneration": "LlamaForCausalLM",
     "DotsOCRForCausalLM": "Qwen2ForCausalLM",
     "Eagle2_5_VLForConditionalGeneration": None,
     "Exaone4_5_ForConditionalGeneration": "Exaone4ForCausalLM",
     "FireRedASR2ForConditionalGeneration": "Qwen2ForCausalLM",
+    "FunAudioChatForConditionalGeneration": "Qwen3ForCausalLM",
     "FunASRForConditionalGeneration": "Qwen3ForCausalLM",
     "GLM4VForCausalLM": "ChatGLMModel",
     "GlmAsrForConditionalGeneration": "LlamaForCausalLM",
     "GraniteSpeechForConditionalGeneration": None,
+    "GraniteSpeechPlusForConditionalGeneration": None,
     "H2OVLChatModel": None,
     "HCXVisionForCausalLM": None,
     "HunYuanVLForConditionalGeneration": "HunYuanDenseV1ForCausalLM",
@@ -268,6 +271,7 @@ _UNREAD: dict[str, str | None] = {
     "LlavaNextVideoForConditionalGeneration": None,
     "MiDashengLMModel": "Qwen2ForCausalLM",
     "MoonshotKimiaForCausalLM": "Qwen2ForCausalLM",
+    "MossTranscribeDiarizeForConditionalGeneration": "Qwen3ForCausalLM",
     "NVLM_D": None,
     "OpenCUAForConditionalGeneration": "Qwen2ForCausalLM",
     "OpenPanguVLForConditionalGeneration": "PanguEmbeddedForCausalLM",
@@ -302,6 +306,18 @@ def _qwen3_asr(readers: Readers) -> Reader:
 
     def read(source: Source) -> Shape:
         return _unread(readers, "Qwen3ForCausalLM")(_thinker(source))
+
+    return read
+
+
+def _qwen3_aligner(readers: Readers) -> Reader:
+    """Qwen3-ASR that says when each word was spoken: classes of times in the output embedding's place."""
+
+    def read(source: Source) -> Shape:
+        shape = _qwen3_asr(readers)(source)
+        thinker = source.root.section("thinker_config") or source.root
+        plain = shape.hidden_size * thinker.count("classify_num")
+        return replace(shape, pools=True, has_head=False, plain_elements=shape.plain_elements + plain)
 
     return read
 
@@ -411,6 +427,7 @@ def omni(readers: Readers) -> dict[str, Reader]:
         "Qwen2_5OmniForConditionalGeneration": _qwen2_5_omni(readers),
         "Qwen2_5OmniModel": _qwen2_5_omni(readers),
         "Qwen3ASRForConditionalGeneration": _qwen3_asr(readers),
+        "Qwen3ASRForcedAlignerForTokenClassification": _qwen3_aligner(readers),
         "Qwen3ASRRealtimeGeneration": _qwen3_asr(readers),
         "Qwen3OmniMoeForConditionalGeneration": _qwen3_omni(readers),
         "SmolVLMForConditionalGeneration": _over_siglip(readers, _idefics3),
@@ -430,12 +447,15 @@ WITHOUT_ENCODER = frozenset(
         "MiniCPMV",
         "MossAudioModel",
         "Qwen3ASRForConditionalGeneration",
+        "Qwen3ASRForcedAlignerForTokenClassification",
         "Qwen3ASRRealtimeGeneration",
     }
 )
 """Architectures whose encoder no plan computes."""
 
-ON_EVERY_STAGE = dict.fromkeys(omni(dict), frozenset({Place.TOWER}))
+ON_EVERY_STAGE = dict.fromkeys(omni(dict), frozenset({Place.TOWER})) | {
+    "ChameleonForConditionalGeneration": frozenset(Place),
+}
 """Beside what the decoder builds on every stage."""
 
 
