@@ -67,7 +67,7 @@ def decoder_of(source: Source, readers: Mapping[str, Reader], of: str | None = N
     return replace(read(replace(source, architecture=name, text=text)), decoder=name)
 
 
-def _clip(vision: Fields, layers_left_out: int) -> tuple[list[Matrix], int, Medium]:
+def clip(vision: Fields, layers_left_out: int) -> tuple[list[Matrix], int, Medium]:
     """vLLM's clip.py up to the layer whose output is taken; LLaVA does without the norm after the last."""
     width = vision.count("hidden_size", default=768)
     wide = vision.count("intermediate_size", default=3072)
@@ -136,7 +136,7 @@ def _llava(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
         if vision is None:
             raise UnreadableError("the configuration has no vision_config", "vision_config")
         kind = vision.text("model_type") or "clip_vision_model"
-        encoders = {"clip_vision_model": _clip, "siglip_vision_model": _siglip}
+        encoders = {"clip_vision_model": clip, "siglip_vision_model": _siglip}
         encoder = encoders.get(kind)
         if encoder is None:
             raise UnreadableError(f"no plan for the encoder {kind[:60]}", "vision_config.model_type")

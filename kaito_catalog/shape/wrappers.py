@@ -14,6 +14,7 @@ from kaito_catalog.shape.model import (
     Attention,
     Experts,
     GatedDeltaNet,
+    Json,
     Layer,
     Matrix,
     Mlp,
@@ -21,7 +22,7 @@ from kaito_catalog.shape.model import (
     Shape,
     Tower,
 )
-from kaito_catalog.shape.multimodal import Reader, decoder_of, encoder_layers, radio
+from kaito_catalog.shape.multimodal import Reader, clip, decoder_of, encoder_layers, radio
 from kaito_catalog.shape.omni import siglip
 from kaito_catalog.shape.parts import (
     Family,
@@ -639,10 +640,69 @@ def _own_heads(text: Fields, special: Fields | None, narrow: Attention, index: i
     return replace(narrow, head_dim=width, v_head_dim=width, num_key_value_heads=heads)
 
 
+_CLIP_TEXT: dict[str, Json] = {
+    "vocab_size": 49_408, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12,
+    "num_attention_heads": 8, "max_position_embeddings": 77,
+}  # fmt: skip
+_SIGLIP_TEXT: dict[str, Json] = {
+    "vocab_size": 32_000, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+    "num_attention_heads": 12, "max_position_embeddings": 64,
+}  # fmt: skip
+"""CLIPTextConfig's and SiglipTextConfig's defaults (transformers)."""
+
+
+def _texts(source: Source, defaults: Mapping[str, Json]) -> Shape:
+    """The half of CLIP and SigLIP that reads: an encoder with learnt positions."""
+    text = with_defaults(source.text, **defaults)
+    family = Family(qkv_bias=True, output_bias=True, norm_parts=2, gated=False, mlp_bias=True)
+    shape = dense(family)(replace(source, text=text))
+    positions = padded(text.count("max_position_embeddings", most=LONGEST_CONTEXT))
+    return replace(
+        unweighed(shape),
+        pools=True,
+        has_head=False,
+        rope_elements=0,
+        embedding_elements=positions * shape.hidden_size,
+    )
+
+
+def _clip_model(source: Source) -> Shape:
+    """CLIP as an embedding model: texts, which see what came before, and images."""
+    shape, vision = _texts(source, _CLIP_TEXT), _seen(source)
+    width, out = vision.count("hidden_size", default=768), source.root.count("projection_dim", default=512)
+    matrices, plain, medium = clip(vision, 0)
+    heads = vision.count("num_attention_heads", default=12, most=2**16)
+    # Its attention is not told of the cache's dtype.
+    layers = tuple(
+        replace(x, mixer=replace(x.mixer, cache_in_dtype=True)) if isinstance(x.mixer, Attention) else x
+        for x in shape.layers
+    )
+    # A norm after the last layer, and a matrix for each half.
+    tower = Tower("vision", heads, tuple(matrices), plain + 2 * width + width * out, medium=medium)
+    return replace(shape, layers=layers, tower=tower, plain_elements=shape.hidden_size * out)
+
+
+def _siglip_model(source: Source) -> Shape:
+    """SigLIP as an embedding model: texts at once, and images, which one question sums up."""
+    shape, vision = looking_both_ways(_texts(source, _SIGLIP_TEXT)), _seen(source)
+    width, wide = vision.count("hidden_size", default=768), vision.count("intermediate_size", default=3072)
+    layered, plain = siglip(vision)
+    matrices = tuple(layered)
+    if vision.flag("vision_use_head", True):
+        matrices += (Matrix(width, wide, "column"), Matrix(wide, width, "row"))
+        plain += width + 4 * (width + 1) * width + 2 * width
+    heads = vision.count("num_attention_heads", default=12, most=2**16)
+    hidden = shape.hidden_size
+    out = source.text.count("projection_size", default=hidden)
+    tower = Tower("vision", heads, matrices, plain)
+    return replace(shape, tower=tower, plain_elements=(hidden + 1) * out)
+
+
 def wrappers(readers: Readers) -> dict[str, Reader]:
     """These architectures by name; `readers` gives those that they are made of."""
     qwen3_vl = "Qwen3VLForConditionalGeneration"
     return {
+        "CLIPModel": _clip_model,
         "CohereAsrForConditionalGeneration": _cohere_asr,
         "ColBERTJinaRobertaModel": _jina_roberta,
         "ColBERTLfm2Model": _late(readers, "Lfm2ForCausalLM", _COLBERT, has_head=False),
@@ -674,6 +734,7 @@ def wrappers(readers: Readers) -> dict[str, Reader]:
         "OpenAIPrivacyFilterForTokenClassification": _privacy_filter(readers),
         "OpsColQwen3Model": _late(readers, qwen3_vl),
         "Ovis": _ovis(readers),
+        "SiglipModel": _siglip_model,
         "Qwen3VLNemotronEmbedModel": _late(readers, qwen3_vl),
     }
 
