@@ -214,7 +214,8 @@ def states_per_sequence(shape: Shape, vllm_version: str) -> int | Unplannable:
     `align`); Mamba kept one per block of tokens (`all`) in 0.27 and 0.28, which is not planned here.
     """
     version = version_tuple(vllm_version)
-    if version < FIRST_PREFIX_CACHING:
+    # Of hybrids that pool no prefixes are cached.
+    if version < FIRST_PREFIX_CACHING or shape.pools:
         return 1
     mixers = [mixer for layer in shape.layers for mixer in layer.mixers]
     checkpoints = any(isinstance(m, Mamba2) or (isinstance(m, KimiDelta) and m.checkpoints) for m in mixers)
@@ -318,7 +319,8 @@ def _layer_caches(
     has_attention = any(
         isinstance(m, Attention | LatentAttention) for i in layers for m in shape.layers[i].mixers
     )
-    state_block = block if has_attention or not shape.aligns_by_stage else BLOCK_SIZE
+    is_whole = has_attention or not shape.aligns_by_stage or shape.pools  # without prefixes, as in all stages
+    state_block = block if is_whole else BLOCK_SIZE
     caches: list[LayerCache] = []
     for mixer in (m for i in layers for m in shape.layers[i].mixers):
         match mixer:

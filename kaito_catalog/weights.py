@@ -182,7 +182,9 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
             yield Linear(name, hidden, outputs, mixer.qkv_bias)
             yield Linear("self_attn.o_proj", heads * mixer.v_head_dim, (hidden,), mixer.output_bias)
             yield Plain(
-                mixer.head_norms * mixer.head_dim + (heads if mixer.sinks else 0) + 2 * mixer.index_dim
+                mixer.head_norms * mixer.head_dim
+                + heads * (mixer.sinks + mixer.head_elements)
+                + 2 * mixer.index_dim
             )
             if mixer.head_gate:
                 yield Linear("self_attn.g_proj", hidden, (heads,))

@@ -48,6 +48,10 @@ BOUNDS_OF_A_VERSION = {
 
 SMALL_BOUNDS = {
     (
+        "NemotronParseForConditionalGeneration",
+        "0.32.0",
+    ): "the plan counts what an encoder hands on for each batch in flight, vLLM for one",
+    (
         "PhiForCausalLM",
         "0.32.0",
     ): "it registers the head's bias when it reads the weights, which an exact plan does not",

@@ -260,7 +260,9 @@ class {name}(PretrainedConfig):
 
     def __init__(self, **fields):
         for key, value in fields.items():
-            if key.endswith("_config") and key != "quantization_config" and isinstance(value, dict):
+            if key == "quantization_config" or not isinstance(value, dict):
+                continue
+            if key.endswith("_config") or "model_type" in value:
                 known = value.get("model_type") in CONFIG_MAPPING
                 fields[key] = (CONFIG_MAPPING[value["model_type"]] if known else PretrainedConfig)(**value)
         super().__init__(**fields)
@@ -274,6 +276,13 @@ def own_class(config: Mapping[str, Any]) -> str | None:
     if module != "configuration" or not name.isidentifier():
         return None
     return _OWN_CLASS.format(name=name, model_type=config["model_type"])
+
+
+def files_beside(name: str) -> dict[str, Any]:
+    """What a made-up configuration brings besides, by file name: a tokenizer or a processor that vLLM's class reads."""
+    small = json.loads(SMALL_PLANS.read_text(encoding="utf-8"))["models"]
+    found: dict[str, Any] = small.get(name, {}).get("files", {})
+    return found
 
 
 def record(name: str, worker: Worker, version: str) -> dict[str, Any]:
@@ -291,6 +300,9 @@ def record(name: str, worker: Worker, version: str) -> dict[str, Any]:
             (Path(folder) / "configuration.py").write_text(code, encoding="utf-8")
         if quantization is not None:
             (Path(folder) / "hf_quant_config.json").write_text(json.dumps(quantization), encoding="utf-8")
+        beside = files_beside(name)
+        for file_name, content in beside.items():
+            (Path(folder) / file_name).write_text(json.dumps(content), encoding="utf-8")
         for world_name in WORLDS:
             world = world_of(model, world_name)
             try:
@@ -300,6 +312,7 @@ def record(name: str, worker: Worker, version: str) -> dict[str, Any]:
                         **world.arguments,
                         "max_model_len": max_model_len,
                         **({"trust_remote_code": True} if code is not None else {}),
+                        **({"skip_tokenizer_init": False} if "tokenizer.json" in beside else {}),
                     },
                     gpu=H100,
                     vllm_version=version,
@@ -365,6 +378,8 @@ def write(names: Sequence[str], versions: Sequence[str], path: Path = EXACT_PLAN
             models = json.loads(path.read_text(encoding="utf-8"))["models"] if path.exists() else {}
             kept = models.get(name, {"plans": {}})["plans"]
             kept_config = {"config": whole[0]} if path == SMALL_PLANS else committed(*whole)
+            if beside := models.get(name, {}).get("files"):
+                kept_config["files"] = beside
             value = models[name] = kept_config | {"plans": kept | {version: said}}
             files.write_text(path, text(models))
             first = value["plans"][version]["tp1"]

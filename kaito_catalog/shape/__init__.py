@@ -14,6 +14,7 @@ from kaito_catalog.shape import (
     newer,
     omni,
     rankers,
+    wrappers,
 )
 from kaito_catalog.shape.fields import NEVER_TIED, Fields, Source, UnreadableError
 from kaito_catalog.shape.model import (
@@ -84,13 +85,15 @@ __all__ = [
 _DECODERS = (
     decoders.READERS | dense.READERS | mixtures.READERS | hybrids.READERS | newer.READERS | omni.IN_ONE
 )
-READERS = (
+_HELD = (
     _DECODERS
     | encoders.ENCODERS
     | rankers.READERS
-    | encoders.over_decoders(_DECODERS)
     | multimodal.multimodal(lambda: _DECODERS)
     | omni.omni(lambda: _DECODERS)
+)
+READERS = (
+    _DECODERS | rankers.READERS | encoders.over_decoders(_DECODERS) | _HELD | wrappers.wrappers(lambda: _HELD)
 )
 """Every architecture that a plan knows, by its name in config.json, and what reads it."""
 
@@ -102,10 +105,11 @@ ON_EVERY_STAGE = (
     | newer.ON_EVERY_STAGE
     | rankers.ON_EVERY_STAGE
     | omni.IN_ONE_ON_EVERY_STAGE
+    | wrappers.IN_ONE_ON_EVERY_STAGE
 )
 """Parts that vLLM builds on every pipeline stage, by architecture."""
 
-_BESIDE_A_DECODER = multimodal.ON_EVERY_STAGE | omni.ON_EVERY_STAGE
+_BESIDE_A_DECODER = multimodal.ON_EVERY_STAGE | omni.ON_EVERY_STAGE | wrappers.ON_EVERY_STAGE
 
 _DRAFT_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules")
 

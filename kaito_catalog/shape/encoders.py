@@ -96,14 +96,8 @@ def _whisper(source: Source) -> Shape:
     heads = text.count("decoder_attention_heads", most=2**16)
     if hidden % heads:
         raise UnreadableError(f"d_model {hidden} is not a multiple of {heads} heads", "d_model")
-    head_dim = hidden // heads
-    mlp = Mlp(text.count("decoder_ffn_dim"), gated=False, bias=True)
-    itself = Attention(heads, heads, head_dim, head_dim, qkv_bias=True, output_bias=True)
-    looking = replace(itself, looks_at_encoder=True)
-    layers: list[Layer] = []
-    for _ in range(text.count("decoder_layers", most=MOST_LAYERS)):
-        # Two attentions and one feed-forward block make a layer; stages do not matter, vLLM cuts none.
-        layers += [Layer(itself, None, 2 * hidden), Layer(looking, mlp, 4 * hidden)]
+    depth = text.count("decoder_layers", most=MOST_LAYERS)
+    layers = looking_layers(hidden, heads, text.count("decoder_ffn_dim"), depth)
     longest = text.count("max_target_positions", most=LONGEST_CONTEXT)
     filled = with_defaults(text, hidden_size=hidden, max_position_embeddings=longest)
     made = make_shape(
@@ -118,6 +112,17 @@ def _whisper(source: Source) -> Shape:
     return replace(
         made, rope_elements=0, max_model_len=longest, tie_word_embeddings=True, whole_embedding=True
     )
+
+
+def looking_layers(hidden: int, heads: int, wide: int, depth: int) -> list[Layer]:
+    """A decoder's layers that also look at what an encoder said; stages do not matter, vLLM cuts none."""
+    if hidden % heads:
+        raise UnreadableError(f"a width of {hidden} is not a multiple of {heads} heads")
+    itself = Attention(heads, heads, hidden // heads, hidden // heads, qkv_bias=True, output_bias=True)
+    looking = replace(itself, looks_at_encoder=True)
+    mlp = Mlp(wide, gated=False, bias=True)
+    # Two attentions and one feed-forward block make a layer.
+    return [Layer(itself, None, 2 * hidden), Layer(looking, mlp, 4 * hidden)] * depth
 
 
 def _whisper_encoder(text: Fields, hidden: int) -> Tower:

@@ -53,6 +53,8 @@ class Attention:
     """One gate of the output for each head (Step 3.5)."""
     sinks: bool = False
     """One learnt logit per head (gpt-oss)."""
+    head_elements: int = 0
+    """Other numbers that each head learns (Moondream 3)."""
     repeats_kv_heads: bool = True
     """More ranks than KV heads are legal: a rank then has one that others have too."""
     index_dim: int = 0

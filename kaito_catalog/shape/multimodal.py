@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from kaito_catalog.shape.fields import Fields, Source, UnreadableError, with_defaults
-from kaito_catalog.shape.model import MOST_LAYERS, Matrix, Medium, Place, Shape, Tower
+from kaito_catalog.shape.model import MOST_LAYERS, Layer, Mamba2, Matrix, Medium, Place, Shape, Tower
 from kaito_catalog.shape.towers import vision_section
 
 Reader = Callable[[Source], Shape]
@@ -24,6 +24,7 @@ _BY_MODEL_TYPE = {
     "glm4v_moe_text": "Glm4MoeForCausalLM",
     "gpt_oss": "GptOssForCausalLM",
     "granite": "GraniteForCausalLM",
+    "hyperclovax": "HyperCLOVAXForCausalLM",
     "internlm2": "InternLM2ForCausalLM",
     "lfm2": "Lfm2ForCausalLM",
     "lfm2_moe": "Lfm2MoeForCausalLM",
@@ -36,6 +37,7 @@ _BY_MODEL_TYPE = {
     "qwen3": "Qwen3ForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
     "smollm3": "SmolLM3ForCausalLM",
+    "step3p5": "Step3p5ForCausalLM",
 }
 """The decoder where the part about it names none."""
 
@@ -65,7 +67,7 @@ def decoder_of(source: Source, readers: Mapping[str, Reader], of: str | None = N
     return replace(read(replace(source, architecture=name, text=text)), decoder=name)
 
 
-def _clip(vision: Fields, layers_left_out: int) -> tuple[list[Matrix], int, Medium]:
+def clip(vision: Fields, layers_left_out: int) -> tuple[list[Matrix], int, Medium]:
     """vLLM's clip.py up to the layer whose output is taken; LLaVA does without the norm after the last."""
     width = vision.count("hidden_size", default=768)
     wide = vision.count("intermediate_size", default=3072)
@@ -115,8 +117,18 @@ def _left_out(source: Source, depth: int) -> int:
     return depth - deepest
 
 
+def _llava_projector(source: Source, width: int, hidden: int) -> list[Matrix]:
+    if source.architecture.startswith("Bee"):
+        return [Matrix(width, 4 * hidden, "none"), Matrix(4 * hidden, hidden, "none")]
+    bias = source.root.flag("multimodal_projector_bias", True) or source.architecture.startswith("RFor")
+    # LLaVA-OneVision's projector is whole on every rank, and so is R's.
+    is_whole = "Onevision" in source.architecture or source.architecture.startswith("RFor")
+    first, second = ("none", "none") if is_whole else ("column", "row")
+    return [Matrix(width, hidden, first, bias=bias), Matrix(hidden, hidden, second, bias=bias)]
+
+
 def _llava(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
-    """LLaVA 1.5 and 1.6: CLIP or SigLIP, two matrices, and a decoder."""
+    """LLaVA 1.5 and 1.6, Bee and R: CLIP or SigLIP, two matrices, and a decoder."""
 
     def read(source: Source) -> Shape:
         shape = decoder_of(source, readers())
@@ -124,19 +136,18 @@ def _llava(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
         if vision is None:
             raise UnreadableError("the configuration has no vision_config", "vision_config")
         kind = vision.text("model_type") or "clip_vision_model"
-        encoders = {"clip_vision_model": _clip, "siglip_vision_model": _siglip}
+        encoders = {"clip_vision_model": clip, "siglip_vision_model": _siglip}
         encoder = encoders.get(kind)
         if encoder is None:
             raise UnreadableError(f"no plan for the encoder {kind[:60]}", "vision_config.model_type")
         depth = vision.count("num_hidden_layers", default=12, most=MOST_LAYERS)
         matrices, plain, medium = encoder(vision, _left_out(source, depth))
         width, hidden = vision.count("hidden_size", default=768), shape.hidden_size
-        bias = source.root.flag("multimodal_projector_bias", True)
-        # LLaVA-OneVision's projector is whole on every rank.
-        first, second = ("none", "none") if "Onevision" in source.architecture else ("column", "row")
-        matrices += [Matrix(width, hidden, first, bias=bias), Matrix(hidden, hidden, second, bias=bias)]
-        if source.architecture.startswith(("LlavaNext", "LlavaOnevision")):
+        matrices += _llava_projector(source, width, hidden)
+        if source.architecture.startswith(("LlavaNext", "LlavaOnevision", "Bee", "RFor")):
             plain += hidden  # what ends a row of an image
+        if source.architecture.startswith(("Bee", "RFor")):
+            plain += 2 * width  # a norm before the projector
         heads = vision.count("num_attention_heads", default=12, most=2**16)
         tower = Tower("vision", heads, tuple(matrices), plain, medium=medium)
         return replace(shape, architecture=source.architecture, tower=tower)
@@ -198,45 +209,52 @@ _RADIO = {
 """Width, layers, heads and feed-forward width by name (vLLM's transformers_utils/configs/radio.py)."""
 
 
+def radio(vision: Fields) -> tuple[list[Matrix], int, int, int]:
+    """NVIDIA's RADIO. Matrices, others, heads, width."""
+    arguments = vision.section("args")
+    if arguments is None:
+        raise UnreadableError("the configuration has no vision_config.args", "vision_config.args")
+    dimensions = _RADIO.get(arguments.text("model") or "")
+    if dimensions is None:
+        raise UnreadableError("vision_config.args.model names no RADIO", "vision_config.args.model")
+    width, depth, heads, wide = dimensions
+    patch = vision.count("patch_size", default=16)
+    layers = Fields(
+        {
+            "qkv_bias": True,
+            "norm_type": "layer_norm",
+            "hidden_size": width,
+            "intermediate_size": wide,
+        }
+    )
+    matrices, plain = _intern_layers(layers, depth)
+    largest = round(arguments.count("cpe_max_size", default=2048) / patch)
+    teachers = arguments.values.get("teachers")
+    names = (
+        {str(t.get("name")) for t in teachers if isinstance(t, dict)} if isinstance(teachers, list) else set()
+    )
+    tokens = len(names) if arguments.flag("cls_token_per_teacher") else 1
+    multiple = arguments.optional("register_multiple", most=2**10)
+    registers = multiple - tokens % multiple if multiple else 0
+    plain += 3 * patch * patch * width + largest**2 * width + (tokens + registers) * width
+    return matrices, plain, heads, width
+
+
 def _nemotron_vl(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
-    """Nemotron Nano VL 2: RADIO, two matrices without bias, and Nemotron-H."""
+    """Nemotron Nano VL 2 and Nemotron Omni: RADIO, two matrices without bias, Parakeet, and Nemotron-H."""
 
     def read(source: Source) -> Shape:
         shape = decoder_of(source, readers(), "NemotronHForCausalLM")
+        if "Omni" in source.architecture:
+            # vLLM looks for the states' dtype under the names of the others alone.
+            shape = replace(shape, layers=tuple(_short_states(layer) for layer in shape.layers))
         root, vision = source.root, vision_section(source)
         if vision is None:
             unread = Tower("vision", 1, None, divided=False)
             return replace(shape, architecture=source.architecture, tower=unread)
-        if root.section("sound_config") is not None:
-            raise UnreadableError("no plan for the sound encoder of Nemotron", "sound_config")
-        arguments = vision.section("args")
-        if arguments is None:
-            raise UnreadableError("the configuration has no vision_config.args", "vision_config.args")
-        dimensions = _RADIO.get(arguments.text("model") or "")
-        if dimensions is None:
-            raise UnreadableError("vision_config.args.model names no RADIO", "vision_config.args.model")
-        width, depth, heads, wide = dimensions
+        sound = root.section("sound_config")
+        matrices, plain, heads, width = radio(vision)
         patch = vision.count("patch_size", default=16)
-        layers = Fields(
-            {
-                "qkv_bias": True,
-                "norm_type": "layer_norm",
-                "hidden_size": width,
-                "intermediate_size": wide,
-            }
-        )
-        matrices, plain = _intern_layers(layers, depth)
-        largest = round(arguments.count("cpe_max_size", default=2048) / patch)
-        teachers = arguments.values.get("teachers")
-        names = (
-            {str(t.get("name")) for t in teachers if isinstance(t, dict)}
-            if isinstance(teachers, list)
-            else set()
-        )
-        tokens = len(names) if arguments.flag("cls_token_per_teacher") else 1
-        multiple = arguments.optional("register_multiple", most=2**10)
-        registers = multiple - tokens % multiple if multiple else 0
-        plain += 3 * patch * patch * width + largest**2 * width + (tokens + registers) * width
         frames = vision.count("video_temporal_patch_size", default=1, most=64)
         if frames > 1:
             plain += 3 * frames * patch * patch * width
@@ -248,10 +266,52 @@ def _nemotron_vl(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
             Matrix(merged, middle, "none", bias=False),
             Matrix(middle, shape.hidden_size, "none", bias=False),
         ]
+        if sound is not None:
+            heard, beside = _parakeet(sound, shape.hidden_size)
+            matrices, plain = matrices + heard, plain + beside
         tower = Tower("vision", heads, tuple(matrices), plain)
         return replace(shape, architecture=source.architecture, tower=tower)
 
     return read
+
+
+def _short_states(layer: Layer) -> Layer:
+    """The layer with a state of the model's dtype."""
+    return (
+        replace(layer, mixer=replace(layer.mixer, state_bytes=2))
+        if isinstance(layer.mixer, Mamba2)
+        else layer
+    )
+
+
+def _parakeet(sound: Fields, hidden: int) -> tuple[list[Matrix], int]:
+    """Parakeet's encoder as transformers has it, and a projector: whole on every rank."""
+    # ParakeetEncoderConfig's defaults (transformers).
+    width = sound.count("hidden_size", default=1024)
+    depth = sound.count("num_hidden_layers", default=24, most=MOST_LAYERS)
+    wide = sound.count("intermediate_size", default=4096)
+    kernel = sound.count("conv_kernel_size", default=9, most=2**10)
+    channels = sound.count("subsampling_conv_channels", default=256)
+    side = sound.count("subsampling_conv_kernel_size", default=3, most=2**10)
+    stride = sound.count("subsampling_conv_stride", default=2, most=2**10)
+    steps = sound.count("subsampling_factor", default=8, most=2**16).bit_length() - 1
+    biased = 1 if sound.flag("convolution_bias", True) else 0
+    plain = (side**2 + 1) * channels * max(1, steps) + (channels + 1) * channels * max(0, steps - 1)
+    # Two biases of positions, a convolution over time, a norm of batches and five of layers.
+    plain += depth * width * (2 + kernel + biased + 2 + 10)
+    middle = sound.count("projection_hidden_size")
+    ends = sound.flag("projection_bias")
+    matrices = [
+        Matrix(channels * (sound.count("num_mel_bins", default=80) // stride**steps), width, "none"),
+        Matrix(width, wide, "none", bias=False, count=2 * depth),
+        Matrix(wide, width, "none", bias=False, count=2 * depth),
+        Matrix(width, width, "none", bias=False, count=5 * depth),
+        Matrix(width, 2 * width, "none", bias=bool(biased), count=depth),
+        Matrix(width, width, "none", bias=bool(biased), count=depth),
+        Matrix(width, middle, "none", bias=ends),
+        Matrix(middle, hidden, "none", bias=ends),
+    ]
+    return matrices, plain + width
 
 
 def _glm4v(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
@@ -332,6 +392,7 @@ def _glm_ocr(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
 def multimodal(readers: Callable[[], Mapping[str, Reader]]) -> dict[str, Reader]:
     """These architectures by name; `readers` gives those of the decoders they may hold."""
     return {
+        "BeeForConditionalGeneration": _llava(readers),
         "GlmOcrForConditionalGeneration": _glm_ocr(readers),
         "Glm4vForConditionalGeneration": _glm4v(readers),
         "Glm4vMoeForConditionalGeneration": _glm4v(readers),
@@ -339,12 +400,18 @@ def multimodal(readers: Callable[[], Mapping[str, Reader]]) -> dict[str, Reader]
         "LlavaForConditionalGeneration": _llava(readers),
         "LlavaNextForConditionalGeneration": _llava(readers),
         "LlavaOnevisionForConditionalGeneration": _llava(readers),
+        "NemotronH_Nano_Omni_Reasoning_V3": _nemotron_vl(readers),
         "NemotronH_Nano_VL_V2": _nemotron_vl(readers),
+        "NemotronH_Omni_Reasoning_V3": _nemotron_vl(readers),
+        "NemotronH_Super_Omni_Reasoning_V3": _nemotron_vl(readers),
+        "QianfanOCRForConditionalGeneration": _internvl(readers),
+        "RForConditionalGeneration": _llava(readers),
     }
 
 
 ON_EVERY_STAGE = dict.fromkeys(
     (
+        "BeeForConditionalGeneration",
         "Glm4vForConditionalGeneration",
         "Glm4vMoeForConditionalGeneration",
         "GlmOcrForConditionalGeneration",
@@ -352,6 +419,8 @@ ON_EVERY_STAGE = dict.fromkeys(
         "LlavaForConditionalGeneration",
         "LlavaNextForConditionalGeneration",
         "LlavaOnevisionForConditionalGeneration",
+        "QianfanOCRForConditionalGeneration",
+        "RForConditionalGeneration",
     ),
     frozenset({Place.TOWER}),
 )

@@ -142,11 +142,12 @@ def _qwen3_omni(readers: Readers) -> Reader:
     return read
 
 
-def _siglip(vision: Fields) -> tuple[list[Matrix], int]:
+def siglip(vision: Fields, depth: int | None = None) -> tuple[list[Matrix], int]:
     """vLLM's siglip.py to the end: a norm after the last layer, no head."""
     width = vision.count("hidden_size", default=768)
     wide = vision.count("intermediate_size", default=3072)
-    depth = vision.count("num_hidden_layers", default=12, most=MOST_LAYERS)
+    if depth is None:
+        depth = vision.count("num_hidden_layers", default=12, most=MOST_LAYERS)
     patch = vision.count("patch_size", default=16)
     patches = (vision.count("image_size", default=224) // patch) ** 2
     plain = vision.count("num_channels", default=3) * patch**2 * width + width + patches * width
@@ -161,7 +162,7 @@ def _over_siglip(
         vision = vision_section(source)
         if vision is None:
             raise UnreadableError("the configuration has no vision_config", "vision_config")
-        matrices, plain = _siglip(vision)
+        matrices, plain = siglip(vision)
         more, beside = projector(source, vision.count("hidden_size", default=768), shape.hidden_size)
         heads = vision.count("num_attention_heads", default=12, most=2**16)
         tower = Tower("vision", heads, (*matrices, *more), plain + beside)
@@ -246,13 +247,19 @@ def _internvl(readers: Readers) -> Reader:
 _UNREAD: dict[str, str | None] = {
     "AudioFlamingo3ForConditionalGeneration": "Qwen2ForCausalLM",
     "Blip2ForConditionalGeneration": None,
+    "ChameleonForConditionalGeneration": "LlamaForCausalLM",
     "DotsOCRForCausalLM": "Qwen2ForCausalLM",
     "Eagle2_5_VLForConditionalGeneration": None,
     "Exaone4_5_ForConditionalGeneration": "Exaone4ForCausalLM",
+    "FireRedASR2ForConditionalGeneration": "Qwen2ForCausalLM",
+    "FunAudioChatForConditionalGeneration": "Qwen3ForCausalLM",
+    "FunASRForConditionalGeneration": "Qwen3ForCausalLM",
     "GLM4VForCausalLM": "ChatGLMModel",
     "GlmAsrForConditionalGeneration": "LlamaForCausalLM",
     "GraniteSpeechForConditionalGeneration": None,
+    "GraniteSpeechPlusForConditionalGeneration": None,
     "H2OVLChatModel": None,
+    "HCXVisionForCausalLM": None,
     "HunYuanVLForConditionalGeneration": "HunYuanDenseV1ForCausalLM",
     "IsaacForConditionalGeneration": "Qwen3ForCausalLM",
     "KananaVForConditionalGeneration": "LlamaForCausalLM",
@@ -262,9 +269,12 @@ _UNREAD: dict[str, str | None] = {
     "LightOnOCRForConditionalGeneration": None,
     "Llama_Nemotron_Nano_VL": None,
     "LlavaNextVideoForConditionalGeneration": None,
+    "MiDashengLMModel": "Qwen2ForCausalLM",
     "MoonshotKimiaForCausalLM": "Qwen2ForCausalLM",
+    "MossTranscribeDiarizeForConditionalGeneration": "Qwen3ForCausalLM",
     "NVLM_D": None,
     "OpenCUAForConditionalGeneration": "Qwen2ForCausalLM",
+    "OpenPanguVLForConditionalGeneration": "PanguEmbeddedForCausalLM",
     "Ovis2_5": None,
     "Ovis2_6ForCausalLM": None,
     "Ovis2_6_MoeForCausalLM": None,
@@ -273,7 +283,6 @@ _UNREAD: dict[str, str | None] = {
     "Phi4ForCausalLMV": "Phi3ForCausalLM",
     "Phi4MMForCausalLM": "Phi3ForCausalLM",
     "SkyworkR1VChatModel": None,
-    "StepVLForConditionalGeneration": None,
     "UltravoxModel": None,
     "VoxtralForConditionalGeneration": "LlamaForCausalLM",
 }
@@ -297,6 +306,18 @@ def _qwen3_asr(readers: Readers) -> Reader:
 
     def read(source: Source) -> Shape:
         return _unread(readers, "Qwen3ForCausalLM")(_thinker(source))
+
+    return read
+
+
+def _qwen3_aligner(readers: Readers) -> Reader:
+    """Qwen3-ASR that says when each word was spoken: classes of times in the output embedding's place."""
+
+    def read(source: Source) -> Shape:
+        shape = _qwen3_asr(readers)(source)
+        thinker = source.root.section("thinker_config") or source.root
+        plain = shape.hidden_size * thinker.count("classify_num")
+        return replace(shape, pools=True, has_head=False, plain_elements=shape.plain_elements + plain)
 
     return read
 
@@ -341,6 +362,50 @@ def _minicpm_v(readers: Readers) -> Reader:
     return read
 
 
+def _step_vl(readers: Readers) -> Reader:
+    """Step3-VL 10B and Step 3.7: Perception Encoder, two convolutions that make fewer patches, a matrix."""
+
+    def read(source: Source) -> Shape:
+        shape = decoder_of(source, readers())
+        vision = vision_section(source)
+        if vision is None:
+            raise UnreadableError("the configuration has no vision_config", "vision_config")
+        width = vision.count("width", most=2**20)
+        depth = vision.count("layers", most=MOST_LAYERS)
+        ratio = vision.number("mlp_ratio") or 4.0
+        if not 0 < ratio <= 64:
+            raise UnreadableError(f"{vision.path('mlp_ratio')} is {ratio}", vision.path("mlp_ratio"))
+        side = vision.count("patch_size", most=2**16)
+        whole = 1 if vision.flag("use_cls_token") else 0
+        plain = 3 * side**2 * width + whole * width
+        plain += 2 * width * (vision.flag("use_ln_pre", True) + vision.flag("use_ln_post"))
+        if vision.flag("use_abs_posemb", True):
+            plain += ((vision.count("image_size", most=2**16) // side) ** 2 + whole) * width
+        plain += depth * (6 if vision.number("ls_init_value") is not None else 4) * width
+        plain += (9 * width + 1) * 2 * width + (9 * 2 * width + 1) * 4 * width
+        bias = source.root.flag("projector_bias", True)
+        matrices = (
+            *encoder_layers(width, int(width * ratio), depth),
+            Matrix(4 * width, shape.hidden_size, "column", bias=bias),
+        )
+        heads = vision.count("heads", most=2**16)
+        return replace(shape, architecture=source.architecture, tower=Tower("vision", heads, matrices, plain))
+
+    return read
+
+
+def _moss_audio(readers: Readers) -> Reader:
+    """MOSS-Audio: what hears has not been read."""
+
+    def read(source: Source) -> Shape:
+        text = source.root.section("language_config")
+        if text is None:
+            raise UnreadableError("the configuration has no language_config", "language_config")
+        return _unread(readers, "Qwen3ForCausalLM")(replace(source, text=text))
+
+    return read
+
+
 def omni(readers: Readers) -> dict[str, Reader]:
     """These architectures by name; `readers` gives those of the decoders they may hold."""
     return {name: _unread(readers, of) for name, of in _UNREAD.items()} | {
@@ -348,16 +413,22 @@ def omni(readers: Readers) -> dict[str, Reader]:
         "DeepseekOCRForCausalLM": _deepseek_vl2(readers),
         "DeepseekOCR2ForCausalLM": _deepseek_vl2(readers),
         "DeepseekVLV2ForCausalLM": _deepseek_vl2(readers),
+        "UnlimitedOCRForCausalLM": _deepseek_vl2(readers),
+        "Step3p7ForConditionalGeneration": _step_vl(readers),
+        "StepVLForConditionalGeneration": _step_vl(readers),
         "Idefics3ForConditionalGeneration": _over_siglip(readers, _idefics3),
         "InternS1ForConditionalGeneration": _internvl(readers),
         "InternVLForConditionalGeneration": _internvl(readers),
         "MiniCPMO": _minicpm_v(readers),
         "MiniCPMV": _minicpm_v(readers),
+        "MossAudioModel": _moss_audio(readers),
         "PaliGemmaForConditionalGeneration": _over_siglip(readers, _paligemma),
         "Qwen2AudioForConditionalGeneration": _qwen2_audio(readers),
         "Qwen2_5OmniForConditionalGeneration": _qwen2_5_omni(readers),
         "Qwen2_5OmniModel": _qwen2_5_omni(readers),
         "Qwen3ASRForConditionalGeneration": _qwen3_asr(readers),
+        "Qwen3ASRForcedAlignerForTokenClassification": _qwen3_aligner(readers),
+        "Qwen3ASRRealtimeGeneration": _qwen3_asr(readers),
         "Qwen3OmniMoeForConditionalGeneration": _qwen3_omni(readers),
         "SmolVLMForConditionalGeneration": _over_siglip(readers, _idefics3),
     }
@@ -366,18 +437,25 @@ def omni(readers: Readers) -> dict[str, Reader]:
 WITHOUT_ENCODER = frozenset(
     {
         *_UNREAD,
+        "CohereAsrForConditionalGeneration",
         "DeepseekOCR2ForCausalLM",
         "DeepseekOCRForCausalLM",
         "DeepseekVLV2ForCausalLM",
+        "UnlimitedOCRForCausalLM",
         "Gemma3nForConditionalGeneration",
         "MiniCPMO",
         "MiniCPMV",
+        "MossAudioModel",
         "Qwen3ASRForConditionalGeneration",
+        "Qwen3ASRForcedAlignerForTokenClassification",
+        "Qwen3ASRRealtimeGeneration",
     }
 )
 """Architectures whose encoder no plan computes."""
 
-ON_EVERY_STAGE = dict.fromkeys(omni(dict), frozenset({Place.TOWER}))
+ON_EVERY_STAGE = dict.fromkeys(omni(dict), frozenset({Place.TOWER})) | {
+    "ChameleonForConditionalGeneration": frozenset(Place),
+}
 """Beside what the decoder builds on every stage."""
 
 

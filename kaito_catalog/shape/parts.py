@@ -181,12 +181,11 @@ def _max_model_len(text: Fields) -> int:
                     "original_max_position_embeddings", default=0, least=0, most=LONGEST_CONTEXT
                 )
                 derived = original or derived
-    length = int(derived * factor)
-    if not 1 <= length <= LONGEST_CONTEXT:
-        raise UnreadableError(
-            f"the rope scaling gives a context of {length:,} tokens", text.path("rope_scaling")
-        )
-    return length
+    length = derived * factor
+    if not 1 <= length < LONGEST_CONTEXT + 1:
+        said = f"{int(length):,}" if abs(length) < 10**18 else "no number of"
+        raise UnreadableError(f"the rope scaling gives a context of {said} tokens", text.path("rope_scaling"))
+    return int(length)
 
 
 def _rope_elements(text: Fields, head_dim: int) -> int:

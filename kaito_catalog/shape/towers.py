@@ -379,7 +379,7 @@ def gemma4_tower(source: Source) -> Tower | None:
         plain += 9 * first + first + 9 * first * second + second
         # Norms of two feed-forward blocks, of the convolution and around attention; scales of one head.
         plain += depth * (4 * width + 2 * width + 3 * width + width // heads + kernel * width)
-        whole(second * 32, width)
+        whole(first // 4 * second, width)
         whole(width, 4 * width, 2 * depth)
         whole(4 * width, width, 2 * depth)
         whole(width, width, 5 * depth)

@@ -35,6 +35,7 @@ FLASH_ATTENTION_4_BLOCK = 64
 _PLAIN_ROUTER = frozenset(
     {
         "DeepseekV2ForCausalLM",
+        "DeepseekV3BidirectionalModel",
         "DeepseekV3ForCausalLM",
         "DeepseekV32ForCausalLM",
         "GlmMoeDsaForCausalLM",
@@ -55,7 +56,16 @@ _LATENT_HYBRIDS = frozenset(
 
 
 _FROM_0_32 = frozenset(
-    {"GraniteMoeSWAForCausalLM", "GraniteSWAForCausalLM", "KimiK3ForConditionalGeneration"}
+    {
+        "DeepseekV3BidirectionalModel",
+        "EmbeddingGemma2Model",
+        "GraniteMoeSWAForCausalLM",
+        "GraniteSWAForCausalLM",
+        "JinaEmbeddingsV5EncoderModel",
+        "KimiK3ForConditionalGeneration",
+        "MiniCPMV4_7ForConditionalGeneration",
+        "NemotronH_Omni_Reasoning_V3",
+    }
 )
 """Architectures for which 0.32.0 has a class and 0.25.1 has none."""
 
@@ -102,6 +112,14 @@ def as_built(shape: Shape, vllm_version: str, compute_capability: float | None =
     )
     if shape.architecture == "Rnj1ForCausalLM":
         shape = _without_window(shape)
+    if shape.architecture == "JinaEmbeddingsV5Model":
+        shape = replace(shape, has_head=False)
+    if shape.architecture == "JinaVLForRanking":
+        # It has one label, where 0.25.1 takes two.
+        one = 2 * shape.hidden_size
+        shape = replace(
+            shape, divided_elements=shape.divided_elements - one, plain_elements=shape.plain_elements - 2
+        )
     layers = tuple(_layer(layer, shape.architecture) for layer in shape.layers)
     if compute_capability is not None and int(compute_capability) not in FLASH_KDA:
         layers = tuple(_without_flash_kda(layer) for layer in layers)
@@ -143,6 +161,14 @@ def _expanded(layer: Layer, known: str) -> Layer:
     latent = layer.mixer
     if not isinstance(latent, LatentAttention) or latent.known != known:
         return layer
+    return expanded(layer)
+
+
+def expanded(layer: Layer) -> Layer:
+    """A layer of latents that works with keys and values of every head."""
+    latent = layer.mixer
+    if not isinstance(latent, LatentAttention):
+        return layer
     width = latent.qk_nope_head_dim + latent.qk_rope_head_dim
     heads = latent.num_attention_heads
     return replace(layer, mixer=Attention(heads, heads, width, width, latent=latent))
@@ -178,7 +204,7 @@ def _layer(layer: Layer, architecture: str) -> Layer:
     if architecture == "PersimmonForCausalLM" and isinstance(mixer, Attention) and isinstance(block, Mlp):
         # The Transformers back end recognises nothing of it, and every rank has its layers whole.
         return replace(layer, mixer=replace(mixer, whole=True), feed_forward=replace(block, whole=True))
-    if "ModernBert" in architecture and isinstance(block, Mlp):
+    if ("ModernBert" in architecture or "ModernVBert" in architecture) and isinstance(block, Mlp):
         return replace(layer, feed_forward=replace(block, whole_input=False))
     if architecture.startswith("MiMoV2") and isinstance(mixer, Attention):
         # The attention is told of the cache's dtype.
