@@ -397,7 +397,22 @@ def _feed_forward_parts(block: FeedForward | None, hidden: int, by: Split) -> It
             raise AssertionError(block)
 
 
-def _tower_bytes(tower: Tower | None, dtype_bytes: int, tp: int) -> int:
+_ENCODER = re.compile(
+    r"vision|visual|vit|image|audio|speech|encoder|tower|projector|merger|resampler|connector|aligner|adapter"
+)
+"""What modules of encoders are called by the repositories that leave them unquantised."""
+_DECODERS_ALONE = frozenset({"awq", "gptq"})
+"""Methods that vLLM's classes with an encoder keep from it (_maybe_ignore_quant_config)."""
+
+
+def encoder_scheme(how: Quantization | None) -> Scheme | None:
+    """How vLLM quantises an encoder: like the decoder, where the configuration names none of its parts."""
+    if how is None or how.only or how.scheme is Scheme.MXFP4_EXPERTS or how.method in _DECODERS_ALONE:
+        return None
+    return None if any(_ENCODER.search(entry) for entry in how.ignored) else how.scheme
+
+
+def _tower_bytes(tower: Tower | None, dtype_bytes: int, tp: int, how: Quantization | None = None) -> int:
     if tower is None:
         return 0
     if tower.matrices is None:
@@ -407,7 +422,8 @@ def _tower_bytes(tower: Tower | None, dtype_bytes: int, tp: int) -> int:
     by_heads = tower.num_heads % tp == 0
     if tower.divided and not any(m.split.startswith("heads") for m in tower.matrices):
         _divide(tower.num_heads, tp, "the number of heads of the vision encoder")
-    elements = tower.plain_elements
+    scheme = encoder_scheme(how) if tower.quantized else None
+    size = tower.plain_elements * dtype_bytes
     for matrix in tower.matrices:
         inputs, outputs = matrix.inputs, matrix.outputs
         is_cut = by_heads or not matrix.split.startswith("heads")
@@ -415,8 +431,13 @@ def _tower_bytes(tower: Tower | None, dtype_bytes: int, tp: int) -> int:
             outputs = _divide(outputs, tp, "a width of the vision encoder")
         elif matrix.split.endswith("row") and is_cut:
             inputs = _divide(inputs, tp, "a width of the vision encoder")
-        elements += matrix.count * (inputs * outputs + (outputs if matrix.bias else 0))
-    return elements * dtype_bytes
+        part = Linear(f"the {tower.kind} encoder", inputs, (outputs,), matrix.bias)
+        is_quantized = matrix.split != "none" if matrix.quantized is None else matrix.quantized
+        if scheme is None or how is None or not is_quantized:
+            size += matrix.count * _plain_linear(part, dtype_bytes)
+        else:
+            size += matrix.count * _quantized_linear(part, dtype_bytes, scheme, how)
+    return size
 
 
 def _plain_linear(part: Linear, dtype_bytes: int) -> int:
@@ -787,7 +808,7 @@ def weights_per_rank(
             if is_first or Place.EMBEDDING in every:
                 size += shape.embedding_elements // tp * dtype_bytes
             if is_first or Place.TOWER in every:
-                size += _tower_bytes(shape.tower, dtype_bytes, tp)
+                size += _tower_bytes(shape.tower, dtype_bytes, tp, how)
             if is_last or Place.NORM in every:
                 size += shape.final_norm_elements * dtype_bytes
             if shape.has_head and not shape.tie_word_embeddings and (is_last or Place.HEAD in every):

@@ -391,6 +391,8 @@ class Matrix:
     """column, row or none; heads-column and heads-row are whole where the ranks do not divide the heads."""
     bias: bool = True
     count: int = 1
+    quantized: bool | None = None
+    """Whether vLLM quantises it with the encoder. None: where ranks divide it, since the others are torch's own."""
 
 
 @dataclass(frozen=True)
@@ -430,6 +432,8 @@ class Tower:
     """Whether tensor parallelism cuts it, so that its heads must be a multiple of the ranks."""
     medium: Medium | None = None
     """None: nobody here knows what vLLM profiles it with."""
+    quantized: bool = False
+    """Whether vLLM quantises its matrices like the decoder's, unless the configuration leaves them out."""
 
 
 class Place(Enum):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kaito_catalog.shape.fields import Fields, Source, UnreadableError, with_defaults
 from kaito_catalog.shape.model import MOST_LAYERS, Layer, Mamba2, Matrix, Medium, Place, Shape, Tower
-from kaito_catalog.shape.towers import vision_section
+from kaito_catalog.shape.towers import SIGLIP_TILE, vision_section
 
 Reader = Callable[[Source], Shape]
 
@@ -92,16 +92,24 @@ def _siglip(vision: Fields, layers_left_out: int) -> tuple[list[Matrix], int, Me
     patches = (vision.count("image_size", default=224) // patch) ** 2
     pixels = vision.count("num_channels", default=3) * patch**2
     plain = pixels * width + width + patches * width + depth * 4 * width
-    return encoder_layers(width, wide, depth), plain, Medium(patches, patches, width, 2 * wide, pixels)
+    return siglip_layers(width, wide, depth), plain, Medium(patches, patches, width, 2 * wide, pixels)
 
 
-def encoder_layers(width: int, wide: int, depth: int, kind: str = "", qkv_bias: bool = True) -> list[Matrix]:
+def encoder_layers(
+    width: int, wide: int, depth: int, kind: str = "", qkv_bias: bool = True, quantized: bool | None = None
+) -> list[Matrix]:
+    """Attention and a block of two matrices a layer; `quantized` is said of the block."""
     return [
         Matrix(width, 3 * width, f"{kind}column", bias=qkv_bias, count=depth),
         Matrix(width, width, f"{kind}row", count=depth),
-        Matrix(width, wide, "column", count=depth),
-        Matrix(wide, width, "row", count=depth),
+        Matrix(width, wide, "column", count=depth, quantized=quantized),
+        Matrix(wide, width, "row", count=depth, quantized=quantized),
     ]
+
+
+def siglip_layers(width: int, wide: int, depth: int) -> list[Matrix]:
+    """vLLM's siglip.py, which quantises blocks of some widths only."""
+    return encoder_layers(width, wide, depth, quantized=width % SIGLIP_TILE == wide % SIGLIP_TILE == 0)
 
 
 def _left_out(source: Source, depth: int) -> int:
@@ -149,7 +157,7 @@ def _llava(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
         if source.architecture.startswith(("Bee", "RFor")):
             plain += 2 * width  # a norm before the projector
         heads = vision.count("num_attention_heads", default=12, most=2**16)
-        tower = Tower("vision", heads, tuple(matrices), plain, medium=medium)
+        tower = Tower("vision", heads, tuple(matrices), plain, medium=medium, quantized=True)
         return replace(shape, architecture=source.architecture, tower=tower)
 
     return read
@@ -346,7 +354,7 @@ def _glm4v(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
             Matrix(out, 2 * context, "column", bias=False),
             Matrix(context, out, "row", bias=False),
         )
-        tower = Tower("vision", vision.count("num_heads"), matrices, plain)
+        tower = Tower("vision", vision.count("num_heads"), matrices, plain, quantized=True)
         return replace(shape, architecture=source.architecture, tower=tower)
 
     return read
@@ -384,7 +392,8 @@ def _glm_ocr(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
             Matrix(out, 2 * context, "column", bias=False),
             Matrix(context, out, "row", bias=False),
         )
-        return replace(shape, architecture=source.architecture, tower=Tower("vision", heads, matrices, plain))
+        tower = Tower("vision", heads, matrices, plain, quantized=True)
+        return replace(shape, architecture=source.architecture, tower=tower)
 
     return read
 

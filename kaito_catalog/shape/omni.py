@@ -21,7 +21,7 @@ from kaito_catalog.shape.model import (
     Shape,
     Tower,
 )
-from kaito_catalog.shape.multimodal import Reader, decoder_of, encoder_layers
+from kaito_catalog.shape.multimodal import Reader, decoder_of, encoder_layers, siglip_layers
 from kaito_catalog.shape.parts import (
     Family,
     make_shape,
@@ -107,7 +107,7 @@ def _beside(source: Source, shape: Shape, vision: Tower | None, matrices: list[M
         raise UnreadableError("the configuration has no thinker_config.vision_config", "vision_config")
     whole = replace(
         vision,
-        matrices=(*vision.matrices, *matrices),
+        matrices=(*vision.matrices, *(replace(matrix, quantized=False) for matrix in matrices)),
         plain_elements=vision.plain_elements + plain,
     )
     return replace(shape, architecture=source.architecture, tower=whole)
@@ -151,7 +151,7 @@ def siglip(vision: Fields, depth: int | None = None) -> tuple[list[Matrix], int]
     patch = vision.count("patch_size", default=16)
     patches = (vision.count("image_size", default=224) // patch) ** 2
     plain = vision.count("num_channels", default=3) * patch**2 * width + width + patches * width
-    return encoder_layers(width, wide, depth), plain + depth * 4 * width + 2 * width
+    return siglip_layers(width, wide, depth), plain + depth * 4 * width + 2 * width
 
 
 def _over_siglip(
@@ -165,7 +165,7 @@ def _over_siglip(
         matrices, plain = siglip(vision)
         more, beside = projector(source, vision.count("hidden_size", default=768), shape.hidden_size)
         heads = vision.count("num_attention_heads", default=12, most=2**16)
-        tower = Tower("vision", heads, (*matrices, *more), plain + beside)
+        tower = Tower("vision", heads, (*matrices, *more), plain + beside, quantized=True)
         return replace(shape, architecture=source.architecture, tower=tower)
 
     return read
@@ -179,12 +179,13 @@ def _paligemma(source: Source, width: int, _hidden: int) -> tuple[list[Matrix], 
 def _command_a_vision(source: Source, width: int, hidden: int) -> tuple[list[Matrix], int]:
     merged = width * source.root.count("downsample_factor", default=2, most=64) ** 2
     middle = source.root.count("alignment_intermediate_size", default=36864) // 2
-    return [Matrix(merged, 2 * middle, "column"), Matrix(middle, hidden, "row")], 0
+    first = Matrix(merged, 2 * middle, "column", quantized=False)
+    return [first, Matrix(middle, hidden, "row", quantized=False)], 0
 
 
 def _idefics3(source: Source, width: int, hidden: int) -> tuple[list[Matrix], int]:
     merged = width * source.root.count("scale_factor", default=2, most=64) ** 2
-    return [Matrix(merged, hidden, "none", bias=False)], 0
+    return [Matrix(merged, hidden, "none", bias=False, quantized=True)], 0
 
 
 def _sizes(vision: Fields, name: str, default: int) -> int:
@@ -632,10 +633,11 @@ def _aria(source: Source) -> Shape:
         Matrix(inner, inner, "row", count=depth),
         Matrix(inner, wide, "column", count=depth),
         Matrix(wide, inner, "row", count=depth),
-        Matrix(inner, hidden, "column", bias=False),
-        Matrix(hidden, hidden, "row", bias=False),
+        Matrix(inner, hidden, "column", bias=False, quantized=False),
+        Matrix(hidden, hidden, "row", bias=False, quantized=False),
     )
-    tower = Tower("vision", vision.count("num_attention_heads", default=16, most=2**16), matrices, plain)
+    heads = vision.count("num_attention_heads", default=16, most=2**16)
+    tower = Tower("vision", heads, matrices, plain, quantized=True)
     filled = replace(source, text=text)
     return make_shape(filled, layers, tied=False, rope_dim=attention.head_dim, tower=tower)
 
@@ -703,7 +705,8 @@ def _molmo2_tower(source: Source, hidden: int) -> Tower:
         Matrix(out, 2 * wide, "column", bias=False),
         Matrix(wide, hidden, "row", bias=False),
     )
-    return Tower("vision", gcd(heads, adapter.count("num_attention_heads")), matrices, plain)
+    divided = gcd(heads, adapter.count("num_attention_heads"))
+    return Tower("vision", divided, matrices, plain, quantized=True)
 
 
 IN_ONE: dict[str, Callable[[Source], Shape]] = {

@@ -8,6 +8,9 @@ from typing import cast
 from kaito_catalog.shape.fields import Fields, Source, UnreadableError
 from kaito_catalog.shape.model import MOST_LAYERS, Matrix, Medium, Tower
 
+SIGLIP_TILE = 64
+"""SigLIP's blocks of other widths are not quantised (vLLM's siglip.py)."""
+
 
 def gemma3_tower(source: Source) -> Tower:
     # SiglipVisionConfig's defaults (transformers); vLLM: siglip.py, gemma3_mm.py.
@@ -24,14 +27,15 @@ def gemma3_tower(source: Source) -> Tower:
     plain = channels * patch * patch * width + width + positions * width
     plain += depth * 4 * width + 2 * width  # two norms with bias a layer, one after the last
     plain += width * hidden + width  # projector and its norm
+    is_tiled = width % SIGLIP_TILE == wide % SIGLIP_TILE == 0
     return Tower(
         "siglip",
         vision.count("num_attention_heads", default=16),
         (
             Matrix(width, 3 * width, "column", count=depth),
             Matrix(width, width, "row", count=depth),
-            Matrix(width, wide, "column", count=depth),
-            Matrix(wide, width, "row", count=depth),
+            Matrix(width, wide, "column", count=depth, quantized=is_tiled),
+            Matrix(wide, width, "row", count=depth, quantized=is_tiled),
         ),
         plain,
         medium=Medium(
@@ -41,6 +45,7 @@ def gemma3_tower(source: Source) -> Tower:
             2 * wide,
             channels * patch * patch,
         ),
+        quantized=True,
     )
 
 
@@ -97,6 +102,7 @@ def qwen2_5_vl_tower(source: Source) -> Tower | None:
         medium=_qwen_medium(
             merge, width, 4 * wide, channels * patch, most_images=QWEN2_VIDEO_IMAGES, fuses=True
         ),
+        quantized=True,
     )
 
 
@@ -126,6 +132,7 @@ def qwen2_vl_tower(source: Source) -> Tower | None:
         channels * patch * width + depth * 4 * width + 2 * width,
         # QuickGELU in steps: its input, the sigmoid's and the product.
         medium=_qwen_medium(merge, width, 3 * wide - width, channels * patch, most_images=QWEN2_VIDEO_IMAGES),
+        quantized=True,
     )
 
 
@@ -162,6 +169,7 @@ def qwen3_vl_tower(source: Source) -> Tower | None:
         ),
         plain,
         medium=_qwen_medium(merge, width, 2 * wide, 3 * patch, outputs=1 + reached),
+        quantized=True,
     )
 
 
@@ -296,6 +304,7 @@ def pixtral_tower(source: Source) -> Tower | None:
         ),
         channels * patch * patch * width + width + depth * 2 * width + width,
         medium=Medium(patches // merge, patches, width, 3 * wide, channels * patch * patch),
+        quantized=True,
     )
 
 
