@@ -17,6 +17,7 @@ from shapes import (
     LLAMA_8B,
     LLAMA_70B,
     MINIMAX_M3,
+    QWEN2_5_VL,
     QWEN3_5_122B,
     QWEN3_8B,
     QWEN3_30B,
@@ -317,3 +318,37 @@ def test_every_exact_plan_of_vllm_is_met_to_the_byte() -> None:
         assert computed == (record["weights"],), record["model"]
         met += 1
     assert met >= 22
+
+
+EIGHT_BITS: dict[str, Any] = {
+    "quant_method": "compressed-tensors",
+    "format": "float-quantized",
+    "config_groups": {
+        "group_0": {
+            "targets": ["Linear"],
+            "weights": {"num_bits": 8, "type": "float", "strategy": "channel", "dynamic": False},
+            "input_activations": {"num_bits": 8, "type": "float", "strategy": "token", "dynamic": True},
+        }
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "ignored",
+    [["lm_head", "re:.*visual.*"], ["lm_head", "visual.blocks.0.attn.qkv"], ["model.vision_tower.encoder"]],
+)
+def test_an_encoder_is_quantised_unless_the_configuration_names_a_part_of_it(ignored: list[str]) -> None:
+    def weights(leaves_out: list[str]) -> int:
+        config = {**QWEN2_5_VL, "quantization_config": {**EIGHT_BITS, "ignore": leaves_out}}
+        shape = read_shape(config)
+        assert isinstance(shape, Shape)
+        found = weights_per_rank(shape, split(tensor_parallel_size=1))
+        assert not isinstance(found, Uncomputable)
+        return found[0]
+
+    plain = read_shape(QWEN2_5_VL)
+    assert isinstance(plain, Shape)
+    assert plain.tower is not None
+    matrices = plain.tower.matrices or ()
+    saved = sum(m.count * (m.inputs * m.outputs - 4 * m.outputs) for m in matrices)
+    assert weights(ignored) - weights(["lm_head"]) == saved
