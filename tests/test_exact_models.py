@@ -24,6 +24,7 @@ from tools.exact_models import (
     Figures,
     Model,
     compare,
+    files_beside,
     own_class,
     read,
     summary,
@@ -217,6 +218,11 @@ def test_a_made_up_configuration_brings_its_class_only_where_it_says_so() -> Non
     assert own_class(small_config("MiniCPM3ForCausalLM")) is None
     assert own_class({"auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV3Config"}}) is None
     assert own_class({"auto_map": {"AutoConfig": "configuration.not a name"}}) is None
+
+
+def test_a_made_up_configuration_may_bring_files_that_vllm_reads() -> None:
+    assert "tokenizer.json" in files_beside("GritLM")
+    assert files_beside("MiniCPM3ForCausalLM") == {}
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -119,7 +119,8 @@ starts an engine.
    the field where one is missing or impossible. Numbers are never guessed.
 2. A made-up configuration, as small as may be, in `tests/data/exact_small.json`, with `"plans": {{}}`.
    Where the model's repository brings the configuration's class, `"auto_map": {{"AutoConfig": "configuration.NAME"}}`
-   makes one of that name, which keeps what it is given.
+   makes one of that name, which keeps what it is given. Files that vLLM's class reads besides (a tokenizer, a
+   processor) lie beside it under `"files"`, by name.
 3. `make vllm`, then `python -m tools.exact_models --small --record NAME`: vLLM's own classes say what they allocate.
 4. `python -m pytest tests/test_exact_models.py` says what differs, to the byte; `python -m tools.architectures` writes
    this page.

@@ -14,6 +14,7 @@ from kaito_catalog.shape import (
     newer,
     omni,
     rankers,
+    retrievers,
     wrappers,
 )
 from kaito_catalog.shape.fields import NEVER_TIED, Fields, Source, UnreadableError
@@ -93,7 +94,12 @@ _HELD = (
     | omni.omni(lambda: _DECODERS)
 )
 READERS = (
-    _DECODERS | rankers.READERS | encoders.over_decoders(_DECODERS) | _HELD | wrappers.wrappers(lambda: _HELD)
+    _DECODERS
+    | rankers.READERS
+    | encoders.over_decoders(_DECODERS)
+    | _HELD
+    | wrappers.wrappers(lambda: _HELD)
+    | retrievers.retrievers(lambda: _HELD)
 )
 """Every architecture that a plan knows, by its name in config.json, and what reads it."""
 
@@ -109,7 +115,9 @@ ON_EVERY_STAGE = (
 )
 """Parts that vLLM builds on every pipeline stage, by architecture."""
 
-_BESIDE_A_DECODER = multimodal.ON_EVERY_STAGE | omni.ON_EVERY_STAGE | wrappers.ON_EVERY_STAGE
+_BESIDE_A_DECODER = (
+    multimodal.ON_EVERY_STAGE | omni.ON_EVERY_STAGE | wrappers.ON_EVERY_STAGE | retrievers.ON_EVERY_STAGE
+)
 
 _DRAFT_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules")
 
