@@ -406,8 +406,17 @@ _DECODERS_ALONE = frozenset({"awq", "gptq"})
 
 
 def encoder_scheme(how: Quantization | None) -> Scheme | None:
-    """How vLLM quantises an encoder: like the decoder, where the configuration names none of its parts."""
-    if how is None or how.only or how.scheme is Scheme.MXFP4_EXPERTS or how.method in _DECODERS_ALONE:
+    """How vLLM quantises an encoder: like the decoder, where the configuration leaves out others and none of its parts.
+
+    A configuration that names nothing at all may have lost its list: then the encoder counts whole, which is more.
+    """
+    if (
+        how is None
+        or not how.ignored
+        or how.only
+        or how.scheme is Scheme.MXFP4_EXPERTS
+        or how.method in _DECODERS_ALONE
+    ):
         return None
     return None if any(_ENCODER.search(entry) for entry in how.ignored) else how.scheme
 

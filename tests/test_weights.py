@@ -335,7 +335,12 @@ EIGHT_BITS: dict[str, Any] = {
 
 @pytest.mark.parametrize(
     "ignored",
-    [["lm_head", "re:.*visual.*"], ["lm_head", "visual.blocks.0.attn.qkv"], ["model.vision_tower.encoder"]],
+    [
+        ["lm_head", "re:.*visual.*"],
+        ["lm_head", "visual.blocks.0.attn.qkv"],
+        ["model.vision_tower.encoder"],
+        [],
+    ],
 )
 def test_an_encoder_is_quantised_unless_the_configuration_names_a_part_of_it(ignored: list[str]) -> None:
     def weights(leaves_out: list[str]) -> int:
