@@ -187,10 +187,19 @@ COMPILED_MODULES = (
     "vllm._moe_C_stable_libtorch",
     "vllm._flashmla_C",
     "vllm._flashmla_extension_C",
+    "vllm._flashkda_C",
     "vllm.vllm_flash_attn._vllm_fa2_C",
     "vllm.vllm_flash_attn._vllm_fa3_C",
 )
-OPERATOR_NAMESPACES = ("_C", "_moe_C", "_C_cache_ops", "_vllm_fa2_C", "_vllm_fa3_C", "_flashmla_C")
+OPERATOR_NAMESPACES = (
+    "_C",
+    "_moe_C",
+    "_C_cache_ops",
+    "_vllm_fa2_C",
+    "_vllm_fa3_C",
+    "_flashmla_C",
+    "_flashkda_C",
+)
 
 
 class Gpu(NamedTuple):
@@ -331,8 +340,8 @@ class _Operator:
             return []
         if "support" in self._name:
             return True
-        if self._name in REPACKING:
-            return REPACKING[self._name](*args, **kwargs)
+        if self._name in ANSWERED:
+            return ANSWERED[self._name](*args, **kwargs)
         raise NotImplementedError(f"the kernel {self._name} does not run on a simulated GPU")
 
 
@@ -344,7 +353,17 @@ def marlin_repacked(b_q_weight: Any, *rest: Any) -> Any:
     return b_q_weight.new_empty((size_k // 16, size_n * 16 // packed))
 
 
-REPACKING = {"gptq_marlin_repack": marlin_repacked, "awq_marlin_repack": marlin_repacked}
+def no_workspace(*sizes: int) -> int:
+    """FlashKDA says how much scratch it wants while a model is built, and has it made at the first forward pass."""
+    return 0
+
+
+ANSWERED: Mapping[str, Callable[..., Any]] = {
+    "gptq_marlin_repack": marlin_repacked,
+    "awq_marlin_repack": marlin_repacked,
+    "get_workspace_size": no_workspace,
+}
+"""Operators whose result is known without a GPU."""
 
 
 def make_lookups_succeed(namespace: Any) -> None:

@@ -27,6 +27,7 @@ class AttentionKind(Enum):
     MLA = "mla"
     STATE = "linear-state"
     CROSS = "cross"
+    RING = "ring"
     NONE = "none"
 
 
@@ -100,6 +101,8 @@ class Indexer:
 
     num_heads: int
     head_dim: int
+    pool: int = 1
+    """Tokens that share one key, which a gate weighs them into (GLM-5.3); a ring keeps those of the last."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,8 @@ class KimiDelta:
     num_heads: int
     head_dim: int
     conv_kernel: int
+    keeps_checkpoint: bool = False
+    """Its kernel for prompts keeps a state more, of the last block's boundary (GLM-5.3's FlashKDA)."""
 
     @property
     def kind(self) -> AttentionKind:
@@ -356,6 +361,8 @@ class Layer:
     """Another attention, after the first, in the same layer (LongCat-Flash)."""
     echoes: tuple[Attention, ...] = ()
     """Attentions that keep a cache here and whose parameters are elsewhere: of a layer that is run again (Ouro)."""
+    hyper_elements: int = 0
+    """fp32 parameters of the layer's hyper-connections, where the mixer does not count them."""
 
     @property
     def mixers(self) -> tuple[Mixer, ...]:

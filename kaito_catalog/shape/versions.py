@@ -46,10 +46,10 @@ _PLAIN_ROUTER = frozenset(
 LATENT_HYBRID_BLOCK = 128
 """Tokens that blocks of hybrids with latents are a multiple of with 0.32.0 on Hopper."""
 
-_LATENT_HYBRIDS = frozenset({"BailingMoeV2_5ForCausalLM", "KimiLinearForCausalLM"})
+_LATENT_HYBRIDS = frozenset({"BailingMoeV2_5ForCausalLM", "Glm5NextForCausalLM", "KimiLinearForCausalLM"})
 
 
-_FROM_0_32 = frozenset({"GraniteMoeSWAForCausalLM", "GraniteSWAForCausalLM"})
+_FROM_0_32 = frozenset({"Glm5NextForCausalLM", "GraniteMoeSWAForCausalLM", "GraniteSWAForCausalLM"})
 """Architectures for which 0.32.0 has a class and 0.25.1 has none."""
 
 
