@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import gcd, lcm
 
 from kaito_catalog.shape import (
     Attention,
     AttentionKind,
     CompressedAttention,
     GatedDeltaNet,
+    Indexer,
     KimiDelta,
     LatentAttention,
     LightningAttention,
@@ -63,6 +65,8 @@ class LayerCache:
     window: int | None = None
     states: int = 1
     """Blocks that the state of one sequence takes."""
+    alignment: int = 1
+    """Bytes that blocks lie a multiple of apart, where those of all layers lie in one (block-outermost)."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ class Group:
         match self.kind:
             case AttentionKind.STATE:
                 return self.states
+            case AttentionKind.RING:
+                return 1
             case AttentionKind.CROSS:
                 # CrossAttentionSpec counts as many of the encoder's tokens as a batch may hold.
                 return ceil_div(in_flight_tokens, self.block_size)
@@ -289,6 +295,9 @@ def _layer_caches(
     block = SPARSE_BLOCK_SIZE if sparse or (latent and cache_bytes == 1) else BLOCK_SIZE
     if shape.fp8_block_size is not None and cache_bytes == 1:
         block = shape.fp8_block_size
+    pool = _pool(shape)
+    if pool > 1:
+        block = lcm(SPARSE_BLOCK_SIZE, INDEXER_PAGES[0] * pool)
     state = max(
         (
             state_bytes(m, tensor_parallel_size, shape.dtype_bytes)
@@ -311,7 +320,7 @@ def _layer_caches(
         if per_token:
             # A page of attention must hold a state: vLLM makes the block longer, then pads the state
             # (Platform._align_hybrid_block_size).
-            unit = shape.hybrid_block_size or block
+            unit = max(block, shape.hybrid_block_size or block)
             block = max(block, unit * ceil_div(state, unit * per_token))
             state = block * per_token
     # A stage without attention has no page that must hold a state: from 0.32 on its blocks stay as they are, and vLLM
@@ -344,16 +353,40 @@ def _layer_caches(
                 width = (mixer.kv_lora_rank + mixer.qk_rope_head_dim) * cache_bytes
                 if mixer.sparse and cache_bytes == 1:
                     width = FP8_SPARSE_LATENT_BYTES
-                caches.append(LayerCache(AttentionKind.MLA, block, block * width))
+                # The sparse kernels read rows, whatever block they lie in.
+                alignment = width if mixer.sparse else 1
+                caches.append(LayerCache(AttentionKind.MLA, block, block * width, alignment=alignment))
                 if mixer.indexer is not None:
-                    dim = mixer.indexer.head_dim
-                    index = block * (dim + dim // INDEXER_SCALE_BLOCK * 4)
-                    caches.append(LayerCache(AttentionKind.MLA, block, index))
+                    caches.extend(_indexer_caches(mixer.indexer, block))
             case GatedDeltaNet() | KimiDelta() | LightningAttention() | Mamba2() | Mamba1() | ShortConv():
                 caches.append(LayerCache(AttentionKind.STATE, state_block, state, states=states))
             case CompressedAttention():
                 caches.extend(_compressed_caches(mixer))
     return caches
+
+
+def _pool(shape: Shape) -> int:
+    """Tokens that share a key of the sparse indexers."""
+    indexers = (x.mixer.indexer for x in shape.layers if isinstance(x.mixer, LatentAttention))
+    return max((i.pool for i in indexers if i is not None), default=1)
+
+
+def _indexer_caches(indexer: Indexer, block: int) -> Iterator[LayerCache]:
+    """Keys in fp8 with their scales; where tokens share them, a ring with the last ones' keys and gates beside."""
+    dim, pool = indexer.head_dim, indexer.pool
+    entry = dim + dim // INDEXER_SCALE_BLOCK * 4
+    if pool == 1:
+        yield LayerCache(AttentionKind.MLA, block, block * entry)
+        return
+    # Blocks longer than the longest page that the kernel reads hold several, and begin where one does.
+    page = gcd(block, INDEXER_PAGES[1] * pool)
+    alignment = 1 if page == block else page // pool * entry
+    yield LayerCache(AttentionKind.MLA, block, block // pool * entry, alignment=alignment)
+    yield LayerCache(AttentionKind.RING, pool, pool * 2 * dim * 2)
+
+
+INDEXER_PAGES = 32, 64
+"""Keys of a page, at least and at most, that the indexer's kernel reads (DeepGEMM's paged logits on Hopper)."""
 
 
 V4_TOKEN_BYTES = 584
@@ -394,6 +427,75 @@ def _tuples(members: _Members) -> int:
     for _, cache in members:
         counts[cache.page_bytes] = counts.get(cache.page_bytes, 0) + 1
     return max(counts.values())
+
+
+def _by_size(members: _Members) -> dict[int, _Members]:
+    found: dict[int, _Members] = {}
+    for stage, cache in members:
+        found.setdefault(cache.page_bytes, []).append((stage, cache))
+    return found
+
+
+def _is_balanced(members: _Members) -> bool:
+    """Whether there are as many layers of one page size as of any other."""
+    return len({len(same) for same in _by_size(members).values()}) == 1
+
+
+def _packed_groups(every: _Members) -> list[_Members]:
+    """vLLM 0.32.0's _get_packed_kv_cache_groups: layers of several page sizes in blocks that hold a group."""
+    kinds: dict[tuple[AttentionKind, int, int | None], _Members] = {}
+    for stage, cache in every:
+        kind = AttentionKind.FULL if cache.kind in _GROWING else cache.kind
+        kinds.setdefault((kind, cache.block_size, cache.window), []).append((stage, cache))
+    buckets = list(kinds.values())
+    counts = [_tuples(members) for members in buckets if _is_balanced(members)]
+    mixed = [_tuples(m) for m in buckets if _is_balanced(m) and len(_by_size(m)) > 1]
+    best = min(
+        range(max(mixed, default=1), max(counts, default=0) + 1),
+        key=lambda d: (sum(ceil_div(n, d) * d - n for n in counts), -d),
+        default=None,
+    )
+    repeats = best if mixed else None
+
+    def parts(members: _Members) -> int:
+        return ceil_div(_tuples(members), repeats) if repeats and _is_balanced(members) else 1
+
+    def is_state(members: _Members) -> bool:
+        kind = members[0][1].kind
+        without_pattern = repeats is None and kind is AttentionKind.SLIDING
+        return kind in (AttentionKind.STATE, AttentionKind.RING) or without_pattern
+
+    def widest(members: _Members, groups: int) -> int:
+        return sum(ceil_div(len(same), groups) * size for size, same in _by_size(members).items())
+
+    block_bytes = max(widest(m, len(m) if is_state(m) else parts(m)) for m in buckets)
+    groups = []
+    for members in buckets:
+        number = parts(members)
+        if is_state(members):
+            number = max(number, ceil_div(len(members), max(1, block_bytes // members[0][1].page_bytes)))
+        sizes = list(_by_size(members).values())
+        groups += [[m for same in sizes for m in same[i::number]] for i in range(number)]
+    return groups
+
+
+def _packed_layouts(by_stage: Sequence[Sequence[LayerCache]], in_flight_tokens: int) -> tuple[Layout, ...]:
+    """The groups of the whole model, cut to each stage; a block is as large as the largest group there."""
+    whole = _packed_groups([(stage, cache) for stage, caches in enumerate(by_stage) for cache in caches])
+    layouts = []
+    for stage, caches in enumerate(by_stage):
+        groups = []
+        for members in whole:
+            here = [cache for s, cache in members if s == stage]
+            first, page = members[0][1], sum(cache.page_bytes for cache in here)
+            groups.append(Group(first.kind, len(here), first.block_size, page, first.window, first.states))
+        unit = lcm(*(cache.alignment for cache in caches))
+        block_bytes = ceil_div(max(group.page_bytes for group in groups), unit) * unit
+        grows = sum(c.page_bytes // c.block_size for c in caches if c.kind in _GROWING)
+        layouts.append(
+            Layout(tuple(groups), block_bytes, in_flight_tokens, grows, tuple(_count(caches).items()))
+        )
+    return tuple(layouts)
 
 
 def _compressed_groups(by_stage: Sequence[Sequence[LayerCache]], *, padded: bool) -> list[_Members]:
@@ -505,6 +607,24 @@ def plan_layout(
     return tuple(replace(layout, reserved_blocks=reserved) for layout in layouts)
 
 
+def _ringed_layouts(
+    shape: Shape, by_stage: Sequence[Sequence[LayerCache]], cache_bytes: int, in_flight_tokens: int
+) -> tuple[Layout, ...] | Unplannable:
+    """Rings lie in blocks of all layers, and all stages have to ask for that."""
+    if not all(any(cache.kind is AttentionKind.RING for cache in caches) for caches in by_stage):
+        return Unplannable("vLLM's pipeline stages disagree on where layers lie in the cache")
+    if cache_bytes == 1 and not all(_has_sparse_fp8(x.mixer) for x in shape.layers):
+        return Unplannable("no plan for an fp8 cache of its sparse attention")
+    return _packed_layouts(by_stage, in_flight_tokens)
+
+
+def _has_sparse_fp8(mixer: object) -> bool:
+    """FlashMLA alone reads such a cache, whose layout has 64 dimensions of positions."""
+    if not isinstance(mixer, LatentAttention):
+        return True
+    return (mixer.kv_lora_rank, mixer.qk_rope_head_dim) == (512, 64)
+
+
 def _layouts(
     shape: Shape,
     tensor_parallel_size: int,
@@ -520,6 +640,8 @@ def _layouts(
     if is_compressed and cache_bytes != 1:
         return Unplannable("DeepSeek V4 is only served with kv_cache_dtype fp8", "kvCacheDtype")
     by_stage = [_layer_caches(shape, layers, tensor_parallel_size, cache_bytes, states) for layers in stages]
+    if any(cache.kind is AttentionKind.RING for caches in by_stage for cache in caches):
+        return _ringed_layouts(shape, by_stage, cache_bytes, in_flight_tokens)
     if is_compressed:
         return _compressed_layouts(by_stage, in_flight_tokens, padded=not shape.packs_blocks)
     if len(stages) > 1 and any(isinstance(x.mixer, Attention) and x.mixer.index_dim for x in shape.layers):

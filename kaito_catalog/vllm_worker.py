@@ -340,10 +340,8 @@ class _Operator:
             return []
         if "support" in self._name:
             return True
-        if self._name == "get_workspace_size":
-            return 0  # FlashKDA's scratch memory: neither weights nor cache
-        if self._name in REPACKING:
-            return REPACKING[self._name](*args, **kwargs)
+        if self._name in ANSWERED:
+            return ANSWERED[self._name](*args, **kwargs)
         raise NotImplementedError(f"the kernel {self._name} does not run on a simulated GPU")
 
 
@@ -355,7 +353,17 @@ def marlin_repacked(b_q_weight: Any, *rest: Any) -> Any:
     return b_q_weight.new_empty((size_k // 16, size_n * 16 // packed))
 
 
-REPACKING = {"gptq_marlin_repack": marlin_repacked, "awq_marlin_repack": marlin_repacked}
+def no_workspace(*sizes: int) -> int:
+    """FlashKDA says how much scratch it wants while a model is built, and has it made at the first forward pass."""
+    return 0
+
+
+ANSWERED: Mapping[str, Callable[..., Any]] = {
+    "gptq_marlin_repack": marlin_repacked,
+    "awq_marlin_repack": marlin_repacked,
+    "get_workspace_size": no_workspace,
+}
+"""Operators whose result is known without a GPU."""
 
 
 def make_lookups_succeed(namespace: Any) -> None:

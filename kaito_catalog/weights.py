@@ -229,6 +229,9 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
                     quantized=False,
                 )
                 yield Plain(2 * index.head_dim, 4)
+                if index.pool > 1:
+                    yield Plain(index.pool * index.head_dim, 4)
+                    yield Plain(index.head_dim * hidden)
         case CompressedAttention():
             heads = _divide(mixer.num_attention_heads, tp, "the number of attention heads")
             width = heads * mixer.head_dim
@@ -759,7 +762,7 @@ def _layer_bytes(layer: Layer, hidden: int, dtype_bytes: int, how: Quantization 
         parts += _feed_forward_parts(layer.beside, hidden, by)
     elif layer.beside is not None:
         parts += _mlp_parts("laurel", layer.beside, hidden, by.tensor_parallel_size)
-    size = sum(_part_bytes(part, dtype_bytes, layer, how, by) for part in parts)
+    size = 4 * layer.hyper_elements + sum(_part_bytes(part, dtype_bytes, layer, how, by) for part in parts)
     return size + layer.norm_elements * dtype_bytes + _cache_scale_bytes(layer, dtype_bytes, how)
 
 

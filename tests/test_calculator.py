@@ -21,6 +21,7 @@ from kaito_catalog.kaito import manifests
 from kaito_catalog.plan import Fit, Parallelism, Plan, Settings, facts_shape, make_plan, plan_gpu, to_json
 from kaito_catalog.quantity import gib
 from kaito_catalog.shape import Config, Shape, Unsupported, read_shape
+from kaito_catalog.shape.versions import no_class
 from kaito_catalog.site import coefficients, hardware, python_bundle, tables
 from kaito_catalog.site.figures import Figures
 from kaito_catalog.site.pages import ModelPage
@@ -63,11 +64,26 @@ def coefficients_of(catalog: Catalog) -> dict[str, Any]:
     return data
 
 
-KINDS = {
-    name: value
-    for name, value in vars(shapes).items()
-    if name.isupper() and isinstance(value, dict) and "architectures" in value
-} | {"UNKNOWN": {"architectures": ["StrangeForCausalLM"]}}
+def newer() -> dict[str, Config]:
+    """Made-up models of architectures that only the vLLM of the other release has."""
+    small = json.loads((TESTS / "data" / "exact_small.json").read_text(encoding="utf-8"))["models"]
+    found = {name: (value["config"], read_shape(value["config"])) for name, value in small.items()}
+    return {
+        name: config
+        for name, (config, shape) in found.items()
+        if isinstance(shape, Shape) and no_class(shape, "0.25.1") is not None
+    }
+
+
+KINDS = (
+    {
+        name: value
+        for name, value in vars(shapes).items()
+        if name.isupper() and isinstance(value, dict) and "architectures" in value
+    }
+    | {"UNKNOWN": {"architectures": ["StrangeForCausalLM"]}}
+    | newer()
+)
 
 
 def subjects(catalog: Catalog) -> dict[str, Subject]:

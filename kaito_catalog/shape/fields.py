@@ -127,6 +127,7 @@ NEVER_TIED = frozenset(
         "DeepseekV3ForCausalLM",
         "DeepseekV32ForCausalLM",
         "DeepseekV4ForCausalLM",
+        "Glm5NextForCausalLM",
         "GlmMoeDsaForCausalLM",
         "GptOssForCausalLM",
         "KimiK25ForConditionalGeneration",

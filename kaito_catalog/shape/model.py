@@ -27,6 +27,7 @@ class AttentionKind(Enum):
     MLA = "mla"
     STATE = "linear-state"
     CROSS = "cross"
+    RING = "ring"
     NONE = "none"
 
 
@@ -102,6 +103,8 @@ class Indexer:
 
     num_heads: int
     head_dim: int
+    pool: int = 1
+    """Tokens that share one key, which a gate weighs them into (GLM-5.3); a ring keeps those of the last."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,7 @@ class KimiDelta:
     full_gate: bool = False
     """Whether the gate of the output is a matrix of its own, and all that the input meets is one (Kimi K3)."""
     checkpoints: bool = False
-    """Whether FlashKDA computes long prompts, which sets one state more aside."""
+    """Whether FlashKDA computes long prompts, which sets one state more aside (Kimi K3, GLM-5.3)."""
 
     @property
     def kind(self) -> AttentionKind:
@@ -366,6 +369,8 @@ class Layer:
     """Another attention, after the first, in the same layer (LongCat-Flash)."""
     echoes: tuple[Attention, ...] = ()
     """Attentions that keep a cache here and whose parameters are elsewhere: of a layer that is run again (Ouro)."""
+    hyper_elements: int = 0
+    """fp32 parameters of the layer's hyper-connections, where the mixer does not count them."""
 
     @property
     def mixers(self) -> tuple[Mixer, ...]:

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import cast
 
-from kaito_catalog.shape.fields import Source, with_defaults
+from kaito_catalog.shape.fields import Fields, Source, UnreadableError, with_defaults
 from kaito_catalog.shape.mixtures import granite_experts, kimi_linear
 from kaito_catalog.shape.model import (
     Attention,
     Experts,
+    Indexer,
     Json,
     KimiDelta,
     LatentAttention,
     Layer,
+    Mlp,
     Place,
     Scheme,
     Shape,
 )
-from kaito_catalog.shape.parts import Family, dense, layer_types, mixture, num_layers
+from kaito_catalog.shape.parts import (
+    Family,
+    dense,
+    layer_types,
+    make_shape,
+    mixture,
+    num_layers,
+    read_experts,
+    read_latent,
+)
 from kaito_catalog.shape.towers import moonvit3_tower
 
 
@@ -85,7 +96,98 @@ def _kimi_k3(source: Source) -> Shape:
     )
 
 
+def _hyper_elements(text: Fields) -> int:
+    """fp32 parameters of a layer's two hyper-connections: how streams mix before and after each half."""
+    streams = text.count("hc_mult", default=4, most=64)
+    mixes = streams * (streams + 2)
+    return 2 * (mixes * streams * text.count("hidden_size") + mixes + 3)
+
+
+_GLM5_NEXT: Mapping[str, Json] = {
+    "n_shared_experts": 1,
+    "index_topk": 2048,
+    "index_head_dim": 128,
+    "index_n_heads": 32,
+    "linear_head_dim": 128,
+    "linear_num_heads": 64,
+    "linear_conv_kernel_dim": 4,
+    "index_kpool": 16,
+    "qk_rope_head_dim": 0,
+}
+"""Glm5NextTextConfig's defaults (transformers)."""
+
+
+def _kinds(text: Fields, name: str, count: int, default: list[str], known: frozenset[str]) -> list[str]:
+    """What each layer is, by a list of names of which all are known."""
+    kinds = text.texts(name)
+    kinds = default if kinds is None else kinds
+    if len(kinds) != count or set(kinds) - known:
+        raise UnreadableError(f"{text.path(name)} does not name a kind for each layer", text.path(name))
+    return kinds
+
+
+def _glm5_next(source: Source) -> Shape:
+    """GLM-5.3: Kimi's linear attention and sparse latents whose keys to pick are pooled; hyper-connections."""
+    text = with_defaults(source.text, **_GLM5_NEXT)
+    count = num_layers(text)
+    hidden = text.count("hidden_size")
+    section = text.section("linear_attn_config") or Fields({})
+    delta = KimiDelta(
+        section.count("num_heads", default=text.count("linear_num_heads", most=2**16), most=2**16),
+        section.count("head_dim", default=text.count("linear_head_dim", most=2**16), most=2**16),
+        section.count("short_conv_kernel_size", default=text.count("linear_conv_kernel_dim"), most=2**10),
+    )
+    delta = replace(delta, checkpoints=delta.head_dim == FLASH_KDA_HEAD)
+    pool = text.count("index_kpool", least=2, most=2**10)
+    latent = replace(
+        read_latent(text),
+        indexer=Indexer(text.count("index_n_heads"), text.count("index_head_dim"), pool),
+        sparse=True,
+    )
+    width = text.count("moe_intermediate_size")
+    experts = read_experts(
+        text,
+        ("n_routed_experts",),
+        shared=Mlp(width * text.count("n_shared_experts", most=2**10)),
+        correction_bias=text.text("topk_method") == "noaux_tc",
+    )
+    mixers = _kinds(
+        text,
+        "layer_types",
+        count,
+        ["linear_attention" if i % 4 != 3 else "full_attention" for i in range(count)],
+        frozenset({"linear_attention", "indexed_attention", "full_attention"}),
+    )
+    blocks = _kinds(
+        text,
+        "mlp_layer_types",
+        count,
+        ["dense" if i < 3 else "sparse" for i in range(count)],
+        frozenset({"dense", "sparse"}),
+    )
+    if "mhc" not in text:
+        raise UnreadableError(f"the configuration has no {text.path('mhc')}", text.path("mhc"))
+    hyper = _hyper_elements(text) if text.flag("mhc") else 0
+    dense = Mlp(text.count("intermediate_size"))
+    layers = [
+        Layer(
+            delta if mixer == "linear_attention" else latent,
+            experts if block == "sparse" else dense,
+            2 * hidden,
+            # Whatever the configuration says of them.
+            unquantized=("self_attn.*",),
+            hyper_elements=hyper,
+        )
+        for mixer, block in zip(mixers, blocks, strict=True)
+    ]
+    if len({type(layer.mixer) for layer in layers}) == 1:
+        raise UnreadableError(f"{text.path('layer_types')} has one kind alone", text.path("layer_types"))
+    shape = make_shape(replace(source, text=text), layers, tied=False, rope_dim=0)
+    return replace(shape, rope_elements=0)
+
+
 READERS: dict[str, Callable[[Source], Shape]] = {
+    "Glm5NextForCausalLM": _glm5_next,
     "GraniteMoeSWAForCausalLM": _granite_swa,
     "GraniteSWAForCausalLM": _granite_swa,
     "KimiK3ForConditionalGeneration": _kimi_k3,

@@ -351,7 +351,7 @@ def read_latent(text: Fields) -> LatentAttention:
         text.optional("q_lora_rank"),
         text.count("kv_lora_rank"),
         text.count("qk_nope_head_dim"),
-        text.count("qk_rope_head_dim"),
+        text.count("qk_rope_head_dim", least=0),
         text.count("v_head_dim"),
     )
 

@@ -51,7 +51,12 @@ LATENT_HYBRID_BLOCK = 128
 """Tokens that blocks of hybrids with latents are a multiple of with 0.32.0 on Hopper."""
 
 _LATENT_HYBRIDS = frozenset(
-    {"BailingMoeV2_5ForCausalLM", "KimiK3ForConditionalGeneration", "KimiLinearForCausalLM"}
+    {
+        "BailingMoeV2_5ForCausalLM",
+        "Glm5NextForCausalLM",
+        "KimiK3ForConditionalGeneration",
+        "KimiLinearForCausalLM",
+    }
 )
 
 
@@ -59,6 +64,7 @@ _FROM_0_32 = frozenset(
     {
         "DeepseekV3BidirectionalModel",
         "EmbeddingGemma2Model",
+        "Glm5NextForCausalLM",
         "GraniteMoeSWAForCausalLM",
         "GraniteSWAForCausalLM",
         "JinaEmbeddingsV5EncoderModel",

@@ -26,6 +26,8 @@
     switch (kind) {
       case "linear-state":
         return states;
+      case "ring":
+        return 1;
       case "cross":
         return ceilDiv(inFlightTokens, blockSize);
       case "sliding":
