@@ -10,32 +10,32 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kaito_catalog.catalog import Catalog as Catalog
-    from kaito_catalog.catalog import Entry as Entry
+    from kaito_catalog.api import check_models as check_models
+    from kaito_catalog.api import compare_instance_types as compare_instance_types
+    from kaito_catalog.api import load_catalog as load_catalog
+    from kaito_catalog.api import plan_model as plan_model
+    from kaito_catalog.catalog.reading import Catalog as Catalog
+    from kaito_catalog.catalog.reading import Entry as Entry
     from kaito_catalog.checks.engine import Report as Report
     from kaito_catalog.diagnostics import Diagnostic as Diagnostic
     from kaito_catalog.errors import CatalogError as CatalogError
-    from kaito_catalog.library import check_models as check_models
-    from kaito_catalog.library import compare_instance_types as compare_instance_types
-    from kaito_catalog.library import load_catalog as load_catalog
-    from kaito_catalog.library import plan_model as plan_model
-    from kaito_catalog.plan import Fit as Fit
-    from kaito_catalog.plan import InstanceTypePlan as InstanceTypePlan
-    from kaito_catalog.plan import Plan as Plan
+    from kaito_catalog.memory.plan import Fit as Fit
+    from kaito_catalog.memory.plan import InstanceTypePlan as InstanceTypePlan
+    from kaito_catalog.memory.plan import Plan as Plan
 
 _MODULES = {
-    "Catalog": "catalog",
+    "Catalog": "catalog.reading",
     "CatalogError": "errors",
     "Diagnostic": "diagnostics",
-    "Entry": "catalog",
-    "Fit": "plan",
-    "InstanceTypePlan": "plan",
-    "Plan": "plan",
+    "Entry": "catalog.reading",
+    "Fit": "memory.plan",
+    "InstanceTypePlan": "memory.plan",
+    "Plan": "memory.plan",
     "Report": "checks.engine",
-    "check_models": "library",
-    "compare_instance_types": "library",
-    "load_catalog": "library",
-    "plan_model": "library",
+    "check_models": "api",
+    "compare_instance_types": "api",
+    "load_catalog": "api",
+    "plan_model": "api",
 }
 __all__ = [  # noqa: RUF022 - functions first
     "load_catalog", "plan_model", "compare_instance_types", "check_models",

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import yaml
 
-from kaito_catalog import files
-from kaito_catalog.catalog import Catalog, Entry
+from kaito_catalog.catalog.reading import Catalog, Entry
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.kaito import admission, batching, manifests, markdown_writer, model_catalog
+from kaito_catalog.kaito import admission, manifests, model_catalog
+from kaito_catalog.kaito.markdown import writer
 from kaito_catalog.kaito.model_catalog import LeftOut
+from kaito_catalog.plans import manifest_options
 from kaito_catalog.site import (
     api,
     api_schema,
@@ -27,7 +28,8 @@ from kaito_catalog.site import (
     python_bundle,
 )
 from kaito_catalog.site.pages import Finding, ModelPage
-from kaito_catalog.vllm_known import known
+from kaito_catalog.system import files
+from kaito_catalog.vllm_bridge.reference import known
 
 TREES = ("kaito", "presets", "site-src")
 """The folders of the output; each is swapped in as a whole, and what it held before is gone."""
@@ -103,8 +105,8 @@ def build(
         models.append(page)
         _add(
             result,
-            f"kaito/proposals/{markdown_writer.file_name(page.proposal)}",
-            markdown_writer.write_proposal(page.proposal),
+            f"kaito/proposals/{writer.file_name(page.proposal)}",
+            writer.write_proposal(page.proposal),
         )
         if page.manifests.left_out:
             gaps.append(LeftOut(entry.name, "manifests", page.manifests.left_out))
@@ -167,7 +169,7 @@ def _manifests(proposal: Proposal, facts: ModelFacts | None, catalog: Catalog) -
     """The manifests of a model; none, with the first reason, where KAITO or vLLM would refuse them."""
     profile = catalog.shared.policy.default_profile()
     built = manifests.build(
-        proposal, facts, max_num_seqs=batching.max_num_seqs(proposal, facts, catalog.shared, profile)
+        proposal, facts, max_num_seqs=manifest_options.max_num_seqs(proposal, facts, catalog.shared, profile)
     )
     row = model_catalog.row(facts)[0] if facts else None
     refused = admission.refusals(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from kaito_catalog.catalog import Catalog, Shared, read_catalog, read_shared
+from kaito_catalog.catalog.reading import Catalog, Shared, read_catalog, read_shared
 from kaito_catalog.checks.base import Context
 
 # Machines are noisy: an example that takes long once is no failure.

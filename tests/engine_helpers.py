@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kaito_catalog.engines import campaign
-from kaito_catalog.plan import Parallelism
+from kaito_catalog.dry_runs import campaign
+from kaito_catalog.memory.plan import Parallelism
 
 
 def a_run(**changes: Any) -> campaign.Run:

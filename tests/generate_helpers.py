@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kaito_catalog.catalog import Catalog, Entry, Evidence, Shared
+from kaito_catalog.catalog.reading import Catalog, Entry, Evidence, Shared
+from kaito_catalog.documents.reading import parse
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.hardware import Gpu, InstanceType
 from kaito_catalog.formats.policy import Policy
 from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.source import parse
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 GIB = 2**30

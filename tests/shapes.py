@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from kaito_catalog.shape import Shape, read_shape
+from kaito_catalog.architectures import Shape, read_shape
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 CONFIGS = SHARED / "data" / "hub" / "configs"

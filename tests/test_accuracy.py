@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kaito_catalog.plan import Fit
-from kaito_catalog.shape import read_shape
+from kaito_catalog.architectures import read_shape
+from kaito_catalog.memory.plan import Fit
 from tools.bench_memory import KAITO, OURS, Score, is_calibrated, quantile, score
 from tools.observed import STARTS, observations
 from tools.transcribe_starts import SHARED, smallest

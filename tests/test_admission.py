@@ -12,12 +12,13 @@ import yaml
 from generate_helpers import entry, facts, proposal, shared
 
 from kaito_catalog import cli
-from kaito_catalog.catalog import Catalog, read_catalog
+from kaito_catalog.catalog.reading import Catalog, read_catalog
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.kaito import admission, batching, manifests, model_catalog
+from kaito_catalog.kaito import admission, manifests, model_catalog
+from kaito_catalog.plans import manifest_options
 from kaito_catalog.site.figures import plan_figures
-from kaito_catalog.vllm_known import known
+from kaito_catalog.vllm_bridge.reference import known
 
 V0_25_1 = known("0.25.1")
 
@@ -43,7 +44,7 @@ def test_every_entry_of_the_catalog_is_admitted(catalog: Catalog) -> None:
     profile = catalog.shared.policy.default_profile()
     for found in catalog.entries:
         assert found.proposal is not None
-        count = batching.max_num_seqs(found.proposal, found.facts, catalog.shared, profile)
+        count = manifest_options.max_num_seqs(found.proposal, found.facts, catalog.shared, profile)
         built = manifests.build(found.proposal, found.facts, max_num_seqs=count)
         assert built.left_out is None, found.name
         row = model_catalog.row(found.facts)[0] if found.facts else None
@@ -192,7 +193,10 @@ def test_a_dense_model_needs_no_max_num_seqs() -> None:
     files = shared()
     found = entry(proposal(), facts())
     assert found.proposal is not None
-    assert batching.max_num_seqs(found.proposal, found.facts, files, files.policy.default_profile()) is None
+    assert (
+        manifest_options.max_num_seqs(found.proposal, found.facts, files, files.policy.default_profile())
+        is None
+    )
 
 
 def on_an_a100(utilization: float) -> tuple[Proposal, ModelFacts]:
@@ -216,7 +220,7 @@ def test_a_hybrid_gets_as_many_requests_as_the_cache_has_blocks(
 ) -> None:
     claims, recorded = on_an_a100(utilization)
     profile = catalog.shared.policy.default_profile()
-    assert batching.max_num_seqs(claims, recorded, catalog.shared, profile) == expected
+    assert manifest_options.max_num_seqs(claims, recorded, catalog.shared, profile) == expected
 
 
 def test_a_count_that_a_hybrid_needs_is_written_unless_the_proposal_sets_one() -> None:
@@ -243,7 +247,7 @@ def test_a_plan_of_the_catalog_counts_the_requests_that_the_manifests_set(
     small = read_catalog(tmp_path / "catalog")
     found = small.entries[0]
     assert found.proposal is not None
-    expected = batching.max_num_seqs(
+    expected = manifest_options.max_num_seqs(
         found.proposal, found.facts, small.shared, small.shared.policy.default_profile()
     )
     assert expected is not None

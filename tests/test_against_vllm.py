@@ -11,17 +11,17 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from kaito_catalog.exact import H100, model_directory
-from kaito_catalog.kv_cache import (
+from kaito_catalog.architectures import read_shape
+from kaito_catalog.memory.kv_cache import (
     Unplannable,
     batches_in_flight,
     plan_layout,
     reserved_blocks,
     states_per_sequence,
 )
-from kaito_catalog.shape import read_shape
-from kaito_catalog.vllm import ExactPlan, Worker, WorkerError, find_python
-from kaito_catalog.weights import split, stages, weights_per_rank
+from kaito_catalog.memory.weights import split, stages, weights_per_rank
+from kaito_catalog.vllm_bridge.client import ExactPlan, Worker, WorkerError, find_python
+from kaito_catalog.vllm_bridge.evidence import H100, model_directory
 
 GIB = 2**30
 Config = dict[str, Any]

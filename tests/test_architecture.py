@@ -1,114 +1,113 @@
-"""Data flows one way: a module imports only from modules before it."""
+"""Data flows one way: a module imports only from modules before it, in the order that ARCHITECTURE.md gives."""
 
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
-ORDER = (
-    "errors",
-    "quantity",
-    "diagnostics",
-    "files",
-    "processes",
-    "git",
-    "source",
-    "yaml_writer",
-    "formats",
-    "loading",
-    "licenses",
-    "catalog",
-    "vllm_known",
-    "vllm",
-    "shape",
-    "weights",
-    "kv_cache",
-    "measured",
-    "overheads",
-    "capability",
-    "unread",
-    "plan",
-    "serving",
-    "exact",
-    "recommend",
-    "kaito",
-    "planning",
-    "repository",
-    "hub",
-    "local",
-    "record",
-    "new",
-    "fake_hub",
-    "checks",
-    "engines",
-    "drift",
-    "reports",
-    "changes",
-    "fix",
-    "diff",
-    "site",
-    "generate",
-    "library",
-    "cli_common",
-    "cli_hub",
-    "cli_campaign",
-    "cli_vllm",
-    "cli_plan",
-    "cli_generate",
-    "cli_check",
-    "cli_completion",
-    "cli",
-    "__main__",
-)
-"""The modules of the package, earliest first; ARCHITECTURE.md says what each does."""
+import pytest
+
+Route = tuple[str, ...]
+"""A module by its names: `("memory", "plan")`; a package's own file ends with `__init__`."""
 
 
-def _imports(path: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            parts = node.module.split(".")
-            if parts[0] == "kaito_catalog":
-                found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-        elif isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("kaito_catalog.")}
-    return found - {"__version__"}
+@pytest.fixture(scope="module")
+def order(root: Path) -> dict[Route, tuple[int, ...]]:
+    """Where each module stands, as ARCHITECTURE.md says: an earlier one is the smaller."""
+    return read_order((root / "ARCHITECTURE.md").read_text(encoding="utf-8"))
 
 
-def _modules(root: Path) -> dict[str, list[Path]]:
+def read_order(page: str) -> dict[Route, tuple[int, ...]]:
+    """The table of rooms as the place of each: a row names a room, and in its last cell what is inside, in order."""
+    inside: dict[Route, list[str]] = {(): []}
+    for row in re.findall(
+        r"^\| `([a-z_]+(?:/[a-z_]+)*/?)` \|.*\|([^|]*)\|$", page.split("\n## ")[0], re.MULTILINE
+    ):
+        route = tuple(row[0].strip("/").split("/"))
+        if len(route) == 1:
+            inside[()].append(route[0])
+        inside[route] = [name.strip("/") for name in re.findall(r"`([a-z_]+/?)`", row[1])]
+    return dict(_places((), (), inside))
+
+
+def _places(
+    route: Route, place: tuple[int, ...], inside: dict[Route, list[str]]
+) -> Iterator[tuple[Route, tuple[int, ...]]]:
+    for index, name in enumerate(inside.get(route, [])):
+        yield (*route, name), (*place, index)
+        yield from _places((*route, name), (*place, index), inside)
+
+
+def _modules(root: Path) -> dict[Route, Path]:
     package = root / "kaito_catalog"
-    found: dict[str, list[Path]] = {}
-    for path in package.rglob("*.py"):
-        name = path.relative_to(package).parts[0].removesuffix(".py")
-        if name not in ("__init__", "vllm_worker"):
-            found.setdefault(name, []).append(path)
+    return {path.relative_to(package).with_suffix("").parts: path for path in package.rglob("*.py")}
+
+
+def _imports(path: Path, modules: dict[Route, Path]) -> set[Route]:
+    """The modules of the package that a file imports, at whichever place of it."""
+    found: set[Route] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names = [f"{node.module}.{alias.name}" for alias in node.names if alias.name != "__version__"]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            parts = tuple(name.split("."))
+            if parts[0] == "kaito_catalog":
+                candidates = ((*parts[1:], "__init__"), parts[1:], (*parts[1:-1], "__init__"), parts[1:-1])
+                found.add(next(route for route in candidates if route in modules))
     return found
 
 
-def test_every_module_has_its_place_in_the_order(root: Path) -> None:
-    assert set(_modules(root)) == set(ORDER)
+def _place(route: Route, order: dict[Route, tuple[int, ...]]) -> tuple[int, ...]:
+    """An `__init__` that is not listed holds a docstring alone, and stands before what is in its package."""
+    return order[route] if route in order else order[route[:-1]] + (-1,)
 
 
-def test_a_module_imports_only_from_earlier_ones(root: Path) -> None:
+def test_the_page_names_every_module_and_no_other(root: Path, order: dict[Route, tuple[int, ...]]) -> None:
+    modules = {route for route in _modules(root) if route != ("__init__",)}
+    packages = {route[:-1] for route in modules if len(route) > 1}
+    assert modules - order.keys() <= {(*package, "__init__") for package in packages}
+    assert order.keys() - packages <= modules
+
+
+def test_an_init_that_is_not_listed_imports_nothing(root: Path, order: dict[Route, tuple[int, ...]]) -> None:
+    modules = _modules(root)
+    unlisted = [
+        route for route in modules if route[-1] == "__init__" and route not in order and len(route) > 1
+    ]
+    assert [route for route in unlisted if _imports(modules[route], modules)] == []
+
+
+def test_a_module_imports_only_from_earlier_ones(root: Path, order: dict[Route, tuple[int, ...]]) -> None:
+    modules = _modules(root)
     wrong = [
-        f"{path.relative_to(root)} imports {imported}"
-        for name, paths in _modules(root).items()
-        for path in paths
-        for imported in _imports(path)
-        if imported != name and ORDER.index(imported) > ORDER.index(name)
+        f"{'/'.join(route)} imports {'/'.join(imported)}"
+        for route, path in modules.items()
+        if route != ("__init__",)  # its exports are lazy
+        for imported in _imports(path, modules)
+        if imported != route and _place(imported, order) > _place(route, order)
     ]
     assert wrong == []
 
 
+def test_a_module_that_imports_a_later_one_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "early.py").write_text("def f() -> None:\n    from kaito_catalog.late import g\n    g()\n")
+    (tmp_path / "late.py").write_text("")
+    modules: dict[Route, Path] = {("early",): tmp_path / "early.py", ("late",): tmp_path / "late.py"}
+    page = "| `early` | first | |\n| `late` | second | |\n"
+    assert _imports(modules["early",], modules) == {("late",)}
+    assert read_order(page) == {("early",): (0,), ("late",): (1,)}
+
+
 def test_the_package_never_imports_vllm(root: Path) -> None:
-    for paths in _modules(root).values():
-        for path in paths:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-            names |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-            assert not any(name.split(".")[0] in ("vllm", "torch") for name in names), path
-
-
-def test_the_architecture_page_names_every_module(root: Path) -> None:
-    text = (root / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    assert [name for name in ORDER if f"`{name}" not in text] == []
+    for route, path in _modules(root).items():
+        if "vllm_worker" in route:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        names |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        assert not any(name.split(".")[0] in ("vllm", "torch") for name in names), path

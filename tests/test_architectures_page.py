@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kaito_catalog.shape import READERS
-from kaito_catalog.shape.omni import WITHOUT_ENCODER
+from kaito_catalog.architectures import READERS
+from kaito_catalog.architectures.families.omni import WITHOUT_ENCODER
 from tools import architectures
 
 

@@ -14,14 +14,23 @@ import pytest
 import shapes
 from browser import CHROMIUM, NODE, Page, evaluate
 
-from kaito_catalog.catalog import Catalog
+from kaito_catalog.architectures import Config, Shape, Unsupported, read_shape
+from kaito_catalog.architectures.as_built import no_class
+from kaito_catalog.catalog.reading import Catalog
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito import manifests
-from kaito_catalog.plan import Fit, Parallelism, Plan, Settings, facts_shape, make_plan, plan_gpu, to_json
+from kaito_catalog.memory.plan import (
+    Fit,
+    Parallelism,
+    Plan,
+    Settings,
+    facts_shape,
+    make_plan,
+    plan_gpu,
+    to_json,
+)
 from kaito_catalog.quantity import gib
-from kaito_catalog.shape import Config, Shape, Unsupported, read_shape
-from kaito_catalog.shape.versions import no_class
 from kaito_catalog.site import coefficients, hardware, python_bundle, tables
 from kaito_catalog.site.figures import Figures
 from kaito_catalog.site.pages import ModelPage

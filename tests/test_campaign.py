@@ -12,12 +12,13 @@ import pytest
 import yaml
 from engine_helpers import a_run
 
-from kaito_catalog import cli, exact
-from kaito_catalog.catalog import Catalog, read_catalog
+from kaito_catalog import cli
+from kaito_catalog.catalog.reading import Catalog, read_catalog
 from kaito_catalog.checks.base import Context
-from kaito_catalog.engines import campaign
-from kaito_catalog.engines.campaign import Campaign, Options, State, make_campaign
+from kaito_catalog.dry_runs import campaign
+from kaito_catalog.dry_runs.campaign import Campaign, Options, State, make_campaign
 from kaito_catalog.errors import CatalogError
+from kaito_catalog.vllm_bridge import evidence
 
 A10 = "Standard_NV36ads_A10_v5"
 ON_A100 = Options(instance_types=("Standard_NC24ads_A100_v4",))
@@ -141,10 +142,10 @@ def test_evidence_over_several_nodes_says_how_it_was_split(catalog: Catalog) -> 
     assert entry is not None
     args = {"tensor_parallel_size": 8, "pipeline_parallel_size": 2}
     result = result_of(a_run(args=args))["result"]
-    value = exact.dry_run_evidence(entry, result, args=args, weights="dummy", changed={})
+    value = evidence.dry_run_evidence(entry, result, args=args, weights="dummy", changed={})
     assert value["parallelism"] == {"tensorParallelSize": 8, "pipelineParallelSize": 2}
     assert value["gpu"]["count"] == 16
-    assert exact.evidence_name(value) == "vllm-0.25.1-nvidia-a100-sxm4-80gb-tp8-pp2.yaml"
+    assert evidence.evidence_name(value) == "vllm-0.25.1-nvidia-a100-sxm4-80gb-tp8-pp2.yaml"
 
 
 @pytest.mark.parametrize(

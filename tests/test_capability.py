@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from kaito_catalog.capability import refusal, requirement
-from kaito_catalog.plan import Fit, Parallelism, PlanGpu, Settings, make_plan
-from kaito_catalog.shape import Shape, read_shape
+from kaito_catalog.architectures import Shape, read_shape
+from kaito_catalog.memory.kernels import refusal, requirement
+from kaito_catalog.memory.plan import Fit, Parallelism, PlanGpu, Settings, make_plan
 
 LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

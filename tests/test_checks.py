@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from kaito_catalog.catalog import Catalog, Entry, Evidence
+from kaito_catalog.catalog.reading import Catalog, Entry, Evidence
 from kaito_catalog.checks import example
 from kaito_catalog.checks.base import Check, Context, Finding, Rule, Skip, Subject, read_rule
 from kaito_catalog.checks.engine import ClaimState, EntryReport, check_entry
 from kaito_catalog.checks.registry import ALL_CODES, CHECKS, FAMILIES, RULES, UNUSED_WAIVER, selected
 from kaito_catalog.checks.syntax import SYNTAX_RULES
 from kaito_catalog.diagnostics import Severity
+from kaito_catalog.documents.reading import parse
+from kaito_catalog.documents.validation import load
 from kaito_catalog.formats.evidence import DryRun, ExactPlan
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.loading import load
-from kaito_catalog.source import parse
 
 _IN_ENGINE = {"YML012"}
 
@@ -94,7 +94,10 @@ def test_the_reader_accepts_the_good_example_of_a_syntax_rule(rule: Rule) -> Non
 
 def test_every_code_the_reader_can_report_is_documented(root: Path) -> None:
     package = root / "kaito_catalog"
-    texts = [(package / name).read_text() for name in ("source.py", "loading.py", "catalog.py")]
+    texts = [
+        (package / name).read_text()
+        for name in ("documents/reading.py", "documents/validation.py", "catalog/reading.py")
+    ]
     used = {code for text in texts for code in re.findall(r'"((?:YML|SCH|DOC)[0-9]{3})"', text)}
     assert used <= ALL_CODES
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from kaito_catalog import cli, planning
-from kaito_catalog.catalog import read_shared
-from kaito_catalog.plan import illegal_tensor_parallel
+from kaito_catalog import cli
+from kaito_catalog.catalog.reading import read_shared
+from kaito_catalog.memory.plan import illegal_tensor_parallel
+from kaito_catalog.plans import request
 
 COMMANDS = ("check", "diff", "import", "plan", "generate", "schema", "explain")
 
@@ -553,10 +554,10 @@ def test_a_hundred_million_gpus_are_refused_without_trying_each_number(
         tried.append(size)
         return legal(shape, size, **options)
 
-    monkeypatch.setattr(planning, "illegal_tensor_parallel", counted)
+    monkeypatch.setattr(request, "illegal_tensor_parallel", counted)
     cli.main(["plan", "phi-4", "--gpu", "NVIDIA A10", "--gpu-count", "100000000"])
     assert "--tensor-parallel-size 2 uses 2 of the GPUs" in capsys.readouterr().out
-    assert 0 < len(tried) <= planning.MOST_GPUS_TRIED
+    assert 0 < len(tried) <= request.MOST_GPUS_TRIED
 
 
 @pytest.mark.parametrize("machine", [[], ["--gpu", "NVIDIA A10"]], ids=["all", "one"])
@@ -598,10 +599,10 @@ def test_a_plan_for_a_vllm_that_nobody_has_read_says_so(
 ) -> None:
     cli.main(["plan", "phi-4", "--vllm-version", "9.9.0", *machine])
     assert (
-        f"nobody has read vLLM 9.9.0 here: planned by the rules of {planning.newest_vllm()}"
+        f"nobody has read vLLM 9.9.0 here: planned by the rules of {request.newest_vllm()}"
         in capsys.readouterr().out
     )
-    cli.main(["plan", "phi-4", "--vllm-version", planning.newest_vllm(), *machine])
+    cli.main(["plan", "phi-4", "--vllm-version", request.newest_vllm(), *machine])
     assert "nobody has read" not in capsys.readouterr().out
 
 

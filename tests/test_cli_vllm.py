@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kaito_catalog import cli, cli_vllm, exact, planning
-from kaito_catalog.catalog import Catalog, read_entry, read_shared
+from kaito_catalog import cli
+from kaito_catalog.catalog.reading import Catalog, read_entry, read_shared
+from kaito_catalog.cli import exact_plan
 from kaito_catalog.formats.evidence import DryRun, ExactPlan
+from kaito_catalog.plans import request as planning
+from kaito_catalog.vllm_bridge import evidence as exact
 
 WORKER = """\
 #!{python}
@@ -112,7 +115,7 @@ def test_the_block_that_newer_versions_keep_free_is_no_difference(here: Path) ->
     plan = planning.plan_one(request, subject, shared, profile)
     assert plan.kv_cache is not None
     assert plan.kv_cache.reserved_bytes == 3_276_800
-    assert cli_vllm.exact_need(plan) == 3_355_443_200 == plan.kv_cache.pool_bytes - 3_276_800
+    assert exact_plan.exact_need(plan) == 3_355_443_200 == plan.kv_cache.pool_bytes - 3_276_800
 
 
 def test_the_exact_plan_as_json_has_vllms_figures_and_ours(

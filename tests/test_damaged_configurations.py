@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from kaito_catalog.plan import Fit, Parallelism, PlanGpu, Settings, make_plan, to_json
+from kaito_catalog.architectures import Shape, Unsupported, read_shape
+from kaito_catalog.memory.plan import Fit, Parallelism, PlanGpu, Settings, make_plan, to_json
 from kaito_catalog.quantity import GIB
-from kaito_catalog.shape import Shape, Unsupported, read_shape
 from tools.exact_models import SMALL_PLANS, Model, read
 
 MODELS = [*read(SMALL_PLANS), *(m for m in read(elsewhere=False) if m.config)]

@@ -11,17 +11,22 @@ from typing import Any
 
 import pytest
 
-from kaito_catalog import yaml_writer
-from kaito_catalog.catalog import Catalog, Entry
+from kaito_catalog.catalog.reading import Catalog, Entry
 from kaito_catalog.checks import example
 from kaito_catalog.checks.base import Context, Rule
 from kaito_catalog.checks.engine import check_catalog
 from kaito_catalog.checks.hub import HUB_RULES
+from kaito_catalog.checks.online import online_report
 from kaito_catalog.checks.registry import selected
 from kaito_catalog.cli import main
 from kaito_catalog.diagnostics import Diagnostic, Severity
-from kaito_catalog.drift import online_report
-from kaito_catalog.fake_hub import (
+from kaito_catalog.documents import writing
+from kaito_catalog.documents.reading import parse
+from kaito_catalog.documents.validation import load
+from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.hub.client import Hub
+from kaito_catalog.hub.fake import (
     FakeHub,
     FakeRepository,
     Fault,
@@ -31,12 +36,7 @@ from kaito_catalog.fake_hub import (
     safetensors_file,
     text_file,
 )
-from kaito_catalog.formats.facts import ModelFacts
-from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.hub import Hub
-from kaito_catalog.loading import load
-from kaito_catalog.record import facts_of
-from kaito_catalog.source import parse
+from kaito_catalog.hub.record import facts_of
 
 REPO = "example-org/Example-7B-Instruct"
 
@@ -63,13 +63,13 @@ def recorded_value(server: FakeHub) -> dict[str, Any]:
 
 
 def entry_of(facts_value: dict[str, Any] | None, proposal_change: dict[str, Any] | None = None) -> Entry:
-    document, _ = example.documents(yaml_writer.write(proposal_change or {}))
+    document, _ = example.documents(writing.write(proposal_change or {}))
     proposal, problems = load(document, Proposal)
     assert problems == ()
     name = "example-7b-instruct"
     if facts_value is None:
         return Entry(name, Path(name), document, proposal, None, None, (), ())
-    facts_document = parse(yaml_writer.write(facts_value), path="facts.yaml")
+    facts_document = parse(writing.write(facts_value), path="facts.yaml")
     facts, problems = load(facts_document, ModelFacts)
     assert problems == ()
     return Entry(name, Path(name), document, proposal, facts_document, facts, (), ())
@@ -237,8 +237,8 @@ def test_check_online_on_the_command_line(
     folder = tmp_path / "example-7b-instruct"
     folder.mkdir()
     value = recorded_value(server)
-    (folder / "facts.yaml").write_text(yaml_writer.write(value))
-    (folder / "proposal.yaml").write_text(yaml_writer.write(dict(example.documents("{}")[0].value)))
+    (folder / "facts.yaml").write_text(writing.write(value))
+    (folder / "proposal.yaml").write_text(writing.write(dict(example.documents("{}")[0].value)))
     happen(server, {"gated": "manual"})
     monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
     arguments = [

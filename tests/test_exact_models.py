@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from kaito_catalog.architectures import Shape, read_shape
 from kaito_catalog.formats.facts import StoredSize
-from kaito_catalog.plan import Parallelism, PlanGpu, Settings, make_plan
+from kaito_catalog.memory.plan import Parallelism, PlanGpu, Settings, make_plan
+from kaito_catalog.memory.weights import Uncomputable, split, weights_per_rank
 from kaito_catalog.quantity import GIB
-from kaito_catalog.shape import Shape, read_shape
-from kaito_catalog.weights import Uncomputable, split, weights_per_rank
 from tools import peers
 from tools.bench_memory import HF_MEM, KAITO, LLM_D, OURS, exact_scores
 from tools.exact_models import (

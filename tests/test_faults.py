@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from kaito_catalog import files
 from kaito_catalog.errors import CatalogError
+from kaito_catalog.system import files
 from tools import faults
 
 RUN = [sys.executable, "-m", "kaito_catalog"]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from kaito_catalog import files
 from kaito_catalog.errors import CatalogError
+from kaito_catalog.system import files
 
 
 def tree(root: Path) -> dict[str, str]:

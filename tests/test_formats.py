@@ -16,14 +16,14 @@ from pydantic import ValidationError
 
 from kaito_catalog.checks import example
 from kaito_catalog.diagnostics import Diagnostic
-from kaito_catalog.files import differences
+from kaito_catalog.documents.reading import parse
+from kaito_catalog.documents.validation import load
 from kaito_catalog.formats import schema
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal, known_count, known_size
-from kaito_catalog.loading import load
 from kaito_catalog.quantity import parse as parse_quantity
 from kaito_catalog.site import api_schema, formats_page
-from kaito_catalog.source import parse
+from kaito_catalog.system.files import differences
 
 _VALIDATORS = {
     name: jsonschema.Draft7Validator(schema.json_schema(model)) for name, model in schema.FILE_KINDS.items()

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kaito_catalog.architectures import Unsupported, read_shape
+from kaito_catalog.documents.reading import parse
 from kaito_catalog.formats.facts import ModelFacts
-from kaito_catalog.plan import Parallelism, PlanGpu, Settings, make_plan, to_json
-from kaito_catalog.repository import parse_header
-from kaito_catalog.shape import Unsupported, read_shape
-from kaito_catalog.source import parse
+from kaito_catalog.hub.repository import parse_header
+from kaito_catalog.memory.plan import Parallelism, PlanGpu, Settings, make_plan, to_json
 from tools import fuzz, fuzz_guided
 
 EXAMPLES = {"generate": 6, "hub": 10, "proposal": 40, "facts": 40, "evidence": 30, "markdown": 40}

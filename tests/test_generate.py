@@ -10,7 +10,7 @@ import yaml
 from generate_helpers import catalog, entry, facts, proposal, small_facts, small_proposal
 
 from kaito_catalog import generate
-from kaito_catalog.catalog import read_catalog
+from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.kaito import crd

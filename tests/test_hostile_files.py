@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from kaito_catalog import cli
+from kaito_catalog.documents.reading import MAX_BYTES, MAX_PROBLEMS, parse, parse_bytes
+from kaito_catalog.documents.validation import load
 from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.loading import load
-from kaito_catalog.source import MAX_BYTES, MAX_PROBLEMS, parse, parse_bytes
 
 MIB = 2**20
 

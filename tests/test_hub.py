@@ -10,7 +10,8 @@ import pytest
 from huggingface_hub import HfApi
 
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.fake_hub import (
+from kaito_catalog.hub.client import Hub
+from kaito_catalog.hub.fake import (
     FakeHub,
     FakeRepository,
     Fault,
@@ -20,8 +21,7 @@ from kaito_catalog.fake_hub import (
     safetensors_file,
     text_file,
 )
-from kaito_catalog.hub import Hub
-from kaito_catalog.repository import (
+from kaito_catalog.hub.repository import (
     HubError,
     Trouble,
     choose_weights,
@@ -425,7 +425,7 @@ def test_a_file_over_the_limit_is_not_asked_for(server: FakeHub, connect: Callab
 def test_an_answer_larger_than_any_list_of_files_is_not_taken(
     server: FakeHub, connect: Callable[..., Hub], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kaito_catalog.hub.ANSWER_LIMIT_BYTES", 100)
+    monkeypatch.setattr("kaito_catalog.hub.client.ANSWER_LIMIT_BYTES", 100)
     assert trouble(lambda: connect().repository(REPO)) is Trouble.TOO_LARGE
 
 

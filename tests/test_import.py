@@ -12,12 +12,13 @@ import strategies_markdown
 from hypothesis import given, settings
 from markdown_it import MarkdownIt
 
-from kaito_catalog import files, source, yaml_writer
-from kaito_catalog.catalog import Catalog
+from kaito_catalog.catalog.reading import Catalog
 from kaito_catalog.diagnostics import Severity
+from kaito_catalog.documents import reading, writing
 from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.kaito.markdown_reader import IMPORT_CODES, ImportResult, read_proposals
-from kaito_catalog.kaito.markdown_writer import file_name, proposal_value, write_proposal
+from kaito_catalog.kaito.markdown.reader import IMPORT_CODES, ImportResult, read_proposals
+from kaito_catalog.kaito.markdown.writer import file_name, proposal_value, write_proposal
+from kaito_catalog.system import files
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -656,7 +657,7 @@ def test_a_damaged_proposal_never_makes_the_reader_raise(one: str, many: str) ->
         assert {d.code for d in result.diagnostics} <= set(IMPORT_CODES)
         assert all(1 <= d.place.line <= len(lines) and d.place.column >= 1 for d in result.diagnostics)
         assert all(files.safe_name(p.name) == p.value["metadata"]["name"] for p in result.proposals)
-        assert all(source.parse(yaml_writer.write(p.value), path="").value == p.value for p in result.proposals
+        assert all(reading.parse(writing.write(p.value), path="").value == p.value for p in result.proposals
                    if strategies_markdown.is_shown(p.value))  # fmt: skip
 
 
@@ -721,7 +722,7 @@ def test_the_import_of_the_llama_proposal_is_what_the_design_shows(kaito_data: P
     block = next(
         part for part in re.findall(r"(?s)```yaml\n(.*?)```", design) if "kind: ModelProposal" in part
     )
-    wanted = source.parse(block, path="design.md").value
+    wanted = reading.parse(block, path="design.md").value
     path = kaito_data / "proposals" / "20250529-llama-3.3-70b-instruct.md"
     (found,) = read_proposals(path.read_text(), path=path.name).proposals
     assert shape(found.value) == shape(wanted)

@@ -25,7 +25,8 @@ from shapes import (
     shape,
 )
 
-from kaito_catalog.kv_cache import (
+from kaito_catalog.architectures import Shape, Unsupported, read_shape
+from kaito_catalog.memory.kv_cache import (
     Layout,
     Unplannable,
     batches_in_flight,
@@ -34,8 +35,7 @@ from kaito_catalog.kv_cache import (
     states_per_sequence,
     version_tuple,
 )
-from kaito_catalog.shape import Shape, Unsupported, read_shape
-from kaito_catalog.weights import split, stages, weights_per_rank
+from kaito_catalog.memory.weights import split, stages, weights_per_rank
 
 GIB = 2**30
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from kaito_catalog import yaml_writer
-from kaito_catalog.catalog import read_catalog
+from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import EntryReport, check_catalog
 from kaito_catalog.checks.registry import CHECKS
 from kaito_catalog.diagnostics import Diagnostic, Severity
-from kaito_catalog.kaito.markdown_reader import read_proposals
+from kaito_catalog.documents import writing
+from kaito_catalog.kaito.markdown.reader import read_proposals
 
 NAME = "llama-3.3-70b-instruct"
 
@@ -127,7 +127,7 @@ def test_the_import_of_kaitos_own_file_gives_the_same_findings(
     (imported,) = read_proposals(path.read_text(), path=path.name).proposals
     folder = tmp_path / "imported" / NAME
     folder.mkdir(parents=True)
-    (folder / "proposal.yaml").write_text(yaml_writer.write(imported.value))
+    (folder / "proposal.yaml").write_text(writing.write(imported.value))
     found = check_folder(folder, root, context)
     assert {d.code: d.message for d in found.diagnostics} == {d.code: d.message for d in verbatim.diagnostics}
 

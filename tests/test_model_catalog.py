@@ -10,7 +10,7 @@ import pytest
 import yaml
 from generate_helpers import SHARED, catalog, entry, facts, proposal, small_facts, small_proposal
 
-from kaito_catalog.catalog import read_catalog
+from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.kaito import model_catalog

@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
-from kaito_catalog import files, source
-from kaito_catalog.catalog import Shared, read_entry
+from kaito_catalog.catalog.reading import Shared, read_entry
 from kaito_catalog.cli import main
+from kaito_catalog.documents import reading
+from kaito_catalog.documents.validation import load
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.fake_hub import (
+from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.hub.client import Hub
+from kaito_catalog.hub.fake import (
     FakeHub,
     FakeRepository,
     json_file,
@@ -24,12 +27,10 @@ from kaito_catalog.fake_hub import (
     safetensors_file,
     text_file,
 )
-from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.hub import Hub
-from kaito_catalog.loading import load
-from kaito_catalog.new import NewProposal, commented, family_name, new_proposal
-from kaito_catalog.plan import Fit, plan_instance_types
-from kaito_catalog.record import facts_of
+from kaito_catalog.hub.record import facts_of
+from kaito_catalog.memory.plan import Fit, plan_instance_types
+from kaito_catalog.proposals.draft import NewProposal, commented, family_name, new_proposal
+from kaito_catalog.system import files
 
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
 SMALL = "example-org/Example-1B-Instruct"
@@ -140,7 +141,7 @@ def test_what_is_derived_is_marked_on_its_line(shared_files: Shared) -> None:
 
 def test_comments_change_nothing_of_what_is_read(shared_files: Shared) -> None:
     new = proposal_of(small(), shared_files)
-    document = source.parse(new.text, path="proposal.yaml")
+    document = reading.parse(new.text, path="proposal.yaml")
     assert document.value == new.value
     assert load(document, Proposal)[1] == ()
 
@@ -196,7 +197,7 @@ def test_the_family_is_what_comes_before_size_and_purpose(repository_name: str, 
 
 def test_a_comment_cannot_break_out_of_its_line() -> None:
     text = commented({"a": {"b": 1}}, {("a", "b"): "x\ny: 2\u2028z"})
-    assert source.parse(text, path="f").value == {"a": {"b": 1}}
+    assert reading.parse(text, path="f").value == {"a": {"b": 1}}
     assert len(text.splitlines()) == 2
 
 

@@ -20,10 +20,11 @@ import yaml
 from api_server import ApiServer, Json, served, status
 from engine_helpers import a_run
 
-from kaito_catalog import cli, exact
-from kaito_catalog.catalog import read_entry
-from kaito_catalog.engines import on_kubernetes, task
+from kaito_catalog import cli
+from kaito_catalog.catalog.reading import read_entry
+from kaito_catalog.dry_runs import on_kubernetes, task
 from kaito_catalog.formats.evidence import DryRun
+from kaito_catalog.vllm_bridge import evidence as exact
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = on_kubernetes.Settings("mcr.microsoft.com/aks/kaito/kaito-base:0.5.0")

@@ -20,10 +20,10 @@ import yaml
 from engine_helpers import a_run
 
 from kaito_catalog import cli
-from kaito_catalog.catalog import read_entry
-from kaito_catalog.engines import on_ray
+from kaito_catalog.catalog.reading import read_entry
+from kaito_catalog.dry_runs import on_ray
 from kaito_catalog.formats.evidence import DryRun
-from kaito_catalog.vllm import WorkerError, find_python
+from kaito_catalog.vllm_bridge.client import WorkerError, find_python
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("phi-4", "phi-4-mini-instruct", "mistral-7b-v0.3", "gpt-oss-20b", "llama-3.1-8b-instruct")

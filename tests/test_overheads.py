@@ -18,7 +18,8 @@ from shapes import (
     shape,
 )
 
-from kaito_catalog.overheads import (
+from kaito_catalog.architectures import Shape, read_shape
+from kaito_catalog.memory.overheads import (
     EncoderProfile,
     Overheads,
     captured_graphs,
@@ -33,7 +34,6 @@ from kaito_catalog.overheads import (
     serve_defaults,
 )
 from kaito_catalog.quantity import GIB
-from kaito_catalog.shape import Shape, read_shape
 from tools.bench_memory import OURS, Score, quantile, score
 from tools.observed import HELD_OUT, STARTS, observations
 

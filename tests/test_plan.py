@@ -26,10 +26,11 @@ from shapes import (
     shape,
 )
 
-from kaito_catalog.catalog import Shared, read_entry
+from kaito_catalog.architectures import Shape, Unsupported, read_shape
+from kaito_catalog.catalog.reading import Shared, read_entry
 from kaito_catalog.formats.facts import ModelFacts, StoredSize
 from kaito_catalog.formats.hardware import Gpu, InstanceType
-from kaito_catalog.plan import (
+from kaito_catalog.memory.plan import (
     Fit,
     Parallelism,
     Plan,
@@ -46,7 +47,6 @@ from kaito_catalog.plan import (
 )
 from kaito_catalog.quantity import GIB
 from kaito_catalog.quantity import parse as parse_quantity
-from kaito_catalog.shape import Shape, Unsupported, read_shape
 
 H100 = PlanGpu("NVIDIA H100 80GB", int(79.19 * GIB), 9.0)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kaito_catalog import cli
-from kaito_catalog.catalog import Catalog, Entry, read_entry
+from kaito_catalog.catalog.reading import Catalog, Entry, read_entry
 from kaito_catalog.checks.base import Context, Outcome, Skip, Subject
 from kaito_catalog.checks.evd import current, evidence_is_current
 

@@ -14,19 +14,23 @@ from typing import Any
 import jsonschema
 import pytest
 
-from kaito_catalog import cli, diff, fix, git, source
-from kaito_catalog.catalog import read_catalog
+from kaito_catalog import cli
+from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.checks.engine import EntryReport, Report
 from kaito_catalog.checks.registry import FAMILIES
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity, Skipped
+from kaito_catalog.documents import reading
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.fake_hub import FakeHub, repository_from_facts
 from kaito_catalog.formats import schema
 from kaito_catalog.formats.report import CheckReport
+from kaito_catalog.hub.fake import FakeHub, repository_from_facts
+from kaito_catalog.proposals import fix
+from kaito_catalog.reports import change as diff
 from kaito_catalog.reports.github import step_summary
 from kaito_catalog.reports.json import report_value
 from kaito_catalog.reports.markdown import MARKER, MAX_CHARACTERS, escape, markdown
 from kaito_catalog.reports.sarif import sarif
+from kaito_catalog.system import git
 from tools import drift, guide, lint_workflows
 
 PATH = "catalog/models/phi-4/proposal.yaml"
@@ -114,7 +118,7 @@ def test_sarif_of_files_that_cannot_be_read_or_lie_elsewhere_is_valid(
 def test_a_sarif_fingerprint_survives_a_shift_of_lines_and_other_figures() -> None:
     def prints(text: str, line: int, message: str) -> Any:
         found = Diagnostic("STO001", Severity.ERROR, message, Place(PATH, line, 3))
-        value = json.loads(sarif(report(found), {PATH: source.parse(text, path=PATH)}))
+        value = json.loads(sarif(report(found), {PATH: reading.parse(text, path=PATH)}))
         return value["runs"][0]["results"][0]["partialFingerprints"]
 
     assert prints("a:\n  size: 1\n", 2, "x 1") == prints("b: 1\n\na:\n    size: 1\n", 4, "x 2")
@@ -352,7 +356,7 @@ def test_the_session_shows_a_mistake_of_every_family(family: str) -> None:
 
 def test_every_action_is_pinned_by_a_commit(root: Path) -> None:
     for path in (*(root / ".github/workflows").glob("*.yml"), root / "action.yml"):
-        assert source.parse(path.read_text(), path=path.name).problems == ()
+        assert reading.parse(path.read_text(), path=path.name).problems == ()
         assert lint_workflows.unpinned(path.read_text()) == []
 
 

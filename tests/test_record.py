@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from kaito_catalog import source, yaml_writer
-from kaito_catalog.catalog import FACTS, read_catalog, read_entry
+from kaito_catalog.catalog.reading import FACTS, read_catalog, read_entry
 from kaito_catalog.checks import example
 from kaito_catalog.cli import main
+from kaito_catalog.documents import reading, writing
+from kaito_catalog.documents.validation import load
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.fake_hub import (
+from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.hub.client import Hub
+from kaito_catalog.hub.directory import LocalSnapshot
+from kaito_catalog.hub.fake import (
     FakeFile,
     FakeHub,
     FakeRepository,
@@ -27,11 +31,7 @@ from kaito_catalog.fake_hub import (
     safetensors_file,
     text_file,
 )
-from kaito_catalog.formats.facts import ModelFacts
-from kaito_catalog.hub import Hub
-from kaito_catalog.loading import load
-from kaito_catalog.local import LocalSnapshot
-from kaito_catalog.record import (
+from kaito_catalog.hub.record import (
     Change,
     Decision,
     Outcome,
@@ -42,7 +42,7 @@ from kaito_catalog.record import (
     kept_config,
     record_all,
 )
-from kaito_catalog.repository import HubError
+from kaito_catalog.hub.repository import HubError
 
 REPO = "example-org/Example-7B-Instruct"
 DAY = date(2026, 1, 5)
@@ -104,7 +104,7 @@ def catalog_of(tmp_path: Path, root: Path, *names: str, version: str | None = No
         }
         folder = tmp_path / "catalog" / "models" / repo_name.lower()
         folder.mkdir(parents=True)
-        (folder / "proposal.yaml").write_text(yaml_writer.write(value))
+        (folder / "proposal.yaml").write_text(writing.write(value))
     return tmp_path / "catalog"
 
 
@@ -168,7 +168,7 @@ def test_a_text_of_the_hub_cannot_break_out_of_the_file(server: FakeHub) -> None
     server.put(found)
     with Hub(endpoint=server.endpoint, token=False) as hub:
         record = facts_of(hub.snapshot(REPO), kind="hub", recorded_at=DAY)
-    document = source.parse(record.text, path="facts.yaml")
+    document = reading.parse(record.text, path="facts.yaml")
     assert document.problems == ()
     assert load(document, ModelFacts)[0] == record.facts
     assert record.facts.revision == found.refs["main"]
@@ -404,7 +404,7 @@ def run(
 ) -> Callable[..., tuple[int, str, str]]:
     monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr("kaito_catalog.hub.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("kaito_catalog.hub.client.RETRY_SECONDS", 0.0)
 
     def call(*arguments: object) -> tuple[int, str, str]:
         code = main([str(argument) for argument in arguments])

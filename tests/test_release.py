@@ -10,13 +10,13 @@ import pytest
 import yaml
 from generate_helpers import SHARED, entry, facts, proposal, shared, small_facts, small_proposal
 
-from kaito_catalog.catalog import Catalog
+from kaito_catalog.catalog.reading import Catalog
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.kaito import model_catalog, release
 from kaito_catalog.kaito.estimator import Node
 from kaito_catalog.quantity import GIB
 from kaito_catalog.site import kaito
-from kaito_catalog.vllm_known import known
+from kaito_catalog.vllm_bridge.reference import known
 
 KAITO = SHARED / "data" / "kaito"
 needs_kaito = pytest.mark.skipif(not KAITO.is_dir(), reason="../shared/data/kaito is not there")

@@ -11,13 +11,13 @@ from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import EntryReport, Report
 from kaito_catalog.checks.registry import FAMILIES, RULES
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity, Skipped
-from kaito_catalog.kaito.markdown_reader import IMPORT_CODES
+from kaito_catalog.documents.reading import parse
+from kaito_catalog.kaito.markdown.reader import IMPORT_CODES
 from kaito_catalog.reports.explain import explain_text, list_text
 from kaito_catalog.reports.github import github
 from kaito_catalog.reports.json import json_report
 from kaito_catalog.reports.style import wants_color
 from kaito_catalog.reports.text import text
-from kaito_catalog.source import parse
 
 PATH = "catalog/models/phi-4/proposal.yaml"
 SOURCE = parse("requirements:\n  storageSize: 140GB\n  gpuCount: 1\n", path=PATH)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kaito_catalog.catalog import Entry
+from kaito_catalog.catalog.reading import Entry
 from kaito_catalog.checks import example, sec
 from kaito_catalog.checks.base import Check, Context, Finding, Skip, Subject
 from kaito_catalog.diagnostics import Severity
+from kaito_catalog.documents.validation import load
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.loading import load
 
 _TRUSTS = "runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 1}, trustRemoteCode: true}]\n"
 _BARE = "facts: {remoteCode: {files: [{path: modeling_example.py}]}}\n"

@@ -8,8 +8,8 @@ import pytest
 
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Runtime
-from kaito_catalog.planning import Request, filled_in
-from kaito_catalog.serving import ServedOptions, read_options
+from kaito_catalog.plans.request import Request, filled_in
+from kaito_catalog.plans.serving import ServedOptions, read_options
 
 
 def _options(**config: Any) -> ServedOptions:

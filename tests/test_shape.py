@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shapes import DEEPSEEK_V3, GEMMA3_27B, GPT_OSS_20B, LLAMA_8B, QWEN3_NEXT_80B, configs, shape
 
-from kaito_catalog.shape import (
+from kaito_catalog.architectures import (
     BY_MODEL_TYPE,
     NEVER_TIED,
     ON_EVERY_STAGE,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from kaito_catalog.shape import Shape, Unsupported, read_shape
-from kaito_catalog.shape.versions import as_built, no_class
+from kaito_catalog.architectures import Shape, Unsupported, read_shape
+from kaito_catalog.architectures.as_built import as_built, no_class
 from tools.exact_models import SMALL_PLANS
 
 SMALL = json.loads(SMALL_PLANS.read_text(encoding="utf-8"))["models"]

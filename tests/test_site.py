@@ -15,18 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from kaito_catalog import generate, plan
-from kaito_catalog.catalog import Entry, Evidence, read_catalog
+from kaito_catalog import generate
+from kaito_catalog.catalog.reading import Entry, Evidence, read_catalog
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity, Skipped
+from kaito_catalog.documents.reading import parse
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.evidence import DryRun
 from kaito_catalog.formats.hardware import InstanceType
 from kaito_catalog.kaito import manifests
-from kaito_catalog.plan import Fit
+from kaito_catalog.memory import plan
+from kaito_catalog.memory.plan import Fit
 from kaito_catalog.site import api, build, chart, figures, pages, text
 from kaito_catalog.site.figures import ChartPoint, Figures, InstanceRow, MemoryChart, chart_lengths
 from kaito_catalog.site.pages import ModelPage
-from kaito_catalog.source import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 131072

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaito_catalog import yaml_writer
 from kaito_catalog.diagnostics import Place
+from kaito_catalog.documents import writing
+from kaito_catalog.documents.reading import MAX_BYTES, parse, parse_bytes, read
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.source import MAX_BYTES, parse, parse_bytes, read
 
 
 def problems(text: str) -> list[tuple[str, int, int]]:
@@ -207,6 +207,6 @@ _values = st.recursive(
     st.dictionaries(st.sampled_from(["a", "b", "1e5", "yes"]), _values, min_size=1, max_size=4), st.booleans()
 )
 def test_what_the_writer_writes_is_read_back_the_same(value: dict[str, object], kubernetes: bool) -> None:
-    document = parse(yaml_writer.write(value, kubernetes=kubernetes), path="f.yaml")
+    document = parse(writing.write(value, kubernetes=kubernetes), path="f.yaml")
     assert document.problems == ()
     assert document.value == value

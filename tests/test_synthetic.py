@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from kaito_catalog.catalog import Catalog, read_catalog
+from kaito_catalog.architectures import Shape
+from kaito_catalog.catalog.reading import Catalog, read_catalog
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import check_catalog
 from kaito_catalog.checks.registry import CHECKS
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.plan import facts_shape
-from kaito_catalog.shape import Shape
+from kaito_catalog.memory.plan import facts_shape
 from tools import synthetic
 
 COUNT = 130

@@ -16,13 +16,13 @@ import pytest
 from test_cli_vllm import PLAN, SERVED
 from test_new import SMALL, small
 
-from kaito_catalog.engines import task
+from kaito_catalog.dry_runs import task
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.fake_hub import FakeHub, Fault
-from kaito_catalog.hub import Hub
-from kaito_catalog.processes import HUB_TOKENS, environment
-from kaito_catalog.repository import HubError
+from kaito_catalog.hub.client import Hub
+from kaito_catalog.hub.fake import FakeHub, Fault
+from kaito_catalog.hub.repository import HubError
 from kaito_catalog.site.build import is_installed
+from kaito_catalog.system.processes import HUB_TOKENS, environment
 
 CANARY = "hf_canaryCANARYcanaryCANARYcanary1234"
 NAME = "example-1b-instruct"

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from shapes import LLAMA_8B, QWEN2_5_VL, QWEN3_NEXT_80B
 
+from kaito_catalog.architectures import Shape, read_shape
 from kaito_catalog.formats.proposal import Runtime
-from kaito_catalog.plan import Fit, Parallelism, Plan, PlanGpu, Settings, make_plan
-from kaito_catalog.serving import ServedOptions, read_options
-from kaito_catalog.shape import Shape, read_shape
-from kaito_catalog.unread import is_unread
-from kaito_catalog.vllm_known import known, versions
+from kaito_catalog.memory.options import is_unread
+from kaito_catalog.memory.plan import Fit, Parallelism, Plan, PlanGpu, Settings, make_plan
+from kaito_catalog.plans.serving import ServedOptions, read_options
+from kaito_catalog.vllm_bridge.reference import known, versions
 
 HARMLESS = (Path(__file__).parent / "data" / "options_without_memory.txt").read_text().split()
 READ_BY_PLANS = {

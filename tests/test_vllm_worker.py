@@ -21,7 +21,14 @@ from typing import Any
 
 import pytest
 
-from kaito_catalog.vllm import ExactPlan, OptionReport, Outcome, Worker, WorkerError, find_python
+from kaito_catalog.vllm_bridge.client import (
+    ExactPlan,
+    OptionReport,
+    Outcome,
+    Worker,
+    WorkerError,
+    find_python,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = Path(__file__).with_name("configs")
@@ -566,7 +573,7 @@ def test_two_workers_do_not_disturb_each_other(python: Path, model: Callable[...
 
 def test_the_worker_takes_one_request_as_its_argument(python: Path, model: Callable[..., Path]) -> None:
     request = {"id": "only", "op": "exact-plan", "vllmVersion": KAITO_VLLM, "model": str(model("tiny-llama"))}
-    script = ROOT / "kaito_catalog" / "vllm_worker.py"
+    script = ROOT / "kaito_catalog" / "vllm_bridge" / "vllm_worker.py"
     done = subprocess.run(
         [str(python), str(script), json.dumps(request)],
         stdin=subprocess.DEVNULL,
@@ -611,7 +618,7 @@ def test_a_worker_that_is_killed_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kaito_catalog.vllm.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("kaito_catalog.vllm_bridge.client.GRACE_SECONDS", 0.2)
     with Worker(fake_python(tmp_path, "sleep 60 & sleep 60")) as worker:
         with pytest.raises(WorkerError) as error:
             worker.request("registry", {}, time_limit_seconds=0.1)

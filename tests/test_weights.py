@@ -28,8 +28,8 @@ from shapes import (
     shape,
 )
 
-from kaito_catalog.shape import Shape, Unsupported, read_shape
-from kaito_catalog.weights import Uncomputable, absorbed_bytes, split, stages, weights_per_rank
+from kaito_catalog.architectures import Shape, Unsupported, read_shape
+from kaito_catalog.memory.weights import Uncomputable, absorbed_bytes, split, stages, weights_per_rank
 
 
 def weights(found: Shape, tensor_parallel_size: int = 1, pipeline_parallel_size: int = 1) -> tuple[int, ...]:

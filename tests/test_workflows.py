@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from kaito_catalog import cli
-from kaito_catalog.catalog import Shared
+from kaito_catalog.catalog.reading import Shared
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = (*sorted((ROOT / ".github/workflows").glob("*.yml")), ROOT / "action.yml")

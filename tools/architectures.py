@@ -14,9 +14,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from kaito_catalog import files, vllm_known
-from kaito_catalog.shape import READERS
-from kaito_catalog.shape.omni import WITHOUT_ENCODER
+from kaito_catalog.architectures import READERS
+from kaito_catalog.architectures.families.omni import WITHOUT_ENCODER
+from kaito_catalog.system import files
+from kaito_catalog.vllm_bridge import reference
 from tools import exact_models
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "architectures.md"
@@ -57,7 +58,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def page() -> str:
     """The page."""
-    registries = {v: found for v in exact_models.VERSIONS if (found := vllm_known.known(v)) is not None}
+    registries = {v: found for v in exact_models.VERSIONS if (found := reference.known(v)) is not None}
     every = frozenset[str]().union(*(registry.architectures for registry in registries.values()))
     known = every & set(READERS)
     whole, cache = compared()
@@ -115,8 +116,9 @@ starts an engine.
 
 ## Adding one
 
-1. A reader in `kaito_catalog/shape/`: it turns the configuration into layers (`shape/model.py`), and raises what names
-   the field where one is missing or impossible. Numbers are never guessed.
+1. A reader in `kaito_catalog/architectures/families/`: it turns the configuration into layers (`shape.py` beside that
+   folder has their types), and raises what names the field where one is missing or impossible. Numbers are never
+   guessed.
 2. A made-up configuration, as small as may be, in `tests/data/exact_small.json`, with `"plans": {{}}`.
    Where the model's repository brings the configuration's class, `"auto_map": {{"AutoConfig": "configuration.NAME"}}`
    makes one of that name, which keeps what it is given. Files that vLLM's class reads besides (a tokenizer, a

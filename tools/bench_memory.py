@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kaito_catalog.architectures import Shape, read_shape
 from kaito_catalog.kaito import estimator
-from kaito_catalog.kv_cache import version_tuple
-from kaito_catalog.plan import Fit, Parallelism, Plan, PlanGpu, Settings, make_plan
+from kaito_catalog.memory.kv_cache import version_tuple
+from kaito_catalog.memory.plan import Fit, Parallelism, Plan, PlanGpu, Settings, make_plan
+from kaito_catalog.memory.weights import Uncomputable, split, weights_per_rank
 from kaito_catalog.quantity import GIB
-from kaito_catalog.shape import Shape, read_shape
-from kaito_catalog.weights import Uncomputable, split, weights_per_rank
 from tools import exact_models, peers
 from tools.observed import HELD_OUT, STARTS, Observed, observations
 

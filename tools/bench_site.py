@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kaito_catalog import generate
-from kaito_catalog.catalog import Catalog, Entry, read_catalog
+from kaito_catalog.catalog.reading import Catalog, Entry, read_catalog
 from kaito_catalog.site import build, python_bundle
 from tools.bench_scale import cost
 from tools.synthetic import write_catalog

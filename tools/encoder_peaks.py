@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kaito_catalog import files
-from kaito_catalog.overheads import EncoderProfile, encoder_profile
-from kaito_catalog.shape import Shape, read_shape
-from kaito_catalog.vllm import WorkerError, find_python
+from kaito_catalog.architectures import Shape, read_shape
+from kaito_catalog.memory.overheads import EncoderProfile, encoder_profile
+from kaito_catalog.system import files
+from kaito_catalog.vllm_bridge.client import WorkerError, find_python
 from tools.exact_models import EXACT_PLANS, SMALL_PLANS, read
 
 PEAKS = EXACT_PLANS.with_name("encoder_peaks.json")

@@ -26,7 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from kaito_catalog import vllm_worker
+from kaito_catalog.vllm_bridge import vllm_worker
 
 Json = dict[str, Any]
 

@@ -20,13 +20,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kaito_catalog import files
-from kaito_catalog.exact import H100
-from kaito_catalog.kv_cache import Unplannable, batches_in_flight, plan_layout, states_per_sequence
-from kaito_catalog.shape import Shape, Unsupported, read_shape
-from kaito_catalog.shape.versions import as_built
-from kaito_catalog.vllm import Worker, WorkerError, find_python
-from kaito_catalog.weights import Uncomputable, split, stages, weights_per_rank
+from kaito_catalog.architectures import Shape, Unsupported, read_shape
+from kaito_catalog.architectures.as_built import as_built
+from kaito_catalog.memory.kv_cache import Unplannable, batches_in_flight, plan_layout, states_per_sequence
+from kaito_catalog.memory.weights import Uncomputable, split, stages, weights_per_rank
+from kaito_catalog.system import files
+from kaito_catalog.vllm_bridge.client import Worker, WorkerError, find_python
+from kaito_catalog.vllm_bridge.evidence import H100
 from tools.observed import STARTS
 from tools.transcribe_starts import SHARED, smallest
 

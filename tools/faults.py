@@ -25,8 +25,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kaito_catalog.catalog import read_entry
-from kaito_catalog.fake_hub import FakeHub, repository_from_facts
+from kaito_catalog.catalog.reading import read_entry
+from kaito_catalog.hub.fake import FakeHub, repository_from_facts
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("phi-4", "phi-4-mini-instruct", "qwen2.5-coder-7b-instruct", "llama-3.1-8b-instruct")

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kaito_catalog.kv_cache import version_tuple
-from kaito_catalog.overheads import moe_workspace, serve_defaults
+from kaito_catalog.memory.kv_cache import version_tuple
+from kaito_catalog.memory.overheads import moe_workspace, serve_defaults
 from kaito_catalog.quantity import GIB
 from tools.observed import STARTS, Observed, observations
 

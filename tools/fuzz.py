@@ -34,30 +34,23 @@ from typing import Any
 
 import yaml
 
-from kaito_catalog import exact, files, fix, generate, source, yaml_writer
-from kaito_catalog.catalog import Catalog, Entry, Evidence, read_catalog
+from kaito_catalog import generate
+from kaito_catalog.architectures import read_shape
+from kaito_catalog.catalog.reading import Catalog, Entry, Evidence, read_catalog
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import Report, check_entry
 from kaito_catalog.checks.registry import CHECKS
 from kaito_catalog.diagnostics import Diagnostic
+from kaito_catalog.documents import reading, writing
+from kaito_catalog.documents.validation import load
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.evidence import DryRun, ExactPlan
 from kaito_catalog.formats.facts import ModelFacts, StoredSize
 from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.hub import Hub
-from kaito_catalog.kaito.markdown_reader import read_proposals
-from kaito_catalog.kaito.markdown_writer import write_proposal
-from kaito_catalog.loading import load
-from kaito_catalog.local import LocalSnapshot
-from kaito_catalog.plan import Parallelism, PlanGpu, Settings, make_plan, to_json
-from kaito_catalog.quantity import GIB
-from kaito_catalog.record import facts_of
-from kaito_catalog.reports.github import github, step_summary
-from kaito_catalog.reports.json import json_report
-from kaito_catalog.reports.markdown import markdown
-from kaito_catalog.reports.sarif import sarif
-from kaito_catalog.reports.text import text as text_report
-from kaito_catalog.repository import (
+from kaito_catalog.hub.client import Hub
+from kaito_catalog.hub.directory import LocalSnapshot
+from kaito_catalog.hub.record import facts_of
+from kaito_catalog.hub.repository import (
     choose_weights,
     header_length,
     indexed_files,
@@ -65,7 +58,18 @@ from kaito_catalog.repository import (
     parse_header,
     tensor_bytes,
 )
-from kaito_catalog.shape import read_shape
+from kaito_catalog.kaito.markdown.reader import read_proposals
+from kaito_catalog.kaito.markdown.writer import write_proposal
+from kaito_catalog.memory.plan import Parallelism, PlanGpu, Settings, make_plan, to_json
+from kaito_catalog.proposals import fix
+from kaito_catalog.quantity import GIB
+from kaito_catalog.reports.github import github, step_summary
+from kaito_catalog.reports.json import json_report
+from kaito_catalog.reports.markdown import markdown
+from kaito_catalog.reports.sarif import sarif
+from kaito_catalog.reports.text import text as text_report
+from kaito_catalog.system import files
+from kaito_catalog.vllm_bridge import evidence
 from tools.exact_models import SMALL_PLANS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -248,12 +252,12 @@ def entry_of(sample: Sample, proposal: Any = None, facts: Any = None) -> Entry |
     claimed, recorded = sample.entry.proposal, sample.entry.facts
     problems: list[Diagnostic] = []
     if proposal is not None:
-        document = source.parse(yaml_writer.write(proposal), path="fuzz/proposal.yaml")
+        document = reading.parse(writing.write(proposal), path="fuzz/proposal.yaml")
         claimed, found = load(document, Proposal)
         places_are_inside(found, document.text)
         problems.extend(found)
     if facts is not None:
-        facts_document = source.parse(yaml_writer.write(facts), path="fuzz/facts.yaml")
+        facts_document = reading.parse(writing.write(facts), path="fuzz/facts.yaml")
         recorded, found = load(facts_document, ModelFacts)
         places_are_inside(found, facts_document.text)
         problems.extend(found)
@@ -276,16 +280,16 @@ def fuzz_yaml(rng: random.Random) -> None:
     text = damaged(rng, sample.entry.proposal_document.text)
     data = text.encode("utf-8", "surrogatepass")
     document = (
-        source.parse_bytes(data, path="fuzz.yaml")
+        reading.parse_bytes(data, path="fuzz.yaml")
         if rng.random() < 0.5
-        else source.parse(text, path="f.yaml")
+        else reading.parse(text, path="f.yaml")
     )
     problems = load(document, Proposal)[1]
     places_are_inside(problems, text)
     if not document.problems:
         wanted = list(fix.corrections(document.value, context().shared.policy))
         fixed, _ = fix.apply(document, wanted)
-        hold(not source.parse(fixed, path="f.yaml").problems, "a correction broke the file")
+        hold(not reading.parse(fixed, path="f.yaml").problems, "a correction broke the file")
 
 
 def fuzz_proposal(rng: random.Random) -> None:
@@ -308,8 +312,8 @@ def fuzz_facts(rng: random.Random) -> None:
 def fuzz_evidence(rng: random.Random) -> None:
     """Evidence → validation, and the checks that compare it."""
     found = rng.choice(evidences())
-    text = yaml_writer.write(mutated(rng, found.document.value))
-    document = source.parse(text, path="fuzz/evidence.yaml")
+    text = writing.write(mutated(rng, found.document.value))
+    document = reading.parse(text, path="fuzz/evidence.yaml")
     record, problems = load(document, type(found.record))
     places_are_inside(problems, text)
     if record is not None:
@@ -327,7 +331,7 @@ def fuzz_markdown(rng: random.Random) -> None:
     places_are_inside(found.diagnostics, text.replace("\r\n", "\n").replace("\r", "\n"))
     for imported in found.proposals:
         hold(files.safe_name(imported.name) == imported.name, "a name that leads elsewhere")
-        load(source.parse(yaml_writer.write(imported.value), path="f.yaml"), Proposal)
+        load(reading.parse(writing.write(imported.value), path="f.yaml"), Proposal)
 
 
 @cache
@@ -417,13 +421,13 @@ def fuzz_evidence_lines(rng: random.Random) -> None:
     log = "\n".join(
         ("INFO starting", rng.choice(("", "2026-01-01T00:00:00Z ", "[pod/x] ")) + line, damaged(rng, line))
     )
-    for found in exact.evidence_lines(io.StringIO(log)):
+    for found in evidence.evidence_lines(io.StringIO(log)):
         try:
-            made = exact.accepted(sample.entry, found)
+            made = evidence.accepted(sample.entry, found)
         except CatalogError:
             continue
         kind = ExactPlan if made.get("kind") == "ExactPlan" else DryRun
-        load(source.parse(yaml_writer.write(made), path="e.yaml"), kind)
+        load(reading.parse(writing.write(made), path="e.yaml"), kind)
 
 
 def fuzz_local(rng: random.Random) -> None:
@@ -443,7 +447,7 @@ def fuzz_local(rng: random.Random) -> None:
         (folder / "README.md").write_bytes(card.encode("utf-8", "surrogatepass"))
         snapshot = LocalSnapshot(folder, repo_id="a/b", revision="0" * 40)
         recorded = facts_of(snapshot, kind="local", recorded_at=date(2026, 1, 1))
-        facts, problems = load(source.parse(recorded.text, path="facts.yaml"), ModelFacts)
+        facts, problems = load(reading.parse(recorded.text, path="facts.yaml"), ModelFacts)
         hold(facts is not None, f"what was recorded cannot be read: {problems[:1]}")
 
 

@@ -22,7 +22,9 @@ from datetime import date
 from pathlib import Path
 from unittest import mock
 
-from kaito_catalog import cli, cli_hub, files
+from kaito_catalog import cli
+from kaito_catalog.cli import hub
+from kaito_catalog.system import files
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "contributing-a-model.md"
@@ -86,7 +88,7 @@ def _held() -> Iterator[_Session]:
     with (
         tempfile.TemporaryDirectory() as name,
         mock.patch.dict(os.environ, own),
-        mock.patch.object(cli_hub, "date", mock.Mock(wraps=date, today=lambda: DAY)),
+        mock.patch.object(hub, "date", mock.Mock(wraps=date, today=lambda: DAY)),
     ):
         for variable in ("HF_TOKEN", "HF_ENDPOINT", "NO_COLOR", "GITHUB_STEP_SUMMARY"):
             os.environ.pop(variable, None)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kaito_catalog.architectures import Shape, read_shape
 from kaito_catalog.quantity import GIB
-from kaito_catalog.shape import Shape, read_shape
 
 STARTS = Path(__file__).resolve().parents[1] / "tests" / "data" / "starts.json"
 """What constants were fitted on."""

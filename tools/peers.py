@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kaito_catalog import files
-from kaito_catalog.fake_hub import FakeHub, FakeRepository, json_file, repository, safetensors_file
+from kaito_catalog.hub.fake import FakeHub, FakeRepository, json_file, repository, safetensors_file
+from kaito_catalog.system import files
 from tools.exact_models import EXACT_PLANS
 from tools.observed import STARTS, Observed, observations
 

@@ -10,10 +10,10 @@ import re
 import sys
 from pathlib import Path
 
-from kaito_catalog import files
-from kaito_catalog.catalog import read_catalog
+from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.site import chart
 from kaito_catalog.site.figures import plan_figures
+from kaito_catalog.system import files
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "images" / "memory-chart.svg"

@@ -18,7 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kaito_catalog import cli, files
+from kaito_catalog import cli
+from kaito_catalog.system import files
 from tools import bench_memory
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,10 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-from kaito_catalog import cli_vllm
-from kaito_catalog.catalog import read_catalog, shown
+from kaito_catalog.catalog.reading import read_catalog, shown
 from kaito_catalog.checks.base import Context, Subject
 from kaito_catalog.checks.evd import current
+from kaito_catalog.cli import exact_plan
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.evidence import ExactPlan
 
@@ -36,7 +36,7 @@ def main() -> int:
     version = options.vllm_version or profile.vllm_version
     context = Context(catalog.shared, profile)
     failed = 0
-    with cli_vllm.asking(options.vllm_python, ROOT) as worker:
+    with exact_plan.asking(options.vllm_python, ROOT) as worker:
         for entry in catalog.entries:
             if options.names and entry.name not in options.names:
                 continue
@@ -45,7 +45,7 @@ def main() -> int:
                 continue
             started = time.monotonic()
             try:
-                path = cli_vllm.record_exact(entry, worker, vllm_version=version)
+                path = exact_plan.record_exact(entry, worker, vllm_version=version)
             except CatalogError as error:
                 failed += 1
                 print(f"{entry.name}: {error.message}", file=sys.stderr)

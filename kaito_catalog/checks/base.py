@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias
 
-from kaito_catalog.catalog import Entry, Evidence, Shared
+from kaito_catalog.architectures import Shape, Unsupported
+from kaito_catalog.catalog.reading import Entry, Evidence, Shared
 from kaito_catalog.diagnostics import Place, Route, Severity
+from kaito_catalog.documents.reading import Document
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.plan import facts_shape
-from kaito_catalog.shape import Shape, Unsupported
-from kaito_catalog.source import Document
+from kaito_catalog.memory.plan import facts_shape
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from kaito_catalog import licenses
-from kaito_catalog.catalog import Catalog, Entry
+from kaito_catalog.catalog import licenses
+from kaito_catalog.catalog.licenses import ImageHosting
+from kaito_catalog.catalog.reading import Catalog, Entry
 from kaito_catalog.checks.base import Check, Claim, Context, Finding, Subject, place_of
 from kaito_catalog.checks.registry import ALL_CODES, CHECKS, UNUSED_WAIVER
 from kaito_catalog.diagnostics import Diagnostic, Route, Severity, Skipped, sort_key
 from kaito_catalog.formats.base import is_missing
-from kaito_catalog.licenses import ImageHosting
 
 
 class ClaimState(Enum):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from kaito_catalog.catalog import Evidence
+from kaito_catalog.architectures import Unsupported
+from kaito_catalog.catalog.reading import Evidence
 from kaito_catalog.checks.base import WARNING, Context, Finding, Outcome, Skip, Subject, check
-from kaito_catalog.exact import config_sha256
 from kaito_catalog.formats.evidence import DryRun, ExactPlan, ExactWorld
-from kaito_catalog.plan import Parallelism, Plan, PlanGpu, Settings, make_plan
+from kaito_catalog.memory.plan import Parallelism, Plan, PlanGpu, Settings, make_plan
 from kaito_catalog.quantity import gib
-from kaito_catalog.shape import Unsupported
+from kaito_catalog.vllm_bridge.evidence import config_sha256
 
 _NONE = Skip("there is no evidence", "kaito-catalog plan NAME --exact --record, or dry-run NAME")
 

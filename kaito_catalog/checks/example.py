@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from kaito_catalog import yaml_writer
-from kaito_catalog.exact import config_sha256
-from kaito_catalog.source import Document, parse
+from kaito_catalog.documents import writing
+from kaito_catalog.documents.reading import Document, parse
+from kaito_catalog.vllm_bridge.evidence import config_sha256
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -100,7 +100,7 @@ def evidence_documents(fragment: str) -> list[Document]:
     """The evidence of a fragment: each item of its `evidence` merged over the example's exact plan."""
     change = parse(fragment, path="example").value or {}
     return [
-        parse(yaml_writer.write(_merge(_EXACT, item)), path=f"evidence/{number}.yaml")
+        parse(writing.write(_merge(_EXACT, item)), path=f"evidence/{number}.yaml")
         for number, item in enumerate(change.get("evidence") or ())
     ]
 
@@ -114,10 +114,10 @@ def documents(fragment: str) -> tuple[Document, Document | None]:
     change = parse(fragment, path="example").value or {}
     facts_change = change.pop("facts", {})
     change.pop("evidence", None)
-    proposal = parse(yaml_writer.write(_merge(_PROPOSAL, change)), path="proposal.yaml")
+    proposal = parse(writing.write(_merge(_PROPOSAL, change)), path="proposal.yaml")
     if facts_change is None:
         return proposal, None
-    return proposal, parse(yaml_writer.write(_merge(_FACTS, facts_change)), path="facts.yaml")
+    return proposal, parse(writing.write(_merge(_FACTS, facts_change)), path="facts.yaml")
 
 
 def _merge(base: Any, change: Any) -> Any:

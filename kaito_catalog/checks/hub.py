@@ -9,8 +9,8 @@ from datetime import date
 
 from kaito_catalog.checks.base import ERROR, NOTE, WARNING, Finding, Rule, Skip, Subject, read_rule
 from kaito_catalog.diagnostics import Route, Severity
-from kaito_catalog.record import Change, Difference, differences, license_path, listed_facts
-from kaito_catalog.repository import Repository, printable
+from kaito_catalog.hub.record import Change, Difference, differences, license_path, listed_facts
+from kaito_catalog.hub.repository import Repository, printable
 
 GONE = read_rule(
     "HUB001",

@@ -6,17 +6,8 @@ import re
 from collections.abc import Iterator
 from difflib import SequenceMatcher, get_close_matches
 
-from kaito_catalog.checks.base import (
-    NO_FACTS,
-    NOTE,
-    WARNING,
-    Context,
-    Finding,
-    Outcome,
-    Skip,
-    Subject,
-    check,
-)
+from kaito_catalog.architectures import Shape
+from kaito_catalog.checks.base import NO_FACTS, NOTE, WARNING, Context, Finding, Outcome, Skip, Subject, check
 from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.hardware import InstanceType
@@ -24,8 +15,7 @@ from kaito_catalog.formats.proposal import Runtime, known_count
 from kaito_catalog.kaito import manifests, model_catalog, release
 from kaito_catalog.kaito.estimator import Estimate
 from kaito_catalog.kaito.release import Row
-from kaito_catalog.plan import illegal_tensor_parallel
-from kaito_catalog.shape import Shape
+from kaito_catalog.memory.plan import illegal_tensor_parallel
 
 _INSTANCE_TYPE: Route = ("deployment", "instanceType")
 _COUNT: Route = ("requirements", "gpuCount")

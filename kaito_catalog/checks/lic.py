@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kaito_catalog import licenses
+from kaito_catalog.catalog import licenses
 from kaito_catalog.checks.base import (
     ERROR,
     NO_FACTS,

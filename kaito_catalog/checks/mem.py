@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from kaito_catalog.catalog import Shared
+from kaito_catalog.architectures import Shape, Unsupported
+from kaito_catalog.catalog.reading import Shared
 from kaito_catalog.checks.base import (
     MOST_GPUS,
     NO_FACTS,
@@ -22,8 +23,7 @@ from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.hardware import Gpu
 from kaito_catalog.formats.proposal import Proposal, known_count, known_size
-from kaito_catalog.kaito.batching import manifest_options
-from kaito_catalog.plan import (
+from kaito_catalog.memory.plan import (
     Fit,
     Parallelism,
     Plan,
@@ -33,9 +33,9 @@ from kaito_catalog.plan import (
     make_plan,
     smallest_gpu_count,
 )
+from kaito_catalog.plans.manifest_options import manifest_options
+from kaito_catalog.plans.serving import served_parallelism
 from kaito_catalog.quantity import GIB, Quantity, gb, gib
-from kaito_catalog.serving import served_parallelism
-from kaito_catalog.shape import Shape, Unsupported
 
 _COUNT = ("requirements", "gpuCount")
 _TOTAL = ("requirements", "totalGPUMemory")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from pydantic import JsonValue
 
+from kaito_catalog.architectures import Unsupported
 from kaito_catalog.checks.base import (
     MOST_GPUS,
     NO_FACTS,
@@ -21,10 +22,9 @@ from kaito_catalog.checks.base import (
 )
 from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.proposal import known_count
-from kaito_catalog.plan import illegal_tensor_parallel
-from kaito_catalog.serving import served_parallelism
-from kaito_catalog.shape import Unsupported
-from kaito_catalog.vllm_known import Option, VllmVersion, known
+from kaito_catalog.memory.plan import illegal_tensor_parallel
+from kaito_catalog.plans.serving import served_parallelism
+from kaito_catalog.vllm_bridge.reference import Option, VllmVersion, known
 
 
 def _no_data(context: Context) -> Skip:

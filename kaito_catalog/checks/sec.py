@@ -20,7 +20,7 @@ from kaito_catalog.checks.base import (
     check,
 )
 from kaito_catalog.formats.facts import ModelFacts
-from kaito_catalog.repository import is_safe, printable
+from kaito_catalog.hub.repository import is_safe, printable
 
 _RECORD = "record them from the Hub: kaito-catalog record NAME"
 _NO_FILES = Skip("nobody has recorded the files of the repository", _RECORD)

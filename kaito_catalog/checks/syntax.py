@@ -1,4 +1,4 @@
-"""YML and SCH: the documentation of what the reader and the schema refuse; source.py and loading.py find it."""
+"""YML and SCH: the documentation of what the reader and the schema refuse; documents/ finds it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import yaml
 
 from kaito_catalog.kaito import crd
 from kaito_catalog.kaito.release import release
-from kaito_catalog.vllm_known import VllmVersion
+from kaito_catalog.vllm_bridge.reference import VllmVersion
 
 TOKEN_KEY = "HF_TOKEN"  # noqa: S105 - the key's name, not a token
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z", re.ASCII)

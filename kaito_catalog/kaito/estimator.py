@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from kaito_catalog.architectures import Attention, LatentAttention, Shape
 from kaito_catalog.quantity import GIB
-from kaito_catalog.shape import Attention, LatentAttention, Shape
 
 WEIGHTS_FACTOR = 1.02
 """Of the file size: what loading is taken to add."""

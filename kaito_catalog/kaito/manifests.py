@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from kaito_catalog import yaml_writer
+from kaito_catalog.documents import writing
 from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal, Runtime, known_count
@@ -249,4 +249,4 @@ def _metadata(name: str, annotations: dict[str, str] | None) -> dict[str, Any]:
 
 def _write(value: Any) -> str:
     # Wide enough that no option is folded: KAITO reads inference_config.yaml line by line.
-    return yaml_writer.write(value, kubernetes=True, width=10**6)
+    return writing.write(value, kubernetes=True, width=10**6)

@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
-from kaito_catalog import yaml_writer
-from kaito_catalog.catalog import Catalog, Entry
+from kaito_catalog.architectures.shape import LARGEST_DIMENSION, LONGEST_CONTEXT
+from kaito_catalog.catalog.reading import Catalog, Entry
+from kaito_catalog.documents import writing
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.quantity import GIB
-from kaito_catalog.shape.model import LARGEST_DIMENSION, LONGEST_CONTEXT
 
 # The line KAITO's own file begins with; its maintainers replace the file and nothing else.
 HEADER = (
@@ -223,7 +223,7 @@ def _reason_against(entry: Entry) -> str | None:
 
 def write_catalog(models: Iterable[Row]) -> str:
     """`model_catalog.yaml` as KAITO v0.12 writes it: header, key order, sizes in Gi with two decimals."""
-    return HEADER + yaml_writer.write({"models": [dict(model) for model in models]}, width=10**6)
+    return HEADER + writing.write({"models": [dict(model) for model in models]}, width=10**6)
 
 
 def write_presets(models: Iterable[Row]) -> str:

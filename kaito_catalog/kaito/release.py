@@ -12,12 +12,12 @@ from typing import Any
 
 import yaml
 
+from kaito_catalog.architectures import LatentAttention, Shape, Unsupported
 from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.hardware import Gpu, InstanceType
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito.estimator import Estimate, Node, estimate
 from kaito_catalog.quantity import GIB
-from kaito_catalog.shape import LatentAttention, Shape, Unsupported
 
 Row = Mapping[str, Any]
 

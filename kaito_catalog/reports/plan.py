@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from kaito_catalog import recommend
-from kaito_catalog.plan import (
+from kaito_catalog.architectures.as_built import version_tuple
+from kaito_catalog.memory.plan import (
     Fit,
     InstanceTypePlan,
     Plan,
@@ -14,12 +14,12 @@ from kaito_catalog.plan import (
     resolved_settings,
     tensor_parallel_sizes,
 )
-from kaito_catalog.planning import PlanSubject, newest_vllm, smallest
+from kaito_catalog.plans import recommend
+from kaito_catalog.plans.request import PlanSubject, newest_vllm, smallest
+from kaito_catalog.plans.serving import ServedOptions
 from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable
 from kaito_catalog.reports.summary import plural
-from kaito_catalog.serving import ServedOptions
-from kaito_catalog.shape.versions import version_tuple
 
 VERDICTS = {
     Fit.YES: ("fits", GREEN),

@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 from kaito_catalog.checks.engine import Report
 from kaito_catalog.diagnostics import Diagnostic, Severity, Skipped
+from kaito_catalog.documents.reading import Document
 from kaito_catalog.reports.style import BLUE, BOLD, DIM, GREEN, RED, YELLOW, paint, printable
 from kaito_catalog.reports.summary import claims_line, findings_line
-from kaito_catalog.source import Document
 
 Sources: TypeAlias = Mapping[str, Document]
 """The documents that findings point into, by path."""

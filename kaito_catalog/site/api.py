@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from kaito_catalog import recommend
-from kaito_catalog.catalog import Catalog
+from kaito_catalog.catalog.reading import Catalog
 from kaito_catalog.diagnostics import Diagnostic
 from kaito_catalog.formats.proposal import known_count, known_size
 from kaito_catalog.kaito.model_catalog import natural
+from kaito_catalog.plans import recommend
 from kaito_catalog.quantity import Quantity
 from kaito_catalog.site import kaito, pages
 from kaito_catalog.site.figures import Figures, InstanceRow, MemoryChart

@@ -12,9 +12,9 @@ from pathlib import Path
 import yaml
 
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.files import fill_tree
-from kaito_catalog.processes import environment
 from kaito_catalog.site import python_bundle
+from kaito_catalog.system.files import fill_tree
+from kaito_catalog.system.processes import environment
 
 SOURCE, SITE = "site-src", "site"
 

@@ -10,12 +10,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kaito_catalog.catalog import Catalog, Shared
+from kaito_catalog.architectures import Unsupported
+from kaito_catalog.catalog.reading import Catalog, Shared
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.kaito.model_catalog import natural
-from kaito_catalog.kv_cache import batches_in_flight
-from kaito_catalog.plan import PlanGpu, facts_shape
-from kaito_catalog.shape import Unsupported
+from kaito_catalog.memory.kv_cache import batches_in_flight
+from kaito_catalog.memory.plan import PlanGpu, facts_shape
 from kaito_catalog.site.pages import ModelPage
 from kaito_catalog.site.tables import (
     CACHE_DTYPES,

@@ -6,11 +6,11 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from kaito_catalog.catalog import Entry, Shared
+from kaito_catalog.architectures import Shape
+from kaito_catalog.catalog.reading import Entry, Shared
 from kaito_catalog.formats.facts import StoredSize
-from kaito_catalog.kaito.batching import manifest_options
 from kaito_catalog.kaito.manifests import serving_runtime
-from kaito_catalog.plan import (
+from kaito_catalog.memory.plan import (
     Fit,
     InstanceTypePlan,
     PerGpu,
@@ -20,8 +20,8 @@ from kaito_catalog.plan import (
     make_plan,
     why_unplanned,
 )
-from kaito_catalog.recommend import Recommendations, by_cloud, recommend
-from kaito_catalog.shape import Shape
+from kaito_catalog.plans.manifest_options import manifest_options
+from kaito_catalog.plans.recommend import Recommendations, by_cloud, recommend
 
 __all__ = ["ChartPoint", "Figures", "Fit", "InstanceRow", "MemoryChart", "chart_lengths", "plan_figures"]
 

@@ -6,24 +6,24 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kaito_catalog.catalog import Catalog
+from kaito_catalog.architectures import Shape, Unsupported
+from kaito_catalog.architectures.as_built import as_built
+from kaito_catalog.catalog.reading import Catalog
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.kaito.model_catalog import natural
-from kaito_catalog.kv_cache import (
+from kaito_catalog.memory.kv_cache import (
     Unplannable,
     batches_in_flight,
     plan_layout,
     reserved_blocks,
     states_per_sequence,
 )
-from kaito_catalog.overheads import activation_growth
-from kaito_catalog.plan import Fit, Parallelism, PlanGpu, Settings, facts_shape, make_plan
-from kaito_catalog.shape import Shape, Unsupported
-from kaito_catalog.shape.versions import as_built
+from kaito_catalog.memory.overheads import activation_growth
+from kaito_catalog.memory.plan import Fit, Parallelism, PlanGpu, Settings, facts_shape, make_plan
+from kaito_catalog.memory.weights import stages
 from kaito_catalog.site.coefficients import offered
 from kaito_catalog.site.pages import ModelPage
 from kaito_catalog.site.tables import SHORTEST_MODEL_LEN
-from kaito_catalog.weights import stages
 
 COUNTS = (1, 2, 4, 8)
 """The numbers of GPUs of the tables: those that instance types have."""

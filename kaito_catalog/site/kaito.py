@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kaito_catalog.catalog import Entry, Shared
+from kaito_catalog.architectures import Shape
+from kaito_catalog.catalog.reading import Entry, Shared
 from kaito_catalog.kaito import model_catalog, release
 from kaito_catalog.kaito.estimator import Estimate
 from kaito_catalog.kaito.manifests import serving_runtime
 from kaito_catalog.kaito.release import Choice
-from kaito_catalog.plan import facts_shape, illegal_tensor_parallel
-from kaito_catalog.shape import Shape
+from kaito_catalog.memory.plan import facts_shape, illegal_tensor_parallel
 
 
 @dataclass(frozen=True)

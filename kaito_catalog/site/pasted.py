@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kaito_catalog.plan import PlanGpu
-from kaito_catalog.shape import read_shape
+from kaito_catalog.architectures import read_shape
+from kaito_catalog.memory.plan import PlanGpu
 from kaito_catalog.site.tables import device_class, model
 
 

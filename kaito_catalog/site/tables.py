@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from kaito_catalog.kv_cache import (
+from kaito_catalog.architectures import Shape, Unsupported
+from kaito_catalog.architectures.as_built import as_built, no_class
+from kaito_catalog.memory.kv_cache import (
     CACHE_DTYPE_BYTES,
     Layout,
     Unplannable,
@@ -18,7 +20,7 @@ from kaito_catalog.kv_cache import (
     reserved_blocks,
     states_per_sequence,
 )
-from kaito_catalog.overheads import (
+from kaito_catalog.memory.overheads import (
     Frames,
     expected_error,
     frames_profiled,
@@ -26,7 +28,7 @@ from kaito_catalog.overheads import (
     serve_defaults,
     video_contexts,
 )
-from kaito_catalog.plan import (
+from kaito_catalog.memory.plan import (
     LACKS_SPARSE_FP8,
     Parallelism,
     Plan,
@@ -37,9 +39,7 @@ from kaito_catalog.plan import (
     lacks_sparse_fp8,
     make_plan,
 )
-from kaito_catalog.shape import Shape, Unsupported
-from kaito_catalog.shape.versions import as_built, no_class
-from kaito_catalog.weights import stages
+from kaito_catalog.memory.weights import stages
 
 SHORTEST_MODEL_LEN = 16
 """Contexts below one block change vLLM's batch; the page does not take them."""

@@ -1,5 +1,5 @@
 // The plan in the browser: tables made by the generator (plan-data.js), looked up, multiplied and compared.
-// kaito_catalog/plan.py says the same in Python; a test runs both on the same cases and wants the same bytes.
+// kaito_catalog/memory/plan.py says the same in Python; a test runs both on the same cases and wants the same bytes.
 "use strict";
 
 (function (root) {

@@ -1,0 +1,184 @@
+"""The three things that other programs import: load a catalog, plan a model's memory, check proposals.
+
+`from kaito_catalog import load_catalog, plan_model, compare_instance_types, check_models` is the public form; it
+imports this module when one of the names is first used. Nothing here writes, prints or asks a network.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from kaito_catalog.catalog.reading import Catalog, found_or_shipped, read_catalog
+from kaito_catalog.checks.base import Context
+from kaito_catalog.checks.engine import Report, check_catalog
+from kaito_catalog.checks.registry import require_codes, selected
+from kaito_catalog.errors import CatalogError
+from kaito_catalog.memory.plan import InstanceTypePlan, Plan
+from kaito_catalog.plans import request as planning
+
+
+def load_catalog(
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    proposals: Sequence[str | os.PathLike[str]] | None = None,
+) -> Catalog:
+    """Read a catalog: its policy, GPUs and instance types, and its models in the order of their names.
+
+    A model whose files are not valid is an entry all the same: `Entry.problems` says what is wrong with it, with file,
+    line and column, and `Entry.proposal` or `Entry.facts` is None.
+
+    Args:
+        folder: the folder with policy.yaml, gpus.yaml, instance-types.yaml and models/. None: the one at or above the
+            current folder, else the one that came with this installation.
+        proposals: folders with a proposal.yaml, to be read instead of all of models/. A proposal without facts.yaml of
+            its own is compared with the facts that the catalog has of the same repository.
+
+    Raises:
+        CatalogError: there is no catalog, or one of the files that all models share is not valid.
+    """
+    root = Path(folder) if folder is not None else found_or_shipped(Path.cwd())
+    return read_catalog(root, None if proposals is None else [Path(path).resolve() for path in proposals])
+
+
+def plan_model(
+    model: str | os.PathLike[str],
+    *,
+    catalog: Catalog,
+    instance_type: str | None = None,
+    gpu: str | None = None,
+    gpu_memory_bytes: int | None = None,
+    gpu_count: int | None = None,
+    max_model_len: int | None = None,
+    gpu_memory_utilization: float | None = None,
+    kv_cache_dtype: str = "auto",
+    max_num_seqs: int | None = None,
+    max_num_batched_tokens: int | None = None,
+    enforce_eager: bool = False,
+    language_model_only: bool = False,
+    tensor_parallel_size: int | None = None,
+    pipeline_parallel_size: int = 1,
+    data_parallel_size: int = 1,
+    enable_expert_parallel: bool = False,
+    weights_bytes: int | None = None,
+    vllm_version: str | None = None,
+    profile: str | None = None,
+) -> Plan:
+    """What vLLM would find on each GPU, and whether one request of `max_model_len` tokens fits.
+
+    The formulas and their sources are on the page "How memory is planned" (docs/memory.md); constants that were
+    measured have their spread in `Plan.expected_error_bytes`, and `Plan.sources` says of each figure where it is from.
+    What is not known makes `Plan.fits` UNKNOWN with a reason, never a guess.
+
+    Args:
+        model: a name or repository id of the catalog, or a folder with a config.json (and *.safetensors).
+        catalog: whose models, GPUs, instance types and profiles are meant.
+        instance_type: such as Standard_NC24ads_A100_v4; all of its GPUs unless `gpu_count` says otherwise.
+        gpu: a name or alias of gpus.yaml. One of `instance_type`, `gpu` and `gpu_memory_bytes` has to be given.
+        gpu_memory_bytes: total memory of one GPU as the driver reports it.
+        gpu_count: None is the smallest number that fits.
+        max_model_len: in tokens; None is the proposal's context, else the model's own limit up to 8,192.
+        gpu_memory_utilization: above 0, at most 1; None is what the profile starts vLLM with.
+        kv_cache_dtype: vLLM's argument, as are the following up to `enable_expert_parallel`; None is vLLM's default.
+        max_num_seqs: requests in one batch.
+        max_num_batched_tokens: tokens in one batch.
+        enforce_eager: no CUDA graphs.
+        language_model_only: no images and no sound, and no encoder of them.
+        tensor_parallel_size: GPUs that share each layer.
+        pipeline_parallel_size: stages that share the layers.
+        data_parallel_size: copies of the engine.
+        enable_expert_parallel: experts are spread instead of cut.
+        weights_bytes: stored size of all weight files, where it is known better than by the facts.
+        vllm_version: None is the profile's.
+        profile: a KAITO release of policy.yaml; None is the policy's own.
+
+    Returns:
+        The plan; memory is in bytes, for the GPU with the least room. "Does not fit" is an answer, not an error.
+
+    Raises:
+        CatalogError: there is no such model, GPU, instance type or profile, or a file cannot be read.
+    """
+    request = planning.Request(
+        model=os.fspath(model),
+        instance_type=instance_type,
+        gpu=gpu,
+        gpu_memory_bytes=gpu_memory_bytes,
+        gpu_count=gpu_count,
+        max_model_len=max_model_len,
+        gpu_memory_utilization=gpu_memory_utilization,
+        kv_cache_dtype=kv_cache_dtype,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        enforce_eager=enforce_eager,
+        language_model_only=language_model_only,
+        tensor_parallel_size=tensor_parallel_size,
+        pipeline_parallel_size=pipeline_parallel_size,
+        data_parallel_size=data_parallel_size,
+        enable_expert_parallel=enable_expert_parallel,
+        weights_bytes=weights_bytes,
+        vllm_version=vllm_version,
+    )
+    if not request.names_a_gpu:
+        raise CatalogError(
+            "a plan needs a GPU",
+            hint="give instance_type, gpu or gpu_memory_bytes; or compare_instance_types",
+        )
+    chosen = catalog.shared.profile(profile)
+    subject = planning.read_subject(request, catalog.root, shared=catalog.shared, profile=chosen)
+    return planning.plan_one(request, subject, catalog.shared, chosen)
+
+
+def compare_instance_types(
+    model: str | os.PathLike[str],
+    *,
+    catalog: Catalog,
+    max_model_len: int | None = None,
+    profile: str | None = None,
+) -> tuple[InstanceTypePlan, ...]:
+    """The plan of a model on every instance type of the catalog: those that fit first, the smallest of them first.
+
+    Args:
+        model: as for `plan_model`.
+        catalog: whose models, instance types and profiles are meant.
+        max_model_len: in tokens; None as for `plan_model`.
+        profile: a KAITO release of policy.yaml; None is the policy's own.
+
+    Raises:
+        CatalogError: there is no such model or profile, or a file cannot be read.
+    """
+    request = planning.Request(model=os.fspath(model), max_model_len=max_model_len)
+    chosen = catalog.shared.profile(profile)
+    subject = planning.read_subject(request, catalog.root, shared=catalog.shared, profile=chosen)
+    return planning.plan_all(request, subject, catalog.shared, chosen)
+
+
+def check_models(
+    catalog: Catalog,
+    *,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    require_all: bool = False,
+    profile: str | None = None,
+) -> Report:
+    """Check the claims of every model that was loaded, as `kaito-catalog check` does.
+
+    Args:
+        catalog: what was loaded; `load_catalog(proposals=…)` loads single proposals.
+        select: codes or families, such as "STO001" or "MEM"; empty is all. YML and SCH always run.
+        ignore: codes or families that are left out.
+        require_all: what cannot be checked is an error instead of a skip.
+        profile: a KAITO release of policy.yaml; None is the policy's own.
+
+    Returns:
+        `Report.failed`, `Report.diagnostics` in the order of files and lines (each with code, severity, message, place
+        and hint), `Report.skips` with the reason of each, and every model's claims with what is known of them.
+
+    Raises:
+        CatalogError: there is no such code or profile, or no check is left.
+    """
+    checks = selected(require_codes(select), require_codes(ignore))
+    if not checks:
+        raise CatalogError("no check is left to run", hint="YML and SCH always run, and cannot be selected")
+    context = Context(catalog.shared, catalog.shared.profile(profile))
+    return check_catalog(catalog, checks, context, require_all=require_all)

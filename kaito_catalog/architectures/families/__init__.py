@@ -1,0 +1,1 @@
+"""What reads each architecture's configuration into a shape."""

@@ -1,0 +1,31 @@
+"""Which models a change concerns: those whose folder it touches, or all when it touches what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kaito_catalog.catalog.reading import PROPOSAL
+from kaito_catalog.system import git
+
+
+def only_changed(root: Path, revision: str, folders: Sequence[Path] | None) -> list[Path] | None:
+    """The model folders among `folders` (all, when None) that changed since `revision`; None is every model.
+
+    Everything is concerned when a file that all models share changed: the catalog's own YAML files and the
+    package that checks them.
+
+    Raises:
+        CatalogError: no clone, or no such revision.
+    """
+    models = root.resolve() / "models"
+    package = git.top(root).resolve() / "kaito_catalog"
+    found: set[Path] = set()
+    for path in git.changed_since(root, revision):
+        place = path.parent.resolve() / path.name
+        if place.is_relative_to(models) and place.parent != models:
+            found.add(models / place.relative_to(models).parts[0])
+        elif place.is_relative_to(package) or place.parent == models.parent:
+            return None if folders is None else list(folders)
+    wanted = {folder.resolve() for folder in folders} if folders is not None else None
+    return sorted(f for f in found if (f / PROPOSAL).exists() and (wanted is None or f in wanted))

@@ -1,0 +1,374 @@
+"""The catalog on disk: every model's proposal, facts and evidence, and the files they share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from kaito_catalog.diagnostics import Diagnostic, Place, Severity
+from kaito_catalog.documents import reading
+from kaito_catalog.documents.reading import Document
+from kaito_catalog.documents.validation import load
+from kaito_catalog.errors import CatalogError
+from kaito_catalog.formats.base import Model
+from kaito_catalog.formats.evidence import DryRun, ExactPlan
+from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.formats.hardware import Gpu, Gpus, InstanceType, InstanceTypes
+from kaito_catalog.formats.policy import Policy, Profile
+from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.system.files import NAME
+
+M = TypeVar("M", bound=Model)
+
+SHARED_FILES = ("policy.yaml", "gpus.yaml", "instance-types.yaml")
+PROPOSAL, FACTS, EVIDENCE = "proposal.yaml", "facts.yaml", "evidence"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One evidence file."""
+
+    document: Document
+    record: ExactPlan | DryRun
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model's folder. `proposal` and `facts` are None when absent or not valid; `problems` says which."""
+
+    name: str
+    folder: Path
+    proposal_document: Document
+    proposal: Proposal | None
+    facts_document: Document | None
+    facts: ModelFacts | None
+    evidence: tuple[Evidence, ...]
+    problems: tuple[Diagnostic, ...]
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether every file of the entry is valid, so that checks can look at it."""
+        return self.proposal is not None and not any(p.severity is Severity.ERROR for p in self.problems)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The files that all models share."""
+
+    policy: Policy
+    gpus: tuple[Gpu, ...]
+    instance_types: tuple[InstanceType, ...]
+
+    @cached_property
+    def gpu_by_name(self) -> dict[str, Gpu]:
+        """Each GPU by its name and by its aliases."""
+        return {name: gpu for gpu in self.gpus for name in (*(gpu.aliases or ()), gpu.name)}
+
+    def gpu(self, name: str) -> Gpu | None:
+        """The GPU of that name or alias, in any case."""
+        exact = self.gpu_by_name.get(name)
+        return exact or next((g for n, g in self.gpu_by_name.items() if n.lower() == name.lower()), None)
+
+    def instance_type(self, name: str) -> InstanceType | None:
+        """The instance type of that name, in any case."""
+        return next((t for t in self.instance_types if t.name.lower() == name.lower()), None)
+
+    def profile(self, name: str | None = None) -> Profile:
+        """The KAITO release of that name, the policy's own by default.
+
+        Raises:
+            CatalogError: the policy has none of that name.
+        """
+        policy = self.policy
+        if name is None:
+            return policy.default_profile()
+        found = next((profile for profile in policy.profiles if profile.name == name), None)
+        if found is None:
+            known = ", ".join(profile.name for profile in policy.profiles)
+            raise CatalogError(f"there is no profile '{name}'", hint=f"policy.yaml has: {known}")
+        return found
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All entries, sorted by name."""
+
+    root: Path
+    shared: Shared
+    entries: tuple[Entry, ...]
+
+    def entry(self, name: str) -> Entry | None:
+        """The entry whose folder or repository has that name, in any case."""
+        wanted = name.lower()
+        for entry in self.entries:
+            repo_id = entry.proposal.repo_id if entry.proposal else None
+            if wanted in (entry.name, (repo_id or "").lower()):
+                return entry
+        return None
+
+
+def find_root(start: Path) -> Path:
+    """The catalog folder at or above `start`: the one with policy.yaml.
+
+    Raises:
+        CatalogError: there is none.
+    """
+    start = start.resolve()
+    for folder in (start, *start.parents):
+        for candidate in (folder, folder / "catalog"):
+            if (candidate / "policy.yaml").is_file() and (candidate / "gpus.yaml").is_file():
+                return candidate
+    raise CatalogError(
+        f"no catalog at or above {start}",
+        hint="run inside a clone of kaito-catalog, or name its catalog folder with --catalog DIR",
+    )
+
+
+def shipped_root() -> Path | None:
+    """The catalog that came with this installation: in the wheel, or beside the package in a clone."""
+    package = Path(__file__).parents[1]
+    found = (package / "data" / "catalog", package.parent / "catalog")
+    return next((root for root in found if (root / "policy.yaml").is_file()), None)
+
+
+def found_or_shipped(start: Path) -> Path:
+    """The catalog folder at or above `start`, else the one that came with this installation: for those who only read.
+
+    Raises:
+        CatalogError: there is neither.
+    """
+    try:
+        return find_root(start)
+    except CatalogError:
+        shipped = shipped_root()
+        if shipped is None:
+            raise
+        return shipped
+
+
+def shown(path: Path) -> str:
+    """`path` as messages show it: relative to the current folder when it lies below."""
+    absolute = os.path.abspath(path)
+    relative = os.path.relpath(absolute)
+    return absolute if relative.startswith("..") else Path(relative).as_posix()
+
+
+def with_profile(catalog: Catalog, name: str) -> Catalog:
+    """The catalog as a policy with that KAITO release for its default has it; whatever is made of it follows.
+
+    Raises:
+        CatalogError: the policy has none of that name.
+    """
+    profile = catalog.shared.profile(name)
+    policy = catalog.shared.policy.model_copy(update={"profile": profile.name})
+    return replace(catalog, shared=replace(catalog.shared, policy=policy))
+
+
+def read_shared(root: Path) -> Shared:
+    """Read policy.yaml, gpus.yaml and instance-types.yaml.
+
+    Raises:
+        CatalogError: one of them is missing or not valid: nothing can be checked without them.
+    """
+    gpus = _require(root / "gpus.yaml", Gpus)
+    instance_types = _require(root / "instance-types.yaml", InstanceTypes)
+    shared = Shared(_require(root / "policy.yaml", Policy), gpus.gpus, instance_types.instance_types)
+    for instance_type in shared.instance_types:
+        if instance_type.gpu not in shared.gpu_by_name:
+            raise CatalogError(
+                f"{shown(root / 'instance-types.yaml')}: {instance_type.name} has the GPU "
+                f"'{instance_type.gpu}', which gpus.yaml does not list"
+            )
+    return shared
+
+
+def _require(path: Path, model: type[M]) -> M:
+    document = reading.read(path, shown_as=shown(path))
+    loaded, problems = load(document, model)
+    if loaded is None:
+        first = problems[0]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise CatalogError(f"{first.place}: {first.code}: {first.message}{more}", hint=first.hint)
+    return loaded
+
+
+def read_entry(folder: Path) -> Entry:
+    """Read a model's folder; what is wrong with its files is in `problems`."""
+    problems: list[Diagnostic] = []
+    path = folder / PROPOSAL
+    if not NAME.match(folder.name):
+        problems.append(
+            Diagnostic(
+                "DOC002",
+                Severity.ERROR,
+                f"'{folder.name[:60]}' cannot be a model's folder",
+                Place(shown(path)),
+                "use the repository's name in lower case",
+            )
+        )
+    proposal: Proposal | None = None
+    if path.is_file() and not _escapes(path, folder):
+        document = reading.read(path, shown_as=shown(path))
+        proposal, found = load(document, Proposal)
+        problems.extend(found)
+    else:
+        # Empty, so that a report quotes no line of a file that is not there.
+        document = replace(reading.parse("{}", path=shown(path)), text="")
+        problems.append(
+            _leads_outside(path)
+            if os.path.lexists(path)
+            else Diagnostic(
+                "YML012",
+                Severity.ERROR,
+                "there is no proposal.yaml",
+                Place(shown(path)),
+                _instead_of_proposal(folder),
+            )
+        )
+    problems += _not_read(folder)
+    facts: ModelFacts | None = None
+    facts_document: Document | None = None
+    facts_path = folder / FACTS
+    if not os.path.lexists(facts_path):
+        pass  # nobody has recorded any yet
+    elif _escapes(facts_path, folder) or not facts_path.is_file():
+        problems.append(_leads_outside(facts_path))
+    else:
+        facts_document = reading.read(facts_path, shown_as=shown(facts_path))
+        facts, found = load(facts_document, ModelFacts)
+        problems.extend(found)
+    evidence: list[Evidence] = []
+    for evidence_path in sorted((folder / EVIDENCE).glob("*.yaml")):
+        if _escapes(evidence_path, folder) or not evidence_path.is_file():
+            problems.append(_leads_outside(evidence_path))
+            continue
+        evidence_document = reading.read(evidence_path, shown_as=shown(evidence_path))
+        kind = evidence_document.value.get("kind") if isinstance(evidence_document.value, dict) else None
+        record: ExactPlan | DryRun | None
+        if kind == "ExactPlan":
+            record, found = load(evidence_document, ExactPlan)
+        else:
+            record, found = load(evidence_document, DryRun)
+        problems.extend(found)
+        if record is not None:
+            evidence.append(Evidence(evidence_document, record))
+    return Entry(
+        folder.name, folder, document, proposal, facts_document, facts, tuple(evidence), tuple(problems)
+    )
+
+
+def _instead_of_proposal(folder: Path) -> str:
+    """What to do in a folder without a proposal.yaml."""
+    names = sorted(path.name for path in folder.glob("*") if path.is_file())
+    for name in names:
+        if name.lower() in ("proposal.yml", "proposal.yaml"):
+            return f"rename {name} to {PROPOSAL}"
+    for name in names:
+        if name.endswith(".md") and name.lower() != "readme.md":
+            # A stranger's file name is not put into a command that others may paste.
+            return "'kaito-catalog import FILE.md' reads KAITO's Markdown proposals"
+    return "'kaito-catalog new ORG/MODEL' writes one"
+
+
+def _not_read(folder: Path) -> list[Diagnostic]:
+    """Files that look like data and lie where nobody reads them: nothing may pass because it was overlooked."""
+    found = []
+    for path in sorted((*folder.glob("*.y*ml"), *(folder / EVIDENCE).glob("*.yml"))):
+        if path.name in (PROPOSAL, FACTS) or not path.is_file():
+            continue
+        wanted = path.with_suffix(".yaml").name
+        known = path.parent.name == EVIDENCE or wanted in (PROPOSAL, FACTS)
+        if wanted == PROPOSAL and not path.with_name(PROPOSAL).exists():
+            continue  # the hint of what is missing names it
+        if known and path.with_name(wanted).exists():
+            hint = f"there is a {wanted} too: remove one of them"
+        elif known:
+            hint = f"rename it to {wanted}"
+        else:
+            hint = f"a model's folder holds {PROPOSAL}, {FACTS} and {EVIDENCE}/*.yaml"
+        words = f"{path.name[:60]} is not read"
+        found.append(Diagnostic("YML012", Severity.ERROR, words, Place(shown(path)), hint))
+    return found
+
+
+def _beside_the_folders(path: Path) -> Entry:
+    """What stands for a file that lies among the models' folders instead of in one."""
+    problem = Diagnostic(
+        "YML012",
+        Severity.ERROR,
+        f"{path.name[:60]} is not read: each model has a folder of its own",
+        Place(shown(path)),
+        "'kaito-catalog import FILE.md' reads KAITO's Markdown proposals"
+        if path.suffix == ".md"
+        else f"move it to models/NAME/{PROPOSAL}",
+    )
+    document = replace(reading.parse("{}", path=shown(path)), text="")
+    return Entry(path.name, path, document, None, None, None, (), (problem,))
+
+
+def _escapes(path: Path, folder: Path) -> bool:
+    """Whether a link leads from the model's folder, or with that folder, to another place than its own."""
+    folder = Path(os.path.abspath(folder))
+    return not _resolved(path).is_relative_to(_resolved(folder.parent) / folder.name)
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # links in a circle, up to Python 3.12
+        return Path("/")
+
+
+def _leads_outside(path: Path) -> Diagnostic:
+    return Diagnostic(
+        "YML012",
+        Severity.ERROR,
+        f"{path.name[:60]} is no file of this folder: it is a link that leads elsewhere, or no file at all",
+        Place(shown(path)),
+        "put the file itself there",
+    )
+
+
+def read_catalog(root: Path, folders: Sequence[Path] | None = None) -> Catalog:
+    """Read the shared files and the entries (all of `models/`, or just `folders`).
+
+    Raises:
+        CatalogError: a shared file is missing or not valid, or a folder cannot be read.
+    """
+    return Catalog(root, read_shared(root), tuple(read_entries(root, folders)))
+
+
+def read_entries(root: Path, folders: Sequence[Path] | None = None) -> Iterator[Entry]:
+    """The entries (all of `models/`, or just `folders`), sorted by name; each is read when it is asked for.
+
+    Raises:
+        CatalogError: a folder cannot be read.
+    """
+    if folders is None:
+        models = root / "models"
+        found = sorted(models.iterdir()) if models.is_dir() else []
+        folders = [f for f in found if f.is_dir() and not f.name.startswith(".")]
+        for path in found:
+            if path.suffix in (".yaml", ".yml", ".md") and path.is_file() and path.stem.lower() != "readme":
+                yield _beside_the_folders(path)
+    for folder in sorted(folders, key=lambda f: f.name):
+        yield _with_facts_of_the_catalog(read_entry(folder), root)
+
+
+def _with_facts_of_the_catalog(entry: Entry, root: Path) -> Entry:
+    """A proposal that lies elsewhere without facts of its own is compared with the catalog's of that repository."""
+    repo_id = entry.proposal.repo_id if entry.proposal else None
+    if entry.facts_document is not None or repo_id is None:
+        return entry
+    path = root / "models" / repo_id.partition("/")[2].lower() / FACTS
+    if not path.is_file():
+        return entry
+    document = reading.read(path, shown_as=shown(path))
+    facts, problems = load(document, ModelFacts)
+    if problems or facts is None or facts.repo_id.lower() != repo_id.lower():
+        return entry
+    return replace(entry, facts_document=document, facts=facts)

@@ -1,0 +1,145 @@
+"""The commands that judge: `check`, `diff`, `explain`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from kaito_catalog.catalog import changes
+from kaito_catalog.catalog.reading import Catalog, Entry, read_catalog, read_entries, read_shared, shown
+from kaito_catalog.checks.base import Context
+from kaito_catalog.checks.engine import EntryReport, Report, check_entry
+from kaito_catalog.checks.registry import FAMILIES, RULES, require_codes, rule, selected
+from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say, selection
+from kaito_catalog.documents.reading import Document
+from kaito_catalog.errors import CatalogError
+from kaito_catalog.kaito.markdown.reader import IMPORT_CODES
+from kaito_catalog.proposals import fix
+from kaito_catalog.reports import RENDERERS, change
+from kaito_catalog.reports.explain import explain_text, import_code_text, list_text
+from kaito_catalog.reports.github import step_summary
+from kaito_catalog.reports.style import wants_color
+from kaito_catalog.reports.text import text
+
+
+def _quoted(entry: Entry, report: EntryReport) -> dict[str, Document]:
+    """The documents that findings point into, by path."""
+    paths = {diagnostic.place.path for diagnostic in report.diagnostics}
+    documents = (entry.proposal_document, entry.facts_document)
+    return {d.path: d.quotable() for d in documents if d is not None and d.path in paths}
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """`check`."""
+    # Without a path, a check of the wrong catalog would look like a pass of the right one.
+    root = catalog_root(
+        options, or_shipped=bool(options.paths) and not (options.fix or options.changed_since)
+    )
+    folders = selection(options.paths, root)
+    if options.changed_since:
+        folders = changes.only_changed(root, options.changed_since, folders)
+    if options.fix:
+        folders = _fix(root, folders)
+    shared = read_shared(root)
+    select, ignore = _codes(options.select), _codes(options.ignore)
+    checks = selected(select, ignore)
+    if not checks and not options.online:
+        raise CatalogError(
+            "no check is left to run",
+            hint="YML and SCH always run, and cannot be selected; 'kaito-catalog explain' lists the others",
+        )
+    context = Context(shared, shared.profile(options.profile))
+    # One model at a time, so that a catalog of thousands takes little more memory than its findings.
+    reports: list[EntryReport] = []
+    sources: dict[str, Document] = {}
+    kept: list[Entry] = []
+    for entry in read_entries(root, folders):
+        reports.append(check_entry(entry, checks, context, require_all=options.require_all))
+        sources |= _quoted(entry, reports[-1])
+        if options.online:
+            kept.append(entry)
+    if not reports and not options.changed_since:
+        raise CatalogError(f"no model in {shown(root / 'models')}")
+    report = Report.of(reports, checks)
+    if options.online:
+        # Only here: the Hub's client is a third of the start-up time.
+        from kaito_catalog.cli import hub
+
+        report = hub.online(
+            report,
+            Catalog(root, shared, tuple(kept)),
+            select=select,
+            ignore=ignore,
+            require_all=options.require_all,
+        )
+        for entry, judged in zip(kept, report.entries, strict=True):
+            sources |= _quoted(entry, judged)
+    if options.format == "text":
+        emit(text(report, sources, color=wants_color(sys.stdout), verbose=options.verbose))
+    else:
+        emit(RENDERERS[options.format](report, sources))
+    if options.format == "github" and os.environ.get("GITHUB_STEP_SUMMARY"):
+        _append(Path(os.environ["GITHUB_STEP_SUMMARY"]), step_summary(report))
+    return FAILED if report.failed else OK
+
+
+def _fix(root: Path, folders: list[Path] | None) -> list[Path] | None:
+    """Mend what is mechanical, show it on stderr, and say where the folders are now."""
+    results = [
+        fix.fix_folder(entry.folder, read_shared(root).policy)
+        for entry in read_catalog(root, folders).entries
+    ]
+    for result in results:
+        for reason in result.reasons:
+            say(f"fixed: {reason}")
+        if result.diff:
+            say(result.diff.rstrip("\n"))
+    return None if folders is None else [result.folder for result in results]
+
+
+def _append(path: Path, content: str) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(content)
+    except OSError as error:
+        raise CatalogError(f"cannot write the step summary: {error.strerror or error}") from error
+
+
+def run_diff(options: argparse.Namespace) -> int:
+    """`diff`."""
+    root = catalog_root(options)
+    emit(change.diff_text(root, options.revision, profile=options.profile))
+    return OK
+
+
+def _codes(values: Sequence[str]) -> list[str]:
+    return require_codes([code for value in values for code in value.split(",") if code.strip()])
+
+
+# --- explain ---------------------------------------------------------------------------------------------------
+
+
+def run_explain(options: argparse.Namespace) -> int:
+    """`explain`."""
+    color = wants_color(sys.stdout)
+    if options.code is None:
+        emit(list_text(RULES, FAMILIES, IMPORT_CODES, color=color))
+        return OK
+    code = options.code.upper()
+    found = rule(code)
+    if found is not None:
+        emit(explain_text(found, color=color))
+        return OK
+    if code in IMPORT_CODES:
+        emit(import_code_text(code, IMPORT_CODES[code], color=color))
+        return OK
+    if code in FAMILIES:
+        emit(list_text(RULES, {code: FAMILIES[code]}, {}, color=color))
+        return OK
+    raise CatalogError(
+        f"there is no check '{options.code[:40]}'",
+        hint="'kaito-catalog explain' without a code lists them all",
+    )

@@ -1,0 +1,102 @@
+"""What the commands share: where the catalog is, which folders names mean, how results and messages are printed."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from kaito_catalog import __version__
+from kaito_catalog.catalog.reading import FACTS, PROPOSAL, SHARED_FILES, find_root, shipped_root, shown
+from kaito_catalog.errors import CatalogError, visible
+
+OK, FAILED = 0, 1
+"""Exit codes; 2 is usage, raised as CatalogError."""
+
+
+def say(line: str) -> None:
+    """A message for the person: stderr, so that stdout holds results only."""
+    print(visible(line), file=sys.stderr)
+
+
+def emit(result: str) -> None:
+    """A result, as it is: stdout."""
+    sys.stdout.write(result)
+
+
+def catalog_root(options: argparse.Namespace, *, or_shipped: bool = False) -> Path:
+    """The catalog that `--catalog` names, or the one at or above the current folder.
+
+    Args:
+        options: the arguments of the command.
+        or_shipped: a command that only reads may take, and say so, the catalog that came with this installation.
+
+    Raises:
+        CatalogError: there is none.
+    """
+    if options.catalog:
+        named = Path(options.catalog)
+        if not named.is_dir():
+            raise CatalogError(
+                f"{named} is no folder", hint="--catalog names the folder that holds models/ and gpus.yaml"
+            )
+        if not any((named / name).exists() for name in SHARED_FILES):
+            raise CatalogError(
+                f"{named} is no catalog folder: it has none of {', '.join(SHARED_FILES)}",
+                hint="a folder of proposals alone is checked by its path: kaito-catalog check DIR",
+            )
+        return named
+    try:
+        return find_root(Path.cwd())
+    except CatalogError:
+        root = shipped_root() if or_shipped else None
+        if root is None:
+            raise
+        say(f"no catalog at or above this folder: using the one that came with kaito-catalog {__version__}")
+        return root
+
+
+def _folder(text: str, root: Path) -> Path:
+    """The model folder that `text` names: a folder, its proposal.yaml, a name, or a repository id."""
+    path = Path(text)
+    if path.name in (PROPOSAL, FACTS) and path.is_file():
+        return path.parent
+    if (path / PROPOSAL).exists() or (path.is_dir() and not (root / "models" / text).is_dir()):
+        return path
+    name = text.rpartition("/")[2]
+    for folder in (root / "models" / name.lower(), root / "models" / name):
+        if name and folder.is_dir():
+            return folder
+    names = sorted(folder.name for folder in (root / "models").glob("*") if folder.is_dir())
+    if path.suffix == ".md" and path.is_file():
+        raise CatalogError(
+            f"'{text}' is Markdown: it has to become data before it can be checked",
+            hint=f"kaito-catalog import {text}",
+        )
+    near = _near(name.lower(), names)
+    raise CatalogError(
+        f"'{text}' is neither a model of the catalog nor a folder with a proposal.yaml",
+        hint=f"did you mean {near}?" if near else f"the models are in {shown(root / 'models')}",
+    )
+
+
+def _near(name: str, names: Sequence[str]) -> str | None:
+    found = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return found[0] if found else None
+
+
+def selection(paths: Sequence[str], root: Path) -> list[Path] | None:
+    """The folders that paths name; None is the whole catalog."""
+    if not paths:
+        return None
+    folders: list[Path] = []
+    for text_ in paths:
+        path = Path(text_)
+        if path.resolve() in (root.resolve(), (root / "models").resolve(), root.resolve().parent):
+            return None
+        holds_models = path.is_dir() and not (path / PROPOSAL).exists()
+        inside = [p.parent for p in sorted(path.glob(f"*/{PROPOSAL}"))] if holds_models else []
+        folders.extend(inside or [_folder(text_, root)])
+    return list(dict.fromkeys(folder.resolve() for folder in folders))

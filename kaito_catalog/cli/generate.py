@@ -1,0 +1,174 @@
+"""The commands that write files: `import`, `generate`, `schema`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from kaito_catalog import generate
+from kaito_catalog.catalog.reading import PROPOSAL, Catalog, read_catalog, shown, with_profile
+from kaito_catalog.checks.base import Context
+from kaito_catalog.checks.engine import check_catalog
+from kaito_catalog.checks.registry import CHECKS, RULES
+from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say
+from kaito_catalog.diagnostics import Diagnostic, Severity, sort_key
+from kaito_catalog.documents import writing
+from kaito_catalog.documents.reading import Document
+from kaito_catalog.errors import CatalogError
+from kaito_catalog.formats import schema
+from kaito_catalog.kaito import comparison, model_catalog
+from kaito_catalog.kaito.markdown.reader import read_proposals
+from kaito_catalog.reports.explain import rule_markdown
+from kaito_catalog.reports.json import diagnostic_value
+from kaito_catalog.reports.style import wants_color
+from kaito_catalog.reports.summary import plural
+from kaito_catalog.reports.text import diagnostic_text
+from kaito_catalog.site import api_schema
+from kaito_catalog.site import build as site
+from kaito_catalog.system import files
+
+# --- import ----------------------------------------------------------------------------------------------------
+
+
+def run_import(options: argparse.Namespace) -> int:
+    """`import`."""
+    into = Path(options.into) if options.into else catalog_root(options) / "models"
+    diagnostics: list[Diagnostic] = []
+    sources: dict[str, Document] = {}
+    written: list[str] = []
+    refused = False
+    for name in options.files:
+        path = Path(name)
+        markdown = _read_markdown(path)
+        result = read_proposals(markdown, path=shown(path))
+        sources[shown(path)] = Document(shown(path), markdown, None, {}, {})
+        diagnostics.extend(result.diagnostics)
+        for imported in result.proposals:
+            target = into / files.safe_name(imported.name) / PROPOSAL
+            content = _proposal_text(imported.value, target, into)
+            if target.exists() and target.read_text(encoding="utf-8") != content and not options.force:
+                say(f"error: {shown(target)} exists and differs; nothing was changed (--force replaces it)")
+                refused = True
+                continue
+            files.write_text(target, content)
+            written.append(shown(target))
+    if options.format == "json":
+        value = {
+            "version": 1,
+            "written": written,
+            "findings": [diagnostic_value(d) for d in sorted(diagnostics, key=sort_key)],
+        }
+        emit(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    else:
+        color = wants_color(sys.stdout)
+        for diagnostic in sorted(diagnostics, key=sort_key):
+            emit(diagnostic_text(diagnostic, sources, color=color) + "\n\n")
+        for target_name in written:
+            emit(f"wrote {target_name}\n")
+        gaps = plural(len(diagnostics), "remark")
+        emit(f"{plural(len(options.files), 'file')}: {plural(len(written), 'proposal')}, {gaps}\n")
+        if written and diagnostics:
+            say("next: fill in what the remarks name, then run 'kaito-catalog check PATH'")
+    if not written and not refused:
+        return FAILED
+    errors = any(d.severity is Severity.ERROR for d in diagnostics)
+    return FAILED if refused or errors else OK
+
+
+def _read_markdown(path: Path) -> str:
+    try:
+        if path.stat().st_size > 2**20:
+            raise CatalogError(f"{shown(path)} is larger than 1 MiB", hint="a proposal is a few kilobytes")
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CatalogError(f"{shown(path)} is not UTF-8 (byte {error.start})") from error
+    except OSError as error:
+        raise CatalogError(f"cannot read {shown(path)}: {error.strerror or error}") from error
+
+
+def _proposal_text(value: dict[str, Any], target: Path, into: Path) -> str:
+    depth = "../../.." if into.name == "models" else None
+    location = f"{depth}/schema/proposal.schema.json" if depth else None
+    head = f"# yaml-language-server: $schema={location}\n" if location else ""
+    return head + writing.write(value)
+
+
+# --- generate ---
+
+
+def run_generate(options: argparse.Namespace) -> int:
+    """`generate`."""
+    root = catalog_root(options)
+    catalog = read_catalog(root)
+    if options.compare:
+        return _compare_with_kaito(catalog, Path(options.compare), options.format)
+    profile = catalog.shared.profile(options.profile)
+    catalog = with_profile(catalog, profile.name)
+    report = check_catalog(catalog, CHECKS, Context(catalog.shared, profile))
+    generated = generate.build(
+        catalog,
+        hand_written=generate.read_pages(root.parent / "docs"),
+        findings={entry.name: (*entry.diagnostics, *entry.skips) for entry in report.entries},
+        checks=[(found.code, found.title, rule_markdown(found)) for found in RULES],
+    )
+    output = Path(options.output)
+    for gap in generated.left_out:
+        say(f"left out: {gap.what} of {gap.name}: {gap.reason}")
+    unreadable = [entry.name for entry in catalog.entries if not entry.is_readable]
+    if unreadable:
+        say(f"error: the files of {', '.join(unreadable)} have errors; see 'kaito-catalog check'")
+    if options.check:
+        changed = generate.differences(output, generated.files)
+        for name, how in changed:
+            emit(f"{shown(output / name)}: {how}\n")
+        if changed:
+            say("hint: run 'kaito-catalog generate'")
+        return FAILED if changed or unreadable else OK
+    generate.write(output, generated.files)
+    counts = Counter(name.split("/")[0] for name in generated.files)
+    for tree, count in sorted(counts.items()):
+        emit(f"{shown(output / tree)}: {plural(count, 'file')}\n")
+    config = root.parent / "mkdocs.yml"
+    if options.no_site or not config.is_file() or not site.is_installed():
+        reason = (
+            "--no-site" if options.no_site else f"no {shown(config)}" if not config.is_file() else "no mkdocs"
+        )
+        say(f"the site's pages stay Markdown ({reason})")
+    else:
+        say("building the site (some seconds) …")
+        site.build_site(config, output)
+        emit(
+            f"{shown(output / site.SITE)}: {plural(len(list((output / site.SITE).rglob('*.html'))), 'page')}\n"
+        )
+    return FAILED if unreadable else OK
+
+
+def _compare_with_kaito(catalog: Catalog, path: Path, format_: str) -> int:
+    rows, left_out = model_catalog.rows(catalog)
+    found = comparison.compare(path, rows, left_out)
+    if format_ == "json":
+        emit(json.dumps(comparison.value(found), indent=2, ensure_ascii=False) + "\n")
+    else:
+        emit(comparison.text(found))
+    return OK if found.can_replace else FAILED
+
+
+def run_schema(options: argparse.Namespace) -> int:
+    """`schema`."""
+    root = Path(options.output) if options.output else catalog_root(options).parent / "schema"
+    wanted = {**schema.files(), **api_schema.files()}
+    if options.check:
+        changed = files.differences(root, wanted)
+        for name, how in changed:
+            emit(f"{shown(root / name)}: {how}\n")
+        if changed:
+            say("hint: run 'kaito-catalog schema'")
+        return FAILED if changed else OK
+    for name, content in wanted.items():
+        files.write_text(root / name, content)
+    emit(f"wrote {plural(len(wanted), 'schema')} to {shown(root)}\n")
+    return OK

@@ -1,0 +1,242 @@
+"""The commands that speak with the Hub: `new`, `record`, `fake-hub`, and `check --online`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from kaito_catalog.catalog.reading import FACTS, PROPOSAL, Catalog, read_catalog, read_shared, shown
+from kaito_catalog.checks.engine import Report
+from kaito_catalog.checks.online import online_report
+from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say, selection
+from kaito_catalog.errors import CatalogError
+from kaito_catalog.hub.client import Hub
+from kaito_catalog.hub.directory import LocalSnapshot
+from kaito_catalog.hub.fake import FakeHub, repositories_in, repository_from_facts
+from kaito_catalog.hub.record import (
+    Outcome,
+    Result,
+    Target,
+    change_of,
+    facts_of,
+    record_all,
+    record_from,
+    write,
+)
+from kaito_catalog.proposals.draft import new_proposal
+from kaito_catalog.reports.style import printable
+from kaito_catalog.reports.summary import plural
+from kaito_catalog.system import files
+
+_SHOWN = 20
+"""Differences of one model that are listed."""
+_REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_PAGE = re.compile(r"https?://[^/]+/([^/?#]+/[^/?#]+).*")
+
+
+def _progress(line: str) -> None:
+    say(printable(line))
+
+
+def _emit(line: str) -> None:
+    emit(f"{printable(line)}\n")
+
+
+# --- new -------------------------------------------------------------------------------------------------------
+
+
+def run_new(options: argparse.Namespace) -> int:
+    """`new`."""
+
+    page = _PAGE.fullmatch(options.repo_id)
+    repo_id = page[1] if page else options.repo_id
+    if not _REPO_ID.fullmatch(repo_id):
+        raise CatalogError(
+            f"'{printable(options.repo_id[:120])}' is no repository id",
+            hint="write ORG/MODEL, such as microsoft/phi-4",
+        )
+    root = catalog_root(options, or_shipped=bool(options.into))
+    shared = read_shared(root)
+    profile = shared.profile(options.profile)
+    into = Path(options.into) if options.into else root / "models"
+    # Before anything is asked, and again under the Hub's own spelling.
+    _must_be_new(into, repo_id)
+    today = date.today()
+    with Hub(say=_progress) as hub:
+        snapshot = hub.snapshot(repo_id, options.revision)
+        found = snapshot.repository
+        if found.repo_id != repo_id:
+            say(f"the Hub knows {repo_id} as {printable(found.repo_id)}")
+            _must_be_new(into, found.repo_id)
+        recorded = facts_of(snapshot, kind="hub", recorded_at=today)
+        calls = hub.calls
+    proposal = new_proposal(recorded, found, shared, profile, today=today, author=options.author)
+    folder = into / proposal.name
+    text = proposal.text
+    files.write_text(folder / FACTS, recorded.text)
+    try:
+        files.write_text(folder / PROPOSAL, text)
+    except CatalogError:
+        (folder / FACTS).unlink(missing_ok=True)
+        raise
+    _emit(
+        f"wrote {shown(folder / PROPOSAL)} and {FACTS}: {len(proposal.derived) - len(proposal.gaps)} fields derived"
+    )
+    for gap in proposal.gaps:
+        _emit(f"to do: {gap}")
+    for error in recorded.missing:
+        say(f"warning: {error.message}")
+        say(f"hint: {error.hint}")
+    say(
+        f"{plural(calls, 'call')} to the Hub; next: fill in the gaps, then 'kaito-catalog check {shown(folder)}'"
+    )
+    return OK
+
+
+def _must_be_new(into: Path, repo_id: str) -> None:
+    folder = into / files.safe_name(repo_id.partition("/")[2].lower())
+    if (folder / PROPOSAL).exists() or (folder / FACTS).exists():
+        raise CatalogError(
+            f"{shown(folder)} exists",
+            hint="'kaito-catalog record NAME' reads its facts anew; or choose --into DIR",
+        )
+
+
+# --- record ----------------------------------------------------------------------------------------------------
+
+
+def run_record(options: argparse.Namespace) -> int:
+    """`record`."""
+
+    root = catalog_root(options)
+    if options.from_local and len(options.names) != 1:
+        raise CatalogError(
+            "--from-local reads one model", hint="name it: kaito-catalog record NAME --from-local DIR"
+        )
+    if options.revision and not options.from_local:
+        raise CatalogError(
+            "--revision goes with --from-local",
+            hint="the Hub is asked for the revision that the proposal pins",
+        )
+    if options.revision and not re.fullmatch("[0-9a-f]{40}", options.revision):
+        raise CatalogError(f"'{options.revision[:60]}' is no commit", hint="write all 40 hex digits")
+    catalog = read_catalog(root, selection(options.names, root))
+    targets: list[Target] = []
+    results: list[Result] = []
+    failed = 0
+    for entry in catalog.entries:
+        try:
+            targets.append(Target.of(entry))
+        except CatalogError as error:
+            failed += 1
+            _emit(f"{entry.name}: failed: {error.message}")
+    if not targets and not failed:
+        raise CatalogError(f"no model in {shown(root / 'models')}")
+    today = date.today()
+
+    def show(result: Result) -> None:
+        results.append(result)
+        name = result.target.name
+        if result.error is not None:
+            change = change_of(result.error)
+            code = f"{change.code} {change.value}: " if change else ""
+            _emit(f"{name}: failed: {code}{result.error.message}")
+            if result.error.hint:
+                _emit(f"  hint: {result.error.hint}")
+        else:
+            decision = result.decision
+            assert decision is not None
+            _emit(
+                f"{name}: {result.outcome.value}"
+                + (f" ({'; '.join(decision.notes)})" if decision.notes else "")
+            )
+            for difference in decision.differences[:_SHOWN]:
+                _emit(f"  {difference}")
+            if len(decision.differences) > _SHOWN:
+                _emit(f"  and {len(decision.differences) - _SHOWN} more")
+        say(f"[{len(results)}/{len(targets)}] {name}: {result.outcome.value}")
+
+    calls = 0
+    if options.from_local:
+        for target in targets:
+            try:
+                snapshot = LocalSnapshot(
+                    Path(options.from_local), target.repo_id, revision=options.revision, say=_progress
+                )
+                recorded, decision = record_from(
+                    target, snapshot, kind="local", recorded_at=today, accept=options.accept, all_headers=True
+                )
+                if recorded.facts.revision is None:
+                    hint = "state it with --revision if you know it"
+                    say(f"{target.name}: the directory does not tell its commit; {hint}")
+                show(write(target, recorded, decision))
+            except CatalogError as error:
+                show(Result(target, Outcome.FAILED, error=error))
+    else:
+        with Hub(say=_progress) as hub:
+            for result in record_all(
+                targets, hub, recorded_at=today, accept=options.accept, all_headers=options.all_headers
+            ):
+                show(result)
+            calls = hub.calls
+    counts = [f"{sum(r.outcome is outcome for r in results)} {outcome.value}" for outcome in Outcome]
+    _emit(
+        f"{plural(len(results) + failed, 'model')}: {', '.join(counts)}"
+        + (f"; {plural(calls, 'call')}" if calls else "")
+    )
+    if any(result.outcome is Outcome.REFUSED for result in results):
+        say("hint: look at each difference; 'kaito-catalog record NAME --accept' writes what was found")
+    return FAILED if failed or any(result.failed for result in results) else OK
+
+
+# --- fake-hub --------------------------------------------------------------------------------------------------
+
+
+def run_fake_hub(options: argparse.Namespace) -> int:
+    """`fake-hub`: serves until it is interrupted."""
+
+    if options.folder:
+        repositories = repositories_in(Path(options.folder))
+    else:
+        catalog = read_catalog(catalog_root(options, or_shipped=True))
+        repositories = [repository_from_facts(entry.facts) for entry in catalog.entries if entry.facts]
+    try:
+        hub = FakeHub(repositories, port=options.port, limit=options.limit)
+    except OSError as error:
+        raise CatalogError(
+            f"port {options.port} cannot be used ({error.strerror or error})",
+            hint="--port 0 takes a free one",
+        ) from error
+    say(
+        f"serving {plural(len(repositories), 'model')}; gated ones open with HF_TOKEN=hf_reader; stop with Ctrl-C"
+    )
+    print(f"HF_ENDPOINT={hub.endpoint}", flush=True)
+    try:
+        hub.serve()
+    except KeyboardInterrupt:
+        hub.stop()
+    return OK
+
+
+# --- check --online --------------------------------------------------------------------------------------------
+
+
+def online(
+    report: Report,
+    catalog: Catalog,
+    *,
+    select: Sequence[str],
+    ignore: Sequence[str],
+    require_all: bool,
+) -> Report:
+    """`report` with what the Hub says now."""
+
+    with Hub(say=_progress) as hub:
+        result = online_report(
+            report, catalog, hub, select=select, ignore=ignore, require_all=require_all, say=_progress
+        )
+        say(f"{plural(hub.calls, 'call')} to the Hub")
+    return result

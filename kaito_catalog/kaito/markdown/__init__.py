@@ -1,0 +1,1 @@
+"""KAITO's Markdown proposals, read and written."""

@@ -1,0 +1,214 @@
+"""The sample manifests of a Markdown proposal: what they say, and where KAITO would refuse them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, get_args
+
+from kaito_catalog.diagnostics import Severity
+from kaito_catalog.documents import reading
+from kaito_catalog.formats.proposal import RuntimeName
+from kaito_catalog.kaito.markdown.blocks import Block, Markdown, Remarks, Span, shorten
+
+OVERLAY = "ModelProposalOverlay"
+"""The kind of the block in which `writer` keeps what KAITO's template has no place for."""
+
+_RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
+_At: TypeAlias = Callable[..., Span]
+
+
+@dataclass
+class Workspace:
+    """A sample manifest: where it stands, which preset it starts, and what it says."""
+
+    place: Span
+    words: str
+    deployment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Samples:
+    """What the code blocks say."""
+
+    workspaces: list[Workspace] = field(default_factory=list)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    options_place: Span = field(default_factory=lambda: Span("", 1))
+    secrets: list[Span] = field(default_factory=list)
+    config_maps: list[Span] = field(default_factory=list)
+    overlay: dict[str, Any] | None = None
+    overlay_place: Span = field(default_factory=lambda: Span("", 1))
+
+
+def read_samples(markdown: Markdown, remarks: Remarks) -> Samples:
+    """Every YAML block of the file; what cannot be read is remarked at its line."""
+    samples = Samples()
+    for section in markdown.sections:
+        for block in section.blocks:
+            if block.kind == "code":
+                _code(block, samples, remarks)
+    return samples
+
+
+def _code(block: Block, samples: Samples, remarks: Remarks) -> None:
+    if block.language not in ("", "yaml", "yml"):
+        at = Span("", block.span.line - 1, block.span.column)
+        remarks.say("IMP019", f"a block of {shorten(block.language)} is left out", at, None, Severity.NOTE)
+        return
+    for before, text in _documents(block.text):
+        document = reading.parse(text, path=remarks.path)
+        start = Span("", block.span.line + before, block.span.column)
+        if document.problems or not isinstance(document.value, dict):
+            for problem in document.problems:
+                at = Span("", start.line + problem.place.line - 1, start.column + problem.place.column - 1)
+                remarks.say("IMP019", f"the sample cannot be read: {problem.message}", at, problem.hint)
+            if not document.problems:
+                remarks.say("IMP019", "the block holds no keys and values", start, "a sample is a manifest")
+            continue
+        _manifest(document.value, _places(document, start), samples, remarks)
+
+
+def _manifest(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Remarks) -> None:
+    name = text_in(value, "metadata", "name")
+    match value.get("kind"):
+        case "Workspace" | "InferenceSet":
+            samples.workspaces.append(_workspace(value, at, remarks))
+        case "ConfigMap":
+            _config_map(value, at, samples, remarks)
+        case "Secret":
+            samples.secrets.append(
+                Span(name or "", at("metadata", "name").line, at("metadata", "name").column)
+            )
+        case kind if kind == OVERLAY:
+            samples.overlay = {key: part for key, part in value.items() if key not in ("kind", "apiVersion")}
+            samples.overlay_place = at()
+        case kind:
+            remarks.say(
+                "IMP019",
+                f"a block of the kind {shorten(str(kind))} is left out",
+                at("kind"),
+                "samples are a Workspace, a ConfigMap and a Secret",
+            )
+
+
+def _workspace(value: Mapping[str, Any], at: _At, remarks: Remarks) -> Workspace:
+    body: Any = value
+    prefix: tuple[str, ...] = ()
+    spec = value.get("spec")
+    if value.get("kind") == "InferenceSet":
+        prefix = ("spec", "template") if isinstance(_in(spec, "template"), dict) else ("spec",)
+        body = _in(value, *prefix)
+    elif "spec" in value:
+        remarks.say("IMP009", "a Workspace has no spec", at("spec"), "move resource and inference to the top")
+        prefix, body = (("spec",), spec) if isinstance(spec, dict) else ((), value)
+    preset = text_in(body, "inference", "preset", "name")
+    words = " ".join(filter(None, (preset, text_in(value, "metadata", "name"))))
+    result = Workspace(at("kind"), words)
+    instance_type = text_in(body, "resource", "instanceType")
+    if instance_type:
+        result.deployment["instanceType"] = instance_type
+    if preset is None:
+        remarks.say(
+            "IMP009",
+            "there is no inference.preset.name: KAITO would serve nothing",
+            at(*prefix, "inference", "preset", "name") if _in(body, "inference") else at("kind"),
+            "add inference.preset.name with the model's name",
+        )
+    right = ("inference", "preset", "presetOptions", "modelAccessSecret")
+    secret = text_in(body, *right)
+    for route in dict.fromkeys(
+        (*start, *way, "modelAccessSecret")
+        for start in ((), prefix)
+        for way in ((), ("inference",), ("inference", "preset"), ("resource",))
+    ):
+        misplaced = text_in(value, *route)
+        if misplaced:
+            secret = secret or misplaced
+            remarks.say(
+                "IMP009",
+                f"modelAccessSecret stands at {'.'.join(route)}",
+                at(*route),
+                f"move it to {'.'.join(right)}",
+            )
+    if secret:
+        result.deployment["modelAccessSecret"] = secret
+    config = text_in(body, "inference", "config")
+    if config:
+        result.deployment["configMap"] = config
+    return result
+
+
+def _config_map(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Remarks) -> None:
+    name, place = text_in(value, "metadata", "name"), at("metadata", "name")
+    samples.config_maps.append(Span(name or "", place.line, place.column))
+    text = text_in(value, "data", "inference_config.yaml")
+    start = at("data", "inference_config.yaml")
+    if text is None:
+        remarks.say(
+            "IMP019",
+            "the ConfigMap has no inference_config.yaml",
+            at("data"),
+            "put the options below data, in inference_config.yaml",
+        )
+        return
+    if samples.options:
+        remarks.say("IMP019", "a second ConfigMap is left out", start, "keep one per model")
+        return
+    inner = reading.parse(text, path=remarks.path)
+    for problem in inner.problems:
+        at_problem = Span("", start.line + problem.place.line, start.column)
+        remarks.say(
+            "IMP019", f"inference_config.yaml cannot be read: {problem.message}", at_problem, problem.hint
+        )
+    if inner.problems or not isinstance(inner.value, dict):
+        if not inner.problems:
+            remarks.say("IMP019", "inference_config.yaml holds no keys and values", start, "start with vllm:")
+        return
+    samples.options_place = start
+    for runtime, options in inner.value.items():
+        if isinstance(options, dict) and runtime in _RUNTIMES:
+            samples.options[runtime] = options
+        else:
+            line = start.line + inner.place((runtime,)).line
+            remarks.say(
+                "IMP019",
+                f"'{shorten(runtime)}' of inference_config.yaml is left out",
+                Span("", line, start.column),
+                "options stand below vllm:",
+            )
+
+
+def _documents(text: str) -> Iterator[tuple[int, str]]:
+    """The YAML documents of a block, each with the number of lines before it."""
+    lines = text.split("\n")
+    start = 0
+    for number in range(len(lines) + 1):
+        if number == len(lines) or lines[number].rstrip() == "---":
+            part = "\n".join(lines[start:number])
+            if part.strip():
+                yield start, part
+            start = number + 1
+
+
+def _places(document: reading.Document, start: Span) -> _At:
+    """The place in the Markdown of a key in a block."""
+
+    def at(*route: str | int) -> Span:
+        place = document.place(route)
+        return Span("", start.line + place.line - 1, start.column + place.column - 1)
+
+    return at
+
+
+def _in(value: Any, *route: str) -> Any:
+    for key in route:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
+    return value
+
+
+def text_in(value: Any, *route: str) -> str | None:
+    """The text at a route of keys, if there is one."""
+    found = _in(value, *route)
+    return found if isinstance(found, str) and found else None

@@ -1,0 +1,1 @@
+"""What is asked of a plan, from a proposal or a command line, and what is recommended."""

@@ -1,0 +1,431 @@
+"""What `plan` was asked on the command line: find the model, choose GPUs and context, make the plans."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from kaito_catalog.architectures import Shape, Unsupported, read_shape
+from kaito_catalog.architectures.as_built import version_tuple
+from kaito_catalog.catalog.reading import Shared, read_entry, shown
+from kaito_catalog.errors import CatalogError
+from kaito_catalog.formats.facts import StoredSize
+from kaito_catalog.formats.policy import Profile
+from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.memory.kv_cache import CACHE_DTYPE_BYTES
+from kaito_catalog.memory.plan import (
+    Fit,
+    InstanceTypePlan,
+    Parallelism,
+    Plan,
+    PlanGpu,
+    Settings,
+    facts_shape,
+    illegal_tensor_parallel,
+    instance_type_plans,
+    make_plan,
+    plan_gpu,
+    smallest_gpu_count,
+    tensor_parallel_sizes,
+    to_json,
+    without_vllm,
+)
+from kaito_catalog.plans import recommend
+from kaito_catalog.plans.manifest_options import manifest_options
+from kaito_catalog.plans.serving import ServedOptions, served_options
+from kaito_catalog.vllm_bridge.reference import is_version, known, versions
+
+MAX_CONFIG_BYTES = 8 * 2**20
+DEFAULT_MAX_MODEL_LEN = 8192
+"""The context of a plan that nobody asked for, at most the model's own limit."""
+MOST_GPUS = 64
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of `plan`; None is "not given"."""
+
+    model: str
+    instance_type: str | None = None
+    gpu: str | None = None
+    gpu_memory_bytes: int | None = None
+    gpu_count: int | None = None
+    max_model_len: int | None = None
+    gpu_memory_utilization: float | None = None
+    kv_cache_dtype: str | None = None
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    enforce_eager: bool | None = None
+    language_model_only: bool | None = None
+    unread: tuple[tuple[str, str], ...] | None = None
+    tensor_parallel_size: int | None = None
+    pipeline_parallel_size: int = 1
+    data_parallel_size: int = 1
+    enable_expert_parallel: bool = False
+    weights_bytes: int | None = None
+    vllm_version: str | None = None
+
+    @property
+    def names_a_gpu(self) -> bool:
+        """Whether one plan is asked for, and not a comparison of instance types."""
+        return bool(self.instance_type or self.gpu or self.gpu_memory_bytes)
+
+
+@dataclass(frozen=True)
+class PlanSubject:
+    """The model of a plan."""
+
+    name: str
+    shape: Shape | Unsupported
+    stored: StoredSize | None
+    max_model_len: int
+    max_model_len_reason: str
+    options: ServedOptions = field(default_factory=ServedOptions)
+    """What the manifests start vLLM with, where nothing else is asked for."""
+    own_options: ServedOptions = field(default_factory=ServedOptions)
+    """Those of them that the proposal itself sets."""
+
+
+def read_subject(request: Request, root: Path, *, shared: Shared, profile: Profile) -> PlanSubject:
+    """The model that was named: an entry of the catalog, its repository id, or a folder with a config.json.
+
+    Args:
+        request: names the model, and may name its weights and context.
+        root: the catalog.
+        shared: what the catalog knows of GPUs and instance types.
+        profile: the release whose manifests are meant.
+
+    Raises:
+        CatalogError: there is no such model, or its files cannot be read.
+    """
+    stored = (
+        StoredSize.model_validate({"sizeBytes": request.weights_bytes}) if request.weights_bytes else None
+    )
+    folder = Path(request.model)
+    if folder.name in ("config.json", "params.json") and folder.is_file():
+        folder = folder.parent
+    if (folder / "config.json").is_file() or (folder / "params.json").is_file():
+        shape = read_directory(folder)
+        found = _choose_context(request, shape, None)
+        return PlanSubject(folder.resolve().name, shape, stored or _weight_files(folder), *found)
+    name = request.model.rpartition("/")[2].lower()
+    entry_folder = root / "models" / name
+    if not name or not (entry_folder / "proposal.yaml").is_file():
+        raise CatalogError(
+            f"'{request.model[:80]}' is no model of the catalog, and no folder with a config.json or params.json",
+            hint=_near_models(root, name)
+            or f"the models are in {shown(root / 'models')}; for another one, put the config.json of its repository "
+            "into a folder and name that",
+        )
+    entry = read_entry(entry_folder)
+    if entry.proposal is None or entry.problems:
+        first = entry.problems[0]
+        raise CatalogError(f"{first.place}: {first.message}", hint=f"run 'kaito-catalog check {name}'")
+    wanted = request.model.lower()
+    if "/" in wanted and wanted != (entry.proposal.repo_id or "").lower():
+        raise CatalogError(f"the catalog has {entry.proposal.repo_id}, not {request.model}")
+    shape = facts_shape(entry.facts) if entry.facts else Unsupported("there is no facts.yaml", None)
+    known = entry.facts.weights.total if entry.facts and entry.facts.weights else None
+    return PlanSubject(
+        name,
+        shape,
+        stored or known,
+        *_choose_context(request, shape, entry.proposal),
+        options=manifest_options(entry.proposal, entry.facts, shared, profile),
+        own_options=served_options(entry.proposal),
+    )
+
+
+def read_directory(folder: Path) -> Shape | Unsupported:
+    """The shape of a model whose config.json (or Mistral's params.json) lies in `folder`.
+
+    `hf_quant_config.json` beside it is taken into account, as vLLM does.
+
+    Raises:
+        CatalogError: a file is no JSON object, or too large.
+    """
+    path = folder / "config.json"
+    config = _read_json(path if path.is_file() else folder / "params.json")
+    side = folder / "hf_quant_config.json"
+    return read_shape(config, quantization=_read_json(side) if side.is_file() else None)
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_CONFIG_BYTES + 1)
+        if len(data) > MAX_CONFIG_BYTES:
+            raise CatalogError(f"{shown(path)} is larger than {MAX_CONFIG_BYTES // 2**20} MiB")
+        value = json.loads(data.decode("utf-8"))
+    except OSError as error:
+        raise CatalogError(f"cannot read {shown(path)}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise CatalogError(f"{shown(path)} is no JSON text") from error
+    except json.JSONDecodeError as error:
+        raise CatalogError(f"{shown(path)}:{error.lineno}:{error.colno}: {error.msg}") from error
+    except ValueError as error:  # Python's limit on the digits of an integer
+        raise CatalogError(f"{shown(path)} holds a number that is too long") from error
+    if not isinstance(value, dict):
+        raise CatalogError(f"{shown(path)} holds no JSON object")
+    return value
+
+
+def _weight_files(folder: Path) -> StoredSize | None:
+    sizes = [
+        path.stat().st_size
+        for path in sorted(folder.glob("*.safetensors"))
+        if path.is_file() and not path.name.startswith("consolidated")
+    ]
+    return StoredSize.model_validate({"sizeBytes": sum(sizes)}) if sizes else None
+
+
+def _choose_context(
+    request: Request, shape: Shape | Unsupported, proposal: Proposal | None
+) -> tuple[int, str]:
+    if request.max_model_len:
+        return request.max_model_len, "as asked"
+    if proposal and proposal.max_model_len:
+        return proposal.max_model_len, "the proposal's context"
+    if isinstance(shape, Shape) and shape.max_model_len <= DEFAULT_MAX_MODEL_LEN:
+        return shape.max_model_len, "the model's own limit"
+    return DEFAULT_MAX_MODEL_LEN, "chosen here: nothing was asked for"
+
+
+def filled_in(request: Request, options: ServedOptions) -> Request:
+    """The request, with the proposal's own options where nothing else was asked for."""
+    own = options.given()
+    missing = {name: value for name, value in own.items() if getattr(request, name) is None}
+    return replace(request, **missing)  # type: ignore[arg-type]
+
+
+def _settings(request: Request, subject: PlanSubject, profile: Profile, gpu: str | None) -> Settings:
+    _check_cache_dtype(request.kv_cache_dtype, _version(request, profile))
+    asked = filled_in(request, subject.options)
+    return Settings(
+        max_model_len=subject.max_model_len,
+        gpu_memory_utilization=asked.gpu_memory_utilization or profile.utilization(gpu),
+        kv_cache_dtype=asked.kv_cache_dtype or "auto",
+        max_num_seqs=asked.max_num_seqs,
+        max_num_batched_tokens=asked.max_num_batched_tokens,
+        enforce_eager=bool(asked.enforce_eager),
+        language_model_only=bool(asked.language_model_only),
+        unread=asked.unread or (),
+    )
+
+
+def _near_models(root: Path, name: str) -> str | None:
+    names = sorted(folder.name for folder in (root / "models").glob("*") if folder.is_dir())
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else None
+
+
+def _near_instance_types(asked: str, shared: Shared) -> str:
+    names = [machine.name for machine in shared.instance_types]
+    near = difflib.get_close_matches(asked, names, n=1, cutoff=0.75)
+    instead = "name the GPU instead: --gpu 'NVIDIA H100 80GB' --gpu-count 4"
+    return f"did you mean {near[0]}? Or {instead}" if near else instead
+
+
+def _gpu(request: Request, shared: Shared) -> tuple[PlanGpu, int | None]:
+    """The GPU that was asked for, and how many the instance type has."""
+    if request.instance_type:
+        machine = shared.instance_type(request.instance_type)
+        if machine is None:
+            raise CatalogError(
+                f"instance-types.yaml has no '{request.instance_type[:60]}'",
+                hint=_near_instance_types(request.instance_type, shared),
+            )
+        gpu, count = plan_gpu(shared, machine.gpu), machine.gpu_count
+    elif request.gpu:
+        gpu, count = plan_gpu(shared, request.gpu), None
+        if gpu.memory_bytes is None and request.gpu_memory_bytes is None:
+            known = [g.name for g in shared.gpus if g.memory_bytes]
+            near = [name for name in known if request.gpu.strip().lower() in name.lower()]
+            words = f"did you mean {' or '.join(near)}?" if near else f"name one of: {', '.join(known)}."
+            raise CatalogError(
+                f"how much memory '{request.gpu[:60]}' has is not known",
+                hint=f"{words} Or give it with --gpu-memory GIB, as the driver reports it",
+            )
+    else:
+        gpu, count = PlanGpu(None, request.gpu_memory_bytes), None
+    if request.gpu_memory_bytes:
+        gpu = replace(gpu, memory_bytes=request.gpu_memory_bytes)
+    return gpu, count
+
+
+def newest_vllm() -> str:
+    """The newest vLLM that has been read: a later one is planned by its rules."""
+    return max(versions(), key=version_tuple)
+
+
+def _version(request: Request, profile: Profile) -> str:
+    """The vLLM to plan for.
+
+    Raises:
+        CatalogError: what was asked for has not the form of a version.
+    """
+    asked = request.vllm_version and request.vllm_version.removeprefix("v")
+    if asked and not is_version(asked):
+        raise CatalogError(
+            f"'{asked[:40]}' is no version of vLLM",
+            hint=f"such as {profile.vllm_version}, which {profile.name} runs, or {newest_vllm()}",
+        )
+    return asked or profile.vllm_version
+
+
+def _check_cache_dtype(asked: str | None, vllm_version: str) -> None:
+    """Nothing, where vLLM has the dtype: one that it has and that is not planned makes the plan unknown.
+
+    Raises:
+        CatalogError: vLLM has no such dtype.
+    """
+    if asked is None or asked in CACHE_DTYPE_BYTES:
+        return
+    read = known(vllm_version) or known(newest_vllm())
+    wanted = read.options["kv-cache-dtype"].wants(asked) if read else None
+    if wanted is not None:
+        raise CatalogError(f"vLLM has no kv-cache-dtype '{asked[:40]}'", hint=wanted)
+
+
+def plan_one(request: Request, subject: PlanSubject, shared: Shared, profile: Profile) -> Plan:
+    """The plan on the GPU that was asked for.
+
+    Without a count, the GPUs of the instance type are used, or else the fewest that are enough.
+
+    Raises:
+        CatalogError: the GPU or the instance type is not known, or the sizes contradict each other.
+    """
+    gpu, of_the_machine = _gpu(request, shared)
+    settings = _settings(request, subject, profile, gpu.name)
+    version = _version(request, profile)
+    others = request.pipeline_parallel_size * request.data_parallel_size
+    count = request.gpu_count or of_the_machine
+    tensor = request.tensor_parallel_size
+    if tensor is None and count is not None:
+        if count % others:
+            raise CatalogError(
+                f"{count} GPUs cannot be split into {others} groups",
+                hint="pipeline × data parallel size has to divide the number of GPUs",
+            )
+        tensor = count // others
+    if tensor is not None and request.gpu_count is not None and tensor * others > request.gpu_count:
+        raise CatalogError(f"{tensor * others} GPUs are asked for, there are {request.gpu_count}")
+    if tensor is None:
+        tensor = (
+            smallest_gpu_count(
+                subject.shape,
+                stored=subject.stored,
+                gpu=gpu,
+                settings=settings,
+                vllm_version=version,
+                most=MOST_GPUS,
+            )
+            or 1
+        )
+    parallelism = Parallelism(
+        tensor, request.pipeline_parallel_size, request.data_parallel_size, request.enable_expert_parallel
+    )
+    refused = without_vllm(shared, gpu.name or "", gpu, parallelism, settings, version)
+    if refused is not None:
+        return refused
+    plan = make_plan(
+        subject.shape,
+        stored=subject.stored,
+        gpu=gpu,
+        parallelism=parallelism,
+        settings=settings,
+        vllm_version=version,
+    )
+    return plan if request.tensor_parallel_size else _with_legal_size(plan, subject, version)
+
+
+MOST_GPUS_TRIED = 128
+"""More than any node has: from here down a legal size is sought when a node's own count is refused."""
+
+
+def _with_legal_size(plan: Plan, subject: PlanSubject, vllm_version: str) -> Plan:
+    """A refusal of all GPUs of a node also says how many of them vLLM would take."""
+    sizes = plan.parallelism
+    if (
+        plan.limited_by != "parallelism"
+        or not isinstance(subject.shape, Shape)
+        or sizes.tensor_parallel_size < 2
+    ):
+        return plan
+    for size in range(min(sizes.tensor_parallel_size - 1, MOST_GPUS_TRIED), 0, -1):
+        illegal = illegal_tensor_parallel(
+            subject.shape,
+            size,
+            enable_expert_parallel=sizes.enable_expert_parallel,
+            vllm_version=vllm_version,
+        )
+        if illegal is None:
+            words = f"{plan.reason}; --tensor-parallel-size {size} uses {size} of the GPUs"
+            return replace(plan, reason=words)
+    return plan
+
+
+def plan_all(
+    request: Request, subject: PlanSubject, shared: Shared, profile: Profile
+) -> tuple[InstanceTypePlan, ...]:
+    """The plan on every instance type, those that fit first, smallest first."""
+    return instance_type_plans(
+        subject.shape,
+        subject.stored,
+        shared,
+        settings=lambda gpu: _settings(request, subject, profile, gpu),
+        vllm_version=_version(request, profile),
+    )
+
+
+def plan_value(subject: PlanSubject, plan: Plan) -> dict[str, Any]:
+    """One plan as plain values: the contract of `plan --format json`."""
+    sizes = tensor_parallel_sizes(
+        subject.shape,
+        enable_expert_parallel=plan.parallelism.enable_expert_parallel,
+        vllm_version=plan.vllm_version,
+    )
+    return {
+        "version": 1,
+        "model": subject.name,
+        **to_json(plan),
+        "tensorParallelSizes": {
+            "legal": [size for size, reason in sizes.items() if reason is None],
+            "illegal": {str(size): reason for size, reason in sizes.items() if reason is not None},
+        },
+    }
+
+
+def rows_value(subject: PlanSubject, rows: tuple[InstanceTypePlan, ...]) -> dict[str, Any]:
+    """The plans of all instance types as plain values."""
+    return {
+        "version": 1,
+        "model": subject.name,
+        "maxModelLen": subject.max_model_len,
+        "recommended": {
+            **recommend.to_json(recommend.recommend(rows, max_model_len=subject.max_model_len)),
+            "byCloud": recommend.clouds_to_json(
+                recommend.by_cloud(rows, max_model_len=subject.max_model_len)
+            ),
+        },
+        "instanceTypes": [
+            {
+                "name": row.instance_type.name,
+                "cloud": row.instance_type.cloud,
+                "gpuCount": row.instance_type.gpu_count,
+                "gpusNeeded": row.gpus_needed,
+                "note": row.note,
+                **to_json(row.plan),
+            }
+            for row in rows
+        ],
+    }
+
+
+def smallest(rows: tuple[InstanceTypePlan, ...]) -> InstanceTypePlan | None:
+    """The first that fits for certain."""
+    return next((row for row in rows if row.plan.fits is Fit.YES), None)

@@ -1,0 +1,1 @@
+"""Proposals written and corrected by the program."""

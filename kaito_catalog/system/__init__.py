@@ -1,0 +1,1 @@
+"""The machine underneath: files written atomically, git read, programs started without tokens."""
