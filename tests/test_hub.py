@@ -11,16 +11,9 @@ from huggingface_hub import HfApi
 
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.hub.client import Hub
-from kaito_catalog.hub.fake import (
-    FakeHub,
-    FakeRepository,
-    Fault,
-    json_file,
-    lfs_file,
-    repository,
-    safetensors_file,
-    text_file,
-)
+from kaito_catalog.hub.fake.files import json_file, lfs_file, safetensors_file, text_file
+from kaito_catalog.hub.fake.repositories import FakeRepository, repository
+from kaito_catalog.hub.fake.server import FakeHub, Fault
 from kaito_catalog.hub.repository import (
     HubError,
     Trouble,

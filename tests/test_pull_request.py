@@ -23,7 +23,8 @@ from kaito_catalog.documents import reading
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats import schema
 from kaito_catalog.formats.report import CheckReport
-from kaito_catalog.hub.fake import FakeHub, repository_from_facts
+from kaito_catalog.hub.fake.repositories import repository_from_facts
+from kaito_catalog.hub.fake.server import FakeHub
 from kaito_catalog.proposals import fix
 from kaito_catalog.reports import change as diff
 from kaito_catalog.reports.github import step_summary

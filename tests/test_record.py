@@ -18,19 +18,9 @@ from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.hub.client import Hub
 from kaito_catalog.hub.directory import LocalSnapshot
-from kaito_catalog.hub.fake import (
-    FakeFile,
-    FakeHub,
-    FakeRepository,
-    Fault,
-    commit_of,
-    json_file,
-    lfs_file,
-    repository,
-    repository_from_facts,
-    safetensors_file,
-    text_file,
-)
+from kaito_catalog.hub.fake.files import FakeFile, json_file, lfs_file, safetensors_file, text_file
+from kaito_catalog.hub.fake.repositories import FakeRepository, commit_of, repository, repository_from_facts
+from kaito_catalog.hub.fake.server import FakeHub, Fault
 from kaito_catalog.hub.record import (
     Change,
     Decision,

@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaito_catalog.catalog.reading import read_entry
-from kaito_catalog.hub.fake import FakeHub, repository_from_facts
+from kaito_catalog.hub.fake.repositories import repository_from_facts
+from kaito_catalog.hub.fake.server import FakeHub
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("phi-4", "phi-4-mini-instruct", "qwen2.5-coder-7b-instruct", "llama-3.1-8b-instruct")

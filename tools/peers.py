@@ -18,7 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kaito_catalog.hub.fake import FakeHub, FakeRepository, json_file, repository, safetensors_file
+from kaito_catalog.hub.fake.files import json_file, safetensors_file
+from kaito_catalog.hub.fake.repositories import FakeRepository, repository
+from kaito_catalog.hub.fake.server import FakeHub
 from kaito_catalog.system import files
 from tools.exact_models import EXACT_PLANS
 from tools.observed import STARTS, Observed, observations

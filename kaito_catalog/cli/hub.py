@@ -15,7 +15,8 @@ from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say, select
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.hub.client import Hub
 from kaito_catalog.hub.directory import LocalSnapshot
-from kaito_catalog.hub.fake import FakeHub, repositories_in, repository_from_facts
+from kaito_catalog.hub.fake.repositories import repositories_in, repository_from_facts
+from kaito_catalog.hub.fake.server import FakeHub
 from kaito_catalog.hub.record import (
     Outcome,
     Result,
