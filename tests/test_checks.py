@@ -473,6 +473,8 @@ def test_a_name_that_kubernetes_does_not_take_is_refused(context: Context) -> No
     ("name", "severity", "hint"),
     [
         ("Standard_NC24_A100", Severity.ERROR, "did you mean 'Standard_NC24ads_A100_v4'?"),
+        ("Standard_NC24", Severity.ERROR, "did you mean 'Standard_NC24ads_A100_v4'?"),
+        ("p5e", Severity.ERROR, "did you mean 'p5e.48xlarge' or 'p5en.48xlarge'?"),
         ("my-own-node", Severity.ERROR, "choose one of that file, or add it there with its source"),
         ("Standard_Dpls_v99", Severity.WARNING, "choose one of that file, or add it there with its source"),
     ],

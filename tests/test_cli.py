@@ -102,6 +102,8 @@ def test_a_model_is_found_by_name_repository_folder_or_file(
         (["plan", "phi-5"], "'phi-5' is no model of the catalog", "did you mean phi-4?"),
         (["plan", "phi-4", "--instance-type", "Standard_NC24ads_A100"], "has no 'Standard_NC24ads_A100'",
          "did you mean Standard_NC24ads_A100_v4?"),
+        (["plan", "phi-4", "--instance-type", "Standard_NC24"], "has no 'Standard_NC24'",
+         "did you mean Standard_NC24ads_A100_v4?"),
         (["plan", "phi-4", "--gpu", "Abacus"], "how much memory 'Abacus' has is not known", "--gpu-memory"),
         (["plan", "phi-4", "--instance-type", "T"], "has no 'T'", "name the GPU instead"),
         (["plan", "phi-4", "--gpu", "A10", "--gpu-count", "3", "--data-parallel-size", "2"],

@@ -20,6 +20,7 @@ from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.hardware import Gpu, Gpus, InstanceType, InstanceTypes
 from kaito_catalog.formats.policy import Policy, Profile
 from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.near_names import near_names
 from kaito_catalog.system.files import NAME
 
 M = TypeVar("M", bound=Model)
@@ -76,6 +77,11 @@ class Shared:
     def instance_type(self, name: str) -> InstanceType | None:
         """The instance type of that name, in any case."""
         return next((t for t in self.instance_types if t.name.lower() == name.lower()), None)
+
+    def near_instance_types(self, name: str) -> tuple[str, ...]:
+        """The instance types that somebody may have meant who wrote `name`."""
+        # They share long pieces with each other (Standard_N…, _A100_v4), so that more has to agree than of other names.
+        return near_names(name, (machine.name for machine in self.instance_types), likeness=0.8)
 
     def profile(self, name: str | None = None) -> Profile:
         """The KAITO release of that name, the policy's own by default.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from difflib import SequenceMatcher, get_close_matches
 
 from kaito_catalog.architectures import Shape
 from kaito_catalog.checks.base import NO_FACTS, NOTE, WARNING, Context, Finding, Outcome, Skip, Subject, check
@@ -335,20 +334,13 @@ def instance_type_that_kaito_knows(subject: Subject, context: Context) -> Iterat
     name = subject.proposal.deployment.instance_type if subject.proposal.deployment else None
     if name is None or is_missing(name) or context.shared.instance_type(name) is not None:
         return
-    near = _nearest(name, [machine.name for machine in context.shared.instance_types])
+    near = context.shared.near_instance_types(name)
     custom = name.lower().startswith(("standard_n", "standard_d")) and not near
     yield Finding(
         f"there is no instance type '{name[:60]}' in instance-types.yaml",
         _INSTANCE_TYPE,
-        f"did you mean '{near}'?" if near else "choose one of that file, or add it there with its source",
+        f"did you mean {' or '.join(repr(other) for other in near)}?"
+        if near
+        else "choose one of that file, or add it there with its source",
         severity=WARNING if custom else None,
     )
-
-
-def _nearest(name: str, known: list[str]) -> str | None:
-    """The name that is spelt alike: of several, the one with the longest piece in common."""
-    near = get_close_matches(name.lower(), [other.lower() for other in known], n=5, cutoff=0.8)
-    if not near:
-        return None
-    best = max(near, key=lambda other: SequenceMatcher(None, name.lower(), other).find_longest_match().size)
-    return next(other for other in known if other.lower() == best)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator
 
@@ -23,6 +22,7 @@ from kaito_catalog.checks.base import (
 from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.proposal import known_count
 from kaito_catalog.memory.plan import illegal_tensor_parallel
+from kaito_catalog.near_names import nearest
 from kaito_catalog.plans.serving import served_parallelism
 from kaito_catalog.vllm_bridge.reference import Option, VllmVersion, known
 
@@ -167,10 +167,8 @@ def legal_values(subject: Subject, context: Context) -> Iterator[Outcome]:
 
 def _legal_value(option: Option, value: JsonValue, context: Context) -> str:
     """A hint: the choice that was meant, or what holds without the option."""
-    longer = [choice for choice in option.choices if choice.startswith(str(value).lower())]
-    near = longer or difflib.get_close_matches(str(value), option.choices, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean '{near[0]}'?"
+    if near := nearest(str(value), option.choices):
+        return f"did you mean '{near}'?"
     if option.name == "gpu-memory-utilization":
         return f"a share, not a percentage; without it KAITO takes {context.profile.utilization(None):g}"
     default = "decides by itself" if option.default is None else f"takes {_shown(option.default)}"
@@ -274,9 +272,8 @@ def known_parsers(subject: Subject, context: Context) -> Iterator[Outcome]:
         if not kind or not isinstance(value, str) or value in names or value == "":
             continue
         newer = vllm.only_in(kind, value)
-        longer = [known_name for known_name in names if known_name.startswith(value.lower())]
-        near = longer or difflib.get_close_matches(value, names, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(names)}"
+        near = nearest(value, names)
+        hint = f"did you mean '{near}'?" if near else f"one of {', '.join(names)}"
         if newer:
             hint = f"it comes with vLLM {newer}"
         yield Finding(f"vLLM {vllm.version} has no {name} '{value[:60]}'", route, hint)

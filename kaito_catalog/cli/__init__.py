@@ -148,10 +148,9 @@ class _Parser(argparse.ArgumentParser):
         elif not wrong.startswith("--"):
             return None
         # Loaded here: no command needs it unless something is wrong.
-        import difflib
+        from kaito_catalog.near_names import nearest
 
-        near = difflib.get_close_matches(wrong.partition("=")[0], names, n=1)
-        return near[0] if near else None
+        return nearest(wrong.partition("=")[0], names)
 
 
 def build_parser() -> argparse.ArgumentParser:

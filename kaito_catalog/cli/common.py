@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from kaito_catalog import __version__
 from kaito_catalog.catalog.reading import FACTS, PROPOSAL, SHARED_FILES, find_root, shipped_root, shown
 from kaito_catalog.errors import CatalogError, visible
+from kaito_catalog.near_names import nearest
 
 OK, FAILED = 0, 1
 """Exit codes; 2 is usage, raised as CatalogError."""
@@ -75,16 +75,11 @@ def _folder(text: str, root: Path) -> Path:
             f"'{text}' is Markdown: it has to become data before it can be checked",
             hint=f"kaito-catalog import {text}",
         )
-    near = _near(name.lower(), names)
+    near = nearest(name, names)
     raise CatalogError(
         f"'{text}' is neither a model of the catalog nor a folder with a proposal.yaml",
         hint=f"did you mean {near}?" if near else f"the models are in {shown(root / 'models')}",
     )
-
-
-def _near(name: str, names: Sequence[str]) -> str | None:
-    found = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return found[0] if found else None
 
 
 def selection(paths: Sequence[str], root: Path) -> list[Path] | None:

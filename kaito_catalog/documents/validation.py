@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -13,6 +12,7 @@ from pydantic_core import ErrorDetails
 from kaito_catalog.diagnostics import Diagnostic, Route, Severity, sort_key
 from kaito_catalog.documents.reading import MAX_PROBLEMS, Document, shorten
 from kaito_catalog.formats.base import Model
+from kaito_catalog.near_names import nearest
 
 M = TypeVar("M", bound=Model)
 
@@ -82,8 +82,8 @@ def _explain(
     match detail["type"]:
         case "extra_forbidden":
             keys = _keys_at(model, route[:-1])
-            near = difflib.get_close_matches(str(route[-1]), keys, n=1, cutoff=0.6)
-            hint = f"did you mean '{near[0]}'?" if near else f"known keys here: {', '.join(keys)}"
+            near = nearest(str(route[-1]), keys)
+            hint = f"did you mean '{near}'?" if near else f"known keys here: {', '.join(keys)}"
             return "SCH001", f"the key '{shorten(str(route[-1]))}' is not known", hint
         case "missing":
             below = ".".join(str(part) for part in route[:-1]) or "the file"
@@ -125,15 +125,14 @@ def _explain(
         case "literal_error":
             expected = str(detail["ctx"]["expected"])
             choices = [word.strip("' ") for word in expected.replace(" or ", ", ").split(",")]
-            lower = {choice.lower(): choice for choice in choices}
-            near = difflib.get_close_matches(str(detail["input"]).lower(), lower, n=1, cutoff=0.75)
+            near = nearest(str(detail["input"]), choices, likeness=0.75)
             found = shorten(str(detail["input"]))
             return (
                 "SCH003",
                 f"{key}: '{found}' is not one of {', '.join(choices)}"
                 if len(choices) > 1
                 else f"{key} has to be {choices[0]}, found '{found}'",
-                f"did you mean '{lower[near[0]]}'?" if near else f"write {' or '.join(choices)}",
+                f"did you mean '{near}'?" if near else f"write {' or '.join(choices)}",
             )
         case "tuple_type":
             found = _describe(detail["input"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -34,6 +33,7 @@ from kaito_catalog.memory.plan import (
     to_json,
     without_vllm,
 )
+from kaito_catalog.near_names import near_names, nearest
 from kaito_catalog.plans import recommend
 from kaito_catalog.plans.manifest_options import manifest_options
 from kaito_catalog.plans.serving import ServedOptions, served_options
@@ -219,15 +219,14 @@ def _settings(request: Request, subject: PlanSubject, profile: Profile, gpu: str
 
 def _near_models(root: Path, name: str) -> str | None:
     names = sorted(folder.name for folder in (root / "models").glob("*") if folder.is_dir())
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else None
+    near = nearest(name, names)
+    return f"did you mean {near}?" if near else None
 
 
 def _near_instance_types(asked: str, shared: Shared) -> str:
-    names = [machine.name for machine in shared.instance_types]
-    near = difflib.get_close_matches(asked, names, n=1, cutoff=0.75)
+    near = shared.near_instance_types(asked)
     instead = "name the GPU instead: --gpu 'NVIDIA H100 80GB' --gpu-count 4"
-    return f"did you mean {near[0]}? Or {instead}" if near else instead
+    return f"did you mean {' or '.join(near)}? Or {instead}" if near else instead
 
 
 def _gpu(request: Request, shared: Shared) -> tuple[PlanGpu, int | None]:
@@ -244,7 +243,7 @@ def _gpu(request: Request, shared: Shared) -> tuple[PlanGpu, int | None]:
         gpu, count = plan_gpu(shared, request.gpu), None
         if gpu.memory_bytes is None and request.gpu_memory_bytes is None:
             known = [g.name for g in shared.gpus if g.memory_bytes]
-            near = [name for name in known if request.gpu.strip().lower() in name.lower()]
+            near = near_names(request.gpu, known)
             words = f"did you mean {' or '.join(near)}?" if near else f"name one of: {', '.join(known)}."
             raise CatalogError(
                 f"how much memory '{request.gpu[:60]}' has is not known",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import operator
 import re
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from typing import Any
+
+from kaito_catalog.near_names import nearest
 
 LIMITS = {
     "exclusiveMinimum": ("above", operator.gt),
@@ -105,8 +106,7 @@ class VllmVersion:
     def nearest_option(self, written: str) -> str | None:
         """The known option that is spelt most alike."""
         names = [*self.options, *(o.negation for o in self.options.values() if o.negation)]
-        near = difflib.get_close_matches(written.replace("_", "-"), names, n=1, cutoff=0.6)
-        return near[0] if near else None
+        return nearest(written, names)
 
     def only_in(self, kind: str, name: str) -> str | None:
         """The version that has `name`, where this one does not."""
