@@ -6,7 +6,7 @@ nothing. Everything else may change between releases.
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Lint workflows and the action: every `uses` is a full commit; zizmor and actionlint where they are installed.
+"""Lint workflows, the action and the issue forms; zizmor and actionlint run where they are installed.
 
 python -m tools.lint_workflows
 """
@@ -29,6 +29,11 @@ def main() -> int:
         for name in unpinned(path.read_text(encoding="utf-8")):
             print(f"{path.relative_to(ROOT)}: {name} is not pinned by a commit", file=sys.stderr)
             failed = True
+    forms = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
+    for path in forms:
+        schema = f"vendor.github-issue-{'config' if path.name == 'config.yml' else 'forms'}"
+        command = [sys.executable, "-m", "check_jsonschema", "--quiet", "--builtin-schema", schema, str(path)]
+        failed |= subprocess.run(command, cwd=ROOT, check=False).returncode != 0
     commands = {
         "zizmor": ["--offline", "--quiet", ".github/workflows", "action.yml"],
         "actionlint": [path.relative_to(ROOT).as_posix() for path in workflows],
