@@ -140,7 +140,7 @@ def test_with_the_size_of_the_files_an_unread_encoder_is_off_by_half_of_it_at_mo
     assert plan.expected_error_bytes is not None
     shape = read_shape(model.config)
     assert isinstance(shape, Shape)
-    decoder = weights_per_rank(replace(shape, tower=None), split(tensor_parallel_size=1))
+    decoder = weights_per_rank(replace(shape, encoder=None), split(tensor_parallel_size=1))
     assert not isinstance(decoder, Uncomputable)
     encoder = sum(said["tp1"]["weights"]) - sum(decoder)
     assert encoder > 0

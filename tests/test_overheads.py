@@ -134,7 +134,7 @@ def test_compiling_holds_a_second_embedding_that_eager_starts_do_without() -> No
     )
 
 
-def test_a_tower_brings_embeddings_so_that_no_copy_is_made() -> None:
+def test_a_encoder_brings_embeddings_so_that_no_copy_is_made() -> None:
     assert compiled_copy(made(QWEN2_5_VL), 1, "0.25.1") == 0
 
 
@@ -182,7 +182,7 @@ def test_items_and_embeddings_stay_while_the_decoder_is_profiled() -> None:
     kept = profiled(of).kept_bytes
     assert kept == (65536 * 1176 + 16384 * 3584) * 2
     few: dict[str, Any] = {"max_num_batched_tokens": 32768, "max_num_seqs": 16}
-    text = replace(of, tower=None)
+    text = replace(of, encoder=None)
     more = beside(of, "0.23.0", enforce_eager=True, **few).activation_peak_bytes
     # Two images make up the batch.
     assert more - beside(text, "0.23.0", enforce_eager=True, **few).activation_peak_bytes == 2 * kept
@@ -207,7 +207,7 @@ def test_gpus_before_hopper_spare_most_of_the_workspaces_of_cublas() -> None:
     assert hopper.cuda_graph_bytes > ampere.cuda_graph_bytes
 
 
-def test_the_second_runner_did_not_profile_towers_at_first() -> None:
+def test_the_second_runner_did_not_profile_encoders_at_first() -> None:
     of = made(QWEN2_5_VL)
     assert [profiles_everything(of, v) for v in ("0.23.0", "0.25.1", "0.28.0")] == [True, False, True]
     first, second = beside(of, "0.23.0", max_model_len=128000), beside(of, "0.25.1", max_model_len=128000)

@@ -353,7 +353,7 @@ def test_an_encoder_is_quantised_unless_the_configuration_names_a_part_of_it(ign
 
     plain = read_shape(QWEN2_5_VL)
     assert isinstance(plain, Shape)
-    assert plain.tower is not None
-    matrices = plain.tower.matrices or ()
+    assert plain.encoder is not None
+    matrices = plain.encoder.matrices or ()
     saved = sum(m.count * (m.inputs * m.outputs - 4 * m.outputs) for m in matrices)
     assert weights(ignored) - weights(["lm_head"]) == saved

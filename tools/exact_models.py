@@ -149,7 +149,7 @@ def planned(
     )
     shape = as_built(shape, version, float(H100["capability"]))
     weights: tuple[int, ...] | Uncomputable | None = None
-    if shape.tower is None or shape.tower.matrices is not None:
+    if shape.encoder is None or shape.encoder.matrices is not None:
         weights = weights_per_rank(shape, by, world.pipeline_parallel_size)
     if isinstance(weights, Uncomputable):
         return weights.reason

@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     h100 = [row for row in rows if "H100" in row.gpu and row.pipeline_parallel_size == 1]
     measured = [row for row in h100 if row.activation_peak_bytes is not None]
-    text_only = [row for row in measured if row.shape.tower is None]
+    text_only = [row for row in measured if row.shape.encoder is None]
     for name, chosen in (
         ("vLLM before 0.17", [row for row in text_only if not is_new(row)]),
         ("vLLM from 0.17 on", [row for row in text_only if is_new(row)]),
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for row in left_out
             ]
             print(f"  without {family:24s} off by {max(errors, key=abs):+.2%} on it ({len(left_out)} starts)")
-        for row in (r for r in measured if r.shape.tower is not None and is_new(r) == is_new(chosen[0])):
+        for row in (r for r in measured if r.shape.encoder is not None and is_new(r) == is_new(chosen[0])):
             extra = (row.activation_peak_bytes or 0) - predict(model, row)
             print(f"  encoder of {row.model}: {extra:,.0f} more")
     for is_parallel in (False, True):

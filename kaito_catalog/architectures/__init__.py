@@ -25,6 +25,7 @@ from kaito_catalog.architectures.shape import (
     AttentionKind,
     CompressedAttention,
     Config,
+    Encoder,
     Experts,
     FeedForward,
     GatedDeltaNet,
@@ -45,7 +46,6 @@ from kaito_catalog.architectures.shape import (
     Scheme,
     Shape,
     ShortConv,
-    Tower,
     Unsupported,
 )
 
@@ -58,6 +58,7 @@ __all__ = [
     "AttentionKind",
     "CompressedAttention",
     "Config",
+    "Encoder",
     "Experts",
     "FeedForward",
     "GatedDeltaNet",
@@ -78,7 +79,6 @@ __all__ = [
     "Scheme",
     "Shape",
     "ShortConv",
-    "Tower",
     "Unsupported",
     "read_shape",
 ]
@@ -174,8 +174,8 @@ def _read_shape(config: Config, quantization: Config | None) -> Shape | Unsuppor
     text = root.section("text_config") or root.section("llm_config") or root
     shape = reader(Source(architecture, root, text, quantization))
     how = shape.quantization
-    lacks_tower = shape.tower is None and architecture.endswith("ForConditionalGeneration")
-    if lacks_tower or (how is not None and how.is_partial):
+    lacks_encoder = shape.encoder is None and architecture.endswith("ForConditionalGeneration")
+    if lacks_encoder or (how is not None and how.is_partial):
         drafts = text.optional(*_DRAFT_LAYERS, most=MOST_LAYERS) or 0
         shape = replace(shape, is_partial=True, draft_layers=drafts)
     # A decoder within another model builds what it builds alone, and the other its own.

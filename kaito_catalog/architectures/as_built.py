@@ -214,12 +214,14 @@ def _layer(layer: Layer, architecture: str) -> Layer:
         return replace(layer, mixer=replace(mixer, unscaled=False))
     if architecture == "GPTBigCodeForCausalLM" and isinstance(mixer, Attention):
         # The Transformers back end recognises its attention, and divides that.
-        return replace(layer, mixer=replace(mixer, whole=False))
+        return replace(layer, mixer=replace(mixer, replicated=False))
     if architecture == "PersimmonForCausalLM" and isinstance(mixer, Attention) and isinstance(block, Mlp):
         # The Transformers back end recognises nothing of it, and every rank has its layers whole.
-        return replace(layer, mixer=replace(mixer, whole=True), feed_forward=replace(block, whole=True))
+        return replace(
+            layer, mixer=replace(mixer, replicated=True), feed_forward=replace(block, replicated=True)
+        )
     if ("ModernBert" in architecture or "ModernVBert" in architecture) and isinstance(block, Mlp):
-        return replace(layer, feed_forward=replace(block, whole_input=False))
+        return replace(layer, feed_forward=replace(block, input_replicated=False))
     if architecture.startswith("MiMoV2") and isinstance(mixer, Attention):
         # The attention is told of the cache's dtype.
         return replace(layer, mixer=replace(mixer, cache_in_dtype=False))

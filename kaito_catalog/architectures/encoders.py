@@ -6,13 +6,13 @@ import math
 from typing import cast
 
 from kaito_catalog.architectures.reading.fields import Fields, Source, UnreadableError
-from kaito_catalog.architectures.shape import MOST_LAYERS, Matrix, Medium, Tower
+from kaito_catalog.architectures.shape import MOST_LAYERS, Encoder, Matrix, Medium
 
 SIGLIP_TILE = 64
 """SigLIP's blocks of other widths are not quantised (vLLM's siglip.py)."""
 
 
-def gemma3_tower(source: Source) -> Tower:
+def gemma3_encoder(source: Source) -> Encoder:
     # SiglipVisionConfig's defaults (transformers); vLLM: siglip.py, gemma3_mm.py.
     vision = source.root.section("vision_config")
     assert vision is not None
@@ -28,7 +28,7 @@ def gemma3_tower(source: Source) -> Tower:
     plain += depth * 4 * width + 2 * width  # two norms with bias a layer, one after the last
     plain += width * hidden + width  # projector and its norm
     is_tiled = width % SIGLIP_TILE == wide % SIGLIP_TILE == 0
-    return Tower(
+    return Encoder(
         "siglip",
         vision.count("num_attention_heads", default=16),
         (
@@ -74,7 +74,7 @@ def vision_section(source: Source) -> Fields | None:
     return source.root.section("vision_config")
 
 
-def qwen2_5_vl_tower(source: Source) -> Tower | None:
+def qwen2_5_vl_encoder(source: Source) -> Encoder | None:
     """vLLM 0.25.1's qwen2_5_vl.py: RMS norms, gated MLP, merger; sizes divided as in the decoder."""
     vision = vision_section(source)
     if vision is None:
@@ -86,7 +86,7 @@ def qwen2_5_vl_tower(source: Source) -> Tower | None:
     merged = width * merge**2
     patch = vision.count("patch_size", default=14) ** 2 * vision.count("temporal_patch_size", default=2)
     channels = vision.count("in_channels", "in_chans", default=3)
-    return Tower(
+    return Encoder(
         "vision",
         vision.count("num_heads", default=16),
         (
@@ -106,7 +106,7 @@ def qwen2_5_vl_tower(source: Source) -> Tower | None:
     )
 
 
-def qwen2_vl_tower(source: Source) -> Tower | None:
+def qwen2_vl_encoder(source: Source) -> Encoder | None:
     """vLLM 0.25.1's qwen2_vl.py, with Qwen2VLVisionConfig's defaults (transformers)."""
     vision = vision_section(source)
     if vision is None:
@@ -118,7 +118,7 @@ def qwen2_vl_tower(source: Source) -> Tower | None:
     merged = width * merge**2
     patch = vision.count("patch_size", default=14) ** 2 * vision.count("temporal_patch_size", default=2)
     channels = vision.count("in_channels", "in_chans", default=3)
-    return Tower(
+    return Encoder(
         "vision",
         vision.count("num_heads", default=16),
         (
@@ -136,7 +136,7 @@ def qwen2_vl_tower(source: Source) -> Tower | None:
     )
 
 
-def qwen3_vl_tower(source: Source) -> Tower | None:
+def qwen3_vl_encoder(source: Source) -> Encoder | None:
     """vLLM 0.25.1's qwen3_vl.py, which Qwen3.5 and 3.6 use too: layer norms, merger, deepstack mergers."""
     vision = vision_section(source)
     if vision is None:
@@ -156,7 +156,7 @@ def qwen3_vl_tower(source: Source) -> Tower | None:
     reached = sum(isinstance(layer, int) and layer < depth for layer in layers)
     plain = vision.count("in_channels", default=3) * patch * width + width + positions * width
     plain += depth * 4 * width + 2 * width + mergers * 2 * merged
-    return Tower(
+    return Encoder(
         "vision",
         vision.count("num_heads", default=16),
         (
@@ -173,7 +173,7 @@ def qwen3_vl_tower(source: Source) -> Tower | None:
     )
 
 
-def moonvit_tower(source: Source) -> Tower | None:
+def moonvit_encoder(source: Source) -> Encoder | None:
     """vLLM 0.25.1's kimi_k25_vit.py; its projector is replicated."""
     vision = vision_section(source)
     if vision is None:
@@ -184,7 +184,7 @@ def moonvit_tower(source: Source) -> Tower | None:
     depth = vision.count("vt_num_hidden_layers", "num_hidden_layers", most=MOST_LAYERS)
     merged = _merged(vision, width)
     out = vision.count("text_hidden_size", default=source.text.count("hidden_size"))
-    return Tower(
+    return Encoder(
         "vision",
         vision.count("vt_num_attention_heads", "num_attention_heads"),
         (
@@ -214,7 +214,7 @@ def _moonvit_patches(vision: Fields, width: int) -> int:
     return 3 * patch * patch * width + height * vision.count("init_pos_emb_width", default=64) * width
 
 
-def moonvit3_tower(source: Source) -> Tower | None:
+def moonvit3_encoder(source: Source) -> Encoder | None:
     """The same as vLLM 0.32.0 builds it for Kimi K3: heads of another width, each part's norms and biases stated."""
     vision = vision_section(source)
     if vision is None:
@@ -230,7 +230,7 @@ def moonvit3_tower(source: Source) -> Tower | None:
     norm = width * (1 if (vision.text("norm_type") or "rmsnorm") == "rmsnorm" else 2)
     is_second = (vision.text("mm_projector_type") or "patchmergerv2") == "patchmergerv2"
     patches = _moonvit_patches(vision, width) + (width if vision.flag("patch_embed_proj_bias") else 0)
-    return Tower(
+    return Encoder(
         "vision",
         vision.count("vt_num_attention_heads", default=12),
         (
@@ -245,7 +245,7 @@ def moonvit3_tower(source: Source) -> Tower | None:
     )
 
 
-def minimax_m3_tower(source: Source) -> Tower | None:
+def minimax_m3_encoder(source: Source) -> Encoder | None:
     """vLLM 0.25.1's minimax_m3/common/vision_tower.py: CLIP's layers without a last norm, projector, merger."""
     vision = vision_section(source)
     if vision is None:
@@ -259,7 +259,7 @@ def minimax_m3_tower(source: Source) -> Tower | None:
     hidden = source.text.count("hidden_size")
     middle = source.root.optional("projector_hidden_size") or hidden
     # The encoder's own section says nothing of biases, and both default to having one.
-    return Tower(
+    return Encoder(
         "vision",
         vision.count("num_attention_heads"),
         (
@@ -276,11 +276,11 @@ def minimax_m3_tower(source: Source) -> Tower | None:
     )
 
 
-def pixtral_tower(source: Source) -> Tower | None:
+def pixtral_encoder(source: Source) -> Encoder | None:
     """vLLM 0.25.1's pixtral.py and mistral3.py: Hugging Face's Pixtral encoder, patch merger, projector."""
     vision = vision_section(source)
     if vision is None:
-        return _unknown_tower(source)
+        return _unknown_encoder(source)
     width = vision.count("hidden_size", default=1024)
     wide = vision.count("intermediate_size", default=4096)
     depth = vision.count("num_hidden_layers", default=24, most=MOST_LAYERS)
@@ -290,7 +290,7 @@ def pixtral_tower(source: Source) -> Tower | None:
     hidden = source.text.count("hidden_size")
     merge = source.root.count("spatial_merge_size", default=2) ** 2
     bias = source.root.flag("multimodal_projector_bias")
-    return Tower(
+    return Encoder(
         "vision",
         vision.count("num_attention_heads", default=16),
         (
@@ -308,12 +308,12 @@ def pixtral_tower(source: Source) -> Tower | None:
     )
 
 
-def _unknown_tower(source: Source) -> Tower | None:
+def _unknown_encoder(source: Source) -> Encoder | None:
     for name in ("vision_config", "vision_encoder", "audio_config"):
         section = source.root.section(name)
         if section is not None:
             heads = section.count("num_attention_heads", "num_heads", "vt_num_attention_heads", default=1)
-            return Tower(name.removesuffix("_config"), heads, None)
+            return Encoder(name.removesuffix("_config"), heads, None)
     return None
 
 
@@ -322,7 +322,7 @@ GEMMA4_FRAME_TOKENS = 70
 """vLLM profiles with a video (gemma4_mm.py): so many frames, each with eight tokens around them."""
 
 
-def gemma4_tower(source: Source) -> Tower | None:
+def gemma4_encoder(source: Source) -> Encoder | None:
     """transformers' Gemma 4 encoders, which vLLM 0.25.1 (gemma4_mm.py) uses as they are: never divided."""
     vision, audio = vision_section(source), source.root.section("audio_config")
     if vision is None and audio is None:
@@ -396,10 +396,10 @@ def gemma4_tower(source: Source) -> Tower | None:
         whole(width, width, depth)
         whole(width, out, bias=True)
         whole(out, hidden)
-    return Tower("vision", 1, tuple(matrices), plain, divided=False, medium=medium)
+    return Encoder("vision", 1, tuple(matrices), plain, divided=False, medium=medium)
 
 
-def llama4_tower(source: Source) -> Tower | None:
+def llama4_encoder(source: Source) -> Encoder | None:
     """vLLM 0.25.1's mllama4.py with Llama4VisionConfig's defaults (transformers)."""
     if not source.architecture.endswith("ForConditionalGeneration"):
         return None
@@ -411,7 +411,7 @@ def llama4_tower(source: Source) -> Tower | None:
     patches = (vision.count("image_size", default=448) // patch) ** 2
     middle = vision.count("projector_input_dim", default=4096)
     out = vision.count("projector_output_dim", default=4096)
-    return Tower(
+    return Encoder(
         "vision",
         vision.count("num_attention_heads", default=16),
         (

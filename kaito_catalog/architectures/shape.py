@@ -1,4 +1,4 @@
-"""A model's shape in types: layers, their attention and feed-forward blocks, towers, quantisation."""
+"""A model's shape in types: layers, their attention and feed-forward blocks, encoders, quantisation."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Attention:
     """Its keys and values are the encoder's (Whisper)."""
     unscaled: bool = False
     """Is not told how the weights are quantised, and has no scales of its cache (PLaMo 2)."""
-    whole: bool = False
+    replicated: bool = False
     """Every rank has the projections whole, although each keeps its share of the cache (StarCoder)."""
     query_rank: int = 0
     """Queries come from a vector of that width, which every rank makes, as it does keys and values (Step 3)."""
@@ -285,9 +285,9 @@ class Mlp:
     intermediate_size: int
     gated: bool = True
     bias: bool = False
-    whole: bool = False
+    replicated: bool = False
     """Every rank has all of it (StarCoder)."""
-    whole_input: bool = False
+    input_replicated: bool = False
     """Every rank has all of what comes before the activation (ModernBERT)."""
 
 
@@ -313,7 +313,7 @@ class Experts:
     """Width the experts work in, where it is not hidden_size (Nemotron-H's latent experts, Kimi K3's)."""
     dense: Mlp | None = None
     """A dense block beside the experts (Gemma 4)."""
-    dealt: bool = True
+    expert_parallel: bool = True
     """Whether expert parallelism deals them out; where it does not, ranks of tensor parallelism cut them (Arctic)."""
     least_width: int = 0
     """Width that an expert has at least where ranks divide it: narrower parts are padded."""
@@ -388,7 +388,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A linear layer of a tower: `split` says how tensor parallelism cuts it."""
+    """A linear layer of an encoder: `split` says how tensor parallelism cuts it."""
 
     inputs: int
     outputs: int
@@ -424,13 +424,13 @@ class Medium:
 
 
 @dataclass(frozen=True)
-class Tower:
+class Encoder:
     """The encoder of images (or other media) and its projector."""
 
     kind: str
     num_heads: int
     matrices: tuple[Matrix, ...] | None
-    """None: a tower whose size nobody here can compute."""
+    """None: an encoder whose size nobody here can compute."""
     plain_elements: int = 0
     """Norms, embeddings, convolutions: replicated."""
     divided: bool = True
@@ -447,7 +447,7 @@ class Place(Enum):
     EMBEDDING = "embedding"
     HEAD = "head"
     NORM = "norm"
-    TOWER = "tower"
+    ENCODER = "encoder"
 
 
 @dataclass(frozen=True)
@@ -502,7 +502,7 @@ class Shape:
     tie_word_embeddings: bool
     dtype: str
     quantization: Quantization | None
-    tower: Tower | None
+    encoder: Encoder | None
     max_model_len: int
     """The longest context vLLM accepts without being told to ignore the model's own limit."""
     rope_elements: int
@@ -521,7 +521,7 @@ class Shape:
     """Gives embeddings or scores: nothing is sampled."""
     has_head: bool = True
     """Whether there is an output embedding, tied or not."""
-    whole_embedding: bool = False
+    embedding_replicated: bool = False
     """Every rank holds the embedding as it is stored, neither padded nor divided (Whisper)."""
     draft_layers: int = 0
     """Of a partial configuration: layers for speculation that are in the weight files and are not loaded."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from kaito_catalog.architectures.shape import Attention, CompressedAttention, LatentAttention, Shape, Tower
+from kaito_catalog.architectures.shape import Attention, CompressedAttention, Encoder, LatentAttention, Shape
 
 Option = tuple[str, str]
 """An option and its value, as on the command line: ("block-size", "128")."""
@@ -163,12 +163,12 @@ def why_unknown(options: Iterable[Option], shape: Shape) -> str | None:
     return None
 
 
-def leaves_out_encoder(options: Iterable[Option], tower: Tower | None) -> bool:
+def leaves_out_encoder(options: Iterable[Option], encoder: Encoder | None) -> bool:
     """Whether no prompt may hold what the encoder is for, so that vLLM builds none (_mark_tower_model)."""
     limits = next((value for name, value in options if name == LIMIT_PER_PROMPT), None)
-    if tower is None or limits is None:
+    if encoder is None or limits is None:
         return False
-    media = _MEDIA.get(tower.kind, frozenset({"image", "video", "audio"}))
+    media = _MEDIA.get(encoder.kind, frozenset({"image", "video", "audio"}))
     return media <= {medium for medium, limit in _limits(limits).items() if limit == 0}
 
 

@@ -123,10 +123,10 @@ def compiled_copy(shape: Shape, tensor_parallel_size: int, vllm_version: str) ->
     """The embedding that torch.compile tries fused kernels on, in bytes; a start that finds compiled graphs saves it.
 
     Inductor's benchmark_combo_kernel makes up each input of the kernels that it compares, and where a model
-    looks its tokens up inside the compiled graph (not where a tower brings embeddings) the table is one of them.
+    looks its tokens up inside the compiled graph (not where an encoder brings embeddings) the table is one of them.
     """
     known = constants()["activation"]
-    if shape.tower is not None or version_tuple(vllm_version) < version_tuple(known["compiledCopyFrom"]):
+    if shape.encoder is not None or version_tuple(vllm_version) < version_tuple(known["compiledCopyFrom"]):
         return 0
     return int(shape.vocab_size * shape.hidden_size * shape.dtype_bytes) // tensor_parallel_size
 
@@ -219,8 +219,8 @@ def encoder_profile(
         memory_bytes: of the GPU, for encoders that take a video in pieces; None: all at once.
     """
     known = constants()["activation"]
-    medium = shape.tower.medium if shape.tower is not None else None
-    if shape.tower is None or medium is None:
+    medium = shape.encoder.medium if shape.encoder is not None else None
+    if shape.encoder is None or medium is None:
         return None
     items = _items(medium, max_num_batched_tokens, max_num_seqs, max_model_len)
     patches = at_once = items * medium.patches
@@ -233,7 +233,7 @@ def encoder_profile(
     )
     if frames is not None and memory_bytes is not None:
         at_once = medium.piece * frames.at_once(memory_bytes)
-    wide = medium.wide / (tensor_parallel_size if shape.tower.divided else 1)
+    wide = medium.wide / (tensor_parallel_size if shape.encoder.divided else 1)
     in_place = medium.fuses_norms and version_tuple(vllm_version) < version_tuple(known["nativeNormsFrom"])
     states = known["forwardHiddenStates"] - (2 if in_place else 0)
     of_a_layer = states * medium.hidden_size + wide
@@ -249,7 +249,7 @@ def encoder_profile(
 
 def video_contexts(shape: Shape, vllm_version: str) -> tuple[int, ...]:
     """The contexts, in tokens, from which on the encoder is profiled with a longer video; none where it is not."""
-    medium = shape.tower.medium if shape.tower is not None else None
+    medium = shape.encoder.medium if shape.encoder is not None else None
     if medium is None or not profiles_everything(shape, vllm_version):
         return ()
     lengths = (medium.tokens * images for images in range(2, medium.most_images + 1))
@@ -277,7 +277,7 @@ def frames_profiled(
 ) -> Frames | None:
     """The frames of the profile run; None where there are none, or where all are taken at once."""
     known = constants()["activation"]
-    medium = shape.tower.medium if shape.tower is not None else None
+    medium = shape.encoder.medium if shape.encoder is not None else None
     in_pieces = version_tuple(vllm_version) >= version_tuple(known["encoderPiecesFrom"])
     if medium is None or not medium.piece or not in_pieces or not profiles_everything(shape, vllm_version):
         return None
@@ -302,7 +302,7 @@ def _mixer_activations(mixer: Mixer, tp: int) -> float:
     match mixer:
         case Attention() as a:
             query = a.num_attention_heads * a.head_dim * (2 if a.output_gate else 1)
-            return (2 * query + 2 * a.num_key_value_heads * a.head_dim) / (1 if a.whole else tp)
+            return (2 * query + 2 * a.num_key_value_heads * a.head_dim) / (1 if a.replicated else tp)
         case LatentAttention() as m:
             heads = m.num_attention_heads / tp
             return heads * (2 * (m.qk_nope_head_dim + m.qk_rope_head_dim) + 3 * m.v_head_dim)
@@ -327,7 +327,7 @@ def _layer_activations(layer: Layer, hidden: int, tp: int, expert_tp: int) -> fl
     widest = 0.0
     match layer.feed_forward:
         case Mlp() as mlp:
-            widest = (3 if mlp.gated else 2) * mlp.intermediate_size / (1 if mlp.whole else tp)
+            widest = (3 if mlp.gated else 2) * mlp.intermediate_size / (1 if mlp.replicated else tp)
         case Experts() as experts:
             width = experts.latent_size or hidden
             factor = 3 if experts.gated else 2
@@ -399,7 +399,7 @@ def activation_peak(
     """Torch's peak in the profile run: the larger of a layer's forward and the sampler over the logits.
 
     vLLM runs max_num_batched_tokens through the model, then samples min(tokens, max_num_seqs) rows
-    of the whole vocabulary, which every rank holds, whatever the tensor parallelism. A vision tower runs
+    of the whole vocabulary, which every rank holds, whatever the tensor parallelism. A vision encoder runs
     before, on its own, and torch.compile has its own peak when it compiles for the first time.
     """
     known = constants()["activation"]
@@ -428,7 +428,7 @@ def activation_peak(
         peak = max(peak, known["hiddenStates"] * hidden + kept + rows * shape.vocab_size * per_logit)
     if is_first_stage and not enforce_eager:
         peak = max(peak, compiled_copy(shape, tensor_parallel_size, vllm_version))
-    if shape.tower is not None and profiles_everything(shape, vllm_version):
+    if shape.encoder is not None and profiles_everything(shape, vllm_version):
         encoder = encoder_profile(
             shape,
             tensor_parallel_size=tensor_parallel_size,
@@ -562,7 +562,12 @@ def repacked_bytes(mxfp4_bytes: int) -> int:
 
 
 def expected_error(
-    *, gpu_name: str | None, memory_bytes: int, vllm_version: str, tensor_parallel_size: int, has_tower: bool
+    *,
+    gpu_name: str | None,
+    memory_bytes: int,
+    vllm_version: str,
+    tensor_parallel_size: int,
+    has_encoder: bool,
 ) -> int:
     """Bytes by which the available KV memory may be off: more where nobody measured that GPU or version."""
     known = constants()["expectedError"]
@@ -577,6 +582,6 @@ def expected_error(
             share += known["tensorParallelOtherVersion"]
             if version >= version_tuple(known["snapshotMoved"]):
                 share += known["tensorParallelSnapshotMoved"]
-    if has_tower:
+    if has_encoder:
         share += known["encoder"]
     return int(share * memory_bytes) + int(size)

@@ -293,7 +293,7 @@ def _weights(
     shape: Shape, stored: Stored | None, by: Split, parallelism: Parallelism
 ) -> _Weights | Uncomputable:
     pipeline = parallelism.pipeline_parallel_size
-    if shape.tower is not None and shape.tower.matrices is None and stored is not None:
+    if shape.encoder is not None and shape.encoder.matrices is None and stored is not None:
         beside = _beside_the_decoder(shape, stored, by, pipeline)
         if beside is not None:
             return beside
@@ -334,7 +334,7 @@ def _beside_the_decoder(shape: Shape, stored: Stored, by: Split, pipeline: int) 
 
     None where the files are too small for the decoder alone, or where it cannot be computed.
     """
-    decoder = replace(shape, tower=None)
+    decoder = replace(shape, encoder=None)
     each, whole = (
         weights_per_rank(decoder, by, pipeline),
         weights_per_rank(decoder, split(tensor_parallel_size=1)),
@@ -356,7 +356,7 @@ def _beside_the_decoder(shape: Shape, stored: Stored, by: Split, pipeline: int) 
 
 
 def _untold_bytes(shape: Shape, stored: Stored, computed: int) -> int:
-    """Bytes of the weight files that part of a configuration does not explain: what it leaves unquantised, a tower.
+    """Bytes of the weight files that part of a configuration does not explain: what it leaves unquantised, an encoder.
 
     Layers for speculation are in the files and are not loaded; they are stored in the model's dtype.
     """
@@ -364,7 +364,7 @@ def _untold_bytes(shape: Shape, stored: Stored, computed: int) -> int:
         return 0
     draft = 0
     if shape.draft_layers:
-        plain = replace(shape, quantization=None, tower=None)
+        plain = replace(shape, quantization=None, encoder=None)
         whole = weights_per_rank(plain, split(tensor_parallel_size=1))
         if isinstance(whole, Uncomputable):
             return 0
@@ -451,9 +451,9 @@ def make_plan(
     if unplanned is not None:
         return _unknown(unplanned[0], unplanned[1], *common)
     assert isinstance(shape, Shape)
-    is_text_only = settings.language_model_only or leaves_out_encoder(settings.unread, shape.tower)
+    is_text_only = settings.language_model_only or leaves_out_encoder(settings.unread, shape.encoder)
     if is_text_only and shape.architecture not in ALWAYS_WITH_ENCODER:
-        shape = replace(shape, tower=None)
+        shape = replace(shape, encoder=None)
     shape = as_built(shape, vllm_version, gpu.compute_capability)
     if shape.quantization is not None and shape.quantization.refused is not None:
         return _refused(shape.quantization.refused, "weights", *common)
@@ -598,7 +598,7 @@ def make_plan(
         memory_bytes=gpu.memory_bytes,
         vllm_version=vllm_version,
         tensor_parallel_size=tp,
-        has_tower=shape.tower is not None,
+        has_encoder=shape.encoder is not None,
     )
     if not settings.enforce_eager:
         error += pinned_bytes(shape, tp, vllm_version)

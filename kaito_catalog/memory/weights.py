@@ -15,6 +15,7 @@ from typing import assert_never
 from kaito_catalog.architectures import (
     Attention,
     CompressedAttention,
+    Encoder,
     Experts,
     FeedForward,
     GatedDeltaNet,
@@ -30,7 +31,6 @@ from kaito_catalog.architectures import (
     Scheme,
     Shape,
     ShortConv,
-    Tower,
 )
 
 VOCABULARY_PADDING = 64  # vLLM's VocabParallelEmbedding pads to this before it divides.
@@ -169,7 +169,7 @@ def _mixer_parts(mixer: object, hidden: int, by: Split) -> Iterator[Part]:
         case Attention():
             heads = _divide(mixer.num_attention_heads, tp, "the number of attention heads")
             kv_heads = max(1, mixer.num_key_value_heads // tp)
-            if mixer.whole:
+            if mixer.replicated:
                 heads, kv_heads = mixer.num_attention_heads, mixer.num_key_value_heads
             query = heads * mixer.head_dim * (2 if mixer.output_gate else 1)
             outputs: tuple[int, ...] = (query, kv_heads * mixer.head_dim, kv_heads * mixer.v_head_dim)
@@ -349,9 +349,11 @@ def _compressor_parts(ratio: int, head_dim: int, hidden: int) -> Iterator[Part]:
 
 def _mlp_parts(name: str, mlp: Mlp, hidden: int, tp: int) -> Iterator[Part]:
     width = (
-        mlp.intermediate_size if mlp.whole else _divide(mlp.intermediate_size, tp, "the intermediate size")
+        mlp.intermediate_size
+        if mlp.replicated
+        else _divide(mlp.intermediate_size, tp, "the intermediate size")
     )
-    outputs = mlp.intermediate_size if mlp.whole_input else width
+    outputs = mlp.intermediate_size if mlp.input_replicated else width
     first = (outputs, outputs) if mlp.gated else (outputs,)
     yield Linear(f"{name}.gate_up_proj" if mlp.gated else f"{name}.up_proj", hidden, first, mlp.bias)
     yield Linear(f"{name}.down_proj", width, (hidden,), mlp.bias)
@@ -364,14 +366,14 @@ def _feed_forward_parts(block: FeedForward | None, hidden: int, by: Split) -> It
         case Mlp():
             yield from _mlp_parts("mlp", block, hidden, by.tensor_parallel_size)
         case Experts():
-            ranks = by.expert_tensor_parallel_size if block.dealt else by.tensor_parallel_size
+            ranks = by.expert_tensor_parallel_size if block.expert_parallel else by.tensor_parallel_size
             width = _divide(block.intermediate_size, ranks, "the experts' intermediate size")
             if by.expert_tensor_parallel_size > 1:
                 width = max(width, block.least_width)
             inner = block.latent_size or hidden
             yield ExpertMatrices(
                 "moe.experts" if block.dense is not None else "mlp.experts",
-                ceil_div(block.num_experts, by.expert_parallel_size if block.dealt else 1),
+                ceil_div(block.num_experts, by.expert_parallel_size if block.expert_parallel else 1),
                 inner,
                 width,
                 block.gated,
@@ -424,26 +426,28 @@ def encoder_scheme(how: Quantization | None) -> Scheme | None:
     return None if any(_ENCODER.search(entry) for entry in how.ignored) else how.scheme
 
 
-def _tower_bytes(tower: Tower | None, dtype_bytes: int, tp: int, how: Quantization | None = None) -> int:
-    if tower is None:
+def _encoder_bytes(
+    encoder: Encoder | None, dtype_bytes: int, tp: int, how: Quantization | None = None
+) -> int:
+    if encoder is None:
         return 0
-    if tower.matrices is None:
+    if encoder.matrices is None:
         raise _UncomputableError(
-            f"no plan for the weights of its {tower.kind} encoder without the size of the files"
+            f"no plan for the weights of its {encoder.kind} encoder without the size of the files"
         )
-    by_heads = tower.num_heads % tp == 0
-    if tower.divided and not any(m.split.startswith("heads") for m in tower.matrices):
-        _divide(tower.num_heads, tp, "the number of heads of the vision encoder")
-    scheme = encoder_scheme(how) if tower.quantized else None
-    size = tower.plain_elements * dtype_bytes
-    for matrix in tower.matrices:
+    by_heads = encoder.num_heads % tp == 0
+    if encoder.divided and not any(m.split.startswith("heads") for m in encoder.matrices):
+        _divide(encoder.num_heads, tp, "the number of heads of the vision encoder")
+    scheme = encoder_scheme(how) if encoder.quantized else None
+    size = encoder.plain_elements * dtype_bytes
+    for matrix in encoder.matrices:
         inputs, outputs = matrix.inputs, matrix.outputs
         is_cut = by_heads or not matrix.split.startswith("heads")
         if matrix.split.endswith("column") and is_cut:
             outputs = _divide(outputs, tp, "a width of the vision encoder")
         elif matrix.split.endswith("row") and is_cut:
             inputs = _divide(inputs, tp, "a width of the vision encoder")
-        part = Linear(f"the {tower.kind} encoder", inputs, (outputs,), matrix.bias)
+        part = Linear(f"the {encoder.kind} encoder", inputs, (outputs,), matrix.bias)
         is_quantized = matrix.split != "none" if matrix.quantized is None else matrix.quantized
         if scheme is None or how is None or not is_quantized:
             size += matrix.count * _plain_linear(part, dtype_bytes)
@@ -796,7 +800,7 @@ def weights_per_rank(
         return Uncomputable(how.problem)
     try:
         vocabulary = _divide(padded_vocabulary(shape), tp, "the padded vocabulary")
-        rows = shape.vocab_size if shape.whole_embedding else vocabulary
+        rows = shape.vocab_size if shape.embedding_replicated else vocabulary
         embedding = rows * shape.hidden_size * dtype_bytes
         head = embedding + (vocabulary * dtype_bytes if shape.lm_head_bias else 0)
         if how is not None and how.lm_head is not None:
@@ -819,8 +823,8 @@ def weights_per_rank(
                 size += embedding + shape.position_elements * dtype_bytes
             if is_first or Place.EMBEDDING in every:
                 size += shape.embedding_elements // tp * dtype_bytes
-            if is_first or Place.TOWER in every:
-                size += _tower_bytes(shape.tower, dtype_bytes, tp, how)
+            if is_first or Place.ENCODER in every:
+                size += _encoder_bytes(shape.encoder, dtype_bytes, tp, how)
             if is_last or Place.NORM in every:
                 size += shape.final_norm_elements * dtype_bytes
             if shape.has_head and not shape.tie_word_embeddings and (is_last or Place.HEAD in every):

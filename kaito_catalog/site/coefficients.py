@@ -120,9 +120,9 @@ def _gpu(gpu: PlanGpu, profile: Profile, device_class: int) -> dict[str, Any]:
         "memoryBytes": gpu.memory_bytes,
         "utilization": profile.utilization(gpu.name),
         "deviceClass": device_class,
-        # Without and with a vision tower; on one GPU and on several.
+        # Without and with a vision encoder; on one GPU and on several.
         "expectedErrorBytes": [
-            [error_bytes(gpu, profile.vllm_version, size, tower) for size in (1, 2)]
-            for tower in (False, True)
+            [error_bytes(gpu, profile.vllm_version, size, encoder) for size in (1, 2)]
+            for encoder in (False, True)
         ],
     }

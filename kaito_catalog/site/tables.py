@@ -58,14 +58,14 @@ def device_class(gpu: PlanGpu, vllm_version: str) -> DeviceClass:
     return gpu.compute_capability, defaults.max_num_batched_tokens, defaults.max_num_seqs
 
 
-def error_bytes(gpu: PlanGpu, vllm_version: str, tensor_parallel_size: int, has_tower: bool) -> int:
+def error_bytes(gpu: PlanGpu, vllm_version: str, tensor_parallel_size: int, has_encoder: bool) -> int:
     assert gpu.memory_bytes is not None
     return expected_error(
         gpu_name=gpu.name,
         memory_bytes=gpu.memory_bytes,
         vllm_version=vllm_version,
         tensor_parallel_size=tensor_parallel_size,
-        has_tower=has_tower,
+        has_encoder=has_encoder,
     )
 
 
@@ -117,7 +117,7 @@ def model(
         }
     return {
         "maxModelLen": shape.max_model_len,
-        "hasTower": shape.tower is not None,
+        "hasTower": shape.encoder is not None,
         "tensorParallel": by_size,
         "accounts": accounts,
         "layoutsByDtype": rows,
@@ -194,7 +194,7 @@ def _account(
         },
         "cudaGraphBytes": plan.per_gpu.cuda_graph_bytes,
         "weightsErrorBytes": plan.expected_error_bytes
-        - error_bytes(gpu, vllm_version, size, shape.tower is not None),
+        - error_bytes(gpu, vllm_version, size, shape.encoder is not None),
     }
 
 

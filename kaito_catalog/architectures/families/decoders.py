@@ -7,15 +7,15 @@ from dataclasses import replace
 from typing import TypeAlias, cast
 
 from kaito_catalog.architectures.encoders import (
-    gemma3_tower,
-    gemma4_tower,
-    llama4_tower,
-    minimax_m3_tower,
-    moonvit_tower,
-    pixtral_tower,
-    qwen2_5_vl_tower,
-    qwen2_vl_tower,
-    qwen3_vl_tower,
+    gemma3_encoder,
+    gemma4_encoder,
+    llama4_encoder,
+    minimax_m3_encoder,
+    moonvit_encoder,
+    pixtral_encoder,
+    qwen2_5_vl_encoder,
+    qwen2_vl_encoder,
+    qwen3_vl_encoder,
     vision_section,
 )
 from kaito_catalog.architectures.reading.fields import Fields, Source, UnreadableError, with_defaults
@@ -36,6 +36,7 @@ from kaito_catalog.architectures.shape import (
     LONGEST_CONTEXT,
     MOST_LAYERS,
     CompressedAttention,
+    Encoder,
     Experts,
     FeedForward,
     GatedDeltaNet,
@@ -49,7 +50,6 @@ from kaito_catalog.architectures.shape import (
     Place,
     Scheme,
     Shape,
-    Tower,
 )
 
 # transformers 5: the configuration class's own defaults; vLLM 0.25.1: the module's constructor.
@@ -75,8 +75,8 @@ def _gemma3(source: Source) -> Shape:
         pattern = text.count("sliding_window_pattern", "_sliding_window_pattern", default=6)
         types = ["full_attention" if (i + 1) % pattern == 0 else "sliding_attention" for i in range(count)]
         text = with_defaults(text, layer_types=cast(Json, types))
-    tower = gemma3_tower if source.root.section("vision_config") else None
-    shape = dense(_GEMMA3, tower)(replace(source, text=text))
+    encoder = gemma3_encoder if source.root.section("vision_config") else None
+    shape = dense(_GEMMA3, encoder)(replace(source, text=text))
     if "rope_local_base_freq" in text or "rope_parameters" not in text:
         # Sliding layers have a table of their own, which is not scaled.
         local = text.count("max_position_embeddings", most=LONGEST_CONTEXT) * text.count("head_dim")
@@ -225,9 +225,9 @@ def _minimax_m3(source: Source) -> Shape:
         Layer(indexed if picks[i] else attention, experts if is_sparse[i] else dense, 2 * hidden)
         for i in range(count)
     ]
-    tower = minimax_m3_tower(source) if source.architecture.endswith("ConditionalGeneration") else None
+    encoder = minimax_m3_encoder(source) if source.architecture.endswith("ConditionalGeneration") else None
     rope = text.count("rotary_dim", default=attention.head_dim)
-    shape = make_shape(source, layers, tied=False, rope_dim=attention.head_dim, tower=tower)
+    shape = make_shape(source, layers, tied=False, rope_dim=attention.head_dim, encoder=encoder)
     return replace(shape, rope_elements=text.count("max_position_embeddings", most=LONGEST_CONTEXT) * rope)
 
 
@@ -265,8 +265,8 @@ def read_deepseek(source: Source) -> Shape:
             mixer = replace(attention, indexer=indexer, sparse=True)
         is_moe = i >= first and i % step == 0
         layers.append(Layer(mixer, experts if is_moe else dense, norms))
-    tower = moonvit_tower(source) if source.architecture.startswith("Kimi") else None
-    return make_shape(source, layers, tied=False, rope_dim=attention.qk_rope_head_dim, tower=tower)
+    encoder = moonvit_encoder(source) if source.architecture.startswith("Kimi") else None
+    return make_shape(source, layers, tied=False, rope_dim=attention.qk_rope_head_dim, encoder=encoder)
 
 
 def _deepseek_v4(source: Source) -> Shape:
@@ -383,8 +383,8 @@ def _qwen_hybrid(source: Source) -> Shape:
         if has_experts and not _qwen_sparse(text, i):
             block = Mlp(text.count("intermediate_size"))
         layers.append(Layer(attention if kind == "full_attention" else linear, block, 2 * hidden))
-    tower = qwen3_vl_tower(source)
-    return make_shape(source, layers, tied=False, rope_dim=attention.head_dim, tower=tower)
+    encoder = qwen3_vl_encoder(source)
+    return make_shape(source, layers, tied=False, rope_dim=attention.head_dim, encoder=encoder)
 
 
 def _nemotron_h(source: Source) -> Shape:
@@ -503,7 +503,7 @@ def _gemma4(source: Source) -> Shape:
         layers,
         tied=True,
         rope_dim=head_dim,
-        tower=gemma4_tower(source),
+        encoder=gemma4_encoder(source),
         embedding_elements=embedding,
         plain_elements=plain,
     )
@@ -534,7 +534,7 @@ def _llama4(source: Source) -> Shape:
         mixer = replace(attention, chunk=None if is_global else chunk)
         is_moe = step > 0 and (i + 1) % step == 0
         layers.append(Layer(mixer, experts if is_moe else dense, 2 * hidden))
-    return make_shape(source, layers, tied=False, rope_dim=attention.head_dim, tower=llama4_tower(source))
+    return make_shape(source, layers, tied=False, rope_dim=attention.head_dim, encoder=llama4_encoder(source))
 
 
 def _pixtral(source: Source) -> Shape:
@@ -542,7 +542,7 @@ def _pixtral(source: Source) -> Shape:
     inner = source.text.texts("architectures")
     vision = vision_section(source)
     if vision is None or not inner:
-        return dense(_LLAMA, pixtral_tower)(source)
+        return dense(_LLAMA, pixtral_encoder)(source)
     decoder = READERS[inner[0]](source)
     width = vision.count("hidden_size")
     wide = vision.count("intermediate_size")
@@ -564,17 +564,17 @@ def _pixtral(source: Source) -> Shape:
     if vision.text("mm_projector_id") == "patch_merge":
         merged = width * vision.count("spatial_merge_size", default=1) ** 2
         matrices.append(Matrix(merged, width, "none", bias=False))
-    tower = Tower("vision", vision.count("num_attention_heads"), tuple(matrices), plain)
-    return replace(decoder, architecture=source.architecture, tower=tower)
+    encoder = Encoder("vision", vision.count("num_attention_heads"), tuple(matrices), plain)
+    return replace(decoder, architecture=source.architecture, encoder=encoder)
 
 
 def _mistral3(source: Source) -> Shape:
     """Mistral Small 3 and its kin, dense; Mistral Small 4 has DeepSeek's latents and experts."""
     if "kv_lora_rank" not in source.text:
-        return dense(_LLAMA, pixtral_tower)(source)
+        return dense(_LLAMA, pixtral_encoder)(source)
     shape = read_deepseek(source)
-    tower = pixtral_tower(source) if vision_section(source) else Tower("vision", 1, None, divided=False)
-    return replace(shape, tower=tower)
+    encoder = pixtral_encoder(source) if vision_section(source) else Encoder("vision", 1, None, divided=False)
+    return replace(shape, encoder=encoder)
 
 
 _Reader: TypeAlias = Callable[[Source], Shape]
@@ -616,7 +616,7 @@ READERS: dict[str, _Reader] = {
     "Glm4MoeForCausalLM": _glm4_moe,
     "OPTForCausalLM": _opt,
     "KimiVLForConditionalGeneration": read_deepseek,
-    "Qwen2VLForConditionalGeneration": dense(_QWEN2, qwen2_vl_tower),
+    "Qwen2VLForConditionalGeneration": dense(_QWEN2, qwen2_vl_encoder),
     "Gemma4ForCausalLM": _gemma4,
     "Gemma4ForConditionalGeneration": _gemma4,
     "Gemma4UnifiedForConditionalGeneration": _gemma4,
@@ -625,10 +625,10 @@ READERS: dict[str, _Reader] = {
     "MistralLarge3ForCausalLM": read_deepseek,
     "PixtralForConditionalGeneration": _pixtral,
     "Mistral3ForConditionalGeneration": _mistral3,
-    "Qwen2_5_VLForConditionalGeneration": dense(_QWEN2, qwen2_5_vl_tower),
-    "Qwen3VLForConditionalGeneration": dense(_QWEN3, qwen3_vl_tower),
+    "Qwen2_5_VLForConditionalGeneration": dense(_QWEN2, qwen2_5_vl_encoder),
+    "Qwen3VLForConditionalGeneration": dense(_QWEN3, qwen3_vl_encoder),
     "Qwen3VLMoeForConditionalGeneration": mixture(
-        _QWEN3, _qwen3_experts, is_sparse=_qwen_sparse, tower=qwen3_vl_tower
+        _QWEN3, _qwen3_experts, is_sparse=_qwen_sparse, encoder=qwen3_vl_encoder
     ),
 }
 """Every architecture a plan knows, by its name in config.json, and what reads it."""
@@ -643,23 +643,23 @@ ON_EVERY_STAGE = {
     "GemmaForCausalLM": frozenset({Place.EMBEDDING, Place.NORM}),
     "Gemma2ForCausalLM": frozenset({Place.EMBEDDING, Place.NORM}),
     "Gemma4ForCausalLM": frozenset({Place.EMBEDDING, Place.NORM}),
-    "Gemma4ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.NORM, Place.TOWER}),
-    "Gemma4UnifiedForConditionalGeneration": frozenset({Place.EMBEDDING, Place.NORM, Place.TOWER}),
-    "Llama4ForConditionalGeneration": frozenset({Place.TOWER}),
-    "MiniMaxM3SparseForConditionalGeneration": frozenset({Place.TOWER}),
-    "Mistral3ForConditionalGeneration": frozenset({Place.TOWER}),
-    "PixtralForConditionalGeneration": frozenset({Place.TOWER}),
-    "Qwen3VLForConditionalGeneration": frozenset({Place.TOWER}),
-    "Qwen3VLMoeForConditionalGeneration": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM, Place.TOWER}),
-    "KimiK25ForConditionalGeneration": frozenset({Place.TOWER}),
-    "KimiVLForConditionalGeneration": frozenset({Place.TOWER}),
+    "Gemma4ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.NORM, Place.ENCODER}),
+    "Gemma4UnifiedForConditionalGeneration": frozenset({Place.EMBEDDING, Place.NORM, Place.ENCODER}),
+    "Llama4ForConditionalGeneration": frozenset({Place.ENCODER}),
+    "MiniMaxM3SparseForConditionalGeneration": frozenset({Place.ENCODER}),
+    "Mistral3ForConditionalGeneration": frozenset({Place.ENCODER}),
+    "PixtralForConditionalGeneration": frozenset({Place.ENCODER}),
+    "Qwen3VLForConditionalGeneration": frozenset({Place.ENCODER}),
+    "Qwen3VLMoeForConditionalGeneration": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM, Place.ENCODER}),
+    "KimiK25ForConditionalGeneration": frozenset({Place.ENCODER}),
+    "KimiVLForConditionalGeneration": frozenset({Place.ENCODER}),
     "OPTForCausalLM": frozenset({Place.EMBEDDING, Place.NORM}),
-    "Qwen2VLForConditionalGeneration": frozenset({Place.TOWER}),
-    "Qwen2_5_VLForConditionalGeneration": frozenset({Place.TOWER}),
+    "Qwen2VLForConditionalGeneration": frozenset({Place.ENCODER}),
+    "Qwen2_5_VLForConditionalGeneration": frozenset({Place.ENCODER}),
     "NemotronHForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
     "Gemma3ForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
-    "Gemma3ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM, Place.TOWER}),
-    "Qwen3_5ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.TOWER}),
-    "Qwen3_5MoeForConditionalGeneration": frozenset({Place.EMBEDDING, Place.TOWER}),
+    "Gemma3ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM, Place.ENCODER}),
+    "Qwen3_5ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.ENCODER}),
+    "Qwen3_5MoeForConditionalGeneration": frozenset({Place.EMBEDDING, Place.ENCODER}),
 }
 """Classes of vLLM 0.25.1 that do not ask which stage they are on before they build these parts."""

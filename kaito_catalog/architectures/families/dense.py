@@ -22,6 +22,7 @@ from kaito_catalog.architectures.shape import (
     LONGEST_CONTEXT,
     MOST_LAYERS,
     Attention,
+    Encoder,
     Json,
     Layer,
     Matrix,
@@ -29,7 +30,6 @@ from kaito_catalog.architectures.shape import (
     Mlp,
     Place,
     Shape,
-    Tower,
 )
 
 _GPT_NAMES = (
@@ -271,11 +271,11 @@ def _gemma3n(source: Source) -> Shape:
     vocabulary = -(-text.count("vocab_size_per_layer_input") // 64) * 64
     # One embedding for all layers and its projection, and what makes several streams of one and one of several.
     divided = (vocabulary + hidden) * per_layer * count + 2 * (streams - 1) * hidden**2
-    tower = None
+    encoder = None
     if source.architecture.endswith("ConditionalGeneration"):
-        tower = Tower("vision", 1, None, divided=False)
+        encoder = Encoder("vision", 1, None, divided=False)
     shape = make_shape(
-        replace(source, text=text), layers, tied=True, rope_dim=attention.head_dim, tower=tower,
+        replace(source, text=text), layers, tied=True, rope_dim=attention.head_dim, encoder=encoder,
         embedding_elements=divided, plain_elements=per_layer,
     )  # fmt: skip
     # Sliding layers have a table of their own.
@@ -443,8 +443,8 @@ def _whole(layer: Layer) -> Layer:
     assert isinstance(layer.feed_forward, Mlp)
     return replace(
         layer,
-        mixer=replace(layer.mixer, whole=True),
-        feed_forward=replace(layer.feed_forward, whole=True),
+        mixer=replace(layer.mixer, replicated=True),
+        feed_forward=replace(layer.feed_forward, replicated=True),
     )
 
 
@@ -534,7 +534,7 @@ def _fuyu(source: Source) -> Shape:
     root = source.root
     pixels = root.count("patch_size", default=30, most=2**16) ** 2 * root.count("num_channels", default=3)
     heads = source.text.count("num_attention_heads", most=2**16)
-    return replace(shape, tower=Tower("vision", heads, (Matrix(pixels, shape.hidden_size, "column"),)))
+    return replace(shape, encoder=Encoder("vision", heads, (Matrix(pixels, shape.hidden_size, "column"),)))
 
 
 def _step1(source: Source) -> Shape:
@@ -632,7 +632,7 @@ ON_EVERY_STAGE: dict[str, frozenset[Place]] = {
     "PhiForCausalLM": _ALL,
     "StableLmForCausalLM": _ALL,
     "StableLMEpochForCausalLM": _ALL,
-    "FuyuForCausalLM": _ALL | {Place.TOWER},
+    "FuyuForCausalLM": _ALL | {Place.ENCODER},
     "PersimmonForCausalLM": _ALL,
     "MiniCPM3ForCausalLM": _ALL,
     "Rnj1ForCausalLM": _ALL,

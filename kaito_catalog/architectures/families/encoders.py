@@ -11,12 +11,12 @@ from kaito_catalog.architectures.shape import (
     LONGEST_CONTEXT,
     MOST_LAYERS,
     Attention,
+    Encoder,
     Layer,
     Matrix,
     Medium,
     Mlp,
     Shape,
-    Tower,
 )
 
 _PADDING = 64
@@ -106,11 +106,11 @@ def _whisper(source: Source) -> Shape:
         tied=True,
         rope_dim=1,
         final_norm_elements=2 * hidden,
-        tower=_whisper_encoder(text, hidden),
+        encoder=_whisper_encoder(text, hidden),
         plain_elements=longest * hidden,
     )
     return replace(
-        made, rope_elements=0, max_model_len=longest, tie_word_embeddings=True, whole_embedding=True
+        made, rope_elements=0, max_model_len=longest, tie_word_embeddings=True, embedding_replicated=True
     )
 
 
@@ -125,14 +125,14 @@ def looking_layers(hidden: int, heads: int, wide: int, depth: int) -> list[Layer
     return [Layer(itself, None, 2 * hidden), Layer(looking, mlp, 4 * hidden)] * depth
 
 
-def _whisper_encoder(text: Fields, hidden: int) -> Tower:
+def _whisper_encoder(text: Fields, hidden: int) -> Encoder:
     depth = text.count("encoder_layers", most=MOST_LAYERS)
     wide = text.count("encoder_ffn_dim")
     bins = text.count("num_mel_bins", default=80)
     positions = text.count("max_source_positions", default=1500, most=LONGEST_CONTEXT)
     plain = 3 * bins * hidden + hidden + 3 * hidden * hidden + hidden + positions * hidden
     plain += depth * 4 * hidden + 2 * hidden
-    return Tower(
+    return Encoder(
         "audio",
         text.count("encoder_attention_heads", most=2**16),
         (

@@ -567,7 +567,7 @@ def _arctic(source: Source) -> Shape:
     """Snowflake Arctic: a dense block beside the experts, which expert parallelism leaves as they are."""
     text = source.text
     attention = read_attention(text, NO_BIAS)
-    experts = read_experts(text, ("num_local_experts",), ("intermediate_size",), dealt=False)
+    experts = read_experts(text, ("num_local_experts",), ("intermediate_size",), expert_parallel=False)
     step = text.count("moe_layer_frequency", default=2)
     hidden = text.count("hidden_size")
     dense_block = Mlp(text.count("intermediate_size"))

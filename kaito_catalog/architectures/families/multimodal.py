@@ -7,7 +7,16 @@ from dataclasses import replace
 
 from kaito_catalog.architectures.encoders import SIGLIP_TILE, vision_section
 from kaito_catalog.architectures.reading.fields import Fields, Source, UnreadableError, with_defaults
-from kaito_catalog.architectures.shape import MOST_LAYERS, Layer, Mamba2, Matrix, Medium, Place, Shape, Tower
+from kaito_catalog.architectures.shape import (
+    MOST_LAYERS,
+    Encoder,
+    Layer,
+    Mamba2,
+    Matrix,
+    Medium,
+    Place,
+    Shape,
+)
 
 Reader = Callable[[Source], Shape]
 
@@ -145,11 +154,11 @@ def _llava(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
             raise UnreadableError("the configuration has no vision_config", "vision_config")
         kind = vision.text("model_type") or "clip_vision_model"
         encoders = {"clip_vision_model": clip, "siglip_vision_model": _siglip}
-        encoder = encoders.get(kind)
-        if encoder is None:
+        read_encoder = encoders.get(kind)
+        if read_encoder is None:
             raise UnreadableError(f"no plan for the encoder {kind[:60]}", "vision_config.model_type")
         depth = vision.count("num_hidden_layers", default=12, most=MOST_LAYERS)
-        matrices, plain, medium = encoder(vision, _left_out(source, depth))
+        matrices, plain, medium = read_encoder(vision, _left_out(source, depth))
         width, hidden = vision.count("hidden_size", default=768), shape.hidden_size
         matrices += _llava_projector(source, width, hidden)
         if source.architecture.startswith(("LlavaNext", "LlavaOnevision", "Bee", "RFor")):
@@ -157,8 +166,8 @@ def _llava(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
         if source.architecture.startswith(("Bee", "RFor")):
             plain += 2 * width  # a norm before the projector
         heads = vision.count("num_attention_heads", default=12, most=2**16)
-        tower = Tower("vision", heads, tuple(matrices), plain, medium=medium, quantized=True)
-        return replace(shape, architecture=source.architecture, tower=tower)
+        encoder = Encoder("vision", heads, tuple(matrices), plain, medium=medium, quantized=True)
+        return replace(shape, architecture=source.architecture, encoder=encoder)
 
     return read
 
@@ -202,8 +211,10 @@ def _internvl(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
         wide = 2 * vision.count("intermediate_size")
         tiles = source.root.count("max_dynamic_patch", default=12, most=10**4) + 1
         medium = Medium(int(patches * ratio**2) * tiles, patches * tiles, width, wide, 3 * patch * patch)
-        tower = Tower("vision", vision.count("num_attention_heads"), tuple(matrices), plain, medium=medium)
-        return replace(shape, architecture=source.architecture, tower=tower)
+        encoder = Encoder(
+            "vision", vision.count("num_attention_heads"), tuple(matrices), plain, medium=medium
+        )
+        return replace(shape, architecture=source.architecture, encoder=encoder)
 
     return read
 
@@ -258,8 +269,8 @@ def _nemotron_vl(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
             shape = replace(shape, layers=tuple(_short_states(layer) for layer in shape.layers))
         root, vision = source.root, vision_section(source)
         if vision is None:
-            unread = Tower("vision", 1, None, divided=False)
-            return replace(shape, architecture=source.architecture, tower=unread)
+            unread = Encoder("vision", 1, None, divided=False)
+            return replace(shape, architecture=source.architecture, encoder=unread)
         sound = root.section("sound_config")
         matrices, plain, heads, width = radio(vision)
         patch = vision.count("patch_size", default=16)
@@ -277,8 +288,8 @@ def _nemotron_vl(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
         if sound is not None:
             heard, beside = _parakeet(sound, shape.hidden_size)
             matrices, plain = matrices + heard, plain + beside
-        tower = Tower("vision", heads, tuple(matrices), plain)
-        return replace(shape, architecture=source.architecture, tower=tower)
+        encoder = Encoder("vision", heads, tuple(matrices), plain)
+        return replace(shape, architecture=source.architecture, encoder=encoder)
 
     return read
 
@@ -354,8 +365,8 @@ def _glm4v(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
             Matrix(out, 2 * context, "column", bias=False),
             Matrix(context, out, "row", bias=False),
         )
-        tower = Tower("vision", vision.count("num_heads"), matrices, plain, quantized=True)
-        return replace(shape, architecture=source.architecture, tower=tower)
+        encoder = Encoder("vision", vision.count("num_heads"), matrices, plain, quantized=True)
+        return replace(shape, architecture=source.architecture, encoder=encoder)
 
     return read
 
@@ -392,8 +403,8 @@ def _glm_ocr(readers: Callable[[], Mapping[str, Reader]]) -> Reader:
             Matrix(out, 2 * context, "column", bias=False),
             Matrix(context, out, "row", bias=False),
         )
-        tower = Tower("vision", heads, matrices, plain, quantized=True)
-        return replace(shape, architecture=source.architecture, tower=tower)
+        encoder = Encoder("vision", heads, matrices, plain, quantized=True)
+        return replace(shape, architecture=source.architecture, encoder=encoder)
 
     return read
 
@@ -431,6 +442,6 @@ ON_EVERY_STAGE = dict.fromkeys(
         "QianfanOCRForConditionalGeneration",
         "RForConditionalGeneration",
     ),
-    frozenset({Place.TOWER}),
+    frozenset({Place.ENCODER}),
 )
 """Beside what the decoder builds on every stage."""

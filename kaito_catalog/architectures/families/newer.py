@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import cast
 
-from kaito_catalog.architectures.encoders import moonvit3_tower
+from kaito_catalog.architectures.encoders import moonvit3_encoder
 from kaito_catalog.architectures.families.mixtures import granite_experts, kimi_linear
 from kaito_catalog.architectures.reading.fields import Fields, Source, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
@@ -92,7 +92,7 @@ def _kimi_k3(source: Source) -> Shape:
         layers=tuple(layer(each) for each in shape.layers),
         quantization=how,
         final_norm_elements=shape.final_norm_elements + (2 * shape.hidden_size if chooses else 0),
-        tower=moonvit3_tower(source),
+        encoder=moonvit3_encoder(source),
     )
 
 
@@ -196,6 +196,6 @@ READERS: dict[str, Callable[[Source], Shape]] = {
 
 ON_EVERY_STAGE = {
     "GraniteMoeSWAForCausalLM": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
-    "KimiK3ForConditionalGeneration": frozenset({Place.TOWER}),
+    "KimiK3ForConditionalGeneration": frozenset({Place.ENCODER}),
 }
 """Parts that vLLM 0.32.0 builds on every pipeline stage."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import gcd
 
-from kaito_catalog.architectures.encoders import qwen2_5_vl_tower, qwen3_vl_tower, vision_section
+from kaito_catalog.architectures.encoders import qwen2_5_vl_encoder, qwen3_vl_encoder, vision_section
 from kaito_catalog.architectures.families.encoders import padded
 from kaito_catalog.architectures.families.mixtures import listed_layers
 from kaito_catalog.architectures.families.multimodal import Reader, decoder_of, encoder_layers, siglip_layers
@@ -23,13 +23,13 @@ from kaito_catalog.architectures.shape import (
     LONGEST_CONTEXT,
     MOST_LAYERS,
     Attention,
+    Encoder,
     Experts,
     Layer,
     Matrix,
     Mlp,
     Place,
     Shape,
-    Tower,
 )
 
 Readers = Callable[[], Mapping[str, Reader]]
@@ -64,8 +64,8 @@ def _qwen2_audio(readers: Readers) -> Reader:
         audio = source.root.section("audio_config") or Fields({}, "audio_config.")
         matrices, plain, width, positions = _audio_encoder(audio, ends=False)
         matrices.append(Matrix(width, shape.hidden_size, "none"))
-        tower = Tower("audio", 1, tuple(matrices), plain + positions * width, divided=False)
-        return replace(shape, architecture=source.architecture, tower=tower)
+        encoder = Encoder("audio", 1, tuple(matrices), plain + positions * width, divided=False)
+        return replace(shape, architecture=source.architecture, encoder=encoder)
 
     return read
 
@@ -97,12 +97,14 @@ def _qwen2_5_omni(readers: Readers) -> Reader:
         shape = decoder_of(source, readers(), "Qwen2ForCausalLM")
         audio = source.root.section("audio_config") or Fields({}, "audio_config.")
         matrices, plain, _, _ = _audio_encoder(audio, ends=True)
-        return _beside(source, shape, qwen2_5_vl_tower(source), matrices, plain)
+        return _beside(source, shape, qwen2_5_vl_encoder(source), matrices, plain)
 
     return read
 
 
-def _beside(source: Source, shape: Shape, vision: Tower | None, matrices: list[Matrix], plain: int) -> Shape:
+def _beside(
+    source: Source, shape: Shape, vision: Encoder | None, matrices: list[Matrix], plain: int
+) -> Shape:
     if vision is None or vision.matrices is None:
         raise UnreadableError("the configuration has no thinker_config.vision_config", "vision_config")
     whole = replace(
@@ -110,7 +112,7 @@ def _beside(source: Source, shape: Shape, vision: Tower | None, matrices: list[M
         matrices=(*vision.matrices, *(replace(matrix, quantized=False) for matrix in matrices)),
         plain_elements=vision.plain_elements + plain,
     )
-    return replace(shape, architecture=source.architecture, tower=whole)
+    return replace(shape, architecture=source.architecture, encoder=whole)
 
 
 def _qwen3_omni(readers: Readers) -> Reader:
@@ -137,7 +139,7 @@ def _qwen3_omni(readers: Readers) -> Reader:
             Matrix(width, width, "none"),
             Matrix(width, audio.count("output_dim", default=3584), "none"),
         ]
-        return _beside(source, shape, qwen3_vl_tower(source), matrices, plain)
+        return _beside(source, shape, qwen3_vl_encoder(source), matrices, plain)
 
     return read
 
@@ -165,8 +167,8 @@ def _over_siglip(
         matrices, plain = siglip(vision)
         more, beside = projector(source, vision.count("hidden_size", default=768), shape.hidden_size)
         heads = vision.count("num_attention_heads", default=12, most=2**16)
-        tower = Tower("vision", heads, (*matrices, *more), plain + beside, quantized=True)
-        return replace(shape, architecture=source.architecture, tower=tower)
+        encoder = Encoder("vision", heads, (*matrices, *more), plain + beside, quantized=True)
+        return replace(shape, architecture=source.architecture, encoder=encoder)
 
     return read
 
@@ -239,8 +241,8 @@ def _internvl(readers: Readers) -> Reader:
             Matrix(merged, hidden, "none"),
             Matrix(hidden, hidden, "none"),
         )
-        tower = Tower("vision", 1, matrices, plain + 2 * merged, divided=False)
-        return replace(shape, architecture=source.architecture, tower=tower)
+        encoder = Encoder("vision", 1, matrices, plain + 2 * merged, divided=False)
+        return replace(shape, architecture=source.architecture, encoder=encoder)
 
     return read
 
@@ -296,8 +298,8 @@ Their KV cache is the decoder's; their weights need the size of the files.
 def _unread(readers: Readers, of: str | None) -> Reader:
     def read(source: Source) -> Shape:
         shape = decoder_of(source, readers(), of)
-        tower = Tower("vision or audio", 1, None, divided=False)
-        return replace(shape, architecture=source.architecture, tower=tower)
+        encoder = Encoder("vision or audio", 1, None, divided=False)
+        return replace(shape, architecture=source.architecture, encoder=encoder)
 
     return read
 
@@ -390,7 +392,9 @@ def _step_vl(readers: Readers) -> Reader:
             Matrix(4 * width, shape.hidden_size, "column", bias=bias),
         )
         heads = vision.count("heads", most=2**16)
-        return replace(shape, architecture=source.architecture, tower=Tower("vision", heads, matrices, plain))
+        return replace(
+            shape, architecture=source.architecture, encoder=Encoder("vision", heads, matrices, plain)
+        )
 
     return read
 
@@ -454,7 +458,7 @@ WITHOUT_ENCODER = frozenset(
 )
 """Architectures whose encoder no plan computes."""
 
-ON_EVERY_STAGE = dict.fromkeys(omni(dict), frozenset({Place.TOWER})) | {
+ON_EVERY_STAGE = dict.fromkeys(omni(dict), frozenset({Place.ENCODER})) | {
     "ChameleonForConditionalGeneration": frozenset(Place),
 }
 """Beside what the decoder builds on every stage."""
@@ -481,11 +485,11 @@ def _step3(source: Source) -> Shape:
     dense_block, sparse = Mlp(text.count("intermediate_size")), listed_layers(text, "moe_layers_enum", count)
     hidden = text.count("hidden_size")
     layers = [Layer(attention, routed if i in sparse else dense_block, 2 * hidden) for i in range(count)]
-    tower = _step3_tower(source, hidden) if source.architecture.startswith("Step3VL") else None
-    return make_shape(replace(source, text=text), layers, tied=False, rope_dim=head_dim, tower=tower)
+    encoder = _step3_encoder(source, hidden) if source.architecture.startswith("Step3VL") else None
+    return make_shape(replace(source, text=text), layers, tied=False, rope_dim=head_dim, encoder=encoder)
 
 
-def _step3_tower(source: Source, hidden: int) -> Tower:
+def _step3_encoder(source: Source, hidden: int) -> Encoder:
     vision = vision_section(source)
     if vision is None:
         raise UnreadableError("the configuration has no vision_config", "vision_config")
@@ -508,7 +512,7 @@ def _step3_tower(source: Source, hidden: int) -> Tower:
         Matrix(2 * out, hidden, "none", bias=source.root.flag("projector_bias", True)),
     )
     heads = vision.count("num_attention_heads", default=16, most=2**16)
-    return Tower("vision", heads, matrices, plain)
+    return Encoder("vision", heads, matrices, plain)
 
 
 def _pair(text: Fields, name: str) -> tuple[int, int]:
@@ -561,12 +565,12 @@ def _ernie_vl(source: Source) -> Shape:
             raise UnreadableError("no plan for layers with experts for texts or images alone", field)
         else:
             layers.append(Layer(attention, mlp, 2 * hidden))
-    tower = _ernie_tower(source, hidden)
+    encoder = _ernie_encoder(source, hidden)
     # vLLM quantises the routers too, which are in fp32 where it does not.
-    return unweighed(make_shape(source, layers, tied=True, rope_dim=attention.head_dim, tower=tower))
+    return unweighed(make_shape(source, layers, tied=True, rope_dim=attention.head_dim, encoder=encoder))
 
 
-def _ernie_tower(source: Source, hidden: int) -> Tower:
+def _ernie_encoder(source: Source, hidden: int) -> Encoder:
     root = source.root
     vision = vision_section(source)
     if vision is None:
@@ -594,7 +598,7 @@ def _ernie_tower(source: Source, hidden: int) -> Tower:
         long = merged * root.count("temporal_conv_size", most=64)
         matrices += [Matrix(long, merged, "column"), Matrix(merged, merged, "column")]
         plain += 2 * merged
-    return Tower("vision", vision.count("num_heads", most=2**16), tuple(matrices), plain)
+    return Encoder("vision", vision.count("num_heads", most=2**16), tuple(matrices), plain)
 
 
 def _aria(source: Source) -> Shape:
@@ -637,9 +641,9 @@ def _aria(source: Source) -> Shape:
         Matrix(hidden, hidden, "row", bias=False, quantized=False),
     )
     heads = vision.count("num_attention_heads", default=16, most=2**16)
-    tower = Tower("vision", heads, matrices, plain, quantized=True)
+    encoder = Encoder("vision", heads, matrices, plain, quantized=True)
     filled = replace(source, text=text)
-    return make_shape(filled, layers, tied=False, rope_dim=attention.head_dim, tower=tower)
+    return make_shape(filled, layers, tied=False, rope_dim=attention.head_dim, encoder=encoder)
 
 
 def _molmo2(source: Source) -> Shape:
@@ -661,13 +665,13 @@ def _molmo2(source: Source) -> Shape:
         [layer] * num_layers(text),
         tied=False,
         rope_dim=attention.head_dim,
-        tower=_molmo2_tower(source, hidden),
+        encoder=_molmo2_encoder(source, hidden),
         # Tokens that only the embedding has.
         embedding_elements=rows * hidden,
     )
 
 
-def _molmo2_tower(source: Source, hidden: int) -> Tower:
+def _molmo2_encoder(source: Source, hidden: int) -> Encoder:
     vision, adapter = source.root.section("vit_config"), source.root.section("adapter_config")
     if vision is None or adapter is None:
         raise UnreadableError("the configuration has no vit_config or no adapter_config", "vit_config")
@@ -706,7 +710,7 @@ def _molmo2_tower(source: Source, hidden: int) -> Tower:
         Matrix(wide, hidden, "row", bias=False),
     )
     divided = gcd(heads, adapter.count("num_attention_heads"))
-    return Tower("vision", divided, matrices, plain, quantized=True)
+    return Encoder("vision", divided, matrices, plain, quantized=True)
 
 
 IN_ONE: dict[str, Callable[[Source], Shape]] = {
@@ -721,8 +725,8 @@ IN_ONE: dict[str, Callable[[Source], Shape]] = {
 _ALL = frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM})
 
 IN_ONE_ON_EVERY_STAGE: dict[str, frozenset[Place]] = {
-    "Ernie4_5_VLMoeForConditionalGeneration": frozenset({Place.TOWER}),
-    "Molmo2ForConditionalGeneration": _ALL | {Place.TOWER},
-    "Step3VLForConditionalGeneration": frozenset({Place.TOWER}),
+    "Ernie4_5_VLMoeForConditionalGeneration": frozenset({Place.ENCODER}),
+    "Molmo2ForConditionalGeneration": _ALL | {Place.ENCODER},
+    "Step3VLForConditionalGeneration": frozenset({Place.ENCODER}),
 }
 """Parts of them that vLLM 0.25.1 builds on every pipeline stage."""

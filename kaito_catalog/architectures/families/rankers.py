@@ -28,7 +28,7 @@ def _modern_bert(source: Source) -> Shape:
     biased = text.flag("attention_bias")
     family = Family(qkv_bias=biased, output_bias=biased)
     attention = read_attention(text, family, bidirectional=True)
-    block = Mlp(text.count("intermediate_size"), bias=text.flag("mlp_bias"), whole_input=True)
+    block = Mlp(text.count("intermediate_size"), bias=text.flag("mlp_bias"), input_replicated=True)
     # The first layer's norm is the one after the embedding.
     layers = [Layer(attention, block, (2 if i else 1) * parts * hidden) for i in range(num_layers(text))]
     ends = hidden**2 + (hidden if text.flag("classifier_bias") else 0) + parts * hidden
@@ -104,7 +104,7 @@ def _nomic_bert(source: Source) -> Shape:
             ("num_experts",),
             ("intermediate_size",),
             gated=False,
-            dealt=False,
+            expert_parallel=False,
             extra_elements=hidden,  # what is added to the experts' sum
         )
     layers = [

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from kaito_catalog.architectures.as_built import expanded
-from kaito_catalog.architectures.encoders import gemma4_tower
+from kaito_catalog.architectures.encoders import gemma4_encoder
 from kaito_catalog.architectures.families.encoders import labels, looking_both_ways, padded
 from kaito_catalog.architectures.families.multimodal import Reader, clip, decoder_of
 from kaito_catalog.architectures.families.omni import siglip
@@ -24,13 +24,13 @@ from kaito_catalog.architectures.reading.parts import (
 from kaito_catalog.architectures.shape import (
     LONGEST_CONTEXT,
     Attention,
+    Encoder,
     Json,
     Layer,
     Matrix,
     Mlp,
     Place,
     Shape,
-    Tower,
 )
 
 _COLBERT = ("colbert_dim", "dim", "projection_dim")
@@ -109,13 +109,13 @@ def _llama_nemotron(readers: Readers, *, scored: bool = False) -> Reader:
         hidden = shape.hidden_size
         matrices = (*layered, Matrix(merged, hidden, "none"), Matrix(hidden, hidden, "none"))
         heads = vision.count("num_attention_heads", default=12, most=2**16)
-        tower = Tower("vision", heads, matrices, plain + 2 * merged)
+        encoder = Encoder("vision", heads, matrices, plain + 2 * merged)
         # The decoder has a head of its own beside, which is not used.
         scores = 2 * 2 * hidden * labels(source.text) if scored else 0
         return replace(
             shape,
             architecture=source.architecture,
-            tower=tower,
+            encoder=encoder,
             pools=True,
             has_head=False,
             plain_elements=shape.plain_elements + scores,
@@ -163,8 +163,8 @@ def _col_modern_vbert(readers: Readers) -> Reader:
         heads = vision.count("num_attention_heads", default=12, most=2**16)
         matrices = (*layered, Matrix(merged, shape.hidden_size, "none", bias=False))
         projected = (shape.hidden_size + 1) * source.root.count("embedding_dim", default=128)
-        tower = Tower("vision", heads, matrices, plain)
-        return replace(shape, tower=tower, plain_elements=shape.plain_elements + 2 * projected)
+        encoder = Encoder("vision", heads, matrices, plain)
+        return replace(shape, encoder=encoder, plain_elements=shape.plain_elements + 2 * projected)
 
     return read
 
@@ -231,7 +231,7 @@ def _embedding_gemma2(source: Source) -> Shape:
         layers,
         tied=True,
         rope_dim=narrow.head_dim,
-        tower=gemma4_tower(replace(source, text=text)),
+        encoder=gemma4_encoder(replace(source, text=text)),
         plain_elements=each + hidden * text.count("embedding_dim"),
     )
     shape = replace(
@@ -302,8 +302,8 @@ def _clip_model(source: Source) -> Shape:
         for x in shape.layers
     )
     # A norm after the last layer, and a matrix for each half.
-    tower = Tower("vision", heads, tuple(matrices), plain + 2 * width + width * out, medium=medium)
-    return replace(shape, layers=layers, tower=tower, plain_elements=shape.hidden_size * out)
+    encoder = Encoder("vision", heads, tuple(matrices), plain + 2 * width + width * out, medium=medium)
+    return replace(shape, layers=layers, encoder=encoder, plain_elements=shape.hidden_size * out)
 
 
 def _siglip_model(source: Source) -> Shape:
@@ -318,8 +318,8 @@ def _siglip_model(source: Source) -> Shape:
     heads = vision.count("num_attention_heads", default=12, most=2**16)
     hidden = shape.hidden_size
     out = source.text.count("projection_size", default=hidden)
-    tower = Tower("vision", heads, matrices, plain)
-    return replace(shape, tower=tower, plain_elements=(hidden + 1) * out)
+    encoder = Encoder("vision", heads, matrices, plain)
+    return replace(shape, encoder=encoder, plain_elements=(hidden + 1) * out)
 
 
 def retrievers(readers: Readers) -> dict[str, Reader]:
@@ -350,5 +350,5 @@ def retrievers(readers: Readers) -> dict[str, Reader]:
     }
 
 
-ON_EVERY_STAGE: dict[str, frozenset[Place]] = dict.fromkeys(retrievers(dict), frozenset({Place.TOWER}))
+ON_EVERY_STAGE: dict[str, frozenset[Place]] = dict.fromkeys(retrievers(dict), frozenset({Place.ENCODER}))
 """Beside what the decoder builds on every stage."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from kaito_catalog.architectures.encoders import qwen2_5_vl_tower, vision_section
+from kaito_catalog.architectures.encoders import qwen2_5_vl_encoder, vision_section
 from kaito_catalog.architectures.families.encoders import looking_layers, padded
 from kaito_catalog.architectures.families.multimodal import Reader, decoder_of, encoder_layers, radio
 from kaito_catalog.architectures.families.omni import siglip
@@ -22,6 +22,7 @@ from kaito_catalog.architectures.reading.parts import (
 from kaito_catalog.architectures.shape import (
     LONGEST_CONTEXT,
     MOST_LAYERS,
+    Encoder,
     Experts,
     GatedDeltaNet,
     Layer,
@@ -29,7 +30,6 @@ from kaito_catalog.architectures.shape import (
     Mlp,
     Place,
     Shape,
-    Tower,
 )
 
 Readers = Callable[[], Mapping[str, Reader]]
@@ -132,8 +132,8 @@ def _minicpm_v4_6(readers: Readers) -> Reader:
             Matrix(4 * width, shape.hidden_size, "none"),
         )
         heads = vision.count("num_attention_heads", default=16, most=2**16)
-        tower = Tower("vision", heads, matrices, plain + 2 * width + 2 * 8 * width)
-        return replace(shape, architecture=source.architecture, tower=tower)
+        encoder = Encoder("vision", heads, matrices, plain + 2 * width + 2 * 8 * width)
+        return replace(shape, architecture=source.architecture, encoder=encoder)
 
     return read
 
@@ -144,12 +144,12 @@ def _hcx_v2(readers: Readers) -> Reader:
     def read(source: Source) -> Shape:
         shape = decoder_of(source, readers())
         vision = seen_part(source)
-        tower = qwen2_5_vl_tower(source)
-        assert tower is not None
-        assert tower.matrices is not None
+        encoder = qwen2_5_vl_encoder(source)
+        assert encoder is not None
+        assert encoder.matrices is not None
         out = vision.count("out_hidden_size", default=3584)
-        tower = replace(tower, matrices=(*tower.matrices, Matrix(out, shape.hidden_size, "none")))
-        return replace(shape, architecture=source.architecture, tower=tower)
+        encoder = replace(encoder, matrices=(*encoder.matrices, Matrix(out, shape.hidden_size, "none")))
+        return replace(shape, architecture=source.architecture, encoder=encoder)
 
     return read
 
@@ -183,7 +183,9 @@ def _granite4_vision(readers: Readers) -> Reader:
         )
         plain += hidden + times * width * (10 + int(query) ** 2 + int(window) ** 2)
         heads = vision.count("num_attention_heads", default=12, most=2**16)
-        return replace(shape, architecture=source.architecture, tower=Tower("vision", heads, matrices, plain))
+        return replace(
+            shape, architecture=source.architecture, encoder=Encoder("vision", heads, matrices, plain)
+        )
 
     return read
 
@@ -205,7 +207,9 @@ def _llava_onevision2(readers: Readers) -> Reader:
         )
         plain = pixels * width + depth * 4 * width + 4 * width
         heads = vision.count("num_attention_heads", default=16, most=2**16)
-        return replace(shape, architecture=source.architecture, tower=Tower("vision", heads, matrices, plain))
+        return replace(
+            shape, architecture=source.architecture, encoder=Encoder("vision", heads, matrices, plain)
+        )
 
     return read
 
@@ -236,7 +240,9 @@ def _ovis(readers: Readers) -> Reader:
         matrices = (*layered, Matrix(merged, said, "none", bias=False))
         plain += 2 * said + words * shape.hidden_size
         heads = seen.count("num_attention_heads", default=8, most=2**16)
-        return replace(shape, architecture=source.architecture, tower=Tower("vision", heads, matrices, plain))
+        return replace(
+            shape, architecture=source.architecture, encoder=Encoder("vision", heads, matrices, plain)
+        )
 
     return read
 
@@ -292,7 +298,7 @@ def _molmo(source: Source) -> Shape:
         layers,
         tied=text.flag("weight_tying"),
         rope_dim=attention.head_dim,
-        tower=Tower("vision", 16, matrices, plain),
+        encoder=Encoder("vision", 16, matrices, plain),
         embedding_elements=(padded(rows + MOLMO_WORDS) - padded(rows)) * hidden,
     )
     return unweighed(shape)
@@ -318,14 +324,14 @@ def _nemotron_parse(source: Source) -> Shape:
     if width != _NECK_FROM:
         raise UnreadableError(f"RADIO is {width} wide, not {_NECK_FROM}, which vLLM's class wants", "encoder")
     plain += (_NECK_FROM + 1) * _NECK + 4 * _NECK**2 + 3 * 2 * _NECK
-    tower = Tower("vision", heads, (*matrices, Matrix(_NECK_SUMS, _NECK, "column")), plain)
+    encoder = Encoder("vision", heads, (*matrices, Matrix(_NECK_SUMS, _NECK, "column")), plain)
     shape = make_shape(
         replace(source, text=with_defaults(text, hidden_size=hidden)),
         layers,
         tied=False,
         rope_dim=1,
         final_norm_elements=4 * hidden,
-        tower=tower,
+        encoder=encoder,
     )
     # vLLM tells RADIO of the quantisation under no name.
     return unweighed(replace(shape, rope_elements=0))
@@ -350,9 +356,9 @@ def _cohere_asr(source: Source) -> Shape:
         tied=False,
         rope_dim=1,
         final_norm_elements=4 * hidden,
-        tower=Tower("audio", 1, None, divided=False),
+        encoder=Encoder("audio", 1, None, divided=False),
     )
-    return replace(shape, rope_elements=0, lm_head_bias=True, whole_embedding=True)
+    return replace(shape, rope_elements=0, lm_head_bias=True, embedding_replicated=True)
 
 
 def _moondream3(source: Source) -> Shape:
@@ -391,12 +397,12 @@ def _moondream3(source: Source) -> Shape:
         tied=False,
         rope_dim=attention.head_dim,
         final_norm_elements=2 * hidden,
-        tower=_moondream3_tower(seen, hidden),
+        encoder=_moondream3_encoder(seen, hidden),
     )
     return unweighed(replace(shape, lm_head_bias=True, tie_word_embeddings=False))
 
 
-def _moondream3_tower(seen: Fields, hidden: int) -> Tower:
+def _moondream3_encoder(seen: Fields, hidden: int) -> Encoder:
     # Moondream3VisionConfig's defaults (vLLM).
     width = seen.count("enc_dim", default=1152)
     depth = seen.count("enc_n_layers", default=27, most=MOST_LAYERS)
@@ -409,7 +415,7 @@ def _moondream3_tower(seen: Fields, hidden: int) -> Tower:
         Matrix(middle, hidden, "row"),
     )
     plain = (3 * side**2 + 1 + patches + 4 * depth + 2) * width
-    return Tower("vision", seen.count("enc_n_heads", default=16, most=2**16), matrices, plain)
+    return Encoder("vision", seen.count("enc_n_heads", default=16, most=2**16), matrices, plain)
 
 
 def wrappers(readers: Readers) -> dict[str, Reader]:
@@ -432,14 +438,14 @@ def wrappers(readers: Readers) -> dict[str, Reader]:
 
 
 ON_EVERY_STAGE: dict[str, frozenset[Place]] = {
-    **dict.fromkeys(wrappers(dict), frozenset({Place.TOWER})),
-    "MiniCPMV4_6ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.TOWER}),
-    "MiniCPMV4_7ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.TOWER}),
+    **dict.fromkeys(wrappers(dict), frozenset({Place.ENCODER})),
+    "MiniCPMV4_6ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.ENCODER}),
+    "MiniCPMV4_7ForConditionalGeneration": frozenset({Place.EMBEDDING, Place.ENCODER}),
 }
 """Beside what the decoder builds on every stage."""
 
 IN_ONE_ON_EVERY_STAGE: dict[str, frozenset[Place]] = dict.fromkeys(
     ("HfMoondream", "MolmoForCausalLM", "Moondream3ForCausalLM"),
-    frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM, Place.TOWER}),
+    frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM, Place.ENCODER}),
 )
 """Parts of those with a decoder of their own that vLLM builds on every pipeline stage."""

@@ -16,13 +16,13 @@ from kaito_catalog.architectures.shape import (
     LONGEST_CONTEXT,
     MOST_LAYERS,
     Attention,
+    Encoder,
     Experts,
     Json,
     LatentAttention,
     Layer,
     Mlp,
     Shape,
-    Tower,
 )
 
 
@@ -222,7 +222,7 @@ def make_shape(
     *,
     tied: bool,
     rope_dim: int,
-    tower: Tower | None = None,
+    encoder: Encoder | None = None,
     final_norm_elements: int | None = None,
     embedding_elements: int = 0,
     plain_elements: int = 0,
@@ -242,7 +242,7 @@ def make_shape(
         tie_word_embeddings=source.tied(tied),
         dtype=_dtype(source),
         quantization=quantization,
-        tower=tower,
+        encoder=encoder,
         max_model_len=_max_model_len(text),
         rope_elements=_rope_elements(text, rope_dim),
         final_norm_elements=hidden if final_norm_elements is None else final_norm_elements,
@@ -252,7 +252,9 @@ def make_shape(
     )
 
 
-def dense(family: Family, tower: Callable[[Source], Tower | None] | None = None) -> Callable[[Source], Shape]:
+def dense(
+    family: Family, encoder: Callable[[Source], Encoder | None] | None = None
+) -> Callable[[Source], Shape]:
     """A decoder whose layers are attention and one feed-forward block."""
 
     def read(source: Source) -> Shape:
@@ -270,13 +272,13 @@ def dense(family: Family, tower: Callable[[Source], Tower | None] | None = None)
             Layer(replace(attention, sliding_window=window), mlp, norms)
             for window in windows(text, num_layers(text))
         ]
-        made = tower(source) if tower else None
+        made = encoder(source) if encoder else None
         shape = make_shape(
             source,
             layers,
             tied=family.tied,
             rope_dim=attention.head_dim,
-            tower=made,
+            encoder=made,
             final_norm_elements=family.norm_parts * hidden,
         )
         return replace(shape, lm_head_bias=shape.lm_head_bias or family.lm_head_bias)
@@ -302,7 +304,7 @@ def mixture(
     experts: Callable[[Fields], Experts],
     *,
     is_sparse: Callable[[Fields, int], bool] = lambda _text, _index: True,
-    tower: Callable[[Source], Tower | None] | None = None,
+    encoder: Callable[[Source], Encoder | None] | None = None,
 ) -> Callable[[Source], Shape]:
     """A decoder whose layers are attention and experts, except where `is_sparse` says dense."""
 
@@ -323,13 +325,13 @@ def mixture(
             )
             for i, window in enumerate(windows(text, count))
         ]
-        made = tower(source) if tower else None
+        made = encoder(source) if encoder else None
         shape = make_shape(
             source,
             layers,
             tied=family.tied,
             rope_dim=attention.head_dim,
-            tower=made,
+            encoder=made,
             final_norm_elements=family.norm_parts * hidden,
         )
         return replace(shape, lm_head_bias=shape.lm_head_bias or family.lm_head_bias)
