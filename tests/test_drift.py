@@ -26,10 +26,10 @@ from kaito_catalog.documents.validation import load
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.hub.client import Hub
+from kaito_catalog.hub.facts import facts_of
 from kaito_catalog.hub.fake.files import json_file, lfs_file, safetensors_file, text_file
 from kaito_catalog.hub.fake.repositories import FakeRepository, repository
 from kaito_catalog.hub.fake.server import FakeHub, Fault
-from kaito_catalog.hub.record import facts_of
 
 REPO = "example-org/Example-7B-Instruct"
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from kaito_catalog.architectures import Unsupported, read_shape
 from kaito_catalog.documents.reading import parse
 from kaito_catalog.formats.facts import ModelFacts
-from kaito_catalog.hub.repository import parse_header
+from kaito_catalog.hub.safetensors import parse_header
 from kaito_catalog.memory.plan import Parallelism, PlanGpu, Settings, make_plan, to_json
 from tools import fuzz, fuzz_guided
 

@@ -11,19 +11,13 @@ from huggingface_hub import HfApi
 
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.hub.client import Hub
+from kaito_catalog.hub.errors import HubError, Trouble
 from kaito_catalog.hub.fake.files import json_file, lfs_file, safetensors_file, text_file
 from kaito_catalog.hub.fake.repositories import FakeRepository, repository
 from kaito_catalog.hub.fake.server import FakeHub, Fault
-from kaito_catalog.hub.repository import (
-    HubError,
-    Trouble,
-    choose_weights,
-    index_to_read,
-    is_safe,
-    parse_header,
-    printable,
-    tensor_bytes,
-)
+from kaito_catalog.hub.repository import is_safe, printable
+from kaito_catalog.hub.safetensors import parse_header, tensor_bytes
+from kaito_catalog.hub.weight_files import choose_weights, index_to_read
 
 REPO = "example-org/Example-7B-Instruct"
 

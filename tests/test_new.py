@@ -18,10 +18,10 @@ from kaito_catalog.documents.validation import load
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.hub.client import Hub
+from kaito_catalog.hub.facts import facts_of
 from kaito_catalog.hub.fake.files import json_file, safetensors_file, text_file
 from kaito_catalog.hub.fake.repositories import FakeRepository, repositories_in, repository
 from kaito_catalog.hub.fake.server import FakeHub
-from kaito_catalog.hub.record import facts_of
 from kaito_catalog.memory.plan import Fit, plan_instance_types
 from kaito_catalog.proposals.draft import NewProposal, commented, family_name, new_proposal
 from kaito_catalog.system import files

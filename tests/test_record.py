@@ -17,22 +17,15 @@ from kaito_catalog.documents.validation import load
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.hub.client import Hub
+from kaito_catalog.hub.differences import Change, differences
 from kaito_catalog.hub.directory import LocalSnapshot
+from kaito_catalog.hub.errors import HubError
+from kaito_catalog.hub.facts import facts_of
 from kaito_catalog.hub.fake.files import FakeFile, json_file, lfs_file, safetensors_file, text_file
 from kaito_catalog.hub.fake.repositories import FakeRepository, commit_of, repository, repository_from_facts
 from kaito_catalog.hub.fake.server import FakeHub, Fault
-from kaito_catalog.hub.record import (
-    Change,
-    Decision,
-    Outcome,
-    Target,
-    decide,
-    differences,
-    facts_of,
-    kept_config,
-    record_all,
-)
-from kaito_catalog.hub.repository import HubError
+from kaito_catalog.hub.kept_config import kept_config
+from kaito_catalog.hub.record import Decision, Outcome, Target, decide, record_all
 
 REPO = "example-org/Example-7B-Instruct"
 DAY = date(2026, 1, 5)

@@ -19,8 +19,8 @@ from test_new import SMALL, small
 from kaito_catalog.dry_runs import task
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.hub.client import Hub
+from kaito_catalog.hub.errors import HubError
 from kaito_catalog.hub.fake.server import FakeHub, Fault
-from kaito_catalog.hub.repository import HubError
 from kaito_catalog.site.build import is_installed
 from kaito_catalog.system.processes import HUB_TOKENS, environment
 

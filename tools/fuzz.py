@@ -49,15 +49,10 @@ from kaito_catalog.formats.facts import ModelFacts, StoredSize
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.hub.client import Hub
 from kaito_catalog.hub.directory import LocalSnapshot
-from kaito_catalog.hub.record import facts_of
-from kaito_catalog.hub.repository import (
-    choose_weights,
-    header_length,
-    indexed_files,
-    is_safe,
-    parse_header,
-    tensor_bytes,
-)
+from kaito_catalog.hub.facts import facts_of
+from kaito_catalog.hub.repository import is_safe
+from kaito_catalog.hub.safetensors import header_length, parse_header, tensor_bytes
+from kaito_catalog.hub.weight_files import choose_weights, indexed_files
 from kaito_catalog.kaito.markdown.reader import read_proposals
 from kaito_catalog.kaito.markdown.writer import write_proposal
 from kaito_catalog.memory.plan import Parallelism, PlanGpu, Settings, make_plan, to_json

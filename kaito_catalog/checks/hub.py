@@ -9,7 +9,8 @@ from datetime import date
 
 from kaito_catalog.checks.base import ERROR, NOTE, WARNING, Finding, Rule, Skip, Subject, read_rule
 from kaito_catalog.diagnostics import Route, Severity
-from kaito_catalog.hub.record import Change, Difference, differences, license_path, listed_facts
+from kaito_catalog.hub.differences import Change, Difference, differences
+from kaito_catalog.hub.facts import license_path, listed_facts
 from kaito_catalog.hub.repository import Repository, printable
 
 GONE = read_rule(

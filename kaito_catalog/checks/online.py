@@ -14,8 +14,8 @@ from kaito_catalog.checks.hub import HUB_RULES, Drift, Online, judge
 from kaito_catalog.diagnostics import Diagnostic, Severity, Skipped, sort_key
 from kaito_catalog.formats.base import is_missing
 from kaito_catalog.hub.client import Hub
-from kaito_catalog.hub.record import Change
-from kaito_catalog.hub.repository import HubError, Trouble
+from kaito_catalog.hub.differences import Change
+from kaito_catalog.hub.errors import HubError, Trouble
 
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 _WORKERS = 4

@@ -15,18 +15,10 @@ from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say, select
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.hub.client import Hub
 from kaito_catalog.hub.directory import LocalSnapshot
+from kaito_catalog.hub.facts import facts_of
 from kaito_catalog.hub.fake.repositories import repositories_in, repository_from_facts
 from kaito_catalog.hub.fake.server import FakeHub
-from kaito_catalog.hub.record import (
-    Outcome,
-    Result,
-    Target,
-    change_of,
-    facts_of,
-    record_all,
-    record_from,
-    write,
-)
+from kaito_catalog.hub.record import Outcome, Result, Target, change_of, record_all, record_from, write
 from kaito_catalog.proposals.draft import new_proposal
 from kaito_catalog.reports.style import printable
 from kaito_catalog.reports.summary import plural

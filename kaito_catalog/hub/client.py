@@ -12,7 +12,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -20,23 +19,14 @@ from urllib.parse import urljoin, urlsplit
 import huggingface_hub
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import get_token, httpx, parse_ratelimit_headers
 
 from kaito_catalog import __version__
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.hub.repository import (
-    MAX_FILES,
-    Gate,
-    HubError,
-    RepoFile,
-    Repository,
-    Trouble,
-    header_length,
-    is_safe,
-    parse_header,
-    printable,
-)
+from kaito_catalog.hub.answers import USERINFO, Asked, Asker, diagnose, host, repository_of
+from kaito_catalog.hub.errors import HubError, Trouble
+from kaito_catalog.hub.repository import RepoFile, Repository, printable
+from kaito_catalog.hub.safetensors import header_length, parse_header
 from kaito_catalog.quantity import gb
 
 T = TypeVar("T")
@@ -48,24 +38,6 @@ _FIRST_READ_BYTES = 100_000
 """97 % of safetensors headers are shorter (huggingface_hub's own measurement): one request does."""
 
 _TOKEN = re.compile(r"[!-~]+")
-_USER = re.compile(r"//[^/?#]*@")
-"""The name and password that an address may hold: for the server, not for messages."""
-
-
-def _host(url: str) -> str:
-    """Host and port of an address, for messages."""
-    return urlsplit(url).netloc.rpartition("@")[2]
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What a request is about, for messages."""
-
-    repo_id: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.repo_id}: {self.what}"
 
 
 class _Limited(httpx.SyncByteStream):
@@ -118,7 +90,7 @@ class Hub:
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
         if urlsplit(self.endpoint).scheme not in ("http", "https"):
             raise CatalogError(
-                f"HF_ENDPOINT is '{_USER.sub('//', self.endpoint)[:80]}', which is no web address",
+                f"HF_ENDPOINT is '{USERINFO.sub('//', self.endpoint)[:80]}', which is no web address",
                 hint="such as https://huggingface.co, or http://127.0.0.1:8000 for 'kaito-catalog fake-hub'",
             )
         if constants.HF_HUB_OFFLINE:
@@ -133,7 +105,7 @@ class Hub:
                 hint="copy it into HF_TOKEN again",
             )
         self.has_token = used is not None
-        self._token = used
+        self._asker = Asker(self.endpoint, used, timeout_seconds)
         self._api = HfApi(
             endpoint=self.endpoint, token=token, library_name="kaito-catalog", library_version=__version__
         )
@@ -192,7 +164,7 @@ class Hub:
             if not self._is_own(target) and (not is_file or _is_downgrade(str(request.url), target)):
                 raise HubError(
                     Trouble.REDIRECTED,
-                    f"the Hub redirects to another host, {printable(_host(target))}; it was not asked",
+                    f"the Hub redirects to another host, {printable(host(target))}; it was not asked",
                 )
         if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
             raise HubError(Trouble.CORRUPT, "the answer is compressed, which was not asked for")
@@ -226,7 +198,7 @@ class Hub:
                 return
             self._sleep(wait)
 
-    def _call(self, asked: _Asked, function: Callable[[], T]) -> T:
+    def _call(self, asked: Asked, function: Callable[[], T]) -> T:
         """Make a request, again where that may help."""
         for attempt in range(1, self._attempts + 1):
             self._wait_for_turn()
@@ -240,7 +212,7 @@ class Hub:
             except HFValidationError as error:
                 found, cause = HubError(Trouble.USAGE, f"'{asked.repo_id[:120]}' is no repository id"), error
             except (HfHubHTTPError, httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-                found, cause = self._diagnose(asked, error), error
+                found, cause = diagnose(asked, error, self._asker), error
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 found = HubError(
                     Trouble.CORRUPT,
@@ -262,92 +234,6 @@ class Hub:
             self._hold(wait, why)
         raise AssertionError("the last attempt returns or raises")
 
-    def _diagnose(self, asked: _Asked, error: Exception) -> HubError:
-        response = getattr(error, "response", None)
-        if isinstance(error, HfHubHTTPError) and response is not None:
-            return self._diagnose_status(asked, response)
-        if isinstance(error, httpx.TimeoutException):
-            return HubError(Trouble.TIMEOUT, f"{asked}: no answer within {self._timeout:.0f} s", hint=_LATER)
-        if isinstance(error, httpx.TooManyRedirects):
-            return HubError(Trouble.REDIRECTED, f"{asked}: the Hub redirects in a circle")
-        if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.DecodingError):
-            return HubError(Trouble.CONNECTION, f"{asked}: the connection was cut", hint=_LATER)
-        said = str(error).replace(self._token, "…") if self._token else str(error)
-        reason = printable(_USER.sub("//", said.splitlines()[0])[:120]) if said else type(error).__name__
-        return HubError(
-            Trouble.CONNECTION,
-            f"{asked}: {_host(self.endpoint)} cannot be reached ({reason})",
-            hint="check the network, HF_ENDPOINT and the proxy; or use --from-local",
-        )
-
-    def _diagnose_status(self, asked: _Asked, response: httpx.Response) -> HubError:
-        status = response.status_code
-        code = response.headers.get("X-Error-Code", "")
-        said = printable(response.headers.get("X-Error-Message", ""))
-        page = f"{_USER.sub('//', self.endpoint)}/{asked.repo_id}"
-        match status, code:
-            case _, "GatedRepo":
-                return HubError(
-                    Trouble.GATED,
-                    f"{asked}: the files are gated, and "
-                    + ("the token's account has no access" if self.has_token else "HF_TOKEN is not set"),
-                    hint=f"agree to the terms on {page}" + ("" if self.has_token else " and set HF_TOKEN"),
-                )
-            case _, "RevisionNotFound":
-                return HubError(Trouble.REVISION_GONE, f"{asked}: the revision does not exist")
-            case _, "EntryNotFound":
-                return HubError(Trouble.FILE_GONE, f"{asked}: the file does not exist")
-            case 401, _ if said.startswith("Invalid credentials"):
-                return HubError(
-                    Trouble.BAD_TOKEN,
-                    f"{asked}: the Hub does not know the token",
-                    hint="renew or unset HF_TOKEN",
-                )
-            case 401, _ if not self.has_token:
-                return HubError(
-                    Trouble.GONE_OR_PRIVATE,
-                    f"{asked}: the repository does not exist or is private (401 without a token)",
-                    hint="check its name; with HF_TOKEN set the Hub tells which",
-                )
-            case (404, ""):
-                return HubError(
-                    Trouble.USAGE,
-                    f"{asked}: {_host(self.endpoint)} answers 404, and not as the Hub does",
-                    hint="check HF_ENDPOINT",
-                )
-            case ((401 | 404), _):
-                return HubError(Trouble.GONE, f"{asked}: the repository does not exist ({status})")
-            case 403, _ if "disabled" in said:
-                return HubError(Trouble.DISABLED, f"{asked}: the Hub has disabled access to the repository")
-            case 403, _:
-                return HubError(
-                    Trouble.FORBIDDEN,
-                    f"{asked}: access is forbidden (403)",
-                    hint="the token's permissions do not include this repository",
-                )
-            case 409, _:
-                return HubError(
-                    Trouble.CONFLICT, f"{asked}: the repository is being changed (409)", hint=_LATER
-                )
-            case 429, _:
-                return HubError(
-                    Trouble.RATE_LIMITED,
-                    f"{asked}: too many requests (429)",
-                    hint=_LATER
-                    if self.has_token
-                    else "wait five minutes, or set HF_TOKEN for a higher limit",
-                    retry_after=_retry_after(response),
-                )
-            case _ if status >= 500 or status == 408:
-                return HubError(
-                    Trouble.SERVER,
-                    f"{asked}: the Hub has a problem ({status})",
-                    hint=_LATER,
-                    retry_after=_retry_after(response),
-                )
-            case _:
-                return HubError(Trouble.USAGE, f"{asked}: the Hub refuses the request ({status})")
-
     # What can be asked.
 
     def repository(self, repo_id: str, revision: str | None = None) -> Repository:
@@ -364,7 +250,7 @@ class Hub:
             )
             return repository_of(info)
 
-        return self._call(_Asked(repo_id, what), ask)
+        return self._call(Asked(repo_id, what), ask)
 
     def snapshot(self, repo_id: str, revision: str | None = None) -> HubSnapshot:
         """The repository at a revision, with files to read."""
@@ -372,7 +258,7 @@ class Hub:
 
     def read(self, repository: Repository, path: str, *, limit_bytes: int) -> bytes:
         """A file at the repository's commit, checked against the hash that the Hub lists for it; one call."""
-        asked = _Asked(repository.repo_id, path)
+        asked = Asked(repository.repo_id, path)
         file = repository.file(path)
         if file is None:
             raise HubError(Trouble.FILE_GONE, f"{asked}: there is no such file")
@@ -388,7 +274,7 @@ class Hub:
 
     def safetensors_header(self, repository: Repository, path: str) -> dict[str, int]:
         """Parameters by dtype of one weight file, from its header by range requests; one call, two if it is long."""
-        asked = _Asked(repository.repo_id, path)
+        asked = Asked(repository.repo_id, path)
         file = repository.file(path)
         size = file.size_bytes if file else None
 
@@ -476,9 +362,6 @@ class HubSnapshot:
         return hashlib.sha256(self.read(path, limit_bytes=10 * 2**20)).hexdigest()
 
 
-_LATER = "try again later"
-
-
 def _origin(url: str) -> tuple[str, str, int]:
     parts = urlsplit(url)
     return parts.scheme, (parts.hostname or "").lower(), parts.port or {"https": 443}.get(parts.scheme, 80)
@@ -488,14 +371,6 @@ def _is_downgrade(url: str, target: str) -> bool:
     return urlsplit(target).scheme not in ("http", "https") or (
         urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https"
     )
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    limits = parse_ratelimit_headers(response.headers)
-    if limits is not None and limits.remaining == 0:
-        return limits.reset_in_seconds + 1.0
-    text = response.headers.get("Retry-After", "").strip()
-    return float(text) if text.isdigit() and len(text) < 7 else None
 
 
 def _header_length(data: bytes) -> int:
@@ -516,90 +391,3 @@ def _verify(file: RepoFile, data: bytes) -> None:
         found = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
         if found != file.blob_id:
             raise HubError(Trouble.CORRUPT, "what was served does not have the hash that the Hub lists")
-
-
-# --- values of the API -----------------------------------------------------------------------------------------
-
-
-def repository_of(info: ModelInfo) -> Repository:
-    """The Hub's answer as plain values; what is not of its type is not taken.
-
-    Raises:
-        ValueError: there is no commit or no list of files in it.
-    """
-    if not isinstance(info.id, str) or not _hex(info.sha, 40) or not isinstance(info.siblings, list):
-        raise ValueError("no commit or no files")
-    if len(info.siblings) > MAX_FILES:
-        raise HubError(Trouble.TOO_LARGE, f"the repository has more than {MAX_FILES:,} files")
-    files: list[RepoFile] = []
-    unsafe: list[str] = []
-    for sibling in info.siblings:
-        path = sibling.rfilename
-        if not isinstance(path, str) or not is_safe(path):
-            unsafe.append(printable(str(path)))
-            continue
-        lfs = sibling.lfs
-        sha256 = lfs.sha256 if lfs is not None else None
-        files.append(
-            RepoFile(
-                path,
-                _size(sibling.size),
-                sha256 if _hex(sha256, 64) else None,
-                is_lfs=lfs is not None,
-                blob_id=sibling.blob_id if _hex(sibling.blob_id, 40) else None,
-            )
-        )
-    card: dict[str, Any] = dict(vars(info.card_data)) if info.card_data is not None else {}
-    base = card.get("base_model")
-    counts = info.safetensors.parameters if info.safetensors is not None else None
-    return Repository(
-        repo_id=info.id,
-        revision=info.sha,
-        files=tuple(sorted(files, key=lambda file: file.path)),
-        gated=_gate(info.gated),
-        license_id=_word(card.get("license")),
-        license_name=_word(card.get("license_name")),
-        license_link=_word(card.get("license_link")),
-        pipeline_tag=_word(info.pipeline_tag),
-        base_models=tuple(
-            _word(name) or "" for name in (base if isinstance(base, list) else [base]) if _word(name)
-        ),
-        downloads=_size(info.downloads),
-        parameters_by_dtype=_counts(counts),
-        unsafe_names=tuple(unsafe),
-    )
-
-
-def _hex(value: object, digits: int) -> bool:
-    return isinstance(value, str) and len(value) == digits and all(c in "0123456789abcdef" for c in value)
-
-
-def _size(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**18 else None
-
-
-def _word(value: object) -> str | None:
-    """One line of the card; a list (several licences) is not one."""
-    if not isinstance(value, str) or not value.strip() or len(value) > 2000:
-        return None
-    return printable(" ".join(value.split()))
-
-
-def _gate(value: object) -> Gate | None:
-    match value:
-        case False:
-            return "no"
-        case "auto":
-            return "auto"
-        case "manual" | True:
-            return "manual"
-        case _:
-            return None
-
-
-def _counts(value: object) -> dict[str, int] | None:
-    if not isinstance(value, dict) or not value:
-        return None
-    if not all(isinstance(k, str) and _size(v) is not None for k, v in value.items()):
-        return None
-    return dict(sorted(value.items()))

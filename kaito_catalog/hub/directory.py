@@ -11,15 +11,8 @@ from pathlib import Path
 
 from kaito_catalog.documents import reading
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.hub.repository import (
-    MAX_FILES,
-    RepoFile,
-    Repository,
-    header_length,
-    is_safe,
-    parse_header,
-    printable,
-)
+from kaito_catalog.hub.repository import MAX_FILES, RepoFile, Repository, is_safe, printable
+from kaito_catalog.hub.safetensors import header_length, parse_header
 from kaito_catalog.quantity import gb
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")

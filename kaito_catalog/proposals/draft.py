@@ -17,7 +17,7 @@ from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.hub.record import Recorded, license_path
+from kaito_catalog.hub.facts import Recorded, license_path
 from kaito_catalog.hub.repository import Repository, printable
 from kaito_catalog.memory.plan import Fit, InstanceTypePlan, facts_shape, plan_instance_types
 from kaito_catalog.quantity import gb, gib
