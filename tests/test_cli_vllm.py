@@ -171,6 +171,18 @@ def test_a_model_that_does_not_fit_is_exit_code_1_with_the_longest_context(
     assert "longest context that fits: 4,096 tokens" in shown
 
 
+def test_an_illegal_instruction_is_explained(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = {"outcome": "failed", "class": "illegal-instruction", "message": "ended by SIGILL"}
+    python = python_that_answers(here, dry_run={**VERSIONS, **failed, "device": "cpu"})
+    assert cli.main(["dry-run", "phi-4", "--device", "cpu", "--vllm-python", python]) == 1
+    assert (
+        "hint: this build of vLLM or torch uses an instruction that the processor" in capsys.readouterr().out
+    )
+    (evidence,) = read_entry(here / "catalog/models/phi-4").evidence
+    assert isinstance(evidence.record, DryRun)
+    assert evidence.record.failure == "illegal-instruction"
+
+
 def test_on_a_gpu_it_starts_what_the_manifests_start_and_says_what_it_leaves_out(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -540,7 +540,7 @@ def test_an_interrupted_dry_run_leaves_neither_process_nor_file(
     temporary = Path(tempfile.mkdtemp(prefix="kc-"))
     script = """
         import sys
-        from kaito_catalog.vllm import Worker
+        from kaito_catalog.vllm_bridge.client import Worker
         with Worker(sys.argv[1], progress=lambda text: print(text, flush=True)) as worker:
             worker.dry_run(sys.argv[2], device="cpu")
     """
@@ -584,6 +584,44 @@ def test_the_worker_takes_one_request_as_its_argument(python: Path, model: Calla
     answer = json.loads(done.stdout.splitlines()[-1])
     assert (answer["id"], answer["ok"]) == ("only", True)
     assert answer["result"]["perGPU"]["weightsBytes"] == 4_820_480
+
+
+# --- engines that die, in the place of vLLM --------------------------------------------------------------------------
+
+ILLEGAL = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
+SERVERS_WORDS = """\
+import sys
+sys.exit("RuntimeError: Engine core initialization failed. See above. Failed core proc(s): {'EngineCore_DP0': -4}")
+"""
+
+
+def test_an_engine_that_an_illegal_instruction_ends_fails_with_its_class(
+    tmp_path: Path, model: Callable[..., Path]
+) -> None:
+    with worker_on(tmp_path, {"vllm/__init__.py": ILLEGAL}) as worker:
+        outcome = worker.dry_run(model("tiny-llama"), device="cpu")
+    assert (outcome["outcome"], class_of(outcome)) == ("failed", "illegal-instruction")
+    assert outcome["message"] == "the process was ended by SIGILL and gave no answer"
+
+
+@pytest.mark.parametrize("server", [ILLEGAL, SERVERS_WORDS])
+def test_a_server_that_an_illegal_instruction_ends_fails_with_its_class(
+    server: str, tmp_path: Path, model: Callable[..., Path]
+) -> None:
+    packages = ("vllm", "vllm/entrypoints", "vllm/entrypoints/openai")
+    files = {f"{name}/__init__.py": "" for name in packages}
+    with worker_on(tmp_path, {**files, "vllm/entrypoints/openai/api_server.py": server}) as worker:
+        outcome = worker.serve(model("tiny-llama"), time_limit_seconds=60)
+    assert (outcome["outcome"], class_of(outcome)) == ("failed", "illegal-instruction")
+
+
+def worker_on(folder: Path, modules: dict[str, str]) -> Worker:
+    """A worker with this Python, to which `modules` are vLLM."""
+    for name, text in modules.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return Worker(sys.executable, environment={"PYTHONPATH": str(folder)})
 
 
 # --- the client against workers that misbehave ----------------------------------------------------------------------

@@ -31,6 +31,11 @@ SIZES = (1, 2, 4, 8)
 """The tensor-parallel sizes that KAITO's instance types would use: the numbers of GPUs that they have."""
 # Weights of more than this share of the host's memory are not tried on a CPU; the model is scaled down instead.
 CPU_SHARE = 0.4
+HINTS = {
+    "illegal-instruction": "this build of vLLM or torch uses an instruction that the processor, or its virtual machine, "
+    "does not offer; compare the flags in /proc/cpuinfo, or run it on another machine"
+}
+"""What to do about a failure, by its class, where vLLM's own words do not say it."""
 
 
 def _say(line: str) -> None:
@@ -349,6 +354,8 @@ def _emit_outcome(entry: Entry, outcome: Outcome, form: str) -> None:
     lines = [head + (f" ({found['class']})" if found.get("class") else "")]
     if found.get("message"):
         lines.append(f"  vLLM says: {printable(str(found['message'])[:600])}")
+    if found.get("class") in HINTS:
+        lines.append(f"  hint: {HINTS[found['class']]}")
     if found["outcome"] == "does-not-fit":
         lines.append(f"  needed {gib(found['neededBytes'])}, available {gib(found['availableBytes'])}")
         if found.get("longestModelLen"):

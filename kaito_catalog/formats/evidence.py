@@ -133,7 +133,13 @@ class ExactPlan(Model):
 
 Outcome: TypeAlias = Literal["served", "does-not-fit", "failed"]
 FailureClass: TypeAlias = Literal[
-    "out-of-memory", "unsupported-architecture", "bad-option", "missing-kernel", "time-out", "other"
+    "out-of-memory",
+    "unsupported-architecture",
+    "bad-option",
+    "missing-kernel",
+    "illegal-instruction",
+    "time-out",
+    "other",
 ]
 
 

@@ -33,7 +33,7 @@ class WorkerError(Exception):
     """vLLM could not be asked, or refused: `failure_class` is what to act on, `words` what vLLM said.
 
     Classes: `no-python`, `no-vllm`, `no-version`, `no-device`, `bad-request`, `bad-option`, `unsupported-architecture`,
-    `missing-kernel`, `out-of-memory`, `time-out`, `worker-died`, `worker-garbage`, `other`.
+    `missing-kernel`, `illegal-instruction`, `out-of-memory`, `time-out`, `worker-died`, `worker-garbage`, `other`.
     """
 
     def __init__(self, failure_class: str, words: str, *, log: str = "") -> None:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, TextIO, cast, get_args
 
 from kaito_catalog.catalog.reading import Entry
 from kaito_catalog.documents import writing
 from kaito_catalog.documents.reading import parse
 from kaito_catalog.documents.validation import load
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.formats.evidence import DryRun
+from kaito_catalog.formats.evidence import DryRun, FailureClass
 from kaito_catalog.formats.evidence import ExactPlan as ExactPlanFile
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.system import files
@@ -422,7 +422,7 @@ def without_paths(text: str) -> str:
     return _FOLDERS.sub("…/", text)
 
 
-_FAILURES = ("out-of-memory", "unsupported-architecture", "bad-option", "missing-kernel", "time-out", "other")
+_FAILURES = get_args(FailureClass)
 
 
 def _total(seconds: Mapping[str, float]) -> float | None:

@@ -59,6 +59,7 @@ Progress = Callable[[str], None]
 
 # The name under which the processes that vLLM starts find this file again (worker_extension_cls).
 MODULE_NAME = "kaito_catalog_vllm_worker"
+EXTENSION = f"{MODULE_NAME}.MemoryReport"
 
 DEFAULT_GPU = {"name": "NVIDIA H100 80GB HBM3", "capability": "9.0", "memoryBytes": 80 * 1024**3}
 
@@ -1313,8 +1314,14 @@ def names_option(message: str, key: str) -> bool:
 # Refusals
 # ======================================================================================================================
 
+# What is said of a process that SIGILL ended by those who started it: vLLM's executor, its server, Python itself.
+ILLEGAL_INSTRUCTION = (
+    r"died unexpectedly \(exit code: -4\)|proc\(s\): \{[^}]*: -4\b|Fatal Python error: Illegal instruction"
+)
+
 # In order: the first pattern that matches names the class. Each was seen in vLLM's or torch's own messages.
 FAILURE_PATTERNS = (
+    ("illegal-instruction", ILLEGAL_INSTRUCTION),
     (
         "out-of-memory",
         r"out of memory|can't allocate memory|Free memory on device .* is less than|Cannot allocate memory"
@@ -1407,8 +1414,28 @@ def pydantic_message(detail: Mapping[str, Any]) -> str:
 # ======================================================================================================================
 
 
+def ask_for_tile_registers() -> None:
+    """Have the kernel grant this process AMX's tile registers, if the processor has them.
+
+    Linux ends a process that uses them without having asked (SIGILL). vLLM's attention on a CPU uses them and leaves the
+    asking to torch's own kernels, which an eager engine may never call. Threads and forks inherit it, programs do not.
+    """
+    import torch
+
+    with contextlib.suppress(AttributeError):  # other processors' builds of torch, and earlier ones
+        if torch.cpu._is_amx_tile_supported():
+            torch.cpu._init_amx()
+
+
 class MemoryReport:
-    """Mixed into vLLM's worker (worker_extension_cls): reads the figures from the objects that hold them."""
+    """Mixed into vLLM's worker (worker_extension_cls): reads the figures from the objects that hold them.
+
+    vLLM makes a worker in each process that computes, so that this is also where such a process is prepared.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        ask_for_tile_registers()
+        return super().__new__(cls)
 
     def kaito_catalog_memory(self: Any) -> JSON:
         runner = self.model_runner
@@ -1502,7 +1529,7 @@ def dry_run(request: JSON, progress: Progress) -> JSON:
         "skip_tokenizer_init": True,
         **(request.get("args") or {}),
         "model": model_path(request),
-        "worker_extension_cls": f"{MODULE_NAME}.MemoryReport",
+        "worker_extension_cls": EXTENSION,
     }
     report["args"] = {key: value for key, value in args.items() if key != "worker_extension_cls"}
     stage = "configuration"
@@ -1692,6 +1719,7 @@ def serve(request: JSON, progress: Progress) -> JSON:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model_path(request)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", "model"]
+    command += ["--worker-extension-cls", EXTENSION]
     if request.get("weights", "dummy") == "dummy":
         command += ["--load-format", "dummy"]
     if request.get("toolCallParser"):
@@ -1849,11 +1877,17 @@ def in_child(function: Callable[[], Any]) -> Any:
         content = pipe.read()
     _, status = os.waitpid(child, 0)
     if not content:
-        raise RequestError("other", describe_exit(os.waitstatus_to_exitcode(status)))
+        code = os.waitstatus_to_exitcode(status)
+        raise RequestError(exit_class(code), describe_exit(code))
     succeeded, value = pickle.loads(content)  # noqa: S301  (written by our own fork)
     if not succeeded:
         raise RequestError(*value)
     return value
+
+
+def exit_class(code: int) -> str:
+    """The class of the failure of a process that ended with `code` and gave no answer."""
+    return "illegal-instruction" if code == -signal.SIGILL else "other"
 
 
 def describe_exit(code: int) -> str:
@@ -2026,7 +2060,7 @@ def answer_in_fork(answers: int, request: JSON) -> None:
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if code:
-        details = {"class": "other", "exception": "", "message": describe_exit(code)}
+        details = {"class": exit_class(code), "exception": "", "message": describe_exit(code)}
         write_line(answers, {"id": request.get("id"), "ok": False, "error": details})
 
 
@@ -2208,13 +2242,16 @@ class Router:
             return {"ok": True, "result": {**over, "log": lines}}
         if "exit" in answer:
             starved = kernel_out_of_memory_kills() > killed_before
-            ended = failed("out-of-memory" if starved else "other", describe_exit(answer["exit"]))
+            name = "out-of-memory" if starved else exit_class(answer["exit"])
+            ended = failed(name, describe_exit(answer["exit"]))
             return {"ok": True, "result": {**ended, "log": lines}}
         result = answer.get("result")
         if isinstance(result, dict) and result.get("outcome") != "served":
             result["log"] = lines
             if "class" not in result and result["outcome"] == "failed":
                 result |= classify_log(lines, result.get("exitCode"))
+            elif result.get("class") == "other" and re.search(ILLEGAL_INSTRUCTION, "\n".join(lines)):
+                result["class"] = "illegal-instruction"
         return answer
 
     def _relay(
@@ -2300,7 +2337,7 @@ def classify_log(lines: Sequence[str], exit_code: int | None) -> JSON:
     pattern = re.compile(r"\b((?:[\w.]+\.)?\w*(?:Error|Exception))\b: (.*)|(?:error: )(.*)")
     named = [found for line in lines if (found := pattern.search(line))]
     if not named:
-        return failed("other", describe_exit(exit_code or 0))
+        return failed(exit_class(exit_code or 0), describe_exit(exit_code or 0))
     texts = "\n".join(lines)
     message = (named[-1].group(2) or named[-1].group(3)).strip()
     if not_enough := re.search(r"To serve at least one request .*", texts):
