@@ -16,7 +16,8 @@ from kaito_catalog.catalog.reading import Catalog
 from kaito_catalog.diagnostics import Severity
 from kaito_catalog.documents import reading, writing
 from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.kaito.markdown.reader import IMPORT_CODES, ImportResult, read_proposals
+from kaito_catalog.kaito.markdown.codes import IMPORT_CODES
+from kaito_catalog.kaito.markdown.reader import ImportResult, read_proposals
 from kaito_catalog.kaito.markdown.writer import file_name, proposal_value, write_proposal
 from kaito_catalog.system import files
 

@@ -12,7 +12,7 @@ from kaito_catalog.checks.engine import EntryReport, Report
 from kaito_catalog.checks.registry import FAMILIES, RULES
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity, Skipped
 from kaito_catalog.documents.reading import parse
-from kaito_catalog.kaito.markdown.reader import IMPORT_CODES
+from kaito_catalog.kaito.markdown.codes import IMPORT_CODES
 from kaito_catalog.reports.explain import explain_text, list_text
 from kaito_catalog.reports.github import github
 from kaito_catalog.reports.json import json_report

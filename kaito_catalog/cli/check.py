@@ -16,7 +16,7 @@ from kaito_catalog.checks.registry import FAMILIES, RULES, require_codes, rule, 
 from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say, selection
 from kaito_catalog.documents.reading import Document
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.kaito.markdown.reader import IMPORT_CODES
+from kaito_catalog.kaito.markdown.codes import IMPORT_CODES
 from kaito_catalog.proposals import fix
 from kaito_catalog.reports import RENDERERS, change
 from kaito_catalog.reports.explain import explain_text, import_code_text, list_text

@@ -11,9 +11,11 @@ from typing import Any
 from kaito_catalog.documents import reading, writing
 from kaito_catalog.formats.base import MISSING_WORDS
 from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.kaito.markdown.fields import context_in, read_license, read_usage, repo_id
-from kaito_catalog.kaito.markdown.reader import OVERLAY_SECTION, SAMPLES_SECTION, read_proposals
+from kaito_catalog.kaito.markdown.fields import context_in, read_license, read_usage
+from kaito_catalog.kaito.markdown.reader import read_proposals
 from kaito_catalog.kaito.markdown.samples import OVERLAY
+from kaito_catalog.kaito.markdown.template import OVERLAY_SECTION, SAMPLES_SECTION
+from kaito_catalog.kaito.markdown.words import repo_id
 
 _RUNTIMES = {"vllm": "vLLM", "transformers": "Hugging Face Transformers", "onnx": "ONNX"}
 _REQUIREMENTS = (
