@@ -32,8 +32,8 @@ SIZES = (1, 2, 4, 8)
 # Weights of more than this share of the host's memory are not tried on a CPU; the model is scaled down instead.
 CPU_SHARE = 0.4
 HINTS = {
-    "illegal-instruction": "this build of vLLM or torch uses an instruction that the processor, or its virtual machine, "
-    "does not offer; compare the flags in /proc/cpuinfo, or run it on another machine"
+    "illegal-instruction": "this build of vLLM or torch uses an instruction that the processor or its virtual "
+    "machine does not offer; compare the flags in /proc/cpuinfo, or run it on another machine"
 }
 """What to do about a failure, by its class, where vLLM's own words do not say it."""
 

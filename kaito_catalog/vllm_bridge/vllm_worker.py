@@ -1417,8 +1417,8 @@ def pydantic_message(detail: Mapping[str, Any]) -> str:
 def ask_for_tile_registers() -> None:
     """Have the kernel grant this process AMX's tile registers, if the processor has them.
 
-    Linux ends a process that uses them without having asked (SIGILL). vLLM's attention on a CPU uses them and leaves the
-    asking to torch's own kernels, which an eager engine may never call. Threads and forks inherit it, programs do not.
+    Linux ends a process that uses them without having asked (SIGILL). vLLM's attention on a CPU uses them and leaves
+    the asking to torch's own kernels, which an eager engine may never call. Threads and forks inherit what was granted.
     """
     import torch
 
