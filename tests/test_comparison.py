@@ -10,6 +10,7 @@ import pytest
 from generate_helpers import SHARED, facts, small_facts
 
 from kaito_catalog import cli
+from kaito_catalog.cli.arguments import USAGE
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.kaito import comparison, model_catalog
@@ -103,7 +104,7 @@ def test_the_command_says_it_in_json_and_by_its_exit_code(
     value = json.loads(capsys.readouterr().out)
     assert value["onlyTheirs"] == [{"model": "a/none-such", "reason": "the catalog has no such model"}]
     assert value["canReplace"] is False
-    assert cli.main([*arguments, str(tmp_path / "absent.yaml")]) == cli.USAGE
+    assert cli.main([*arguments, str(tmp_path / "absent.yaml")]) == USAGE
 
 
 @pytest.mark.skipif(not KAITO.is_dir(), reason="../shared/data/kaito is not there")

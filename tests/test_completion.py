@@ -12,6 +12,7 @@ import pytest
 
 from kaito_catalog import cli
 from kaito_catalog.checks.registry import rule
+from kaito_catalog.cli.arguments import FORMATS
 
 
 def completed(line: str, folder: Path, shell: str = "fish") -> list[str]:
@@ -51,7 +52,7 @@ def here(tmp_path: Path, root: Path) -> Path:
         ("kaito-catalog ch", ["check "]),
         ("kaito-catalog check ph", ["phi-4", "phi-4-mini-instruct"]),
         ("kaito-catalog plan cat", ["catalog/"]),
-        ("kaito-catalog check --format ", list(cli.FORMATS)),
+        ("kaito-catalog check --format ", list(FORMATS)),
         ("kaito-catalog check --select MEM,STO00", ["MEM,STO001", "MEM,STO002", "MEM,STO003"]),
         ("kaito-catalog plan phi-4 --gpu 'NVIDIA H1", ["NVIDIA H100 80GB", "NVIDIA H100 NVL"]),
         ("kaito-catalog completion z", ["zsh"]),

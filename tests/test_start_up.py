@@ -10,13 +10,17 @@ from collections.abc import Iterator
 import pytest
 
 from kaito_catalog import cli
+from kaito_catalog.cli.arguments import FORMATS, build_parser
 from kaito_catalog.reports import RENDERERS
 
 HEAVY = (
     "dataclasses", "httpx", "huggingface_hub", "inspect", "jinja2", "json", "markdown_it", "mkdocs", "pathlib",
     "pydantic", "typing", "yaml",
 )  # fmt: skip
-OURS = ("kaito_catalog", "kaito_catalog.__main__", "kaito_catalog.cli", "kaito_catalog.errors")
+OURS = (
+    "kaito_catalog", "kaito_catalog.__main__", "kaito_catalog.cli", "kaito_catalog.cli.arguments",
+    "kaito_catalog.errors",
+)  # fmt: skip
 
 _SHOW = """
 import sys
@@ -59,14 +63,14 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Ar
             yield from action.choices.items()
 
 
-@pytest.mark.parametrize("name", [name for name, _ in commands(cli.build_parser())])
+@pytest.mark.parametrize("name", [name for name, _ in commands(build_parser())])
 def test_every_command_names_a_function_that_exists(name: str) -> None:
-    parser = dict(commands(cli.build_parser()))[name]
+    parser = dict(commands(build_parser()))[name]
     assert callable(cli.function(parser.get_default("run")))
 
 
 def test_the_formats_of_check_are_those_that_can_be_written() -> None:
-    assert sorted(RENDERERS) == list(cli.FORMATS)
+    assert sorted(RENDERERS) == list(FORMATS)
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "x", "9" * 5000])

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from kaito_catalog import cli
 from kaito_catalog.catalog.reading import Shared
+from kaito_catalog.cli.arguments import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = (*sorted((ROOT / ".github/workflows").glob("*.yml")), ROOT / "action.yml")
@@ -78,7 +78,7 @@ def test_every_command_line_is_one_that_the_program_takes(arguments: list[str]) 
     if words[:1] == ["dry-run"]:
         words.append("NAME")  # the script adds it
     try:
-        cli.build_parser().parse_args(words)
+        build_parser().parse_args(words)
     except SystemExit as stop:
         assert (words, stop.code) == (["--version"], 0)  # noqa: PT017 - argparse exits
 
@@ -86,7 +86,7 @@ def test_every_command_line_is_one_that_the_program_takes(arguments: list[str]) 
 @pytest.mark.parametrize("arguments", [["chekc"], ["check", "--formt", "json"], ["plan"]])
 def test_a_command_line_that_the_program_does_not_take_would_be_found(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        cli.build_parser().parse_args(arguments)
+        build_parser().parse_args(arguments)
     assert stop.value.code == 2
 
 
@@ -191,7 +191,7 @@ def test_the_gpu_workflow_runs_every_changed_model_twice_and_no_program_of_the_p
     )
     assert done.returncode == code
     calls = [shlex.split(line) for line in log.read_text().splitlines()]
-    options = [cli.build_parser().parse_args(words) for words in calls]
+    options = [build_parser().parse_args(words) for words in calls]
     assert [(o.name, o.serve) for o in options] == [("phi-4", False), ("phi-4", True)]
     assert {(o.vllm_python, o.catalog, o.no_write) for o in options} == {
         (".venv-vllm/bin/python", "proposal/catalog", False)

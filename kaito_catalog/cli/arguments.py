@@ -1,0 +1,438 @@
+"""The arguments of every command, and the name of the function that runs it.
+
+Nothing heavy is imported here, so that `--version`, `--help` and completion start as fast as Python itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+
+from kaito_catalog import __version__
+from kaito_catalog.errors import visible
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing is not loaded for --version and --help
+    from typing import NoReturn
+
+USAGE = 2
+"""The exit code of wrong arguments and of input that cannot be read."""
+FORMATS = ("github", "json", "markdown", "sarif", "text")
+"""What `check --format` takes: the keys of `reports.RENDERERS`, which would load every check."""
+
+
+def _number(text_: str) -> float:
+    try:
+        return float(text_)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text_[:40]}' is no number") from None
+
+
+def _positive(text_: str) -> int:
+    try:
+        value = int(text_)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text_[:40]}' is no whole number") from None
+    if not 0 < value < 2**63:
+        raise argparse.ArgumentTypeError("must be at least 1" if value < 1 else "is too large")
+    return value
+
+
+def _port(text_: str) -> int:
+    if not (text_.isascii() and text_.isdigit() and int(text_[:6]) < 2**16):
+        raise argparse.ArgumentTypeError("must be a number from 0 to 65535")
+    return int(text_)
+
+
+def _share(text_: str) -> float:
+    value = _number(text_)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError("must be above 0 and at most 1")
+    return value
+
+
+def _gibibytes(text_: str) -> float:
+    value = _number(text_)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError("must be a number of GiB above 0")
+    return value
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=100)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says a wrong argument as every other error is said: the error and a hint, without ten lines of usage."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:  # said by the command's own parser, which knows its options
+            self.error(f"there is no argument '{rest[0][:60]}' here")
+        return found, rest
+
+    def error(self, message: str) -> NoReturn:
+        hint = f"see {self.prog} --help"
+        if (wrong := re.search(r"'([^']*)'", message)) and (near := self._near(wrong[1], message)):
+            hint = f"did you mean {near}? Otherwise {hint}"
+        message = re.sub(
+            r"^argument COMMAND: invalid choice: ('[^']*').*", r"there is no command \1", message
+        )
+        self.exit(USAGE, visible(f"error: {message}") + "\n" + visible(f"hint: {hint}") + "\n")
+
+    def _near(self, wrong: str, message: str) -> str | None:
+        names = [option for option in self._option_string_actions if option.startswith("--")]
+        if "argument COMMAND" in message:
+            names = [name for action in self._actions for name in action.choices or ()]
+        elif not wrong.startswith("--"):
+            return None
+        # Loaded here: no command needs it unless something is wrong.
+        from kaito_catalog.near_names import nearest
+
+        return nearest(wrong.partition("=")[0], names)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = _Parser(
+        prog="kaito-catalog",
+        description="Proposals of models for KAITO as data: check their claims, plan their memory, generate presets.",
+        epilog="examples:\n"
+        "  kaito-catalog check                                  every model of the catalog\n"
+        "  kaito-catalog plan phi-4                             which instance types serve it\n"
+        "  kaito-catalog import proposal.md --into /tmp/mine    a Markdown proposal as data\n"
+        "  kaito-catalog explain STO001                         what a finding means\n",
+        formatter_class=_Help,
+    )
+    parser.add_argument("--version", action="version", version=f"kaito-catalog {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(name: str, run: str, summary: str, examples: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog="examples:\n" + examples,
+            formatter_class=_Help,
+        )
+        sub.set_defaults(run=run)
+        sub.add_argument(
+            "--catalog",
+            metavar="DIR",
+            help="the catalog folder (default: found from the current folder upwards)",
+        )
+        return sub
+
+    for add in (
+        _add_check,
+        _add_hub,
+        _add_diff_and_import,
+        _add_plan,
+        _add_vllm,
+        _add_generate,
+        _add_explain_and_completion,
+    ):
+        add(command)
+    return parser
+
+
+def _add_check(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """`check`."""
+    check = command(
+        "check",
+        "check.run_check",
+        "check the claims of proposals against facts and the memory plan",
+        "  kaito-catalog check\n"
+        "  kaito-catalog check phi-4 gemma-3-27b-it\n"
+        "  kaito-catalog check /tmp/mine/llama-3.3-70b-instruct --format json\n"
+        "  kaito-catalog check --select STO,MEM --require-all\n",
+    )
+    check.add_argument(
+        "paths", nargs="*", metavar="PATH", help="model, folder or proposal.yaml (default: all)"
+    )
+    check.add_argument("--format", choices=FORMATS, default="text", help="default: text")
+    check.add_argument(
+        "--select", action="append", default=[], metavar="CODES", help="only these codes or families"
+    )
+    check.add_argument(
+        "--ignore", action="append", default=[], metavar="CODES", help="not these codes or families"
+    )
+    check.add_argument(
+        "--changed-since", metavar="REV", help="only models whose folder changed; all when shared files did"
+    )
+    check.add_argument("--fix", action="store_true", help="mend what is mechanical first, and show it")
+    check.add_argument("--require-all", action="store_true", help="a check that cannot be made is an error")
+    check.add_argument(
+        "--profile", metavar="NAME", help="KAITO release of policy.yaml (default: its `profile`)"
+    )
+    check.add_argument("--verbose", action="store_true", help="list every skipped check with its place")
+    check.add_argument("--online", action="store_true", help="compare the recorded facts with the Hub now")
+
+
+def _add_hub(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """`new`, `record`, `fake-hub`."""
+    new = command(
+        "new",
+        "hub.run_new",
+        "start a proposal from a repository of the Hub: every derivable field filled in and marked",
+        "  kaito-catalog new microsoft/phi-4\n"
+        "  HF_TOKEN=… kaito-catalog new meta-llama/Llama-3.3-70B-Instruct --author @someone\n",
+    )
+    new.add_argument("repo_id", metavar="REPO_ID", help="org/model, or the address of its page")
+    new.add_argument(
+        "--revision", metavar="R", help="commit, branch or tag (default: what main points to now)"
+    )
+    new.add_argument("--author", metavar="NAME", help="who proposes it, such as @someone (default: a gap)")
+    new.add_argument("--into", metavar="DIR", help="where the folder goes (default: models/ of the catalog)")
+    new.add_argument("--profile", metavar="NAME", help="KAITO release of policy.yaml")
+
+    record = command(
+        "record",
+        "hub.run_record",
+        "write facts.yaml: what the Hub, or a directory, says about the pinned revision",
+        "  kaito-catalog record phi-4\n"
+        "  kaito-catalog record                                    every model of the catalog\n"
+        "  kaito-catalog record phi-4 --from-local /mirror/phi-4   without a network\n"
+        "  kaito-catalog record phi-4 --accept                     after you have read the difference\n",
+    )
+    record.add_argument("names", nargs="*", metavar="NAME", help="models (default: all)")
+    record.add_argument(
+        "--from-local", metavar="DIR", help="read a directory with the repository's files instead"
+    )
+    record.add_argument(
+        "--revision", metavar="SHA", help="with --from-local: the commit, where DIR does not tell"
+    )
+    record.add_argument(
+        "--accept", action="store_true", help="replace recorded facts that the Hub contradicts"
+    )
+    record.add_argument(
+        "--all-headers", action="store_true", help="read the header of every weight file (a call each)"
+    )
+
+    fake = command(
+        "fake-hub",
+        "hub.run_fake_hub",
+        "serve repositories as the Hub does, on this machine, to try the commands without a network",
+        "  kaito-catalog fake-hub                      the models of the catalog, from their facts\n"
+        "  kaito-catalog fake-hub ./repositories       DIR/ORG/NAME/config.json …\n"
+        "  HF_ENDPOINT=http://127.0.0.1:8000 kaito-catalog new microsoft/phi-4 --into /tmp/mine\n",
+    )
+    fake.add_argument("folder", nargs="?", metavar="DIR", help="default: the catalog's facts")
+    fake.add_argument(
+        "--port", type=_port, default=8000, metavar="N", help="0 takes a free one (default: 8000)"
+    )
+    fake.add_argument("--limit", type=_positive, metavar="N", help="API calls per 300 s, as the Hub's 500")
+
+
+def _add_diff_and_import(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """`diff`, `import`."""
+    differ = command(
+        "diff",
+        "check.run_diff",
+        "say what a change means for what is served (Markdown)",
+        "  kaito-catalog diff origin/main\n  kaito-catalog diff HEAD~1\n",
+    )
+    differ.add_argument("revision", metavar="REV", help="compare the files here with that commit's")
+    differ.add_argument(
+        "--profile", metavar="NAME", help="KAITO release of policy.yaml (default: each policy's own)"
+    )
+
+    importer = command(
+        "import",
+        "generate.run_import",
+        "read KAITO's Markdown proposals into folders of the catalog",
+        "  kaito-catalog import docs/proposals/20250529-llama-3.3-70b-instruct.md --into /tmp/mine\n"
+        "  kaito-catalog import *.md --format json\n",
+    )
+    importer.add_argument("files", nargs="+", metavar="FILE.md")
+    importer.add_argument(
+        "--into", metavar="DIR", help="where the folders go (default: models/ of the catalog)"
+    )
+    importer.add_argument("--force", action="store_true", help="replace proposals that differ")
+    importer.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+
+
+def _add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """`plan`."""
+    plan = command(
+        "plan",
+        "plan.run_plan",
+        "plan GPU memory: one GPU in detail, or every instance type",
+        "  kaito-catalog plan phi-4\n"
+        "  kaito-catalog plan llama-3.3-70b-instruct --instance-type Standard_ND96isr_H100_v5\n"
+        "  kaito-catalog plan meta-llama/Llama-3.3-70B-Instruct --gpu 'NVIDIA H100 80GB' --gpu-count 4\n"
+        "  kaito-catalog plan ./my-model --gpu-memory 22 --max-model-len 8192 --format json\n",
+    )
+    plan.add_argument("model", metavar="NAME|REPO_ID|DIR", help="a model, or a folder with a config.json")
+    plan.add_argument("--instance-type", metavar="T", help="such as Standard_NC24ads_A100_v4")
+    plan.add_argument("--gpu", metavar="NAME", help="a GPU of gpus.yaml, such as 'NVIDIA A10'")
+    plan.add_argument("--gpu-memory", metavar="GIB", type=_gibibytes, help="total as the driver reports it")
+    plan.add_argument("--gpu-count", metavar="N", type=_positive, help="GPUs (default: what the model needs)")
+    plan.add_argument("--max-model-len", metavar="N", type=_positive, help="default: the proposal's context")
+    plan.add_argument("--gpu-memory-utilization", metavar="X", type=_share, help="default: the profile's")
+    plan.add_argument("--kv-cache-dtype", metavar="T")
+    plan.add_argument("--max-num-seqs", metavar="N", type=_positive)
+    plan.add_argument("--max-num-batched-tokens", metavar="N", type=_positive)
+    plan.add_argument("--enforce-eager", action="store_true", default=None, help="no CUDA graphs")
+    plan.add_argument(
+        "--language-model-only",
+        action="store_true",
+        default=None,
+        help="no images and no sound: vLLM does without their encoder",
+    )
+    plan.add_argument("--tensor-parallel-size", metavar="N", type=_positive)
+    plan.add_argument("--pipeline-parallel-size", metavar="N", type=_positive, default=1)
+    plan.add_argument("--data-parallel-size", metavar="N", type=_positive, default=1)
+    plan.add_argument("--enable-expert-parallel", action="store_true")
+    plan.add_argument(
+        "--weights-bytes", metavar="N", type=_positive, help="stored size of the weights, when known"
+    )
+    plan.add_argument("--vllm-version", metavar="V", help="default: the profile's")
+    plan.add_argument("--profile", metavar="NAME", help="KAITO release of policy.yaml")
+    plan.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+    plan.add_argument(
+        "--exact", action="store_true", help="ask vLLM's own code (needs an environment with vLLM)"
+    )
+    plan.add_argument("--record", action="store_true", help="with --exact: write it to the entry's evidence/")
+    plan.add_argument("--vllm-python", metavar="PATH", help="the Python that has vLLM (default: .venv-vllm)")
+
+
+def _add_vllm(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """`dry-run`, `evidence`."""
+    dry = command(
+        "dry-run",
+        "exact_plan.run_dry_run",
+        "start vLLM with random weights, generate a few tokens, and keep what it measured",
+        "  kaito-catalog dry-run phi-3-mini-4k-instruct\n"
+        "  kaito-catalog dry-run phi-4 --device cuda --gpu-memory-utilization 0.84\n"
+        "  kaito-catalog dry-run phi-4 --serve --format json\n"
+        "  kaito-catalog dry-run --all --plan --budget 10          what is missing, cheap ones first\n"
+        "  kaito-catalog dry-run --all --on ray://head:10001\n"
+        "  kaito-catalog dry-run phi-4 --on kubernetes | kubectl apply -f -\n",
+    )
+    dry.add_argument("name", metavar="NAME", nargs="?")
+    dry.add_argument("--weights", choices=("dummy", "real"), default="dummy", help="default: dummy (random)")
+    dry.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default: auto")
+    dry.add_argument(
+        "--serve", action="store_true", help="start the OpenAI server as KAITO does, and chat once"
+    )
+    dry.add_argument(
+        "--scale-down", action="store_true", help="two layers and eight experts; the evidence says so"
+    )
+    dry.add_argument(
+        "--max-model-len", metavar="N", type=_positive, help="default: the proposal's, at most 2,048 on a CPU"
+    )
+    dry.add_argument("--tensor-parallel-size", metavar="N", type=_positive)
+    dry.add_argument("--gpu-memory-utilization", metavar="X", type=_share)
+    dry.add_argument("--model-dir", metavar="DIR", help="a folder with the model's files, instead of the Hub")
+    dry.add_argument("--time-limit", metavar="S", type=float, default=900.0, help="seconds (default: 900)")
+    dry.add_argument("--vllm-python", metavar="PATH", help="the Python that has vLLM (default: .venv-vllm)")
+    dry.add_argument("--no-write", action="store_true", help="do not write evidence")
+    dry.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+    _add_campaign(dry)
+
+    evidence = command(
+        "evidence",
+        "exact_plan.run_evidence_add",
+        "take evidence that was made elsewhere, after validating it",
+        "  kubectl logs job/dry-run-phi-4 | kaito-catalog evidence add -\n  kaito-catalog evidence add run.json\n",
+    )
+    evidence.add_argument("action", choices=("add",))
+    evidence.add_argument("file", metavar="FILE", help="JSON lines; - is standard input")
+
+
+def _add_campaign(dry: argparse.ArgumentParser) -> None:
+    """`dry-run` of many models, or on other machines."""
+    many = dry.add_argument_group("many models, other machines")
+    many.add_argument("--all", action="store_true", help="every model without current evidence")
+    many.add_argument("--plan", action="store_true", help="only say what would be run, where, for how long")
+    many.add_argument("--budget", metavar="H", type=_number, help="GPU-hours: the cheapest runs within them")
+    many.add_argument("--on", metavar="ENGINE", help="ray, ray://HOST:PORT or kubernetes")
+    many.add_argument(
+        "--instance-type",
+        metavar="T",
+        action="append",
+        help="such as Standard_NC24ads_A100_v4, or all (default: the smallest that fits)",
+    )
+    many.add_argument("--cloud", choices=("azure", "aws", "gcp", "arc"), help="only its instance types")
+    many.add_argument("--again", action="store_true", help="also what has current evidence")
+    many.add_argument("--at-once", metavar="N", type=_positive, help="runs given to the engine at a time")
+    many.add_argument("--profile", metavar="NAME", help="KAITO release of policy.yaml")
+    many.add_argument(
+        "--wait-for-nodes", action="store_true", help="ray: also what no node can run yet (autoscaler)"
+    )
+    many.add_argument("--image", metavar="IMAGE", help="kubernetes: default is the profile's base image")
+    many.add_argument("--namespace", metavar="NS", help="kubernetes: default is the kubeconfig's")
+    many.add_argument("--apply", action="store_true", help="kubernetes: submit, follow and collect")
+
+
+def _add_generate(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """`generate`, `schema`."""
+    generator = command(
+        "generate",
+        "generate.run_generate",
+        "write KAITO's presets, manifests, proposals and the site's pages",
+        "  kaito-catalog generate\n"
+        "  kaito-catalog generate --output /tmp/build\n"
+        "  kaito-catalog generate --check          fails when build/ is not up to date\n"
+        "  kaito-catalog generate --compare kaito/presets/workspace/models/model_catalog.yaml\n",
+    )
+    generator.add_argument("--output", metavar="DIR", default="build", help="default: build")
+    generator.add_argument("--no-site", action="store_true", help="do not turn the site's pages into HTML")
+    generator.add_argument(
+        "--check", action="store_true", help="write nothing; fail when something would change"
+    )
+    generator.add_argument(
+        "--profile", metavar="NAME", help="KAITO release of policy.yaml (default: its `profile`)"
+    )
+    generator.add_argument(
+        "--compare",
+        metavar="FILE",
+        help="write nothing; compare with KAITO's model_catalog.yaml or presets.md, fail where ours cannot replace it",
+    )
+    generator.add_argument(
+        "--format", choices=("text", "json"), default="text", help="of --compare; default: text"
+    )
+
+    schemas = command(
+        "schema",
+        "generate.run_schema",
+        "write the JSON Schema of every file kind",
+        "  kaito-catalog schema\n  kaito-catalog schema --check\n",
+    )
+    schemas.add_argument("--output", metavar="DIR", help="default: schema/ beside the catalog")
+    schemas.add_argument(
+        "--check", action="store_true", help="write nothing; fail when something would change"
+    )
+
+
+def _add_explain_and_completion(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """`explain`, `completion`."""
+    explain = command(
+        "explain",
+        "check.run_explain",
+        "say what a finding means and how to mend it",
+        "  kaito-catalog explain STO001\n  kaito-catalog explain\n",
+    )
+    explain.add_argument(
+        "code",
+        nargs="?",
+        metavar="CODE",
+        help="such as MEM001, or a family such as MEM (default: list them all)",
+    )
+
+    completion = command(
+        "completion",
+        "completion.run_completion",
+        "print the script that makes Tab complete commands, models and options in your shell",
+        "  kaito-catalog completion bash > ~/.local/share/bash-completion/completions/kaito-catalog\n"
+        "  kaito-catalog completion zsh > ~/.zfunc/_kaito-catalog     with ~/.zfunc in fpath, before compinit\n"
+        "  kaito-catalog completion fish > ~/.config/fish/completions/kaito-catalog.fish\n",
+    )
+    completion.add_argument(
+        "shell", choices=("bash", "zsh", "fish"), metavar="SHELL", help="bash, zsh or fish"
+    )
