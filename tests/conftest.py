@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
+from catalog_helpers import Run, copy_catalog
 from hypothesis import settings
 
 from kaito_catalog.catalog.reading import Catalog, Shared, read_catalog, read_shared
 from kaito_catalog.checks.base import Context
+from kaito_catalog.cli import main
+from kaito_catalog.vllm_bridge.client import WorkerError, find_python
 
 # Machines are noisy: an example that takes long once is no failure.
 settings.register_profile("kaito-catalog", deadline=None)
@@ -19,6 +23,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs vLLM, so that `make test` can run everything else first."""
+    for item in items:
+        if "vllm_python" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.vllm)
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +64,35 @@ def kaito_data() -> Path:
     if not folder.is_dir():
         pytest.skip("KAITO's own files (../shared/data/kaito) are not on this machine")
     return folder
+
+
+@pytest.fixture(scope="session")
+def vllm_python() -> Path:
+    """The Python of an environment that has vLLM; without one a test that asks for it is skipped."""
+    try:
+        return find_python(root=ROOT)
+    except WorkerError as error:
+        if os.environ.get("KAITO_CATALOG_REQUIRE_VLLM") == "1":
+            pytest.fail(f"KAITO_CATALOG_REQUIRE_VLLM=1, but {error}")
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def here(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a catalog of the models that the mark `models` names."""
+    mark = request.node.get_closest_marker("models")
+    copy_catalog(tmp_path / "catalog", *mark.args, **mark.kwargs)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """A function that runs a command with the arguments it is given."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call

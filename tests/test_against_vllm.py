@@ -20,7 +20,7 @@ from kaito_catalog.memory.kv_cache import (
     states_per_sequence,
 )
 from kaito_catalog.memory.weights import split, stages, weights_per_rank
-from kaito_catalog.vllm_bridge.client import ExactPlan, Worker, WorkerError, find_python
+from kaito_catalog.vllm_bridge.client import ExactPlan, Worker, WorkerError
 from kaito_catalog.vllm_bridge.evidence import H100, model_directory
 
 GIB = 2**30
@@ -28,14 +28,8 @@ Config = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def worker(root: Path) -> Iterator[Worker]:
-    try:
-        python = find_python(root=root)
-    except WorkerError as error:
-        if os.environ.get("KAITO_CATALOG_REQUIRE_VLLM") == "1":
-            pytest.fail(f"KAITO_CATALOG_REQUIRE_VLLM=1, but {error}")
-        pytest.skip(str(error))
-    with Worker(python) as worker:
+def worker(vllm_python: Path) -> Iterator[Worker]:
+    with Worker(vllm_python) as worker:
         yield worker
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,19 +23,7 @@ A10 = "Standard_NV36ads_A10_v5"
 ON_A100 = Options(instance_types=("Standard_NC24ads_A100_v4",))
 
 
-@pytest.fixture
-def here(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A catalog of three models without evidence, as the current folder."""
-    target = tmp_path / "catalog"
-    shutil.copytree(root / "catalog", target, ignore=shutil.ignore_patterns("models"))
-    for name in ("phi-4", "gpt-oss-20b", "llama-3.3-70b-instruct"):
-        shutil.copytree(
-            root / "catalog/models" / name,
-            target / "models" / name,
-            ignore=shutil.ignore_patterns("evidence"),
-        )
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.models("phi-4", "gpt-oss-20b", "llama-3.3-70b-instruct", evidence=False)
 
 
 def made(here: Path, *names: str, options: Options = ON_A100) -> Campaign:

@@ -19,17 +19,7 @@ from kaito_catalog.plans import request
 COMMANDS = ("check", "diff", "import", "plan", "generate", "schema", "explain")
 
 
-@pytest.fixture
-def here(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a catalog of two models, as the current folder."""
-    models = tmp_path / "catalog" / "models"
-    models.mkdir(parents=True)
-    for name in ("policy.yaml", "gpus.yaml", "instance-types.yaml"):
-        shutil.copy(root / "catalog" / name, tmp_path / "catalog" / name)
-    for name in ("phi-4", "llama-3.3-70b-instruct"):
-        shutil.copytree(root / "catalog" / "models" / name, models / name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.models("phi-4", "llama-3.3-70b-instruct")
 
 
 def break_proposal(here: Path, old: str, new: str) -> None:

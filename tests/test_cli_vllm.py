@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import stat
 import sys
 from pathlib import Path
@@ -76,17 +75,12 @@ REFUSED = {
 }
 
 
-@pytest.fixture
-def here(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a catalog of one model without evidence, as the current folder."""
-    target = tmp_path / "catalog"
-    shutil.copytree(root / "catalog", target, ignore=shutil.ignore_patterns("models"))
-    shutil.copytree(
-        root / "catalog/models/phi-4", target / "models/phi-4", ignore=shutil.ignore_patterns("evidence")
-    )
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.models("phi-4", evidence=False)
+
+
+@pytest.fixture(autouse=True)
+def no_vllm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KAITO_CATALOG_VLLM_PYTHON", raising=False)
-    return tmp_path
 
 
 def python_that_answers(folder: Path, **answers: object) -> str:

@@ -35,15 +35,7 @@ def completed(line: str, folder: Path, shell: str = "fish") -> list[str]:
     return answer.read_text(encoding="utf-8").split("\n") if answer.exists() else []
 
 
-@pytest.fixture
-def here(tmp_path: Path, root: Path) -> Path:
-    """A folder with a catalog of two models."""
-    (tmp_path / "catalog" / "models").mkdir(parents=True)
-    for path in (root / "catalog").glob("*.yaml"):
-        shutil.copy(path, tmp_path / "catalog")
-    for name in ("phi-4", "phi-4-mini-instruct"):
-        shutil.copytree(root / "catalog" / "models" / name, tmp_path / "catalog" / "models" / name)
-    return tmp_path
+pytestmark = pytest.mark.models("phi-4", "phi-4-mini-instruct")
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); from pathlib import Path; "
-        "from kaito_catalog.files import write_text; write_text(Path(sys.argv[1]), 'x' * 10_000)"
+        "from kaito_catalog.system.files import write_text; write_text(Path(sys.argv[1]), 'x' * 10_000)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False, cwd=faults.ROOT

@@ -82,7 +82,7 @@ def test_a_killed_writer_leaves_the_old_tree_or_the_new_one(tmp_path: Path) -> N
     program = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from kaito_catalog import files
+        from kaito_catalog.system import files
         trees = [{f"{i}.txt": "old" * 500 for i in range(40)}, {f"{i}.txt": "new" * 500 for i in range(60)}]
         print("ready", flush=True)
         for turn in range(10**6):
@@ -93,7 +93,7 @@ def test_a_killed_writer_leaves_the_old_tree_or_the_new_one(tmp_path: Path) -> N
             [sys.executable, "-c", program, str(root)], stdout=subprocess.PIPE, text=True
         )
         assert process.stdout is not None
-        process.stdout.readline()
+        assert process.stdout.readline() == "ready\n"
         time.sleep(0.003 * attempt)
         process.send_signal(signal.SIGKILL)
         process.wait()

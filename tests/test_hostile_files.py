@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from catalog_helpers import copy_catalog
 
 from kaito_catalog import cli
 from kaito_catalog.documents.reading import MAX_BYTES, MAX_PROBLEMS, parse, parse_bytes
@@ -116,14 +117,10 @@ def test_a_refused_key_does_not_hide_the_place_of_others() -> None:
 
 
 @pytest.fixture
-def here(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with a catalog of one model; beside it, what nobody may see."""
     home = tmp_path / "home"
-    models = home / "catalog" / "models"
-    models.mkdir(parents=True)
-    for name in ("policy.yaml", "gpus.yaml", "instance-types.yaml"):
-        shutil.copy(root / "catalog" / name, home / "catalog" / name)
-    shutil.copytree(root / "catalog" / "models" / "phi-4", models / "phi-4")
+    copy_catalog(home / "catalog", "phi-4")
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret.yaml").write_text("top: secret-of-the-runner\n")
     monkeypatch.chdir(home)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from catalog_helpers import Run
 
 from kaito_catalog.catalog.reading import Shared, read_entry
-from kaito_catalog.cli import main
 from kaito_catalog.documents import reading
 from kaito_catalog.documents.validation import load
 from kaito_catalog.errors import CatalogError
@@ -205,18 +205,11 @@ def server() -> Iterator[FakeHub]:
 
 
 @pytest.fixture
-def run(
-    server: FakeHub, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+def run(run: Run, server: FakeHub, root: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """As in conftest.py, over the whole catalog and our own Hub."""
     monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
     monkeypatch.delenv("HF_TOKEN", raising=False)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in (*arguments, "--catalog", root / "catalog")])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
+    return lambda *arguments: run(*arguments, "--catalog", root / "catalog")
 
 
 def test_a_new_folder_has_no_errors_and_a_warning_for_each_gap(

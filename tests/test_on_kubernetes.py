@@ -43,19 +43,7 @@ RESULT: Json = {
 }
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A catalog of two models without evidence, as the current folder."""
-    target = tmp_path / "catalog"
-    shutil.copytree(ROOT / "catalog", target, ignore=shutil.ignore_patterns("models"))
-    for name in ("phi-4", "deepseek-r1-distill-qwen-14b"):
-        shutil.copytree(
-            ROOT / "catalog/models" / name,
-            target / "models" / name,
-            ignore=shutil.ignore_patterns("evidence"),
-        )
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.models("phi-4", "deepseek-r1-distill-qwen-14b", evidence=False)
 
 
 def documents(text: str) -> list[Json]:

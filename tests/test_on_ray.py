@@ -23,7 +23,6 @@ from kaito_catalog import cli
 from kaito_catalog.catalog.reading import read_entry
 from kaito_catalog.dry_runs import on_ray
 from kaito_catalog.formats.evidence import DryRun
-from kaito_catalog.vllm_bridge.client import WorkerError, find_python
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("phi-4", "phi-4-mini-instruct", "mistral-7b-v0.3", "gpt-oss-20b", "llama-3.1-8b-instruct")
@@ -111,17 +110,16 @@ def ray() -> Iterator[Ray]:
     cluster.close()
 
 
+pytestmark = pytest.mark.models(*MODELS, evidence=False)
+
+
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
-    """A catalog of five models without evidence, each configuration marked with the model's name."""
-    target = tmp_path / "catalog"
-    shutil.copytree(ROOT / "catalog", target, ignore=shutil.ignore_patterns("models"))
+def here(here: Path) -> Path:
+    """As in conftest.py; each configuration is marked with the model's name."""
     for name in MODELS:
-        folder = target / "models" / name
-        shutil.copytree(ROOT / "catalog/models" / name, folder, ignore=shutil.ignore_patterns("evidence"))
-        set_config(folder, test=name)
-    (tmp_path / "answer.json").write_text(json.dumps({"ok": True, "result": SERVED}))
-    return tmp_path
+        set_config(here / "catalog/models" / name, test=name)
+    (here / "answer.json").write_text(json.dumps({"ok": True, "result": SERVED}))
+    return here
 
 
 def set_config(folder: Path, **fields: Any) -> None:
@@ -320,16 +318,6 @@ def test_every_gpu_that_vllm_runs_on_and_plans_know_has_an_accelerator_type(root
 
 
 # --- with a real vLLM ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def vllm_python() -> Path:
-    try:
-        return find_python(root=ROOT)
-    except WorkerError as error:
-        if os.environ.get("KAITO_CATALOG_REQUIRE_VLLM") == "1":
-            pytest.fail(f"KAITO_CATALOG_REQUIRE_VLLM=1, but {error}")
-        pytest.skip(str(error))
 
 
 def test_real_engines_run_in_parallel_and_survive_the_loss_of_a_node(vllm_python: Path, here: Path) -> None:

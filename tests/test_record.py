@@ -11,7 +11,6 @@ import pytest
 
 from kaito_catalog.catalog.reading import FACTS, read_catalog, read_entry
 from kaito_catalog.checks import example
-from kaito_catalog.cli import main
 from kaito_catalog.documents import reading, writing
 from kaito_catalog.documents.validation import load
 from kaito_catalog.errors import CatalogError
@@ -381,20 +380,12 @@ def test_another_revision_replaces_the_facts_and_says_what_changed(server: FakeH
 # --- the command
 
 
-@pytest.fixture
-def run(
-    server: FakeHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+@pytest.fixture(autouse=True)
+def from_our_hub(server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands ask our own Hub, at once and without a token."""
     monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr("kaito_catalog.hub.client.RETRY_SECONDS", 0.0)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def test_record_writes_facts_and_the_second_time_nothing(

@@ -48,13 +48,8 @@ ENGINE_LIMIT_SECONDS = 240.0
 
 
 @pytest.fixture(scope="session")
-def python() -> Path:
-    try:
-        return find_python(root=ROOT)
-    except WorkerError as error:
-        if os.environ.get("KAITO_CATALOG_REQUIRE_VLLM") == "1":
-            pytest.fail(f"KAITO_CATALOG_REQUIRE_VLLM=1, but {error}")
-        pytest.skip(str(error))
+def python(vllm_python: Path) -> Path:
+    return vllm_python
 
 
 @pytest.fixture(scope="session")
