@@ -19,12 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
 from kaito_catalog.architectures import Shape, read_shape
 from kaito_catalog.kaito import estimator
-from kaito_catalog.memory.kv_cache import version_tuple
 from kaito_catalog.memory.plan import Fit, Parallelism, Plan, PlanGpu, Settings, make_plan
 from kaito_catalog.memory.weights import Uncomputable, split, weights_per_rank
 from kaito_catalog.quantity import GIB
+from kaito_catalog.vllm_bridge.versions import release
 from tools import exact_models, peers
 from tools.observed import HELD_OUT, STARTS, Observed, observations
 
@@ -216,9 +219,12 @@ def line(name: str, scores: Sequence[Score], tool: str) -> str:
     )
 
 
+CALIBRATED_ON = SpecifierSet(">=0.17,<0.20")
+
+
 def is_calibrated(row: Observed) -> bool:
     """Whether the row is of the GPU and the versions that the constants were measured on."""
-    return "H100" in row.gpu and row.vllm_version.startswith(("0.17", "0.18", "0.19"))
+    return "H100" in row.gpu and release(row.vllm_version) in CALIBRATED_ON
 
 
 def print_rows(scores: Sequence[Score]) -> None:
@@ -277,7 +283,7 @@ def print_held_out(scores: Sequence[Score], *, short: bool = False) -> None:
     print("|---|---|---|---|---|---|---|")
     classes: dict[str, list[Score]] = {f"{tool}, all": list(scores) for tool in (OURS, KAITO)}
     for s in () if short else scores:
-        version = version_tuple(s.observed.vllm_version)
+        version = release(s.observed.vllm_version)
         span = next(name for least, name in SPANS if version >= least)
         classes.setdefault(f"{OURS}, vLLM {span}", []).append(s)
     for s in () if short else scores:
@@ -293,7 +299,11 @@ def print_held_out(scores: Sequence[Score], *, short: bool = False) -> None:
     print(f"Within the expected error that the plan states: {within} of {len(scores)}.")
 
 
-SPANS = (((0, 27, 0), "0.27 and later"), ((0, 20, 0), "0.20 to 0.26"), ((0, 0, 0), "before 0.20"))
+SPANS = (
+    (Version("0.27.0"), "0.27 and later"),
+    (Version("0.20.0"), "0.20 to 0.26"),
+    (Version("0"), "before 0.20"),
+)
 SIZES = ((70, "80 GiB and more"), (36, "about 48 GiB"), (0, "16 to 32 GiB"))
 
 

@@ -14,13 +14,15 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kaito_catalog.memory.kv_cache import version_tuple
+from packaging.version import Version
+
 from kaito_catalog.memory.overheads import moe_workspace, serve_defaults
 from kaito_catalog.quantity import GIB
+from kaito_catalog.vllm_bridge.versions import release
 from tools.observed import STARTS, Observed, observations
 
-NEW_SAMPLER = (0, 17, 0)
-NEW_SNAPSHOT = (0, 18, 0)
+NEW_SAMPLER = Version("0.17.0")
+NEW_SNAPSHOT = Version("0.18.0")
 
 
 def solve(rows: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
@@ -76,7 +78,7 @@ def predict(model: Model, row: Observed) -> float:
 
 def is_new(row: Observed) -> bool:
     """Whether its vLLM has the sampler that came with 0.17."""
-    return version_tuple(row.vllm_version) >= NEW_SAMPLER
+    return release(row.vllm_version) >= NEW_SAMPLER
 
 
 def median_of(rows: Sequence[Observed], value: Callable[[Observed], int | None]) -> str:
@@ -141,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 row
                 for row in h100
                 if (row.tensor_parallel_size > 1) is is_parallel
-                and (version_tuple(row.vllm_version) >= NEW_SNAPSHOT) is is_later
+                and (release(row.vllm_version) >= NEW_SNAPSHOT) is is_later
             ]
             words = f"TP {'> 1' if is_parallel else '1'}, {'from 0.18 on' if is_later else 'before 0.18'}"
             print(f"nonTorch, {words}: {median_of(chosen, lambda r: r.non_torch_bytes)}")

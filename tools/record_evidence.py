@@ -18,6 +18,7 @@ from kaito_catalog.checks.evd import current
 from kaito_catalog.cli import exact_plan
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.evidence import ExactPlan
+from kaito_catalog.vllm_bridge.versions import is_same
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,7 +42,7 @@ def main() -> int:
             if options.names and entry.name not in options.names:
                 continue
             known = [e.record for e in current(Subject.of(entry), context) if isinstance(e.record, ExactPlan)]
-            if any(record.versions.vllm == version for record in known):
+            if any(is_same(record.versions.vllm, version) for record in known):
                 continue
             started = time.monotonic()
             try:

@@ -17,9 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from kaito_catalog.architectures import Shape, Unsupported, read_shape
-from kaito_catalog.memory.kv_cache import version_tuple
 from kaito_catalog.system import files
+from kaito_catalog.vllm_bridge.versions import release
 from tools.observed import STARTS
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
@@ -288,13 +290,13 @@ def start(row: Mapping[str, Any], shared: Path, sources: Mapping[str, Any]) -> d
         if not row["gpu_memory_utilization_note"].startswith("default"):
             return "utilization is not known"
         # vLLM's CacheConfig: 0.9, and 0.92 from 0.21 on.
-        utilization = 0.92 if version_tuple(version) >= (0, 21, 0) else 0.9
+        utilization = 0.92 if release(version) >= Version("0.21.0") else 0.9
     used = (row["weights_gib"] or 0) + (row["kv_cache_gib"] or 0)
     if used > total * utilization and (row["kv_cache_gib"] or 0) > 0:
         return "weights and cache are more than the budget: the GPU's memory is another"
     if "Embedding" in row["model"]:
         return "a pooling model: it samples nothing"
-    if version_tuple(version) < (0, 10, 0):
+    if release(version) < Version("0.10.0"):
         return "an engine older than 0.10"
     found = _config(row["model"], shared, sources)
     if found is None:

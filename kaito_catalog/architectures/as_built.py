@@ -5,6 +5,7 @@ Read in the code of 0.25.1 and 0.32.0. For versions between them it is as in 0.2
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import lru_cache
 
@@ -92,19 +93,16 @@ def no_class(shape: Shape, vllm_version: str) -> str | None:
     return None
 
 
+_RELEASE = re.compile(r"v?(?:[0-9]{1,9}!)?([0-9]{1,9})(?:\.([0-9]{1,9}))?(?:\.([0-9]{1,9}))?", re.IGNORECASE)
+"""As wheels have it, without what follows (PEP 440); the browser has no `packaging`."""
+
+
 @lru_cache(maxsize=64)
 def version_tuple(version: str) -> tuple[int, int, int]:
-    """`0.25.1` as (0, 25, 1); letters after the digits of a part are left out, missing parts are 0."""
-    numbers: list[int] = []
-    for part in version.split("+")[0].split(".")[:3]:
-        digits = ""
-        for character in part:
-            if not character.isdigit():
-                break
-            digits += character
-        numbers.append(int(digits[:6] or 0))
-    numbers += [0] * (3 - len(numbers))
-    return numbers[0], numbers[1], numbers[2]
+    """`0.25.1` as (0, 25, 1), and `0.15.2rc1.dev93+g1234567` as (0, 15, 2); missing parts are 0."""
+    found = _RELEASE.match(version)
+    major, minor, micro = (int(digits or 0) for digits in found.groups()) if found else (0, 0, 0)
+    return major, minor, micro
 
 
 @lru_cache(maxsize=1024)

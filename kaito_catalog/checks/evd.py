@@ -12,6 +12,7 @@ from kaito_catalog.formats.evidence import DryRun, ExactPlan, ExactWorld
 from kaito_catalog.memory.plan import Parallelism, Plan, PlanGpu, Settings, make_plan
 from kaito_catalog.quantity import gib
 from kaito_catalog.vllm_bridge.evidence import config_sha256
+from kaito_catalog.vllm_bridge.versions import is_same
 
 _NONE = Skip("there is no evidence", "kaito-catalog plan NAME --exact --record, or dry-run NAME")
 
@@ -27,7 +28,7 @@ def stale_because(evidence: Evidence, subject: Subject, context: Context) -> str
         return "the configuration in facts.yaml is another"
     exact = isinstance(record, ExactPlan)
     if (exact or (isinstance(record, DryRun) and record.device == "cuda")) and (
-        record.versions.vllm != context.profile.vllm_version
+        not is_same(record.versions.vllm, context.profile.vllm_version)
     ):
         return f"it is of vLLM {record.versions.vllm}, {context.profile.name} runs {context.profile.vllm_version}"
     return None

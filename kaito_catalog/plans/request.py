@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from kaito_catalog.architectures import Shape, Unsupported, read_shape
-from kaito_catalog.architectures.as_built import version_tuple
 from kaito_catalog.catalog.reading import Shared, read_entry, shown
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import StoredSize
@@ -37,7 +36,8 @@ from kaito_catalog.near_names import near_names, nearest
 from kaito_catalog.plans import recommend
 from kaito_catalog.plans.manifest_options import manifest_options
 from kaito_catalog.plans.serving import ServedOptions, served_options
-from kaito_catalog.vllm_bridge.reference import is_version, known, versions
+from kaito_catalog.vllm_bridge.reference import known, versions
+from kaito_catalog.vllm_bridge.versions import newest, parsed
 
 MAX_CONFIG_BYTES = 8 * 2**20
 DEFAULT_MAX_MODEL_LEN = 8192
@@ -258,7 +258,7 @@ def _gpu(request: Request, shared: Shared) -> tuple[PlanGpu, int | None]:
 
 def newest_vllm() -> str:
     """The newest vLLM that has been read: a later one is planned by its rules."""
-    return max(versions(), key=version_tuple)
+    return newest(versions())
 
 
 def _version(request: Request, profile: Profile) -> str:
@@ -268,7 +268,7 @@ def _version(request: Request, profile: Profile) -> str:
         CatalogError: what was asked for has not the form of a version.
     """
     asked = request.vllm_version and request.vllm_version.removeprefix("v")
-    if asked and not is_version(asked):
+    if asked and parsed(asked) is None:
         raise CatalogError(
             f"'{asked[:40]}' is no version of vLLM",
             hint=f"such as {profile.vllm_version}, which {profile.name} runs, or {newest_vllm()}",

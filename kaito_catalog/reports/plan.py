@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from kaito_catalog.architectures.as_built import version_tuple
 from kaito_catalog.memory.plan import (
     Fit,
     InstanceTypePlan,
@@ -20,6 +19,7 @@ from kaito_catalog.plans.serving import ServedOptions
 from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable
 from kaito_catalog.reports.summary import plural
+from kaito_catalog.vllm_bridge.versions import parsed, release
 
 VERDICTS = {
     Fit.YES: ("fits", GREEN),
@@ -65,7 +65,8 @@ def _verdict(fit: Fit, *, color: bool) -> str:
 
 def _later(vllm_version: str) -> tuple[str, ...]:
     last = newest_vllm()
-    if version_tuple(vllm_version)[:2] <= version_tuple(last)[:2]:
+    asked, known = parsed(vllm_version), release(last)
+    if asked is None or (asked.major, asked.minor) <= (known.major, known.minor):
         return ()
     return (
         f"  nobody has read vLLM {printable(vllm_version)} here: planned by the rules of {last}, the last that was",

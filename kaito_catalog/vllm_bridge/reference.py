@@ -12,6 +12,7 @@ from importlib import resources
 from typing import Any
 
 from kaito_catalog.near_names import nearest
+from kaito_catalog.vllm_bridge.versions import parsed
 
 LIMITS = {
     "exclusiveMinimum": ("above", operator.gt),
@@ -20,7 +21,6 @@ LIMITS = {
     "maximum": ("at most", operator.le),
 }
 """JSON Schema's words for a limit, as people say them, and how a value is compared with it."""
-_VERSION = re.compile(r"[0-9]+(\.[0-9]+){1,3}([a-z0-9.+-]{0,20})\Z")
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,6 @@ class VllmVersion:
         return next((version for version, found in self.newer.items() if name in found.get(kind, ())), None)
 
 
-def is_version(text: str) -> bool:
-    """Whether it has the form of a release of vLLM: 0.25.1, 0.32.0rc1, 0.19.0+cu130."""
-    return _VERSION.match(text) is not None
-
-
 def versions() -> list[str]:
     """The versions of vLLM that have been read, in no order."""
     names = (path.name for path in (resources.files("kaito_catalog") / "data").iterdir())
@@ -127,9 +122,10 @@ def versions() -> list[str]:
 @lru_cache(maxsize=8)
 def known(version: str) -> VllmVersion | None:
     """What that version knows; None where no file says."""
-    if not _VERSION.match(version):
+    wanted = parsed(version)
+    if wanted is None:
         return None
-    path = resources.files("kaito_catalog") / "data" / f"vllm-{version}.json"
+    path = resources.files("kaito_catalog") / "data" / f"vllm-{wanted.public}.json"
     if not path.is_file():
         return None
     value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
