@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from kaito_catalog.architectures import read_shape
+from kaito_catalog.catalog.reading import Catalog
 from kaito_catalog.memory.plan import Fit
+from tools import transcribe_starts
 from tools.bench_memory import KAITO, OURS, Score, is_calibrated, quantile, score
+from tools.configurations import smallest
 from tools.observed import STARTS, observations
-from tools.transcribe_starts import SHARED, smallest
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +78,18 @@ def test_every_start_says_where_it_was_published() -> None:
     assert all(row.source and not row.source.startswith("index") for row in rows)
 
 
-def test_a_reduced_configuration_has_the_shape_of_the_whole_one() -> None:
-    found = 0
-    for name, model in json.loads(STARTS.read_text(encoding="utf-8"))["models"].items():
-        path = SHARED / "data" / "hub" / "configs" / f"{name.replace('/', '__')}.json"
-        if path.exists():
-            whole = json.loads(path.read_text(encoding="utf-8"))
-            assert read_shape(smallest(whole)) == read_shape(whole) == read_shape(model["config"]), name
-            found += 1
-    if not Path(SHARED).exists():
-        pytest.skip("../shared is absent: no whole configurations to compare with")
-    assert found >= 8
+def test_a_reduced_configuration_has_the_shape_of_the_whole_one(catalog: Catalog) -> None:
+    whole = {e.facts.repo_id: e.facts.config for e in catalog.entries if e.facts and e.facts.config}
+    for config in whole.values():
+        assert read_shape(smallest(config)) == read_shape(config)
+    started = json.loads(STARTS.read_text(encoding="utf-8"))["models"]
+    both = whole.keys() & started.keys()
+    assert len(both) >= 3
+    assert [name for name in both if read_shape(started[name]["config"]) != read_shape(whole[name])] == []
+
+
+def test_without_the_published_logs_it_says_which_are_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert transcribe_starts.main([str(tmp_path)]) == 2
+    assert f"{tmp_path}/truth/observations.jsonl is missing" in capsys.readouterr().err

@@ -34,9 +34,9 @@ from kaito_catalog.quantity import gib
 from kaito_catalog.site import coefficients, hardware, python_bundle, tables
 from kaito_catalog.site.figures import Figures
 from kaito_catalog.site.pages import ModelPage
+from tools import exact_models
 
 TESTS = Path(__file__).resolve().parent
-SHARED = TESTS.parent.parent / "shared"
 PLAN_JS = TESTS.parent / "kaito_catalog" / "site" / "assets" / "plan.js"
 CASES = 1000
 SEED = 20261123
@@ -252,23 +252,14 @@ def committed_configurations() -> dict[str, Pasted]:
     found: dict[str, Pasted] = {f"shapes: {name}": Pasted(config) for name, config in KINDS.items()}
     for path in sorted((TESTS / "configs").glob("*.json")):
         found[f"configs: {path.stem}"] = Pasted(json.loads(path.read_text(encoding="utf-8")))
-    for name in ("exact_plans", "exact_small", "starts", "starts_held_out"):
+    for path in (exact_models.EXACT_PLANS, exact_models.SMALL_PLANS):
+        for model in exact_models.read(path):
+            found[f"{path.stem}: {model.name}"] = Pasted(dict(model.config), model.quantization)
+    for name in ("starts", "starts_held_out"):
         recorded = json.loads((TESTS / "data" / f"{name}.json").read_text(encoding="utf-8"))
         for model, value in recorded["models"].items():
-            if value["config"] is not None:
-                found[f"{name}: {model}"] = Pasted(value["config"], value.get("quantization"))
+            found[f"{name}: {model}"] = Pasted(value["config"])
     return found
-
-
-def shared_configurations() -> dict[str, Pasted]:
-    """The whole config.json of many models, where they are on this machine."""
-    folder = SHARED / "data" / "hub" / "configs"
-    if not folder.is_dir():
-        pytest.skip("../shared is absent: no whole configurations to paste")
-    return {
-        path.name: Pasted(json.loads(path.read_text(encoding="utf-8")))
-        for path in sorted(folder.glob("*.json"))
-    }
 
 
 STORED = (None, 16_060_556_336, None, 470_000_000_000)
@@ -357,16 +348,6 @@ def test_every_configuration_of_the_tests_can_be_pasted_and_gives_the_planners_b
     form: Page, catalog: Catalog, shipped: dict[str, Any]
 ) -> None:
     configurations = committed_configurations()
-    wrong, planned_at_all = disagreements(form, configurations, catalog, shipped)
-    assert wrong == []
-    assert planned_at_all > len(configurations) // 2
-    assert form.errors == []
-
-
-def test_whole_configurations_from_the_hub_can_be_pasted_and_give_the_planners_bytes(
-    form: Page, catalog: Catalog, shipped: dict[str, Any]
-) -> None:
-    configurations = shared_configurations()
     wrong, planned_at_all = disagreements(form, configurations, catalog, shipped)
     assert wrong == []
     assert planned_at_all > len(configurations) // 2

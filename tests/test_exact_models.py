@@ -16,6 +16,7 @@ from kaito_catalog.quantity import GIB
 from tools import peers
 from tools.bench_memory import HF_MEM, KAITO, LLM_D, OURS, exact_scores
 from tools.exact_models import (
+    EXACT_PLANS,
     LONGEST_CONFIG,
     SMALL_PLANS,
     VERSIONS,
@@ -77,8 +78,6 @@ def asked(model: Model, version: str) -> list[Comparison]:
     ids=lambda x: str(getattr(x, "name", x)),
 )
 def test_weights_and_cache_equal_those_of_vllm_in_every_split(version: str, model: Model) -> None:
-    if model.config is None:
-        pytest.skip("its configuration is too long to be committed, and ../shared is absent")
     different = [(c.world, c.difference) for c in asked(model, version) if not c.is_equal]
     assert different == []
 
@@ -86,8 +85,6 @@ def test_weights_and_cache_equal_those_of_vllm_in_every_split(version: str, mode
 @pytest.mark.parametrize("name", sorted(BOUNDS))
 def test_what_is_listed_as_different_really_is(name: str) -> None:
     model = next(m for m in MODELS if m.name == name)
-    if model.config is None:
-        pytest.skip("its configuration is too long to be committed, and ../shared is absent")
     assert any(not c.is_equal for c in asked(model, "0.25.1"))
 
 
@@ -106,8 +103,6 @@ def test_what_is_listed_as_different_with_one_version_takes_less_than_the_plan_s
     name: str, version: str
 ) -> None:
     model = next(m for m in MODELS if m.name == name)
-    if model.config is None:
-        pytest.skip("its configuration is too long to be committed, and ../shared is absent")
     off = [c for c in asked(model, version) if not c.is_equal]
     assert off
     for c in off:
@@ -119,15 +114,20 @@ def test_what_is_listed_as_different_with_one_version_takes_less_than_the_plan_s
 UNREAD = [m for m in SMALL if any(c.is_cache_alone for c in asked(m, "0.25.1"))]
 
 
-@pytest.mark.parametrize("world", ["tp1", "tp2", "tp4", "tp8", "pp2", "tp2pp3"])
-@pytest.mark.parametrize("model", UNREAD, ids=lambda m: str(m.name))
+@pytest.mark.parametrize(
+    ("model", "world"),
+    [
+        (m, world)
+        for m in UNREAD
+        for world in ("tp1", "tp2", "tp4", "tp8", "pp2", "tp2pp3")
+        if "refused" not in m.plans["0.25.1"][world]
+    ],
+    ids=lambda x: str(getattr(x, "name", x)),
+)
 def test_with_the_size_of_the_files_an_unread_encoder_is_off_by_half_of_it_at_most(
     model: Model, world: str
 ) -> None:
     said = model.plans["0.25.1"]
-    if "refused" in said[world]:
-        pytest.skip("vLLM itself gives no plan")
-    assert model.config is not None
     plan = make_plan(
         read_shape(model.config),
         stored=StoredSize(sizeBytes=sum(said["tp1"]["weights"])),
@@ -156,19 +156,21 @@ def test_what_is_listed_as_different_of_the_small_models_really_is(name: str, ve
     assert any(not c.is_equal for c in asked(model, version))
 
 
-def test_most_models_can_be_compared_in_a_clean_clone() -> None:
-    here = [m for m in read(elsewhere=False) if m.config is not None]
-    assert len(here) >= 100
-    assert sum(bool(asked(m, "0.25.1")) for m in here) >= 85
+def test_every_model_that_vllm_plans_is_compared() -> None:
+    assert len(MODELS) >= 125
+    planned_by_vllm = {m.name for m in MODELS if any("needed" in said for said in m.plans["0.25.1"].values())}
+    assert {m.name for m in MODELS if asked(m, "0.25.1")} == planned_by_vllm
+    assert len(planned_by_vllm) >= 115
 
 
 def test_every_way_to_split_a_model_is_among_the_comparisons() -> None:
-    worlds = {c.world for m in read(elsewhere=False) for c in asked(m, "0.25.1")}
+    worlds = {c.world for m in MODELS for c in asked(m, "0.25.1")}
     assert worlds == set(WORLDS)
 
 
 def test_configurations_that_are_committed_are_short() -> None:
-    assert all(len(json.dumps(m.config)) <= LONGEST_CONFIG for m in read(elsewhere=False) if m.config)
+    kept = json.loads(EXACT_PLANS.read_text(encoding="utf-8"))["models"]
+    assert [name for name, value in kept.items() if len(json.dumps(value["config"])) > LONGEST_CONFIG] == []
 
 
 def test_a_later_version_cuts_experts_that_an_earlier_refuses_to() -> None:
@@ -178,9 +180,7 @@ def test_a_later_version_cuts_experts_that_an_earlier_refuses_to() -> None:
 
 
 def small_config(name: str) -> dict[str, Any]:
-    config = next(m for m in SMALL if m.name == name).config
-    assert config is not None
-    return dict(config)
+    return dict(next(m for m in SMALL if m.name == name).config)
 
 
 def test_quantised_weights_that_vllm_names_otherwise_need_the_size_of_the_files() -> None:
@@ -227,7 +227,7 @@ def test_a_made_up_configuration_may_bring_files_that_vllm_reads() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_summary_counts_what_the_table_shows(version: str) -> None:
-    models = [m for m in read(elsewhere=False) if m.config is not None][:20]
+    models = MODELS[:20]
     met = sum(all(c.is_equal for c in found) for m in models if (found := asked(m, version)))
     assert f"{met} of " in summary(models, version)
 

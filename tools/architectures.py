@@ -31,9 +31,9 @@ def compared() -> tuple[set[str], set[str]]:
     """Architectures with a recorded comparison: equal in weights and cache, and in the cache alone."""
     whole: set[str] = set()
     cache: set[str] = set()
-    models = [*exact_models.read(elsewhere=False), *exact_models.read(exact_models.SMALL_PLANS)]
+    models = [*exact_models.read(), *exact_models.read(exact_models.SMALL_PLANS)]
     for model in models:
-        names = (model.config or {}).get("architectures")
+        names = model.config.get("architectures")
         for version in exact_models.VERSIONS:
             asked = [c for c in exact_models.compare(model, version) if not c.is_refused]
             if names and asked and all(c.is_equal for c in asked):

@@ -322,7 +322,7 @@ def exact_scores(answers: Mapping[str, Any]) -> list[Exact]:
     """Every recorded model whose size the other tools could be told."""
     known = peers.recorded_models()
     found = []
-    for model in exact_models.read(elsewhere=False):
+    for model in exact_models.read():
         first = model.plans.get(peers.VERSION, {}).get("tp1", {})
         if model.name not in known or "needed" not in first:
             continue
@@ -347,7 +347,7 @@ def print_equal(*, short: bool = False) -> None:
     """How many configurations the plan meets to the byte."""
     print("Weights on every rank and KV cache, the plan against vLLM's own classes and planner:")
     print()
-    models = exact_models.read(elsewhere=False)
+    models = exact_models.read()
     for version in exact_models.VERSIONS:
         print(f"- {exact_models.summary(models, version, short=short)}")
     small = exact_models.read(exact_models.SMALL_PLANS)

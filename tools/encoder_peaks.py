@@ -56,9 +56,8 @@ def planned(config: Mapping[str, Any]) -> EncoderProfile:
 
 
 def configurations() -> dict[str, Mapping[str, Any]]:
-    """The configurations of CASES that are here, by name."""
-    models = [*read(EXACT_PLANS), *read(SMALL_PLANS)]
-    return {m.name: m.config for m in models if m.name in CASES and m.config is not None}
+    """The configurations of CASES, by name."""
+    return {m.name: m.config for m in (*read(EXACT_PLANS), *read(SMALL_PLANS)) if m.name in CASES}
 
 
 def ask(python: Path, name: str, config: Mapping[str, Any]) -> dict[str, int]:
@@ -84,9 +83,9 @@ def ask(python: Path, name: str, config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def record() -> None:
-    """Ask for every configuration that is here, and keep the others' figures."""
+    """Ask for every configuration."""
     python = find_python(root=Path(__file__).resolve().parents[1])
-    known = recorded() if PEAKS.exists() else {}
+    known = {}
     for name, config in configurations().items():
         print(f"asking vLLM {VERSION} about {name}", file=sys.stderr)
         known[name] = ask(python, name, config)
@@ -117,8 +116,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("|---|---|---|---|---|")
     found = configurations()
     for name, said in recorded().items():
-        if name not in found:
-            continue
         plan = planned(found[name])
         kept = (plan.kept_bytes - said["inputBytes"] - said["outputBytes"]) / said["peakBytes"]
         print(

@@ -1,7 +1,8 @@
 """Compare the plan with vLLM's own classes, model by model: equal to the byte, bounded, or refused by vLLM.
 
     python -m tools.exact_models                      the table, from tests/data/exact_plans.json
-    python -m tools.exact_models --record [NAME …]    ask vLLM again (needs .venv-vllm and the configurations)
+    python -m tools.exact_models --record [NAME …] [--configs DIR]
+                                                      ask vLLM again (needs .venv-vllm), about ORG__NAME.json of DIR
     python -m tools.exact_models --small [--record]   the same of made-up configurations, small ones
 
 vLLM's figures are exact plans: its model classes on torch's meta device on a simulated H100 80GB, and its own KV cache
@@ -27,8 +28,8 @@ from kaito_catalog.memory.weights import Uncomputable, split, stages, weights_pe
 from kaito_catalog.system import files
 from kaito_catalog.vllm_bridge.client import Worker, WorkerError, find_python
 from kaito_catalog.vllm_bridge.evidence import H100
+from tools.configurations import folded, smallest, smallest_quantization, unfolded
 from tools.observed import STARTS
-from tools.transcribe_starts import SHARED, smallest
 
 EXACT_PLANS = Path(__file__).resolve().parents[1] / "tests" / "data" / "exact_plans.json"
 VERSIONS = ("0.25.1", "0.32.0")
@@ -37,8 +38,7 @@ SMALL_PLANS = EXACT_PLANS.with_name("exact_small.json")
 quantise weights. Those in GPTQ list their modules, since vLLM else looks into the weight files for them."""
 MOST_TOKENS = 32_768
 LONGEST_CONFIG = 4_000
-"""Characters of a configuration that is committed; those with longer lists of modules are read where they lie."""
-
+"""Characters of a configuration that is committed, once its lists of modules are folded."""
 
 INCOMPLETE = frozenset({"Qwen/Qwen3.6-27B-FP8"})
 """Started models of which nobody has published the modules that stay unquantised."""
@@ -87,43 +87,35 @@ class Model:
     """A configuration, its quantisation where that lies beside it, and what vLLM said of it."""
 
     name: str
-    config: Mapping[str, Any] | None
+    config: Mapping[str, Any]
     quantization: Mapping[str, Any] | None
     plans: Mapping[str, Mapping[str, Any]]
 
 
 def whole_configuration(
-    name: str, shared: Path = SHARED
+    name: str, published: Path | None = None
 ) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
-    """config.json and hf_quant_config.json where they lie; None where they do not."""
-    for folder in ("configs", "configs_sibling"):
-        path = shared / "data" / "hub" / folder / f"{name.replace('/', '__')}.json"
-        if path.exists():
-            beside = path.with_name(f"{path.stem}.hf_quant_config.json")
-            quantization = json.loads(beside.read_text()) if beside.exists() else None
-            return json.loads(path.read_text()), quantization
-    started = json.loads(STARTS.read_text(encoding="utf-8"))["models"]
+    """config.json and hf_quant_config.json as published, where they lie in that folder, else as committed here."""
+    path = published / f"{name.replace('/', '__')}.json" if published else None
+    if path is not None and path.exists():
+        beside = path.with_name(f"{path.stem}.hf_quant_config.json")
+        quantization = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else None
+        return json.loads(path.read_text(encoding="utf-8")), quantization
     if name in INCOMPLETE:
         return None
-    small = json.loads(SMALL_PLANS.read_text(encoding="utf-8"))["models"]
-    if name in small:
-        return small[name]["config"], None
-    return (started[name]["config"], None) if name in started else None
+    for recorded in (EXACT_PLANS, SMALL_PLANS, STARTS):
+        value = json.loads(recorded.read_text(encoding="utf-8"))["models"].get(name)
+        if value is not None:
+            return unfolded(value["config"]), unfolded(value.get("quantization"))
+    return None
 
 
-def read(path: Path = EXACT_PLANS, *, elsewhere: bool = True) -> list[Model]:
-    """The recorded models.
-
-    A configuration that is not committed is read where it lies, or is None; always None without `elsewhere`.
-    """
-    found = []
-    for name, value in json.loads(path.read_text(encoding="utf-8"))["models"].items():
-        config, quantization = value.get("config"), value.get("quantization")
-        if config is None and elsewhere:
-            whole = whole_configuration(name)
-            config, quantization = whole if whole else (None, None)
-        found.append(Model(name, config, quantization, value["plans"]))
-    return found
+def read(path: Path = EXACT_PLANS) -> list[Model]:
+    """The recorded models."""
+    return [
+        Model(name, unfolded(value["config"]), unfolded(value.get("quantization")), value["plans"])
+        for name, value in json.loads(path.read_text(encoding="utf-8"))["models"].items()
+    ]
 
 
 # --- the plan's side --------------------------------------------------------------------------------------------
@@ -173,7 +165,7 @@ def planned(
 def world_of(model: Model, name: str) -> World:
     """The world, with the cache dtype or the back end without which vLLM does not take the model."""
     world = WORLDS[name]
-    architectures = model.config.get("architectures") if model.config else None
+    architectures = model.config.get("architectures")
     if architectures == ["DeepseekV4ForCausalLM"]:
         return replace(world, kv_cache_dtype="fp8")
     if architectures in (["Rnj1ForCausalLM"], ["Step1ForCausalLM"]):
@@ -224,9 +216,7 @@ class Comparison:
 
 
 def compare(model: Model, version: str) -> Iterator[Comparison]:
-    """Every recorded world of a model with one version; none where its configuration is not here."""
-    if model.config is None:
-        return
+    """Every recorded world of a model with one version."""
     shape = read_shape(model.config, quantization=model.quantization)
     for name, said in model.plans.get(version, {}).items():
         vllm = said["refused"] if "refused" in said else Figures(tuple(said["weights"]), said["needed"])
@@ -285,12 +275,9 @@ def files_beside(name: str) -> dict[str, Any]:
     return found
 
 
-def record(name: str, worker: Worker, version: str) -> dict[str, Any]:
+def record(model: Model, worker: Worker, version: str) -> dict[str, Any]:
     """What vLLM says of a model in every world."""
-    whole = whole_configuration(name)
-    assert whole is not None
-    config, quantization = whole
-    model = Model(name, config, quantization, {})
+    config, quantization = model.config, model.quantization
     max_model_len = min(MOST_TOKENS, own_limit(config, quantization))
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="kaito-catalog-") as folder:
@@ -300,7 +287,7 @@ def record(name: str, worker: Worker, version: str) -> dict[str, Any]:
             (Path(folder) / "configuration.py").write_text(code, encoding="utf-8")
         if quantization is not None:
             (Path(folder) / "hf_quant_config.json").write_text(json.dumps(quantization), encoding="utf-8")
-        beside = files_beside(name)
+        beside = files_beside(model.name)
         for file_name, content in beside.items():
             (Path(folder) / file_name).write_text(json.dumps(content), encoding="utf-8")
         for world_name in WORLDS:
@@ -342,23 +329,22 @@ def text(models: Mapping[str, Any]) -> str:
     lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(models[name])}" for name in sorted(models))
     about = (
         "What vLLM's own classes and planner say, recorded by tools/exact_models.py: bytes per rank of each pipeline "
-        "stage, and the KV cache that vLLM wants free for one request. Configurations hold dimensions only; null where "
-        "a list of modules makes them long."
+        "stage, and the KV cache that vLLM wants free for one request. Configurations hold dimensions only, and lists "
+        "of modules folded as layers.{0..60}."
     )
     return f'{{\n "about": {json.dumps(about)},\n "models": {{\n{lines}\n }}\n}}\n'
 
 
 def committed(config: Mapping[str, Any], quantization: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The configuration as it is kept: what its shape depends on, or null where that is long."""
-    if len(str(config)) > 10 * LONGEST_CONFIG:
-        return {"config": None}
-    reduced = smallest(config, quantization)
-    if len(json.dumps(reduced)) + len(json.dumps(quantization)) > LONGEST_CONFIG:
-        return {"config": None}
-    return {"config": reduced} | ({"quantization": quantization} if quantization is not None else {})
+    """The configuration as it is kept: what its shape depends on, with its lists of modules folded."""
+    kept = smallest(config, quantization)
+    beside = smallest_quantization(kept, quantization) if quantization is not None else {}
+    return {"config": folded(kept)} | ({"quantization": folded(beside)} if beside else {})
 
 
-def write(names: Sequence[str], versions: Sequence[str], path: Path = EXACT_PLANS) -> None:
+def write(
+    names: Sequence[str], versions: Sequence[str], path: Path = EXACT_PLANS, published: Path | None = None
+) -> None:
     """Ask vLLM and write the file; models that are not named keep what was recorded.
 
     Raises:
@@ -368,13 +354,13 @@ def write(names: Sequence[str], versions: Sequence[str], path: Path = EXACT_PLAN
     for version in versions:
         worker = Worker(find_python())
         for name in names:
-            whole = whole_configuration(name)
+            whole = whole_configuration(name, published)
             if whole is None:
                 print(f"{name}: no configuration", file=sys.stderr)
                 continue
             if not worker.alive:
                 worker = Worker(find_python())
-            said = record(name, worker, version)
+            said = record(Model(name, *whole, {}), worker, version)
             models = json.loads(path.read_text(encoding="utf-8"))["models"] if path.exists() else {}
             kept = models.get(name, {"plans": {}})["plans"]
             kept_config = {"config": whole[0]} if path == SMALL_PLANS else committed(*whole)
@@ -394,8 +380,6 @@ def write(names: Sequence[str], versions: Sequence[str], path: Path = EXACT_PLAN
 
 def verdict(comparisons: Sequence[Comparison]) -> str:
     """A model's column of the table."""
-    if not comparisons:
-        return "configuration not here"
     asked = [c for c in comparisons if not c.is_refused]
     if not asked:
         return f"vLLM refuses: {comparisons[0].vllm}"
@@ -449,18 +433,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--record", nargs="*", metavar="NAME", help="ask vLLM (of all models, or of these)")
     parser.add_argument("--small", action="store_true", help="the made-up configurations in exact_small.json")
     parser.add_argument("--version", action="append", choices=VERSIONS, help="only this version of vLLM")
+    parser.add_argument(
+        "--configs", type=Path, metavar="DIR", help="with --record: published configurations, ORG__NAME.json"
+    )
     options = parser.parse_args(arguments)
     versions = tuple(options.version or VERSIONS)
     path = SMALL_PLANS if options.small else EXACT_PLANS
     if options.record is not None:
-        here = sorted((SHARED / "data" / "hub" / "configs").glob("*.json"))
-        known = [p.stem.replace("__", "/") for p in here if not p.stem.endswith(".hf_quant_config")]
-        started = json.loads(STARTS.read_text(encoding="utf-8"))["models"]
-        if options.small:
-            known, started = list(json.loads(path.read_text(encoding="utf-8"))["models"]), {}
-        names = options.record or sorted({*known, *started})
+        known = {model.name for model in read(path)}
+        if not options.small:
+            here = sorted(options.configs.glob("*.json")) if options.configs else []
+            known |= {p.stem.replace("__", "/") for p in here if not p.stem.endswith(".hf_quant_config")}
+            known |= json.loads(STARTS.read_text(encoding="utf-8"))["models"].keys()
         try:
-            write(names, versions, path)
+            write(options.record or sorted(known), versions, path, options.configs)
         except WorkerError as error:
             print(str(error), file=sys.stderr)
             return 2

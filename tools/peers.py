@@ -22,8 +22,8 @@ from kaito_catalog.hub.fake.files import json_file, safetensors_file
 from kaito_catalog.hub.fake.repositories import FakeRepository, repository
 from kaito_catalog.hub.fake.server import FakeHub
 from kaito_catalog.system import files
-from tools.exact_models import EXACT_PLANS
-from tools.observed import STARTS, Observed, observations
+from tools.exact_models import read
+from tools.observed import Observed, observations
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / "tests" / "data" / "peers.json"
@@ -80,14 +80,16 @@ def environment_python(directory: Path = ENVIRONMENT) -> Path:
 def recorded_models() -> dict[str, dict[str, Any]]:
     """Models whose stored size is known: name to configuration and parameters by dtype."""
     found: dict[str, dict[str, Any]] = {}
-    started = json.loads(STARTS.read_text(encoding="utf-8"))["models"]
-    for name, value in json.loads(EXACT_PLANS.read_text(encoding="utf-8"))["models"].items():
-        first = value["plans"].get(VERSION, {}).get("tp1", {})
-        config = value.get("config") or started.get(name, {}).get("config")
-        if "byDtype" not in first or config is None:
+    for model in read():
+        first = model.plans.get(VERSION, {}).get("tp1", {})
+        if "byDtype" not in first:
             continue
         parameters = {_DTYPES[d][0]: size // _DTYPES[d][1] for d, size in first["byDtype"].items()}
-        found[name] = {"config": config, "parameters": parameters, "maxModelLen": first["maxModelLen"]}
+        found[model.name] = {
+            "config": model.config,
+            "parameters": parameters,
+            "maxModelLen": first["maxModelLen"],
+        }
     return found
 
 

@@ -1,9 +1,10 @@
 """Transcribe published start-up logs into tests/data/starts.json: the figures we use, with their sources.
 
-    python -m tools.transcribe_starts [--shared DIR]
+    python -m tools.transcribe_starts DIR
 
-Logs are DIR/data/truth/observations.jsonl, configurations DIR/data/hub/configs. Of a configuration only the fields that
-change the model's shape are kept, and those that other tools ask for (`NAMED`).
+Logs are DIR/truth/observations.jsonl, configurations DIR/hub/configs/ORG__NAME.json, where those were read
+DIR/hub/SOURCES.json. Of a configuration only the fields that change the model's shape are kept, and those that other
+tools ask for (`configurations.NAMED`).
 """
 
 from __future__ import annotations
@@ -19,12 +20,11 @@ from typing import Any
 
 from packaging.version import Version
 
-from kaito_catalog.architectures import Shape, Unsupported, read_shape
+from kaito_catalog.architectures import Unsupported, read_shape
 from kaito_catalog.system import files
 from kaito_catalog.vllm_bridge.versions import release
+from tools.configurations import smallest
 from tools.observed import STARTS
-
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 _CHANNEL = {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True, "dynamic": False}
 
@@ -208,31 +208,18 @@ UNKNOWN_SETTINGS = frozenset({"obs243"})
 # log), and 27.67 GiB were loaded where the same model with its encoder loads 28.5.
 LANGUAGE_MODEL_ONLY = frozenset({"obs133"})
 
-
-NAMED = frozenset(
-    {
-        "architectures", "model_type", "dtype", "torch_dtype", "hidden_size", "intermediate_size", "num_hidden_layers",
-        "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings",
-        "tie_word_embeddings", "layer_types", "sliding_window", "num_experts", "num_local_experts", "n_routed_experts",
-        "num_experts_per_tok", "quant_method", "activation_scheme", "rope_type",
-        "targets", "n_group", "topk_group", "format", "input_activations", "modules_to_not_convert",
-        "symmetric", "strategy", "dynamic", "type", "num_bits", "q_lora_rank", "ignore",
-    }
-)  # fmt: skip
-"""Fields that are kept even where the plan would do without: what anybody needs to know a model by."""
-
 _ABOUT = (
     "Starts of vLLM as published, transcribed by tools/transcribe_starts.py: figures in GiB as printed, per GPU. "
     "Configurations hold dimensions only."
 )
 
 
-def _config(model: str, shared: Path, sources: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
+def _config(model: str, folder: Path, sources: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
     """A configuration, and where its dimensions were read."""
     if model in WRITTEN:
         return WRITTEN[model], "dimensions as published in the model's config.json"
     name, changes = SAME_AS.get(model, (f"configs/{model.replace('/', '__')}", {}))
-    path = shared / "data" / "hub" / f"{name}.json"
+    path = folder / "hub" / f"{name}.json"
     if not path.exists():
         return None
     config: dict[str, Any] = json.loads(path.read_text())
@@ -247,27 +234,7 @@ def _config(model: str, shared: Path, sources: Mapping[str, Any]) -> tuple[dict[
     return config | changes, where
 
 
-def smallest(config: Mapping[str, Any], quantization: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The fields of a configuration without which its shape would be another, and those that `NAMED` lists."""
-    whole = read_shape(config, quantization=quantization)
-
-    def reduced(value: dict[str, Any], put: Any) -> dict[str, Any]:
-        for key in list(value):
-            if key not in NAMED:
-                rest = {k: v for k, v in value.items() if k != key}
-                if isinstance(whole, Shape) and read_shape(put(rest), quantization=quantization) == whole:
-                    value = rest
-                    continue
-            if isinstance(value[key], dict):
-                outer = value
-                inner = reduced(value[key], lambda part, o=outer, k=key: put(o | {k: part}))
-                value = outer | {key: inner}
-        return value
-
-    return reduced(dict(config), lambda part: part)
-
-
-def start(row: Mapping[str, Any], shared: Path, sources: Mapping[str, Any]) -> dict[str, Any] | str:
+def start(row: Mapping[str, Any], folder: Path, sources: Mapping[str, Any]) -> dict[str, Any] | str:
     """A start in our form, or why it cannot be scored; `config` and `configFrom` are of its model."""
     if row["id"] in UNKNOWN_SETTINGS:
         row = {**row, "kv_cache_gib": None}
@@ -298,7 +265,7 @@ def start(row: Mapping[str, Any], shared: Path, sources: Mapping[str, Any]) -> d
         return "a pooling model: it samples nothing"
     if release(version) < Version("0.10.0"):
         return "an engine older than 0.10"
-    found = _config(row["model"], shared, sources)
+    found = _config(row["model"], folder, sources)
     if found is None:
         return "no configuration"
     if row["dtype"] == "float32":
@@ -343,19 +310,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--shared", type=Path, default=SHARED, help="the folder that holds data/truth")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        metavar="DIR",
+        help="holds truth/observations.jsonl, hub/SOURCES.json and hub/configs",
+    )
     options = parser.parse_args(arguments)
     try:
-        lines = (options.shared / "data" / "truth" / "observations.jsonl").read_text().splitlines()
-        sources = json.loads((options.shared / "data" / "hub" / "SOURCES.json").read_text())
+        lines = (options.folder / "truth" / "observations.jsonl").read_text(encoding="utf-8").splitlines()
+        sources = json.loads((options.folder / "hub" / "SOURCES.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        print(f"there are no logs: {error.filename}; name the folder with --shared", file=sys.stderr)
+        print(f"there are no logs to transcribe: {error.filename} is missing", file=sys.stderr)
         return 2
     starts: list[dict[str, Any]] = []
     models: dict[str, Any] = {}
     left_out: Counter[str] = Counter()
     for row in map(json.loads, lines):
-        found = start(row, options.shared, sources)
+        found = start(row, options.folder, sources)
         if isinstance(found, str):
             left_out[found] += 1
             continue
