@@ -205,66 +205,67 @@ def _require(path: Path, model: type[M]) -> M:
 def read_entry(folder: Path) -> Entry:
     """Read a model's folder; what is wrong with its files is in `problems`."""
     problems: list[Diagnostic] = []
-    path = folder / PROPOSAL
     if not NAME.match(folder.name):
         problems.append(
             Diagnostic(
                 "DOC002",
                 Severity.ERROR,
                 f"'{folder.name[:60]}' cannot be a model's folder",
-                Place(shown(path)),
+                Place(shown(folder / PROPOSAL)),
                 "use the repository's name in lower case",
             )
         )
-    proposal: Proposal | None = None
+    document, proposal, found = _read_proposal(folder)
+    problems += (*found, *_not_read(folder))
+    facts_document, facts, found = _read_facts(folder)
+    problems += found
+    evidence, found = _read_evidence(folder)
+    problems += found
+    return Entry(folder.name, folder, document, proposal, facts_document, facts, evidence, tuple(problems))
+
+
+def _read_proposal(folder: Path) -> tuple[Document, Proposal | None, tuple[Diagnostic, ...]]:
+    path = folder / PROPOSAL
     if path.is_file() and not _escapes(path, folder):
         document = reading.read(path, shown_as=shown(path))
-        proposal, found = load(document, Proposal)
-        problems.extend(found)
-    else:
-        # Empty, so that a report quotes no line of a file that is not there.
-        document = replace(reading.parse("{}", path=shown(path)), text="")
-        problems.append(
-            _leads_outside(path)
-            if os.path.lexists(path)
-            else Diagnostic(
-                "YML012",
-                Severity.ERROR,
-                "there is no proposal.yaml",
-                Place(shown(path)),
-                _instead_of_proposal(folder),
-            )
-        )
-    problems += _not_read(folder)
-    facts: ModelFacts | None = None
-    facts_document: Document | None = None
-    facts_path = folder / FACTS
-    if not os.path.lexists(facts_path):
-        pass  # nobody has recorded any yet
-    elif _escapes(facts_path, folder) or not facts_path.is_file():
-        problems.append(_leads_outside(facts_path))
-    else:
-        facts_document = reading.read(facts_path, shown_as=shown(facts_path))
-        facts, found = load(facts_document, ModelFacts)
-        problems.extend(found)
+        return document, *load(document, Proposal)
+    # Empty, so that a report quotes no line of a file that is not there.
+    document = replace(reading.parse("{}", path=shown(path)), text="")
+    if os.path.lexists(path):
+        return document, None, (_leads_outside(path),)
+    hint = _instead_of_proposal(folder)
+    missing = Diagnostic("YML012", Severity.ERROR, "there is no proposal.yaml", Place(shown(path)), hint)
+    return document, None, (missing,)
+
+
+def _read_facts(folder: Path) -> tuple[Document | None, ModelFacts | None, tuple[Diagnostic, ...]]:
+    path = folder / FACTS
+    if not os.path.lexists(path):
+        return None, None, ()  # none recorded yet
+    if _escapes(path, folder) or not path.is_file():
+        return None, None, (_leads_outside(path),)
+    document = reading.read(path, shown_as=shown(path))
+    return document, *load(document, ModelFacts)
+
+
+def _read_evidence(folder: Path) -> tuple[tuple[Evidence, ...], tuple[Diagnostic, ...]]:
     evidence: list[Evidence] = []
-    for evidence_path in sorted((folder / EVIDENCE).glob("*.yaml")):
-        if _escapes(evidence_path, folder) or not evidence_path.is_file():
-            problems.append(_leads_outside(evidence_path))
+    problems: list[Diagnostic] = []
+    for path in sorted((folder / EVIDENCE).glob("*.yaml")):
+        if _escapes(path, folder) or not path.is_file():
+            problems.append(_leads_outside(path))
             continue
-        evidence_document = reading.read(evidence_path, shown_as=shown(evidence_path))
-        kind = evidence_document.value.get("kind") if isinstance(evidence_document.value, dict) else None
+        document = reading.read(path, shown_as=shown(path))
+        kind = document.value.get("kind") if isinstance(document.value, dict) else None
         record: ExactPlan | DryRun | None
         if kind == "ExactPlan":
-            record, found = load(evidence_document, ExactPlan)
+            record, found = load(document, ExactPlan)
         else:
-            record, found = load(evidence_document, DryRun)
+            record, found = load(document, DryRun)
         problems.extend(found)
         if record is not None:
-            evidence.append(Evidence(evidence_document, record))
-    return Entry(
-        folder.name, folder, document, proposal, facts_document, facts, tuple(evidence), tuple(problems)
-    )
+            evidence.append(Evidence(document, record))
+    return tuple(evidence), tuple(problems)
 
 
 def _instead_of_proposal(folder: Path) -> str:

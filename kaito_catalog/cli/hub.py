@@ -103,71 +103,23 @@ def _must_be_new(into: Path, repo_id: str) -> None:
 
 def run_record(options: argparse.Namespace) -> int:
     """`record`."""
-
     root = catalog_root(options)
-    if options.from_local and len(options.names) != 1:
-        raise CatalogError(
-            "--from-local reads one model", hint="name it: kaito-catalog record NAME --from-local DIR"
-        )
-    if options.revision and not options.from_local:
-        raise CatalogError(
-            "--revision goes with --from-local",
-            hint="the Hub is asked for the revision that the proposal pins",
-        )
-    if options.revision and not re.fullmatch("[0-9a-f]{40}", options.revision):
-        raise CatalogError(f"'{options.revision[:60]}' is no commit", hint="write all 40 hex digits")
-    catalog = read_catalog(root, selection(options.names, root))
-    targets: list[Target] = []
-    results: list[Result] = []
-    failed = 0
-    for entry in catalog.entries:
-        try:
-            targets.append(Target.of(entry))
-        except CatalogError as error:
-            failed += 1
-            _emit(f"{entry.name}: failed: {error.message}")
+    _refuse_unusable(options)
+    targets, failed = _targets(read_catalog(root, selection(options.names, root)))
     if not targets and not failed:
         raise CatalogError(f"no model in {shown(root / 'models')}")
     today = date.today()
+    results: list[Result] = []
 
     def show(result: Result) -> None:
         results.append(result)
-        name = result.target.name
-        if result.error is not None:
-            change = change_of(result.error)
-            code = f"{change.code} {change.value}: " if change else ""
-            _emit(f"{name}: failed: {code}{result.error.message}")
-            if result.error.hint:
-                _emit(f"  hint: {result.error.hint}")
-        else:
-            decision = result.decision
-            assert decision is not None
-            _emit(
-                f"{name}: {result.outcome.value}"
-                + (f" ({'; '.join(decision.notes)})" if decision.notes else "")
-            )
-            for difference in decision.differences[:_SHOWN]:
-                _emit(f"  {difference}")
-            if len(decision.differences) > _SHOWN:
-                _emit(f"  and {len(decision.differences) - _SHOWN} more")
-        say(f"[{len(results)}/{len(targets)}] {name}: {result.outcome.value}")
+        _show(result)
+        say(f"[{len(results)}/{len(targets)}] {result.target.name}: {result.outcome.value}")
 
     calls = 0
     if options.from_local:
         for target in targets:
-            try:
-                snapshot = LocalSnapshot(
-                    Path(options.from_local), target.repo_id, revision=options.revision, say=_progress
-                )
-                recorded, decision = record_from(
-                    target, snapshot, kind="local", recorded_at=today, accept=options.accept, all_headers=True
-                )
-                if recorded.facts.revision is None:
-                    hint = "state it with --revision if you know it"
-                    say(f"{target.name}: the directory does not tell its commit; {hint}")
-                show(write(target, recorded, decision))
-            except CatalogError as error:
-                show(Result(target, Outcome.FAILED, error=error))
+            show(_from_directory(target, options, today))
     else:
         with Hub(say=_progress) as hub:
             for result in record_all(
@@ -183,6 +135,73 @@ def run_record(options: argparse.Namespace) -> int:
     if any(result.outcome is Outcome.REFUSED for result in results):
         say("hint: look at each difference; 'kaito-catalog record NAME --accept' writes what was found")
     return FAILED if failed or any(result.failed for result in results) else OK
+
+
+def _refuse_unusable(options: argparse.Namespace) -> None:
+    """Options of `record` that do not go together.
+
+    Raises:
+        CatalogError: there are some.
+    """
+    if options.from_local and len(options.names) != 1:
+        raise CatalogError(
+            "--from-local reads one model", hint="name it: kaito-catalog record NAME --from-local DIR"
+        )
+    if options.revision and not options.from_local:
+        raise CatalogError(
+            "--revision goes with --from-local",
+            hint="the Hub is asked for the revision that the proposal pins",
+        )
+    if options.revision and not re.fullmatch("[0-9a-f]{40}", options.revision):
+        raise CatalogError(f"'{options.revision[:60]}' is no commit", hint="write all 40 hex digits")
+
+
+def _targets(catalog: Catalog) -> tuple[list[Target], int]:
+    """What can be recorded of the catalog, and how many of its models cannot, each with its reason on stdout."""
+    targets: list[Target] = []
+    failed = 0
+    for entry in catalog.entries:
+        try:
+            targets.append(Target.of(entry))
+        except CatalogError as error:
+            failed += 1
+            _emit(f"{entry.name}: failed: {error.message}")
+    return targets, failed
+
+
+def _from_directory(target: Target, options: argparse.Namespace, today: date) -> Result:
+    """Record a model from the directory of `--from-local`."""
+    try:
+        snapshot = LocalSnapshot(
+            Path(options.from_local), target.repo_id, revision=options.revision, say=_progress
+        )
+        recorded, decision = record_from(
+            target, snapshot, kind="local", recorded_at=today, accept=options.accept, all_headers=True
+        )
+        if recorded.facts.revision is None:
+            hint = "state it with --revision if you know it"
+            say(f"{target.name}: the directory does not tell its commit; {hint}")
+        return write(target, recorded, decision)
+    except CatalogError as error:
+        return Result(target, Outcome.FAILED, error=error)
+
+
+def _show(result: Result) -> None:
+    name = result.target.name
+    if result.error is not None:
+        change = change_of(result.error)
+        code = f"{change.code} {change.value}: " if change else ""
+        _emit(f"{name}: failed: {code}{result.error.message}")
+        if result.error.hint:
+            _emit(f"  hint: {result.error.hint}")
+        return
+    decision = result.decision
+    assert decision is not None
+    _emit(f"{name}: {result.outcome.value}" + (f" ({'; '.join(decision.notes)})" if decision.notes else ""))
+    for difference in decision.differences[:_SHOWN]:
+        _emit(f"  {difference}")
+    if len(decision.differences) > _SHOWN:
+        _emit(f"  and {len(decision.differences) - _SHOWN} more")
 
 
 # --- fake-hub --------------------------------------------------------------------------------------------------

@@ -78,7 +78,8 @@ def _existing(document: Document, route: Route) -> Route:
 def _explain(
     document: Document, model: type[Model], detail: ErrorDetails, route: Route
 ) -> tuple[str, str, str | None]:
-    key = ".".join(str(part) for part in route) or "the file"
+    """The code of a problem, what was found, and what to write."""
+    key = _shown(route)
     match detail["type"]:
         case "extra_forbidden":
             keys = _keys_at(model, route[:-1])
@@ -86,10 +87,9 @@ def _explain(
             hint = f"did you mean '{near}'?" if near else f"known keys here: {', '.join(keys)}"
             return "SCH001", f"the key '{shorten(str(route[-1]))}' is not known", hint
         case "missing":
-            below = ".".join(str(part) for part in route[:-1]) or "the file"
             return (
                 "SCH002",
-                f"'{route[-1]}' is missing in {below}",
+                f"'{route[-1]}' is missing in {_shown(route[:-1])}",
                 _help_of(model, route) or _example(model, route),
             )
         case "quantity":
@@ -106,49 +106,55 @@ def _explain(
                 f"{key} is read as {found}, wanted a text",
                 f'{reason}: {route[-1]}: "{shorten(raw)}"',
             )
+        case _:
+            return "SCH003", *_explain_value(model, detail, route)
+
+
+def _explain_value(model: type[Model], detail: ErrorDetails, route: Route) -> tuple[str, str | None]:
+    """Of a value that is not of the form wanted."""
+    key, found = _shown(route), _describe(detail["input"])
+    match detail["type"]:
         case "bool_type":
-            found = _describe(detail["input"])
-            return "SCH003", f"{key}: wanted true or false, found {found}", _boolean_hint(detail["input"])
+            return f"{key}: wanted true or false, found {found}", _boolean_hint(detail["input"])
         case "count" if isinstance(detail["input"], str | float):
-            return (
-                "SCH003",
-                f"{key}: {detail['msg']}, found {_describe(detail['input'])}",
-                _count_hint(route, detail),
-            )
+            return f"{key}: {detail['msg']}, found {found}", _count_hint(route, detail)
         case "string_pattern_mismatch":
             pattern = str(detail["ctx"]["pattern"])
-            found = shorten(str(detail["input"]))
             hint = next(
                 (text for part, text in _PATTERN_HELP.items() if part in pattern), f"wanted: {pattern}"
             )
-            return "SCH003", f"{key}: '{found}' is not in the form wanted", hint
+            return f"{key}: '{shorten(str(detail['input']))}' is not in the form wanted", hint
         case "literal_error":
-            expected = str(detail["ctx"]["expected"])
-            choices = [word.strip("' ") for word in expected.replace(" or ", ", ").split(",")]
-            near = nearest(str(detail["input"]), choices, likeness=0.75)
-            found = shorten(str(detail["input"]))
-            return (
-                "SCH003",
-                f"{key}: '{found}' is not one of {', '.join(choices)}"
-                if len(choices) > 1
-                else f"{key} has to be {choices[0]}, found '{found}'",
-                f"did you mean '{near}'?" if near else f"write {' or '.join(choices)}",
-            )
+            return _explain_choice(key, detail)
         case "tuple_type":
-            found = _describe(detail["input"])
-            return "SCH003", f"{key}: wanted a list, found {found}", "put '- ' before each item"
+            return f"{key}: wanted a list, found {found}", "put '- ' before each item"
         case "dict_type" | "model_type":
-            found = _describe(detail["input"])
             keys = _keys_at(model, route)
             some = f" ({', '.join(keys)})" if keys else ""
             hint = _help_of(model, route) or f"write 'key: value' lines{some}, indented below it"
-            return "SCH003", f"{key}: wanted keys and values, found {found}", hint
+            return f"{key}: wanted keys and values, found {found}", hint
         case "too_short" | "string_too_short":
-            return "SCH003", f"{key} is empty", _help_of(model, route) or "fill it in, or leave the key out"
+            return f"{key} is empty", _help_of(model, route) or "fill it in, or leave the key out"
         case _:
-            found = _describe(detail["input"])
             hint = _help_of(model, route) or "'kaito-catalog explain SCH003' says more"
-            return "SCH003", f"{key}: {_lower_first(detail['msg'])}, found {found}", hint
+            return f"{key}: {_lower_first(detail['msg'])}, found {found}", hint
+
+
+def _explain_choice(key: str, detail: ErrorDetails) -> tuple[str, str]:
+    expected = str(detail["ctx"]["expected"])
+    choices = [word.strip("' ") for word in expected.replace(" or ", ", ").split(",")]
+    near = nearest(str(detail["input"]), choices, likeness=0.75)
+    found = shorten(str(detail["input"]))
+    return (
+        f"{key}: '{found}' is not one of {', '.join(choices)}"
+        if len(choices) > 1
+        else f"{key} has to be {choices[0]}, found '{found}'",
+        f"did you mean '{near}'?" if near else f"write {' or '.join(choices)}",
+    )
+
+
+def _shown(route: Route) -> str:
+    return ".".join(str(part) for part in route) or "the file"
 
 
 def _boolean_hint(value: Any) -> str:
