@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from kaito_catalog.api import compare_instance_types as compare_instance_types
     from kaito_catalog.api import load_catalog as load_catalog
     from kaito_catalog.api import plan_model as plan_model
-    from kaito_catalog.catalog.reading import Catalog as Catalog
-    from kaito_catalog.catalog.reading import Entry as Entry
+    from kaito_catalog.catalog.entries import Catalog as Catalog
+    from kaito_catalog.catalog.entries import Entry as Entry
     from kaito_catalog.checks.engine import Report as Report
     from kaito_catalog.diagnostics import Diagnostic as Diagnostic
     from kaito_catalog.errors import CatalogError as CatalogError
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from kaito_catalog.memory.plan import Plan as Plan
 
 _MODULES = {
-    "Catalog": "catalog.reading",
+    "Catalog": "catalog.entries",
     "CatalogError": "errors",
     "Diagnostic": "diagnostics",
-    "Entry": "catalog.reading",
+    "Entry": "catalog.entries",
     "Fit": "memory.plan",
     "InstanceTypePlan": "memory.plan",
     "Plan": "memory.plan",

@@ -10,7 +10,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from kaito_catalog.catalog.reading import Catalog, found_or_shipped, read_catalog
+from kaito_catalog.catalog.entries import Catalog
+from kaito_catalog.catalog.reading import found_or_shipped, read_catalog
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import Report, check_catalog
 from kaito_catalog.checks.registry import require_codes, selected

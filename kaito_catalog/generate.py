@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from kaito_catalog.catalog.reading import Catalog, Entry
+from kaito_catalog.catalog.entries import Catalog, Entry
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal

@@ -10,7 +10,8 @@ import pytest
 from catalog_helpers import Run, copy_catalog
 from hypothesis import settings
 
-from kaito_catalog.catalog.reading import Catalog, Shared, read_catalog, read_shared
+from kaito_catalog.catalog.entries import Catalog, Shared
+from kaito_catalog.catalog.reading import read_catalog, read_shared
 from kaito_catalog.checks.base import Context
 from kaito_catalog.cli import main
 from kaito_catalog.vllm_bridge.client import WorkerError, find_python

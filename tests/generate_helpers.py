@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kaito_catalog.catalog.reading import Catalog, Entry, Evidence, Shared
+from kaito_catalog.catalog.entries import Catalog, Entry, Evidence, Shared
 from kaito_catalog.documents.reading import parse
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.hardware import Gpu, InstanceType

@@ -12,7 +12,8 @@ import yaml
 from generate_helpers import entry, facts, proposal, shared
 
 from kaito_catalog import cli
-from kaito_catalog.catalog.reading import Catalog, read_catalog
+from kaito_catalog.catalog.entries import Catalog
+from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito import admission, manifests, model_catalog

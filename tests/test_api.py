@@ -17,7 +17,7 @@ from generate_helpers import catalog as small_catalog
 from generate_helpers import entry, small_proposal
 
 from kaito_catalog import generate
-from kaito_catalog.catalog.reading import Catalog
+from kaito_catalog.catalog.entries import Catalog
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import check_catalog
 from kaito_catalog.checks.registry import CHECKS

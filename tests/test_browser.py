@@ -21,7 +21,7 @@ import shapes
 from browser import VNU, Page, skip
 
 from kaito_catalog import generate
-from kaito_catalog.catalog.reading import Catalog
+from kaito_catalog.catalog.entries import Catalog
 from kaito_catalog.checks.registry import RULES
 from kaito_catalog.reports.explain import rule_markdown
 from kaito_catalog.site import build, python_bundle

@@ -16,7 +16,7 @@ from browser import CHROMIUM, NODE, Page, evaluate
 
 from kaito_catalog.architectures import Config, Shape, Unsupported, read_shape
 from kaito_catalog.architectures.as_built import no_class
-from kaito_catalog.catalog.reading import Catalog
+from kaito_catalog.catalog.entries import Catalog
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito import manifests

@@ -12,7 +12,8 @@ import yaml
 from engine_helpers import a_run
 
 from kaito_catalog import cli
-from kaito_catalog.catalog.reading import Catalog, read_catalog
+from kaito_catalog.catalog.entries import Catalog
+from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.checks.base import Context
 from kaito_catalog.dry_runs import campaign
 from kaito_catalog.dry_runs.campaign import Campaign, Options, State, make_campaign

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from kaito_catalog.catalog.reading import Catalog, Entry, read_catalog
+from kaito_catalog.catalog.entries import Catalog, Entry
+from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal, known_count, known_size
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kaito_catalog.catalog.reading import Catalog, Entry, Evidence
+from kaito_catalog.catalog.entries import Catalog, Entry, Evidence
 from kaito_catalog.checks import example
 from kaito_catalog.checks.base import Check, Context, Finding, Rule, Skip, Subject, read_rule
 from kaito_catalog.checks.engine import ClaimState, EntryReport, check_entry

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from kaito_catalog import cli
-from kaito_catalog.catalog.reading import Catalog, read_entry, read_shared
+from kaito_catalog.catalog.entries import Catalog
+from kaito_catalog.catalog.reading import read_entry, read_shared
 from kaito_catalog.cli import exact_plan
 from kaito_catalog.formats.evidence import DryRun, ExactPlan
 from kaito_catalog.plans import request as planning

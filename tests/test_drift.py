@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kaito_catalog.catalog.reading import Catalog, Entry
+from kaito_catalog.catalog.entries import Catalog, Entry
 from kaito_catalog.checks import example
 from kaito_catalog.checks.base import Context, Rule
 from kaito_catalog.checks.engine import check_catalog

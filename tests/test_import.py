@@ -12,7 +12,7 @@ import strategies_markdown
 from hypothesis import given, settings
 from markdown_it import MarkdownIt
 
-from kaito_catalog.catalog.reading import Catalog
+from kaito_catalog.catalog.entries import Catalog
 from kaito_catalog.diagnostics import Severity
 from kaito_catalog.documents import reading, writing
 from kaito_catalog.formats.proposal import Proposal

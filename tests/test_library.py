@@ -13,7 +13,7 @@ import pytest
 
 import kaito_catalog
 from kaito_catalog import CatalogError, check_models, cli, compare_instance_types, load_catalog, plan_model
-from kaito_catalog.catalog.reading import Catalog
+from kaito_catalog.catalog.entries import Catalog
 
 
 def test_the_examples_of_the_page_are_what_really_happens(

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from catalog_helpers import Run
 
-from kaito_catalog.catalog.reading import Shared, read_entry
+from kaito_catalog.catalog.entries import Shared
+from kaito_catalog.catalog.reading import read_entry
 from kaito_catalog.documents import reading
 from kaito_catalog.documents.validation import load
 from kaito_catalog.errors import CatalogError

@@ -27,7 +27,8 @@ from shapes import (
 )
 
 from kaito_catalog.architectures import Shape, Unsupported, read_shape
-from kaito_catalog.catalog.reading import Shared, read_entry
+from kaito_catalog.catalog.entries import Shared
+from kaito_catalog.catalog.reading import read_entry
 from kaito_catalog.formats.facts import ModelFacts, StoredSize
 from kaito_catalog.formats.hardware import Gpu, InstanceType
 from kaito_catalog.memory.plan import (

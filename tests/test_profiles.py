@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from kaito_catalog import cli
-from kaito_catalog.catalog.reading import Catalog, Entry, read_entry
+from kaito_catalog.catalog.entries import Catalog, Entry
+from kaito_catalog.catalog.reading import read_entry
 from kaito_catalog.checks.base import Context, Outcome, Skip, Subject
 from kaito_catalog.checks.evd import current, evidence_is_current
 

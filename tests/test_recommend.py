@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kaito_catalog import cli
-from kaito_catalog.catalog.reading import Catalog, with_profile
+from kaito_catalog.catalog.entries import Catalog, with_profile
 from kaito_catalog.memory.plan import Fit, InstanceTypePlan, plan_instance_types
 from kaito_catalog.plans import recommend
 from kaito_catalog.site.figures import plan_figures

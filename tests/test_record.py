@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kaito_catalog.catalog.reading import FACTS, read_catalog, read_entry
+from kaito_catalog.catalog.entries import FACTS
+from kaito_catalog.catalog.reading import read_catalog, read_entry
 from kaito_catalog.checks import example
 from kaito_catalog.documents import reading, writing
 from kaito_catalog.documents.validation import load

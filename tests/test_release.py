@@ -10,7 +10,7 @@ import pytest
 import yaml
 from generate_helpers import SHARED, entry, facts, proposal, shared, small_facts, small_proposal
 
-from kaito_catalog.catalog.reading import Catalog
+from kaito_catalog.catalog.entries import Catalog
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.kaito import model_catalog, release
 from kaito_catalog.kaito.estimator import Node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kaito_catalog.catalog.reading import Entry
+from kaito_catalog.catalog.entries import Entry
 from kaito_catalog.checks import example, sec
 from kaito_catalog.checks.base import Check, Context, Finding, Skip, Subject
 from kaito_catalog.diagnostics import Severity

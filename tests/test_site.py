@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 from kaito_catalog import generate
-from kaito_catalog.catalog.reading import Entry, Evidence, read_catalog
+from kaito_catalog.catalog.entries import Entry, Evidence
+from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity, Skipped
 from kaito_catalog.documents.reading import parse
 from kaito_catalog.errors import CatalogError

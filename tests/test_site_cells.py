@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kaito_catalog import cli
-from kaito_catalog.catalog.reading import Catalog
+from kaito_catalog.catalog.entries import Catalog
 from kaito_catalog.site.figures import Figures, plan_figures
 
 # Dense, experts, latents, sparse attention, linear attention, Mamba, images; bf16, fp8, mxfp4, GPTQ.

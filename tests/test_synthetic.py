@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from kaito_catalog.architectures import Shape
-from kaito_catalog.catalog.reading import Catalog, read_catalog
+from kaito_catalog.catalog.entries import Catalog
+from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import check_catalog
 from kaito_catalog.checks.registry import CHECKS

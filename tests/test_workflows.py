@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kaito_catalog.catalog.reading import Shared
+from kaito_catalog.catalog.entries import Shared
 from kaito_catalog.cli.arguments import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -25,7 +25,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from kaito_catalog import generate
-from kaito_catalog.catalog.reading import Catalog, Entry, read_catalog
+from kaito_catalog.catalog.entries import Catalog, Entry
+from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.site import build, python_bundle
 from tools.bench_scale import cost
 from tools.synthetic import write_catalog

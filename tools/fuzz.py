@@ -36,7 +36,8 @@ import yaml
 
 from kaito_catalog import generate
 from kaito_catalog.architectures import read_shape
-from kaito_catalog.catalog.reading import Catalog, Entry, Evidence, read_catalog
+from kaito_catalog.catalog.entries import Catalog, Entry, Evidence
+from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import Report, check_entry
 from kaito_catalog.checks.registry import CHECKS

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kaito_catalog.catalog.reading import FACTS, PROPOSAL, read_catalog
+from kaito_catalog.catalog.entries import FACTS, PROPOSAL
+from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import check_entry
 from kaito_catalog.checks.registry import CHECKS

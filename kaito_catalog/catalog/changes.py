@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kaito_catalog.catalog.reading import PROPOSAL
+from kaito_catalog.catalog.entries import PROPOSAL
 from kaito_catalog.system import git
 
 

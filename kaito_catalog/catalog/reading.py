@@ -1,14 +1,14 @@
-"""The catalog on disk: every model's proposal, facts and evidence, and the files they share."""
+"""The catalog on disk, found and read: every model's folder, and the files that they share."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from kaito_catalog.catalog.entries import EVIDENCE, FACTS, PROPOSAL, Catalog, Entry, Evidence, Shared
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity
 from kaito_catalog.documents import reading
 from kaito_catalog.documents.reading import Document
@@ -17,104 +17,12 @@ from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.base import Model
 from kaito_catalog.formats.evidence import DryRun, ExactPlan
 from kaito_catalog.formats.facts import ModelFacts
-from kaito_catalog.formats.hardware import Gpu, Gpus, InstanceType, InstanceTypes
-from kaito_catalog.formats.policy import Policy, Profile
+from kaito_catalog.formats.hardware import Gpus, InstanceTypes
+from kaito_catalog.formats.policy import Policy
 from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.near_names import near_names
 from kaito_catalog.system.files import NAME
 
 M = TypeVar("M", bound=Model)
-
-SHARED_FILES = ("policy.yaml", "gpus.yaml", "instance-types.yaml")
-PROPOSAL, FACTS, EVIDENCE = "proposal.yaml", "facts.yaml", "evidence"
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """One evidence file."""
-
-    document: Document
-    record: ExactPlan | DryRun
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A model's folder. `proposal` and `facts` are None when absent or not valid; `problems` says which."""
-
-    name: str
-    folder: Path
-    proposal_document: Document
-    proposal: Proposal | None
-    facts_document: Document | None
-    facts: ModelFacts | None
-    evidence: tuple[Evidence, ...]
-    problems: tuple[Diagnostic, ...]
-
-    @property
-    def is_readable(self) -> bool:
-        """Whether every file of the entry is valid, so that checks can look at it."""
-        return self.proposal is not None and not any(p.severity is Severity.ERROR for p in self.problems)
-
-
-@dataclass(frozen=True)
-class Shared:
-    """The files that all models share."""
-
-    policy: Policy
-    gpus: tuple[Gpu, ...]
-    instance_types: tuple[InstanceType, ...]
-
-    @cached_property
-    def gpu_by_name(self) -> dict[str, Gpu]:
-        """Each GPU by its name and by its aliases."""
-        return {name: gpu for gpu in self.gpus for name in (*(gpu.aliases or ()), gpu.name)}
-
-    def gpu(self, name: str) -> Gpu | None:
-        """The GPU of that name or alias, in any case."""
-        exact = self.gpu_by_name.get(name)
-        return exact or next((g for n, g in self.gpu_by_name.items() if n.lower() == name.lower()), None)
-
-    def instance_type(self, name: str) -> InstanceType | None:
-        """The instance type of that name, in any case."""
-        return next((t for t in self.instance_types if t.name.lower() == name.lower()), None)
-
-    def near_instance_types(self, name: str) -> tuple[str, ...]:
-        """The instance types that somebody may have meant who wrote `name`."""
-        # They share long pieces with each other (Standard_N…, _A100_v4), so that more has to agree than of other names.
-        return near_names(name, (machine.name for machine in self.instance_types), likeness=0.8)
-
-    def profile(self, name: str | None = None) -> Profile:
-        """The KAITO release of that name, the policy's own by default.
-
-        Raises:
-            CatalogError: the policy has none of that name.
-        """
-        policy = self.policy
-        if name is None:
-            return policy.default_profile()
-        found = next((profile for profile in policy.profiles if profile.name == name), None)
-        if found is None:
-            known = ", ".join(profile.name for profile in policy.profiles)
-            raise CatalogError(f"there is no profile '{name}'", hint=f"policy.yaml has: {known}")
-        return found
-
-
-@dataclass(frozen=True)
-class Catalog:
-    """All entries, sorted by name."""
-
-    root: Path
-    shared: Shared
-    entries: tuple[Entry, ...]
-
-    def entry(self, name: str) -> Entry | None:
-        """The entry whose folder or repository has that name, in any case."""
-        wanted = name.lower()
-        for entry in self.entries:
-            repo_id = entry.proposal.repo_id if entry.proposal else None
-            if wanted in (entry.name, (repo_id or "").lower()):
-                return entry
-        return None
 
 
 def find_root(start: Path) -> Path:
@@ -161,17 +69,6 @@ def shown(path: Path) -> str:
     absolute = os.path.abspath(path)
     relative = os.path.relpath(absolute)
     return absolute if relative.startswith("..") else Path(relative).as_posix()
-
-
-def with_profile(catalog: Catalog, name: str) -> Catalog:
-    """The catalog as a policy with that KAITO release for its default has it; whatever is made of it follows.
-
-    Raises:
-        CatalogError: the policy has none of that name.
-    """
-    profile = catalog.shared.profile(name)
-    policy = catalog.shared.policy.model_copy(update={"profile": profile.name})
-    return replace(catalog, shared=replace(catalog.shared, policy=policy))
 
 
 def read_shared(root: Path) -> Shared:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Literal, TypeAlias
 
 from kaito_catalog.architectures import Shape, Unsupported
-from kaito_catalog.catalog.reading import Entry, Evidence, Shared
+from kaito_catalog.catalog.entries import Entry, Evidence, Shared
 from kaito_catalog.diagnostics import Place, Route, Severity
 from kaito_catalog.documents.reading import Document
 from kaito_catalog.formats.facts import ModelFacts

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from kaito_catalog.catalog import licenses
+from kaito_catalog.catalog.entries import Catalog, Entry
 from kaito_catalog.catalog.licenses import ImageHosting
-from kaito_catalog.catalog.reading import Catalog, Entry
 from kaito_catalog.checks.base import Check, Claim, Context, Finding, Subject, place_of
 from kaito_catalog.checks.registry import ALL_CODES, CHECKS, UNUSED_WAIVER
 from kaito_catalog.diagnostics import Diagnostic, Route, Severity, Skipped, sort_key

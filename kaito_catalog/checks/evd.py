@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from kaito_catalog.architectures import Unsupported
-from kaito_catalog.catalog.reading import Evidence
+from kaito_catalog.catalog.entries import Evidence
 from kaito_catalog.checks.base import WARNING, Context, Finding, Outcome, Skip, Subject, check
 from kaito_catalog.formats.evidence import DryRun, ExactPlan, ExactWorld
 from kaito_catalog.memory.plan import Parallelism, Plan, PlanGpu, Settings, make_plan

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from kaito_catalog.architectures import Shape, Unsupported
-from kaito_catalog.catalog.reading import Shared
+from kaito_catalog.catalog.entries import Shared
 from kaito_catalog.checks.base import (
     MOST_GPUS,
     NO_FACTS,

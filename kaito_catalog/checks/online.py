@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from kaito_catalog.catalog.reading import Catalog
+from kaito_catalog.catalog.entries import Catalog
 from kaito_catalog.checks.base import Subject, place_of
 from kaito_catalog.checks.engine import EntryReport, Report
 from kaito_catalog.checks.hub import HUB_RULES, Drift, Online, judge

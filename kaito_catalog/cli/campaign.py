@@ -6,7 +6,8 @@ import argparse
 import json
 from typing import Any
 
-from kaito_catalog.catalog.reading import Catalog, read_catalog, shown
+from kaito_catalog.catalog.entries import Catalog
+from kaito_catalog.catalog.reading import read_catalog, shown
 from kaito_catalog.checks.base import Context
 from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say
 from kaito_catalog.dry_runs import campaign

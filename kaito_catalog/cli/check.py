@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kaito_catalog.catalog import changes
-from kaito_catalog.catalog.reading import Catalog, Entry, read_catalog, read_entries, read_shared, shown
+from kaito_catalog.catalog.entries import Catalog, Entry
+from kaito_catalog.catalog.reading import read_catalog, read_entries, read_shared, shown
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import EntryReport, Report, check_entry
 from kaito_catalog.checks.registry import FAMILIES, RULES, require_codes, rule, selected

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kaito_catalog import __version__
-from kaito_catalog.catalog.reading import FACTS, PROPOSAL, SHARED_FILES, find_root, shipped_root, shown
+from kaito_catalog.catalog.entries import FACTS, PROPOSAL, SHARED_FILES
+from kaito_catalog.catalog.reading import find_root, shipped_root, shown
 from kaito_catalog.errors import CatalogError, visible
 from kaito_catalog.near_names import nearest
 

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from kaito_catalog.catalog.reading import Entry, read_entry, read_shared, shown
+from kaito_catalog.catalog.entries import Entry
+from kaito_catalog.catalog.reading import read_entry, read_shared, shown
 from kaito_catalog.cli.common import catalog_root
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.kaito.manifests import vllm_options

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kaito_catalog import generate
-from kaito_catalog.catalog.reading import PROPOSAL, Catalog, read_catalog, shown, with_profile
+from kaito_catalog.catalog.entries import PROPOSAL, Catalog, with_profile
+from kaito_catalog.catalog.reading import read_catalog, shown
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import check_catalog
 from kaito_catalog.checks.registry import CHECKS, RULES

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from kaito_catalog.catalog.reading import FACTS, PROPOSAL, Catalog, read_catalog, read_shared, shown
+from kaito_catalog.catalog.entries import FACTS, PROPOSAL, Catalog
+from kaito_catalog.catalog.reading import read_catalog, read_shared, shown
 from kaito_catalog.checks.engine import Report
 from kaito_catalog.checks.online import online_report
 from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say, selection

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kaito_catalog.catalog.reading import Shared, read_entry, read_shared, shown
+from kaito_catalog.catalog.entries import Shared
+from kaito_catalog.catalog.reading import read_entry, read_shared, shown
 from kaito_catalog.cli import exact_plan
 from kaito_catalog.cli.common import OK, catalog_root, emit, say
 from kaito_catalog.errors import CatalogError

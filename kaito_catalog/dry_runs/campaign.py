@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kaito_catalog.architectures import Shape
-from kaito_catalog.catalog.reading import Catalog, Entry
+from kaito_catalog.catalog.entries import Catalog, Entry
 from kaito_catalog.checks.base import Context, Subject
 from kaito_catalog.checks.evd import stale_because
 from kaito_catalog.errors import CatalogError

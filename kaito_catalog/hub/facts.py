@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Literal
 
-from kaito_catalog.catalog.reading import FACTS
+from kaito_catalog.catalog.entries import FACTS
 from kaito_catalog.documents import reading, writing
 from kaito_catalog.documents.validation import load
 from kaito_catalog.errors import CatalogError

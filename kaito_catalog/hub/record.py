@@ -10,7 +10,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from kaito_catalog.catalog.reading import FACTS, Entry, shown
+from kaito_catalog.catalog.entries import FACTS, Entry
+from kaito_catalog.catalog.reading import shown
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.facts import ModelFacts

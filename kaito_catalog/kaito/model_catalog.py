@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from kaito_catalog.architectures.shape import LARGEST_DIMENSION, LONGEST_CONTEXT
-from kaito_catalog.catalog.reading import Catalog, Entry
+from kaito_catalog.catalog.entries import Catalog, Entry
 from kaito_catalog.documents import writing
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts

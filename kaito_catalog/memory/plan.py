@@ -53,7 +53,7 @@ from kaito_catalog.quantity import GIB, gib
 
 # The site runs this module in the browser, where there is no pydantic: see site/pasted.py.
 if TYPE_CHECKING:
-    from kaito_catalog.catalog.reading import Shared
+    from kaito_catalog.catalog.entries import Shared
     from kaito_catalog.formats.facts import ModelFacts
     from kaito_catalog.formats.hardware import InstanceType
     from kaito_catalog.formats.policy import Profile

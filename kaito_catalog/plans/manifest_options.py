@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kaito_catalog.catalog.reading import Shared
+from kaito_catalog.catalog.entries import Shared
 from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.policy import Profile

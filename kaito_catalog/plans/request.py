@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kaito_catalog.architectures import Shape, Unsupported, read_shape
-from kaito_catalog.catalog.reading import Shared, read_entry, shown
+from kaito_catalog.catalog.entries import Shared
+from kaito_catalog.catalog.reading import read_entry, shown
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.policy import Profile

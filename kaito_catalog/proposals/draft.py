@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any
 
 from kaito_catalog.architectures import Shape, Unsupported
-from kaito_catalog.catalog.reading import Shared
+from kaito_catalog.catalog.entries import Shared
 from kaito_catalog.diagnostics import Route
 from kaito_catalog.documents import reading, writing
 from kaito_catalog.documents.validation import load

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from kaito_catalog import quantity
-from kaito_catalog.catalog.reading import PROPOSAL, shown
+from kaito_catalog.catalog.entries import PROPOSAL
+from kaito_catalog.catalog.reading import shown
 from kaito_catalog.diagnostics import Route
 from kaito_catalog.documents import reading
 from kaito_catalog.documents.reading import Document

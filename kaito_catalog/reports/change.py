@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kaito_catalog.catalog import licenses
-from kaito_catalog.catalog.reading import Catalog, Entry, Shared, read_catalog, with_profile
+from kaito_catalog.catalog.entries import Catalog, Entry, Shared, with_profile
+from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.evidence import DryRun
 from kaito_catalog.plans import request as planning

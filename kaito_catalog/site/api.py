@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from kaito_catalog.catalog.reading import Catalog
+from kaito_catalog.catalog.entries import Catalog
 from kaito_catalog.diagnostics import Diagnostic
 from kaito_catalog.formats.proposal import known_count, known_size
 from kaito_catalog.kaito.model_catalog import natural

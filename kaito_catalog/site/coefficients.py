@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kaito_catalog.architectures import Unsupported
-from kaito_catalog.catalog.reading import Catalog, Shared
+from kaito_catalog.catalog.entries import Catalog, Shared
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.kaito.model_catalog import natural
 from kaito_catalog.memory.kv_cache import batches_in_flight

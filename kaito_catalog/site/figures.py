@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kaito_catalog.architectures import Shape
-from kaito_catalog.catalog.reading import Entry, Shared
+from kaito_catalog.catalog.entries import Entry, Shared
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.kaito.manifests import serving_runtime
 from kaito_catalog.memory.plan import (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kaito_catalog.architectures import Shape, Unsupported
 from kaito_catalog.architectures.as_built import as_built
-from kaito_catalog.catalog.reading import Catalog
+from kaito_catalog.catalog.entries import Catalog
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.kaito.model_catalog import natural
 from kaito_catalog.memory.kv_cache import (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kaito_catalog.architectures import Shape
-from kaito_catalog.catalog.reading import Entry, Shared
+from kaito_catalog.catalog.entries import Entry, Shared
 from kaito_catalog.kaito import model_catalog, release
 from kaito_catalog.kaito.estimator import Estimate
 from kaito_catalog.kaito.manifests import serving_runtime

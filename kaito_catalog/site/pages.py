@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from kaito_catalog.catalog.reading import Catalog, Entry
+from kaito_catalog.catalog.entries import Catalog, Entry
 from kaito_catalog.checks.registry import FAMILIES
 from kaito_catalog.diagnostics import Diagnostic, Skipped
 from kaito_catalog.formats.base import is_missing

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO, cast, get_args
 
-from kaito_catalog.catalog.reading import Entry
+from kaito_catalog.catalog.entries import Entry
 from kaito_catalog.documents import writing
 from kaito_catalog.documents.reading import parse
 from kaito_catalog.documents.validation import load
