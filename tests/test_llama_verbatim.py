@@ -1,4 +1,4 @@
-"""KAITO's Llama 3.3 70B proposal as it stands: what `check` says is really wrong with it."""
+"""KAITO's Llama 3.3 70B proposal with its own figures: what `check` says is really wrong with it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from kaito_catalog.checks.registry import CHECKS
 from kaito_catalog.diagnostics import Diagnostic, Severity
 from kaito_catalog.documents import writing
 from kaito_catalog.kaito.markdown.reader import read_proposals
+from tools.readme import PROPOSAL
 
 NAME = "llama-3.3-70b-instruct"
 
@@ -120,11 +121,10 @@ def test_nothing_else_is_wrong_with_it(verbatim: EntryReport) -> None:
     assert {d.code for d in verbatim.diagnostics} == expected
 
 
-def test_the_import_of_kaitos_own_file_gives_the_same_findings(
-    kaito_data: Path, tmp_path: Path, root: Path, context: Context, verbatim: EntryReport
+def test_a_proposal_in_kaitos_form_with_these_figures_gives_the_same_findings(
+    tmp_path: Path, root: Path, context: Context, verbatim: EntryReport
 ) -> None:
-    path = kaito_data / "proposals" / "20250529-llama-3.3-70b-instruct.md"
-    (imported,) = read_proposals(path.read_text(), path=path.name).proposals
+    (imported,) = read_proposals(PROPOSAL.read_text(encoding="utf-8"), path=PROPOSAL.name).proposals
     folder = tmp_path / "imported" / NAME
     folder.mkdir(parents=True)
     (folder / "proposal.yaml").write_text(writing.write(imported.value))

@@ -2,7 +2,7 @@
 
     python -m tools.readme [--check]
 
-The session starts from KAITO's own proposal, which lies in `--shared DIR`.
+The session starts from a proposal in KAITO's form, with the figures and the faults of KAITO's own for the same model.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from kaito_catalog.system import files
 from tools import bench_memory
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
-PROPOSAL = "data/kaito/proposals/20250529-llama-3.3-70b-instruct.md"
+PROPOSAL = ROOT / "tests" / "data" / "proposals" / "20250529-llama-3.3-70b-instruct.md"
 PAGES = ("README.md", "docs/memory.md")
 """The pages that show output."""
 _BENCH = re.compile(r"<!-- bench(?P<short> short)? -->\n.*?<!-- /bench -->", re.DOTALL)
@@ -68,9 +67,9 @@ def with_benchmark(page: str) -> str:
     return _BENCH.sub(lambda _: f"{opening}\n{table.rstrip()}\n<!-- /bench -->", page)
 
 
-def with_output(page: str, shared: Path = SHARED) -> str:
+def with_output(page: str, proposal: Path = PROPOSAL) -> str:
     """`page` with everything that it shows as it really is."""
-    return with_benchmark(with_session(page, shared / PROPOSAL))
+    return with_benchmark(with_session(page, proposal))
 
 
 def main() -> int:
@@ -78,13 +77,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--shared", type=Path, default=SHARED)
+    parser.add_argument(
+        "--proposal", type=Path, default=PROPOSAL, help="the Markdown that is imported (default: %(default)s)"
+    )
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     stale = 0
     for name in PAGES:
         old = (ROOT / name).read_text(encoding="utf-8")
-        new = with_output(old, options.shared)
+        new = with_output(old, options.proposal)
         if old != new:
             stale = 1
             print(f"{name} is out of date" if options.check else f"{name} written")
