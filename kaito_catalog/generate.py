@@ -27,7 +27,7 @@ from kaito_catalog.site import (
     pages,
     python_bundle,
 )
-from kaito_catalog.site.pages import Finding, ModelPage
+from kaito_catalog.site.model_page import Finding, ModelPage
 from kaito_catalog.system import files
 from kaito_catalog.vllm_bridge.reference import known
 
@@ -103,21 +103,30 @@ def build(
             gaps.append(LeftOut(entry.name, "everything else", "its files have errors"))
             continue
         models.append(page)
-        _add(
-            result,
-            f"kaito/proposals/{writer.file_name(page.proposal)}",
-            writer.write_proposal(page.proposal),
-        )
         if page.manifests.left_out:
             gaps.append(LeftOut(entry.name, "manifests", page.manifests.left_out))
-        for name, text in page.manifests.files.items():
-            _add(result, f"presets/{entry.name}/{name}", text)
-            _add(result, f"site-src/models/{entry.name}/{name}", text)
-        _add(result, f"site-src/models/{entry.name}.md", pages.model_page(page, catalog))
-        _add(result, f"site-src/api/v1/models/{entry.name}.json", api.model(page, catalog))
-
-    _add(result, "site-src/index.md", pages.index_page(models, catalog))
+        _add_model(result, page, catalog)
     _add(result, "site-src/checks.md", pages.checks_page(checks))
+    _add_site(result, models, catalog)
+    for name, text in (hand_written or {}).items():
+        _add(result, f"site-src/{name}", text)
+    return Generated(dict(sorted(result.items())), tuple(sorted(gaps, key=lambda g: (g.name, g.what))))
+
+
+def _add_model(result: dict[str, str], page: ModelPage, catalog: Catalog) -> None:
+    """What there is of one model: its proposal, its manifests, its page, its JSON."""
+    name = page.entry.name
+    _add(result, f"kaito/proposals/{writer.file_name(page.proposal)}", writer.write_proposal(page.proposal))
+    for file, text in page.manifests.files.items():
+        _add(result, f"presets/{name}/{file}", text)
+        _add(result, f"site-src/models/{name}/{file}", text)
+    _add(result, f"site-src/models/{name}.md", pages.model_page(page, catalog))
+    _add(result, f"site-src/api/v1/models/{name}.json", api.model(page, catalog))
+
+
+def _add_site(result: dict[str, str], models: Sequence[ModelPage], catalog: Catalog) -> None:
+    """The pages about all models, the JSON API, and what the calculator loads."""
+    _add(result, "site-src/index.md", pages.index_page(models, catalog))
     _add(result, "site-src/formats.md", formats_page.page())
     for name, text in api_schema.files().items():
         _add(result, f"site-src/api/v1/{name}", text)
@@ -140,9 +149,6 @@ def build(
     _add(result, f"site-src/assets/{python_bundle.SCRIPT}", python_bundle.script())
     for name in ASSETS:
         _add(result, f"site-src/assets/{name}", _asset(name))
-    for name, text in (hand_written or {}).items():
-        _add(result, f"site-src/{name}", text)
-    return Generated(dict(sorted(result.items())), tuple(sorted(gaps, key=lambda g: (g.name, g.what))))
 
 
 def build_files(catalog: Catalog) -> dict[str, str]:

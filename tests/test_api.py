@@ -23,7 +23,7 @@ from kaito_catalog.checks.engine import check_catalog
 from kaito_catalog.checks.registry import CHECKS
 from kaito_catalog.formats import schema
 from kaito_catalog.site import api_schema, formats_page
-from kaito_catalog.site.pages import Finding
+from kaito_catalog.site.model_page import Finding
 
 API = "site-src/api/v1/"
 

@@ -33,7 +33,7 @@ from kaito_catalog.memory.plan import (
 from kaito_catalog.quantity import gib
 from kaito_catalog.site import coefficients, hardware, python_bundle, tables
 from kaito_catalog.site.figures import Figures
-from kaito_catalog.site.pages import ModelPage
+from kaito_catalog.site.model_page import ModelPage
 from tools import exact_models
 
 TESTS = Path(__file__).resolve().parent

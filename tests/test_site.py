@@ -26,9 +26,11 @@ from kaito_catalog.formats.hardware import InstanceType
 from kaito_catalog.kaito import manifests
 from kaito_catalog.memory import plan
 from kaito_catalog.memory.plan import Fit
-from kaito_catalog.site import api, build, chart, figures, pages, text
+from kaito_catalog.site import api, build, chart, figures, model_page, pages, text
+from kaito_catalog.site.claims import claims as claims_of
+from kaito_catalog.site.claims import evidence
 from kaito_catalog.site.figures import ChartPoint, Figures, InstanceRow, MemoryChart, chart_lengths
-from kaito_catalog.site.pages import ModelPage
+from kaito_catalog.site.model_page import ModelPage
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 131072
@@ -369,7 +371,7 @@ def test_evidence_stands_beside_the_claim_with_its_date() -> None:
             "recordedAt": "2026-11-20",
         }
     )
-    seen = pages.evidence(entry(proposal(), facts(), (Evidence(parse("{}", path="x"), record),)))
+    seen = evidence(entry(proposal(), facts(), (Evidence(parse("{}", path="x"), record),)))
     source = "dry run, vLLM 0.25.1, 2026-11-20"
     assert seen["GPUs"] == ("served on 4 × NVIDIA H100 80GB", source)
     assert seen["Weights on each GPU"] == ("33.0 GiB with TP 4", source)
@@ -377,7 +379,7 @@ def test_evidence_stands_beside_the_claim_with_its_date() -> None:
 
 
 def test_claims_stand_beside_facts_with_their_source() -> None:
-    rows = {c.field: c for c in pages.claims(page(), catalog().shared.policy)}
+    rows = {c.field: c for c in claims_of(page(), catalog().shared.policy)}
     assert rows["Storage"].claimed == "150GB"
     assert rows["Storage"].known == "weight files 131.4 GiB (141.1 GB)"
     assert rows["Storage"].source == "transcribed, 2026-11-01"
@@ -387,7 +389,7 @@ def test_claims_stand_beside_facts_with_their_source() -> None:
 def test_what_was_said_around_a_figure_is_shown_with_it() -> None:
     claims = proposal()
     claims["requirements"] = {**claims["requirements"], "notes": {"totalGPUMemory": "~16k context"}}
-    rows = {c.field: c.claimed for c in pages.claims(page(entry(claims)), catalog().shared.policy)}
+    rows = {c.field: c.claimed for c in claims_of(page(entry(claims)), catalog().shared.policy)}
     assert rows["GPU memory in all"] == "320GB (&#126;16k context)"
 
 
@@ -413,13 +415,13 @@ def test_an_unchecked_page_does_not_look_checked() -> None:
 @pytest.mark.parametrize(
     ("made", "expected"),
     [
-        (entry(small_proposal()), pages.CLAIMED),
-        (entry(proposal(), facts()), pages.TRANSCRIBED),
-        (entry(small_proposal(), small_facts()), pages.RECORDED),
+        (entry(small_proposal()), model_page.CLAIMED),
+        (entry(proposal(), facts()), model_page.TRANSCRIBED),
+        (entry(small_proposal(), small_facts()), model_page.RECORDED),
     ],
 )
-def test_an_entry_is_as_well_proven_as_its_best_source(made: Entry, expected: pages.Proof) -> None:
-    assert pages.proof(made) == expected
+def test_an_entry_is_as_well_proven_as_its_best_source(made: Entry, expected: model_page.Proof) -> None:
+    assert model_page.proof(made) == expected
 
 
 def test_the_catalog_page_has_a_row_for_each_model_in_natural_order() -> None:

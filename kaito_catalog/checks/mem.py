@@ -3,174 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
-from kaito_catalog.architectures import Shape, Unsupported
-from kaito_catalog.catalog.entries import Shared
-from kaito_catalog.checks.base import (
-    MOST_GPUS,
-    NO_FACTS,
-    WARNING,
-    Context,
-    Finding,
-    Outcome,
-    Skip,
-    Subject,
-    check,
-)
+from kaito_catalog.architectures import Unsupported
+from kaito_catalog.checks.asked import SAME_CARD, Asked, asked_of, claimed_per_gpu
+from kaito_catalog.checks.base import NO_FACTS, WARNING, Context, Finding, Outcome, Skip, Subject, check
 from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.base import is_missing
-from kaito_catalog.formats.facts import StoredSize
-from kaito_catalog.formats.hardware import Gpu
-from kaito_catalog.formats.proposal import Proposal, known_count, known_size
-from kaito_catalog.memory.plan import (
-    Fit,
-    Parallelism,
-    Plan,
-    PlanGpu,
-    Settings,
-    illegal_tensor_parallel,
-    make_plan,
-    smallest_gpu_count,
-)
-from kaito_catalog.plans.manifest_options import manifest_options
-from kaito_catalog.plans.serving import served_parallelism
-from kaito_catalog.quantity import GIB, Quantity, gb, gib
+from kaito_catalog.formats.proposal import known_count, known_size
+from kaito_catalog.memory.plan import Fit, Plan
+from kaito_catalog.quantity import Quantity, gib
 
 _COUNT = ("requirements", "gpuCount")
 _TOTAL = ("requirements", "totalGPUMemory")
 _CONTEXT = ("requirements", "contextLength")
-# The brochure's figure is met by 80GB as well as by 80GiB (7 % more): people write both for the same card.
-_SAME_CARD = 0.08
 _A_NODE = 8
 """GPUs of the largest instance types."""
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """The GPUs and the context that a proposal asks for, as far as a plan can be made of them."""
-
-    shape: Shape
-    stored: StoredSize | None
-    count: int
-    parallelism: Parallelism
-    each: Quantity
-    gpus: tuple[PlanGpu, ...]
-    """The cards that the claim may mean, with what the driver reports."""
-    measured: bool
-    """False: nobody published that figure, and the memory of `gpus` is what the card cannot exceed."""
-    settings: Settings
-    own_utilization: bool
-    vllm_version: str
-
-    def plans(self, settings: Settings) -> list[Plan]:
-        return [
-            make_plan(
-                self.shape,
-                stored=self.stored,
-                gpu=gpu,
-                parallelism=self.parallelism,
-                settings=settings,
-                vllm_version=self.vllm_version,
-            )
-            for gpu in self.gpus
-        ]
-
-    def at(self, utilization: float) -> Settings:
-        return replace(self.settings, gpu_memory_utilization=utilization)
-
-    def smallest(self, settings: Settings, most: int | None = None) -> int | None:
-        """The GPUs that are enough on every card the claim may mean; None where not even `most` are (the claimed)."""
-        counts = [
-            smallest_gpu_count(
-                self.shape,
-                stored=self.stored,
-                gpu=gpu,
-                settings=settings,
-                vllm_version=self.vllm_version,
-                most=min(most or self.count, MOST_GPUS),
-            )
-            for gpu in self.gpus
-        ]
-        return None if None in counts else max(count for count in counts if count is not None)
-
-
-def claimed_per_gpu(proposal: Proposal) -> Quantity | None:
-    """The memory of each GPU that a proposal claims, divided out of the total where only that is given."""
-    requirements = proposal.requirements
-    each = known_size(requirements.per_gpu_memory)
-    total = known_size(requirements.total_gpu_memory)
-    count = known_count(requirements.gpu_count)
-    if each is not None or total is None or count is None:
-        return each
-    return total if count == 1 else Quantity(gb(total.bytes // count), total.bytes // count)
-
-
-def cards_of(claimed: Quantity, instance_type: str | None, shared: Shared) -> tuple[Gpu, ...]:
-    """The GPUs that a claim such as 80GB speaks of: that of the instance type, else all with that much memory."""
-    machine = shared.instance_type(instance_type) if instance_type else None
-    gpus = [shared.gpu_by_name[machine.gpu]] if machine else list(shared.gpus)
-
-    def distance(gpu: Gpu) -> float:
-        return abs(gpu.nominal_memory.bytes - claimed.bytes) / max(claimed.bytes, 1)
-
-    near = [gpu for gpu in gpus if gpu.vllm and distance(gpu) <= _SAME_CARD]
-    if not near:
-        return () if machine is None else cards_of(claimed, None, shared)
-    closest = min(distance(gpu) for gpu in near)
-    return tuple(gpu for gpu in near if distance(gpu) == closest)
-
-
-def _asked(subject: Subject, context: Context) -> _Asked | Skip:
-    proposal = subject.proposal
-    if proposal.vllm is None:
-        names = ", ".join(runtime.name for runtime in proposal.runtimes or ()) or "none"
-        return Skip(f"the memory plan is vLLM's; the proposal's runtimes are: {names}")
-    count = known_count(proposal.requirements.gpu_count)
-    each = claimed_per_gpu(proposal)
-    if count is None or each is None:
-        return Skip("the proposal does not say how many GPUs of which size", "add gpuCount and perGPUMemory")
-    max_model_len = proposal.max_model_len
-    if max_model_len is None:
-        return Skip("the proposal does not say for which context", "add requirements.contextLength")
-    shape = subject.shape
-    if subject.facts is None or shape is None:
-        return NO_FACTS
-    if isinstance(shape, Unsupported):
-        return Skip(shape.reason)
-    parallelism = served_parallelism(proposal, count)
-    if parallelism is None:
-        return Skip(f"the parallel sizes of the options do not make {count} GPUs", "see RUN006")
-    size = parallelism.tensor_parallel_size
-    illegal = illegal_tensor_parallel(
-        shape,
-        size,
-        enable_expert_parallel=parallelism.enable_expert_parallel,
-        vllm_version=context.profile.vllm_version,
-    )
-    if illegal:
-        return Skip(f"{size} GPUs are no tensor_parallel_size of this model: {illegal}", "see RUN001")
-    cards = cards_of(each, proposal.deployment.instance_type if proposal.deployment else None, context.shared)
-    reported = [
-        PlanGpu(card.name, card.memory_bytes, card.compute_capability) for card in cards if card.memory_bytes
-    ]
-    # A card sold as 16GB never has more than 16 GiB: good enough to say that something does not fit.
-    at_most = [PlanGpu(card.name, card.nominal_memory.bytes * GIB // 10**9, None) for card in cards]
-    options = manifest_options(proposal, subject.facts, context.shared, context.profile)
-    return _Asked(
-        shape=shape,
-        stored=subject.facts.weights.total if subject.facts.weights else None,
-        count=count,
-        parallelism=parallelism,
-        each=each,
-        gpus=tuple(reported or at_most) or (PlanGpu(None, each.bytes),),
-        measured=bool(reported) or not cards,
-        settings=options.settings(
-            context.profile, cards[0].name if cards else None, max_model_len=max_model_len
-        ),
-        own_utilization=options.gpu_memory_utilization is not None,
-        vllm_version=context.profile.vllm_version,
-    )
 
 
 def _needs(plan: Plan) -> str:
@@ -192,7 +39,7 @@ def _needs(plan: Plan) -> str:
     )
 
 
-def _unknown(asked: _Asked, plans: list[Plan]) -> Skip | None:
+def _unknown(asked: Asked, plans: list[Plan]) -> Skip | None:
     unknown = next((plan for plan in plans if plan.fits is Fit.UNKNOWN), None)
     if unknown is not None:
         return Skip(unknown.reason or "the plan is unknown")
@@ -227,7 +74,7 @@ def fits(subject: Subject, context: Context) -> Iterator[Outcome]:
 
         requirements: {gpuCount: 1, totalGPUMemory: 80GB, perGPUMemory: 80GB}
     """
-    asked = _asked(subject, context)
+    asked = asked_of(subject, context)
     if isinstance(asked, Skip):
         yield asked
         return
@@ -264,7 +111,7 @@ def fits(subject: Subject, context: Context) -> Iterator[Outcome]:
         )
 
 
-def _refusal(subject: Subject, asked: _Asked, plan: Plan) -> Finding:
+def _refusal(subject: Subject, asked: Asked, plan: Plan) -> Finding:
     """vLLM would not even look at the memory."""
     reason = plan.reason or "vLLM refuses the configuration"
     if plan.limited_by == "maxNumSeqs":
@@ -310,7 +157,7 @@ def fits_at_kaitos_utilization(subject: Subject, context: Context) -> Iterator[O
 
         requirements: {gpuCount: 1, totalGPUMemory: 80GB, perGPUMemory: 80GB}
     """
-    asked = _asked(subject, context)
+    asked = asked_of(subject, context)
     if isinstance(asked, Skip):
         yield asked
         return
@@ -349,7 +196,7 @@ def no_more_gpus_than_needed(subject: Subject, context: Context) -> Iterator[Out
 
         requirements: {gpuCount: 1, totalGPUMemory: 80GB, perGPUMemory: 80GB}
     """
-    asked = _asked(subject, context)
+    asked = asked_of(subject, context)
     if isinstance(asked, Skip):
         yield asked
         return
@@ -445,12 +292,12 @@ def gpu_of_the_instance_type(subject: Subject, context: Context) -> Iterator[Out
     if machine is None or claimed is None:
         return  # KTO008 and DOC008
     gpu = context.shared.gpu_by_name[machine.gpu]
-    if gpu.nominal_memory.bytes < (1 - _SAME_CARD) * claimed.bytes:
+    if gpu.nominal_memory.bytes < (1 - SAME_CARD) * claimed.bytes:
         fitting = [
             other.name
             for other in context.shared.instance_types
             if abs(context.shared.gpu_by_name[other.gpu].nominal_memory.bytes - claimed.bytes)
-            <= _SAME_CARD * claimed.bytes
+            <= SAME_CARD * claimed.bytes
             and other.cloud == machine.cloud
         ]
         yield Finding(

@@ -170,20 +170,8 @@ def build(proposal: Proposal, facts: ModelFacts | None, *, max_num_seqs: int | N
     except InexpressibleError as error:
         return Manifests({}, str(error))
 
-    name = object_name(proposal.metadata.name)
     secret = access_secret(proposal, facts)
-    config_map: str | None = None
-    if options is not None:
-        claimed = proposal.deployment.config_map if proposal.deployment else None
-        config_map = (
-            object_name(claimed)
-            if claimed is not None and not is_missing(claimed)
-            else object_name(proposal.metadata.name, suffix=_CONFIG_SUFFIX)
-        )
-    instance_type = proposal.deployment.instance_type if proposal.deployment else None
-    if is_missing(instance_type):
-        instance_type = None
-
+    config_map = _config_map_name(proposal) if options is not None else None
     preset: dict[str, Any] = {"name": repo_id}
     if secret:
         preset["presetOptions"] = {"modelAccessSecret": secret}
@@ -191,36 +179,7 @@ def build(proposal: Proposal, facts: ModelFacts | None, *, max_num_seqs: int | N
     if config_map:
         inference["config"] = config_map
     annotations = {RUNTIME_ANNOTATION: "transformers"} if runtime.name == "transformers" else None
-    selector = {"matchLabels": {"apps": name}}
-    machine: dict[str, Any] = {"instanceType": instance_type} if instance_type else {}
-
-    files = {
-        WORKSPACE: _write(
-            {
-                "apiVersion": API_VERSION,
-                "kind": "Workspace",
-                "metadata": _metadata(name, annotations),
-                "resource": {**machine, "labelSelector": selector},
-                "inference": inference,
-            }
-        ),
-        INFERENCE_SET: _write(
-            {
-                "apiVersion": API_VERSION,
-                "kind": "InferenceSet",
-                "metadata": _metadata(name, annotations),
-                "spec": {
-                    "replicas": 1,
-                    "labelSelector": selector,
-                    "template": {
-                        **({"metadata": {"annotations": annotations}} if annotations else {}),
-                        **({"resource": machine} if machine else {}),
-                        "inference": inference,
-                    },
-                },
-            }
-        ),
-    }
+    files = _serving_objects(proposal, inference, annotations)
     if options is not None and config_map:
         files[CONFIG_MAP] = _write(
             {
@@ -241,6 +200,47 @@ def build(proposal: Proposal, facts: ModelFacts | None, *, max_num_seqs: int | N
             }
         )
     return Manifests(dict(sorted(files.items())))
+
+
+def _config_map_name(proposal: Proposal) -> str:
+    claimed = proposal.deployment.config_map if proposal.deployment else None
+    if claimed is not None and not is_missing(claimed):
+        return object_name(claimed)
+    return object_name(proposal.metadata.name, suffix=_CONFIG_SUFFIX)
+
+
+def _serving_objects(
+    proposal: Proposal, inference: dict[str, Any], annotations: dict[str, str] | None
+) -> dict[str, str]:
+    """The Workspace and the InferenceSet, by file name."""
+    name = object_name(proposal.metadata.name)
+    instance_type = proposal.deployment.instance_type if proposal.deployment else None
+    if is_missing(instance_type):
+        instance_type = None
+    selector = {"matchLabels": {"apps": name}}
+    machine: dict[str, Any] = {"instanceType": instance_type} if instance_type else {}
+    workspace = {
+        "apiVersion": API_VERSION,
+        "kind": "Workspace",
+        "metadata": _metadata(name, annotations),
+        "resource": {**machine, "labelSelector": selector},
+        "inference": inference,
+    }
+    inference_set = {
+        "apiVersion": API_VERSION,
+        "kind": "InferenceSet",
+        "metadata": _metadata(name, annotations),
+        "spec": {
+            "replicas": 1,
+            "labelSelector": selector,
+            "template": {
+                **({"metadata": {"annotations": annotations}} if annotations else {}),
+                **({"resource": machine} if machine else {}),
+                "inference": inference,
+            },
+        },
+    }
+    return {WORKSPACE: _write(workspace), INFERENCE_SET: _write(inference_set)}
 
 
 def _metadata(name: str, annotations: dict[str, str] | None) -> dict[str, Any]:

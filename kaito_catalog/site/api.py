@@ -12,9 +12,9 @@ from kaito_catalog.formats.proposal import known_count, known_size
 from kaito_catalog.kaito.model_catalog import natural
 from kaito_catalog.plans import recommend
 from kaito_catalog.quantity import Quantity
-from kaito_catalog.site import kaito, pages
+from kaito_catalog.site import kaito, model_page
 from kaito_catalog.site.figures import Figures, InstanceRow, MemoryChart
-from kaito_catalog.site.pages import ModelPage
+from kaito_catalog.site.model_page import ModelPage
 
 VERSION = "v1"
 
@@ -81,14 +81,14 @@ def summary(page: ModelPage, catalog: Catalog) -> dict[str, Any]:
         "name": page.entry.name,
         "repoId": page.repo_id,
         "family": page.proposal.requirements.family_name,
-        "task": pages.task(page, policy),
-        "license": pages.license_name(page, policy),
+        "task": model_page.task(page, policy),
+        "license": model_page.license_name(page, policy),
         "status": page.proposal.metadata.status,
-        "proof": pages.proof(page.entry).level,
+        "proof": model_page.proof(page.entry).level,
         "revision": page.facts.revision if page.facts else None,
-        "weightsBytes": pages.weights_bytes(page),
+        "weightsBytes": model_page.weights_bytes(page),
         "weightsPrecisionBytes": total.precision_bytes if total else None,
-        "contextLimit": pages.context_limit(page),
+        "contextLimit": model_page.context_limit(page),
         "smallestInstanceType": smallest.name if smallest else None,
         "smallestInstanceTypes": {row.cloud: row.name for row in page.figures.smallest_by_cloud},
         "smallestInstanceTypeContext": page.figures.max_model_len if smallest else None,

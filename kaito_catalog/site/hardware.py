@@ -22,7 +22,7 @@ from kaito_catalog.memory.overheads import activation_growth
 from kaito_catalog.memory.plan import Fit, Parallelism, PlanGpu, Settings, facts_shape, make_plan
 from kaito_catalog.memory.weights import stages
 from kaito_catalog.site.coefficients import offered
-from kaito_catalog.site.pages import ModelPage
+from kaito_catalog.site.model_page import ModelPage
 from kaito_catalog.site.tables import SHORTEST_MODEL_LEN
 
 COUNTS = (1, 2, 4, 8)
