@@ -16,6 +16,7 @@ from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito import admission, manifests, model_catalog
 from kaito_catalog.kaito.markdown import writer
 from kaito_catalog.kaito.model_catalog import LeftOut
+from kaito_catalog.kaito.release import release_of
 from kaito_catalog.plans import manifest_options
 from kaito_catalog.site import (
     api,
@@ -91,7 +92,7 @@ def build(
         CatalogError: two sources want to write the same file.
     """
     result: dict[str, str] = {}
-    rows, left_out = model_catalog.rows(catalog)
+    rows, left_out = model_catalog.rows(catalog, release_of(catalog.shared.profile()))
     _add(result, "kaito/model_catalog.yaml", model_catalog.write_catalog(rows))
     _add(result, "kaito/presets.md", model_catalog.write_presets(rows))
 
@@ -177,9 +178,11 @@ def _manifests(proposal: Proposal, facts: ModelFacts | None, catalog: Catalog) -
     built = manifests.build(
         proposal, facts, max_num_seqs=manifest_options.max_num_seqs(proposal, facts, catalog.shared, profile)
     )
-    row = model_catalog.row(facts)[0] if facts else None
+    kaito = release_of(profile)
+    row = model_catalog.row(facts, kaito)[0] if facts else None
     refused = admission.refusals(
         [yaml.safe_load(text) for text in built.files.values()],
+        kaito=kaito,
         model_token_limit=row["modelTokenLimit"] if row else None,
         gated=facts is not None and facts.gated not in (None, "no"),
         vllm=known(profile.vllm_version),

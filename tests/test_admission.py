@@ -17,11 +17,13 @@ from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito import admission, manifests, model_catalog
+from kaito_catalog.kaito.release import recorded_release
 from kaito_catalog.plans import manifest_options
 from kaito_catalog.site.figures import plan_figures
 from kaito_catalog.vllm_bridge.reference import known
 
 V0_25_1 = known("0.25.1")
+V0_12 = recorded_release("v0.12")
 
 
 def objects() -> dict[str, Any]:
@@ -30,7 +32,7 @@ def objects() -> dict[str, Any]:
 
 
 def refused(found: dict[str, Any], **more: Any) -> tuple[str, ...]:
-    return admission.refusals(list(found.values()), vllm=V0_25_1, **more)
+    return admission.refusals(list(found.values()), kaito=V0_12, vllm=V0_25_1, **more)
 
 
 def with_options(**options: Any) -> dict[str, Any]:
@@ -48,9 +50,10 @@ def test_every_entry_of_the_catalog_is_admitted(catalog: Catalog) -> None:
         count = manifest_options.max_num_seqs(found.proposal, found.facts, catalog.shared, profile)
         built = manifests.build(found.proposal, found.facts, max_num_seqs=count)
         assert built.left_out is None, found.name
-        row = model_catalog.row(found.facts)[0] if found.facts else None
+        row = model_catalog.row(found.facts, V0_12)[0] if found.facts else None
         reasons = admission.refusals(
             [yaml.safe_load(text) for text in built.files.values()],
+            kaito=V0_12,
             model_token_limit=row["modelTokenLimit"] if row else None,
             gated=bool(found.facts and found.facts.gated not in (None, "no")),
             vllm=known(profile.vllm_version),
@@ -149,7 +152,7 @@ def test_what_the_crd_refuses_never_reaches_the_webhook() -> None:
 
 @pytest.mark.parametrize("manifest", [None, [], {"kind": "Pod"}, {"kind": "Workspace", "metadata": 3}])
 def test_what_is_no_manifest_is_refused(manifest: Any) -> None:
-    assert admission.refusals([manifest])
+    assert admission.refusals([manifest], kaito=V0_12)
 
 
 # max-num-seqs

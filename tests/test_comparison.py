@@ -15,13 +15,15 @@ from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.kaito import comparison, model_catalog
 from kaito_catalog.kaito.model_catalog import LeftOut
+from kaito_catalog.kaito.release import recorded_release
 
 KAITO = SHARED / "data" / "kaito"
+V0_12 = recorded_release("v0.12")
 HEAD = "| Model | Runtime | Overall |\n|---|---|---|\n"
 
 
 def row(recorded: dict[str, Any]) -> dict[str, Any]:
-    found, _ = model_catalog.row(ModelFacts.model_validate(recorded))
+    found, _ = model_catalog.row(ModelFacts.model_validate(recorded), V0_12)
     assert found is not None
     return found
 
@@ -38,35 +40,35 @@ def theirs(folder: Path, *rows: dict[str, Any], scores: str | None = None) -> Pa
 
 
 def test_equal_files_have_no_difference_and_may_take_each_others_place(tmp_path: Path) -> None:
-    found = comparison.compare(theirs(tmp_path, LLAMA, PHI), [LLAMA, PHI], ())
+    found = comparison.compare(theirs(tmp_path, LLAMA, PHI), [LLAMA, PHI], (), V0_12)
     assert (found.differences, found.can_replace, comparison.to_do(found)) == ((), True, ())
 
 
 def test_a_difference_without_a_reason_is_for_a_maintainer_to_decide(tmp_path: Path) -> None:
-    found = comparison.compare(theirs(tmp_path, {**PHI, "hiddenSize": 1}), [PHI], ())
+    found = comparison.compare(theirs(tmp_path, {**PHI, "hiddenSize": 1}), [PHI], (), V0_12)
     assert not found.can_replace
     assert comparison.to_do(found) == ("decide on microsoft/phi-4, hiddenSize: ours 5120, KAITO's 1",)
 
 
 def test_gpt_oss_may_differ_in_size_because_of_its_second_copy(tmp_path: Path) -> None:
     mine = {**PHI, "name": "openai/gpt-oss-20b"}
-    found = comparison.compare(theirs(tmp_path, {**mine, "modelFileSize": "25.63Gi"}), [mine], ())
+    found = comparison.compare(theirs(tmp_path, {**mine, "modelFileSize": "25.63Gi"}), [mine], (), V0_12)
     assert "second copy" in (found.differences[0].reason or "")
     assert found.can_replace
-    other = comparison.compare(theirs(tmp_path, {**mine, "hiddenSize": 1}), [mine], ())
+    other = comparison.compare(theirs(tmp_path, {**mine, "hiddenSize": 1}), [mine], (), V0_12)
     assert not other.can_replace
 
 
 def test_a_model_that_would_be_lost_is_named_with_the_reason(tmp_path: Path) -> None:
     gap = LeftOut("phi-4", "model_catalog.yaml", "the facts lack license")
-    found = comparison.compare(theirs(tmp_path, LLAMA, PHI), [LLAMA], [gap])
+    found = comparison.compare(theirs(tmp_path, LLAMA, PHI), [LLAMA], [gap], V0_12)
     assert found.only_theirs == (("microsoft/phi-4", "the facts lack license"),)
     assert not found.can_replace
 
 
 def test_a_new_model_wants_a_score_in_the_table_beside_the_file(tmp_path: Path) -> None:
     path = theirs(tmp_path, LLAMA, scores=HEAD + "| META-LLAMA/llama-3.3-70b-instruct | vllm | 7.3 |\n")
-    found = comparison.compare(path, [LLAMA, PHI], ())
+    found = comparison.compare(path, [LLAMA, PHI], (), V0_12)
     assert found.unscored == ("microsoft/phi-4",)
     (task,) = comparison.to_do(found)
     assert task.startswith("run MT-bench and add a row to presets/workspace/models/")
@@ -74,7 +76,7 @@ def test_a_new_model_wants_a_score_in_the_table_beside_the_file(tmp_path: Path) 
 
 
 def test_without_the_table_of_scores_it_says_so(tmp_path: Path) -> None:
-    found = comparison.compare(theirs(tmp_path, LLAMA), [LLAMA, PHI], ())
+    found = comparison.compare(theirs(tmp_path, LLAMA), [LLAMA, PHI], (), V0_12)
     assert found.unscored is None
     assert "is not beside the file" in comparison.to_do(found)[0]
 
@@ -83,7 +85,7 @@ def test_the_table_of_presets_is_compared_row_by_row(tmp_path: Path) -> None:
     path = tmp_path / "presets.md"
     text = model_catalog.write_presets([LLAMA, PHI])
     path.write_text(text.replace("| MIT |", "| Apache-2.0 |") + "\nOther words | with a bar\n")
-    found = comparison.compare(path, [LLAMA, PHI], ())
+    found = comparison.compare(path, [LLAMA, PHI], (), V0_12)
     assert [(d.name, d.field, d.ours, d.theirs) for d in found.differences] == [
         ("microsoft/phi-4", "license", "MIT", "Apache-2.0")
     ]
@@ -93,7 +95,7 @@ def test_the_table_of_presets_is_compared_row_by_row(tmp_path: Path) -> None:
 def test_a_file_of_another_kind_is_an_error(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(CatalogError):
-        comparison.compare(tmp_path / name, [PHI], ())
+        comparison.compare(tmp_path / name, [PHI], (), V0_12)
 
 
 def test_the_command_says_it_in_json_and_by_its_exit_code(

@@ -1,4 +1,4 @@
-"""KAITO v0.12's sizing formula, against the cases of its own unit tests."""
+"""KAITO's sizing formula, against the cases of its own unit tests."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from shapes import DEEPSEEK_V3, QWEN3_8B, shape
 
 from kaito_catalog import quantity
 from kaito_catalog.kaito import estimator
-from kaito_catalog.kaito.estimator import Node
+from kaito_catalog.kaito.estimator import Need, Node
+from kaito_catalog.kaito.release import recorded_release
 from kaito_catalog.quantity import GIB
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+V0_12, MAIN = recorded_release("v0.12").sizing, recorded_release("main-0a69b1b").sizing
 CASES = SHARED / "data" / "kaito" / "estimator_cases.json"
 
 # kaito-project/kaito v0.12.0, pkg/workspace/estimator/nodesestimator/estimator_test.go:
@@ -33,10 +35,7 @@ def test_node_counts_are_those_of_kaitos_own_tests(
     file_gib: float, per_token: int, memory_gib: int, gpus: int, nodes: int
 ) -> None:
     node = Node(memory_gib * GIB, gpus)
-    assert (
-        estimator.node_count(node, model_file_bytes=file_gib * GIB, kv_cache_bytes_per_token=per_token)
-        == nodes
-    )
+    assert estimator.node_count(node, Need(file_gib * GIB, per_token), V0_12) == nodes
 
 
 def _cases(name: str) -> list[dict[str, Any]]:
@@ -51,8 +50,8 @@ def test_all_recorded_unit_cases_are_met() -> None:
         node = Node(case["gpuMemTotalGi"] * GIB, case["gpuCount"])
         nodes = estimator.node_count(
             node,
-            model_file_bytes=quantity.parse(case["totalSafeTensorFileSize"]).bytes,
-            kv_cache_bytes_per_token=case["bytesPerToken"],
+            Need(quantity.parse(case["totalSafeTensorFileSize"]).bytes, case["bytesPerToken"]),
+            V0_12,
             max_model_len=case["contextSize"],
         )
         assert nodes == case["expectedNodes"], case["name"]
@@ -77,25 +76,34 @@ def test_all_recorded_single_gpu_verdicts_are_met() -> None:
 
 
 def test_a_model_small_enough_is_started_once_on_every_gpu() -> None:
-    found = estimator.estimate(Node(160 * GIB, 4), model_file_bytes=8 * GIB, kv_cache_bytes_per_token=131_072)
+    found = estimator.estimate(Node(160 * GIB, 4), Need(8 * GIB, 131_072), V0_12)
     assert (found.nodes, found.data_parallel_size, found.tensor_parallel_size) == (1, 4, 1)
 
 
 def test_no_room_beside_the_cache_gives_no_number() -> None:
     assert (
-        estimator.node_count(
-            Node(24 * GIB, 1),
-            model_file_bytes=8 * GIB,
-            kv_cache_bytes_per_token=163_840,
-            max_model_len=1_048_576,
-        )
+        estimator.node_count(Node(24 * GIB, 1), Need(8 * GIB, 163_840), V0_12, max_model_len=1_048_576)
         is None
     )
 
 
-def test_the_a10_gets_a_lower_utilization() -> None:
-    assert estimator.gpu_memory_utilization("NVIDIA A10") == 0.82
-    assert estimator.gpu_memory_utilization(None) == 0.84
+def test_v0_12_sizes_an_a10_as_any_other_gpu_though_it_starts_it_with_less() -> None:
+    assert V0_12.utilization_on("NVIDIA A10") == V0_12.utilization_on(None) == 0.84
+
+
+def test_main_sizes_an_a10_with_what_it_starts_it_with_and_less_overhead() -> None:
+    assert (MAIN.utilization_on("NVIDIA A10"), MAIN.utilization_on("NVIDIA A10G")) == (0.82, 0.92)
+    assert MAIN.overhead_on("NVIDIA A10") == 1.5 * GIB
+    assert MAIN.overhead_on("NVIDIA H200") == V0_12.overhead_on("NVIDIA A10") == 2.3 * GIB
+
+
+def test_states_of_mamba_layers_take_a_second_a10_on_main_and_none_in_v0_12() -> None:
+    # Nemotron Nano 9B v2 with smaller files: KAITO counts a cache of 56 layers, 27 have states.
+    need = Need(15 * GIB, 2 * 56 * 2 * 8 * 128, 27 * 5_316_608)
+    node = Node(24 * GIB, 1, "NVIDIA A10")
+    assert estimator.node_count(node, need, V0_12) == 1
+    assert estimator.node_count(node, need, MAIN) == 2
+    assert estimator.node_count(node, Need(15 * GIB, need.kv_cache_bytes_per_token), MAIN) == 1
 
 
 def test_bytes_per_token_of_qwen3_8b_and_deepseek_v3_are_kaitos() -> None:

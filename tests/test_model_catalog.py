@@ -14,9 +14,11 @@ from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.kaito import model_catalog
+from kaito_catalog.kaito.release import recorded_release
 
 ROOT = Path(__file__).resolve().parents[1]
 KAITO = SHARED / "data" / "kaito"
+V0_12, MAIN = recorded_release("v0.12"), recorded_release("main-0a69b1b")
 CONFIGS = SHARED / "data" / "hub" / "configs"
 needs_kaito = pytest.mark.skipif(not KAITO.is_dir(), reason="../shared/data/kaito is not there")
 
@@ -35,14 +37,14 @@ EXPECTED: dict[tuple[str, str], str] = {
 
 
 def row(recorded: dict[str, Any]) -> dict[str, Any]:
-    found, missing = model_catalog.row(ModelFacts.model_validate(recorded))
+    found, missing = model_catalog.row(ModelFacts.model_validate(recorded), V0_12)
     assert missing == ()
     assert found is not None
     return found
 
 
 def missing(recorded: dict[str, Any]) -> tuple[str, ...]:
-    found, lacking = model_catalog.row(ModelFacts.model_validate(recorded))
+    found, lacking = model_catalog.row(ModelFacts.model_validate(recorded), V0_12)
     assert found is None
     return lacking
 
@@ -137,7 +139,7 @@ def test_architectures_are_a_list_of_names(value: Any) -> None:
 
 
 def test_a_model_without_facts_is_left_out_with_the_reason() -> None:
-    rows, left_out = model_catalog.rows(catalog(entry(small_proposal()), entry(proposal(), facts())))
+    rows, left_out = model_catalog.rows(catalog(entry(small_proposal()), entry(proposal(), facts())), V0_12)
     assert [r["name"] for r in rows] == ["meta-llama/Llama-3.3-70B-Instruct"]
     assert left_out == (model_catalog.LeftOut("phi-4", "model_catalog.yaml", "there is no facts.yaml"),)
 
@@ -145,7 +147,7 @@ def test_a_model_without_facts_is_left_out_with_the_reason() -> None:
 def test_a_withdrawn_proposal_is_left_out() -> None:
     claims = small_proposal()
     claims["metadata"] = {**claims["metadata"], "status": "withdrawn"}
-    rows, left_out = model_catalog.rows(catalog(entry(claims, small_facts())))
+    rows, left_out = model_catalog.rows(catalog(entry(claims, small_facts())), V0_12)
     assert (rows, left_out[0].reason) == ((), "the proposal is withdrawn")
 
 
@@ -217,7 +219,7 @@ def test_dimensions_of_real_configurations_are_those_kaito_read() -> None:
         }
         if "baseModel" in other:
             recorded["baseModels"] = other["baseModel"]
-        found, lacking = model_catalog.row(ModelFacts.model_validate({**small_facts(), **recorded}))
+        found, lacking = model_catalog.row(ModelFacts.model_validate({**small_facts(), **recorded}), V0_12)
         assert lacking == (), name
         assert found is not None
         mine.append(found)
@@ -232,6 +234,57 @@ def test_dimensions_of_real_configurations_are_those_kaito_read() -> None:
 @needs_kaito
 @pytest.mark.skipif(not (ROOT / "catalog" / "policy.yaml").is_file(), reason="there is no catalog yet")
 def test_our_entries_are_kaitos_but_for_differences_with_a_reason() -> None:
-    rows, _ = model_catalog.rows(read_catalog(ROOT / "catalog"))
+    rows, _ = model_catalog.rows(read_catalog(ROOT / "catalog"), V0_12)
     theirs = model_catalog.read((KAITO / "model_catalog.yaml").read_text(), path="model_catalog.yaml")
     assert {(d.name, d.field) for d in model_catalog.compare(rows, theirs)} == EXPECTED.keys()
+
+
+# States of Mamba layers
+
+NEMOTRON = {
+    "hybrid_override_pattern": "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-",
+    "mamba_num_heads": 128,
+    "mamba_head_dim": 80,
+    "ssm_state_size": 128,
+    "n_groups": 8,
+    "conv_kernel": 4,
+}
+# A window of (128 × 80 + 2 × 8 × 128) × 3 in 2 bytes, a state of 128 × 80 × 128 in 4.
+ONE_LAYER = 12_288 * 3 * 2 + 10_240 * 128 * 4
+
+
+def test_the_states_of_nemotron_nano_are_those_of_its_27_mamba_layers() -> None:
+    assert NEMOTRON["hybrid_override_pattern"].count("M") == 27  # type: ignore[attr-defined]
+    assert model_catalog.mamba_state_bytes(NEMOTRON) == 27 * ONE_LAYER
+
+
+def test_layers_are_counted_by_their_names_where_there_is_no_pattern() -> None:
+    named = {
+        **NEMOTRON,
+        "hybrid_override_pattern": None,
+        "layers_block_type": ["mamba", "moe", "Mamba2", "attention"],
+    }
+    assert model_catalog.mamba_state_bytes(named) == 2 * ONE_LAYER
+
+
+def test_states_are_read_in_the_language_model_too() -> None:
+    assert model_catalog.mamba_state_bytes({"llm_config": NEMOTRON}) == 27 * ONE_LAYER
+
+
+@pytest.mark.parametrize("lacking", [name for name in NEMOTRON if name != "n_groups"])
+def test_without_one_of_its_dimensions_kaito_counts_no_states(lacking: str) -> None:
+    assert model_catalog.mamba_state_bytes({k: v for k, v in NEMOTRON.items() if k != lacking}) == 0
+
+
+def test_only_a_release_that_stores_the_states_lists_them() -> None:
+    recorded = facts()
+    found = ModelFacts.model_validate({**recorded, "config": {**recorded["config"], **NEMOTRON}})
+    before, after = model_catalog.row(found, V0_12)[0], model_catalog.row(found, MAIN)[0]
+    assert before is not None
+    assert after == {**before, "mambaStateBytesPerSeq": 27 * ONE_LAYER}
+    assert list(after)[-1] == "mambaStateBytesPerSeq"
+
+
+def test_a_model_without_mamba_layers_has_the_same_entry_in_both() -> None:
+    found = ModelFacts.model_validate(facts())
+    assert model_catalog.row(found, MAIN) == model_catalog.row(found, V0_12)

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kaito_catalog import cli
 from kaito_catalog.catalog.entries import Catalog, Entry
 from kaito_catalog.catalog.reading import read_entry
-from kaito_catalog.checks.base import Context, Outcome, Skip, Subject
+from kaito_catalog.checks.base import Context, Finding, Outcome, Skip, Subject
 from kaito_catalog.checks.evd import current, evidence_is_current
+from kaito_catalog.checks.kto import kaito_starts_what_is_claimed
 
 NEXT = "vllm-0.32"
+MAIN = "kaito-main-0a69b1b"
+NEMOTRON = "nvidia-nemotron-nano-9b-v2"
+
+
+def others_than(model: str) -> Callable[[str, list[str]], list[str]]:
+    """For `copytree`: every model's folder but one."""
+
+    def ignored(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if name != model] if Path(folder).name == "models" else []
+
+    return ignored
 
 
 @pytest.fixture
@@ -31,7 +47,13 @@ def _judge(entry: Entry, catalog: Catalog, profile: str) -> tuple[list[Outcome],
 
 def test_there_is_a_profile_of_what_kaito_runs_and_one_of_what_comes_next(catalog: Catalog) -> None:
     found = {p.name: (p.vllm_version, p.utilization("NVIDIA H200")) for p in catalog.shared.policy.profiles}
-    assert found == {"kaito-v0.12": ("0.25.1", 0.84), NEXT: ("0.32.0", 0.92)}
+    assert found == {"kaito-v0.12": ("0.25.1", 0.84), MAIN: ("0.25.1", 0.92), NEXT: ("0.32.0", 0.92)}
+
+
+def test_an_a10_is_started_with_less_by_both_releases_of_kaito(catalog: Catalog) -> None:
+    for name in ("kaito-v0.12", MAIN):
+        assert catalog.shared.profile(name).utilization("NVIDIA A10") == 0.82
+    assert catalog.shared.profile(MAIN).utilization("NVIDIA A10G") == 0.92
 
 
 def test_evidence_of_another_release_is_not_stale_and_proves_nothing_here(
@@ -72,3 +94,59 @@ def test_generated_manifests_follow_the_profile(root: Path, tmp_path: Path) -> N
     page = "site-src/models/phi-4.md"
     assert "vLLM 0.25.1" in (tmp_path / "kaito-v0.12" / page).read_text(encoding="utf-8")
     assert "vLLM 0.32.0" in (tmp_path / NEXT / page).read_text(encoding="utf-8")
+
+
+def test_what_kaito_would_do_follows_the_release_of_the_profile(root: Path, tmp_path: Path) -> None:
+    catalog = shutil.copytree(root / "catalog", tmp_path / "catalog", ignore=others_than(NEMOTRON))
+    arguments = ["generate", "--no-site", "--catalog", str(catalog)]
+    for profile in ("kaito-v0.12", MAIN):
+        assert cli.main([*arguments, "--profile", profile, "--output", str(tmp_path / profile)]) == 0
+
+    def text(profile: str, name: str) -> str:
+        return (tmp_path / profile / name).read_text(encoding="utf-8")
+
+    page, rows = f"site-src/models/{NEMOTRON}.md", "kaito/model_catalog.yaml"
+    assert "What KAITO v0.12 would do" in text("kaito-v0.12", page)
+    assert "What KAITO main-0a69b1b would do" in text(MAIN, page)
+    assert "mambaStateBytesPerSeq" not in text("kaito-v0.12", rows)
+    assert yaml.safe_load(text(MAIN, rows))["models"][0]["mambaStateBytesPerSeq"] == 143_548_416
+
+    def nodes(profile: str) -> int:
+        said = json.loads(text(profile, f"site-src/api/v1/models/{NEMOTRON}.json"))["kaito"]
+        assert f"kaito-{said['release']}" == profile
+        (start,) = (s for s in said["instanceTypes"] if s["name"] == "Standard_NV36ads_A10_v5")
+        return int(start["nodes"])
+
+    assert (nodes("kaito-v0.12"), nodes(MAIN)) == (2, 3)
+
+
+def test_generate_compares_with_the_release_of_the_profile(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalog = shutil.copytree(root / "catalog", tmp_path / "catalog", ignore=others_than(NEMOTRON))
+    arguments = ["generate", "--no-site", "--catalog", str(catalog)]
+    assert cli.main([*arguments, "--profile", MAIN, "--output", str(tmp_path / "main")]) == 0
+    compare = [*arguments, "--compare", str(tmp_path / "main/kaito/model_catalog.yaml")]
+    assert cli.main([*compare, "--profile", MAIN]) == 0
+    capsys.readouterr()
+    assert cli.main(compare) == 1
+    assert "mambaStateBytesPerSeq: ours none, KAITO's 143548416" in capsys.readouterr().out
+
+
+def test_the_checks_of_kaitos_choices_follow_the_release_of_the_profile(catalog: Catalog) -> None:
+    found = catalog.entry(NEMOTRON)
+    assert found is not None
+    assert found.proposal is not None
+    assert found.proposal.deployment is not None
+    on_a10s = found.proposal.deployment.model_copy(update={"instance_type": "Standard_NV36ads_A10_v5"})
+    claims = found.proposal.model_copy(update={"deployment": on_a10s})
+    subject = Subject.of(replace(found, proposal=claims))
+
+    def said(profile: str) -> list[str]:
+        context = Context(catalog.shared, catalog.shared.profile(profile))
+        outcomes = kaito_starts_what_is_claimed.function(subject, context)
+        return [outcome.message for outcome in outcomes if isinstance(outcome, Finding)]
+
+    (before,), (after,) = said("kaito-v0.12"), said(MAIN)
+    assert "KAITO would start 2 × Standard_NV36ads_A10_v5" in before
+    assert "KAITO would start 3 × Standard_NV36ads_A10_v5" in after

@@ -24,6 +24,7 @@ from packaging.version import Version
 
 from kaito_catalog.architectures import Shape, read_shape
 from kaito_catalog.kaito import estimator
+from kaito_catalog.kaito.release import recorded_release
 from kaito_catalog.memory.plan import Fit, Parallelism, Plan, PlanGpu, Settings, make_plan
 from kaito_catalog.memory.weights import Uncomputable, split, weights_per_rank
 from kaito_catalog.quantity import GIB
@@ -154,13 +155,14 @@ def stored_bytes(model: str, shape: Shape) -> float | None:
 
 
 def kaitos(row: Observed) -> Prediction:
-    """KAITO v0.12's formula with the utilization of the start (its own is 0.84)."""
+    """The formula of KAITO v0.12 with the utilization of the start (its own is 0.84)."""
     started = time.perf_counter()
     size = stored_bytes(row.model, row.shape)
     if size is None:
         return Prediction(None, None, refused="the size of the weights is not known")
     gpus = row.tensor_parallel_size * row.pipeline_parallel_size
     available = estimator.predicted_kv_cache_bytes(
+        recorded_release("v0.12").sizing,
         gpu_memory_bytes=row.gpu_memory_bytes,
         gpu_memory_utilization=row.gpu_memory_utilization,
         model_file_bytes=size,

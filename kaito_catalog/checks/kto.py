@@ -1,4 +1,4 @@
-"""KTO: what would KAITO v0.12 make of the model, left to itself."""
+"""KTO: what would KAITO make of the model, left to itself."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from kaito_catalog.formats.hardware import InstanceType
 from kaito_catalog.formats.proposal import Runtime, known_count
 from kaito_catalog.kaito import manifests, model_catalog, release
 from kaito_catalog.kaito.estimator import Estimate
-from kaito_catalog.kaito.release import Row
+from kaito_catalog.kaito.release import Release, Row, release_of
 from kaito_catalog.memory.plan import illegal_tensor_parallel
 
 _INSTANCE_TYPE: Route = ("deployment", "instanceType")
 _COUNT: Route = ("requirements", "gpuCount")
 
 
-def _row(subject: Subject) -> Row | Skip:
+def _row(subject: Subject, kaito: Release) -> Row | Skip:
     if subject.proposal.runtimes and subject.proposal.vllm is None:
         return Skip("KAITO decides these things for vLLM only, and the proposal serves with something else")
     if subject.facts is None:
         return NO_FACTS
-    row, missing = model_catalog.row(subject.facts)
+    row, missing = model_catalog.row(subject.facts, kaito)
     return row if row is not None else Skip(f"the facts lack {', '.join(missing)}")
 
 
 def _start(subject: Subject, context: Context) -> tuple[Row, InstanceType, Estimate] | Skip:
     """The model, the proposal's instance type, and what KAITO would start there."""
-    row = _row(subject)
+    kaito = release_of(context.profile)
+    row = _row(subject, kaito)
     if isinstance(row, Skip):
         return row
     name = subject.proposal.deployment.instance_type if subject.proposal.deployment else None
@@ -44,7 +45,7 @@ def _start(subject: Subject, context: Context) -> tuple[Row, InstanceType, Estim
     return (
         row,
         machine,
-        release.parallelism(row, node, max_model_len=subject.proposal.max_model_len),
+        release.parallelism(row, node, kaito, max_model_len=subject.proposal.max_model_len),
     )
 
 
@@ -85,7 +86,9 @@ def kaito_splits_legally(subject: Subject, context: Context) -> Iterator[Outcome
     reason = release.illegal_split(row, size)
     shape = subject.shape
     if reason is None and isinstance(shape, Shape):
-        expert_parallel = any(c.option == "enable-expert-parallel" for c in release.choices(row))
+        expert_parallel = any(
+            c.option == "enable-expert-parallel" for c in release.choices(row, release_of(context.profile))
+        )
         version = context.profile.vllm_version
         reason = illegal_tensor_parallel(
             shape, size, enable_expert_parallel=expert_parallel, vllm_version=version
@@ -149,11 +152,11 @@ def name_and_architecture_agree(subject: Subject, context: Context) -> Iterator[
 
         facts: {repoId: example-org/Example-7B-Instruct}
     """
-    row = _row(subject)
+    kaito = release_of(context.profile)
+    row = _row(subject, kaito)
     if isinstance(row, Skip):
         yield row
         return
-    kaito = release.release()
     name = release.short_name(str(row["name"]))
     own = release.declared(subject.proposal)
     for option, parsers in (
@@ -190,12 +193,13 @@ def declared_as_kaito_chooses(subject: Subject, context: Context) -> Iterator[Ou
             distributedInference: false
             config: {max-model-len: 16384, tool-call-parser: llama3_json}
     """
-    row = _row(subject)
+    kaito = release_of(context.profile)
+    row = _row(subject, kaito)
     if isinstance(row, Skip):
         yield row
         return
     own = release.declared(subject.proposal)
-    for choice in release.choices(row):
+    for choice in release.choices(row, kaito):
         if choice.option in own and choice.option != "max-model-len":
             route, value = own[choice.option]
             if value != choice.value:
@@ -223,7 +227,8 @@ def context_that_admission_takes(subject: Subject, context: Context) -> Iterator
         requirements: {contextLength: 16384}
         runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 16384}}]
     """
-    row = _row(subject)
+    kaito = release_of(context.profile)
+    row = _row(subject, kaito)
     if isinstance(row, Skip):
         yield row
         return
@@ -253,11 +258,12 @@ def tool_template_has_a_parser(subject: Subject, context: Context) -> Iterator[O
 
         facts: {repoId: example-org/Example-7B-Instruct}
     """
-    row = _row(subject)
+    kaito = release_of(context.profile)
+    row = _row(subject, kaito)
     if isinstance(row, Skip):
         yield row
         return
-    options = {choice.option: choice for choice in release.choices(row)}
+    options = {choice.option: choice for choice in release.choices(row, kaito)}
     own = release.declared(subject.proposal)
     template = options.get("chat-template")
     if template and "chat-template" not in own and not {"tool-call-parser"} & (options.keys() | own.keys()):

@@ -23,6 +23,7 @@ from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats import schema
 from kaito_catalog.kaito import comparison, model_catalog
 from kaito_catalog.kaito.markdown.reader import read_proposals
+from kaito_catalog.kaito.release import Release, release_of
 from kaito_catalog.reports.explain import rule_markdown
 from kaito_catalog.reports.json import diagnostic_value
 from kaito_catalog.reports.style import wants_color
@@ -105,9 +106,9 @@ def run_generate(options: argparse.Namespace) -> int:
     """`generate`."""
     root = catalog_root(options)
     catalog = read_catalog(root)
-    if options.compare:
-        return _compare_with_kaito(catalog, Path(options.compare), options.format)
     profile = catalog.shared.profile(options.profile)
+    if options.compare:
+        return _compare_with_kaito(catalog, Path(options.compare), release_of(profile), options.format)
     catalog = with_profile(catalog, profile.name)
     report = check_catalog(catalog, CHECKS, Context(catalog.shared, profile))
     generated = generate.build(
@@ -148,9 +149,9 @@ def run_generate(options: argparse.Namespace) -> int:
     return FAILED if unreadable else OK
 
 
-def _compare_with_kaito(catalog: Catalog, path: Path, format_: str) -> int:
-    rows, left_out = model_catalog.rows(catalog)
-    found = comparison.compare(path, rows, left_out)
+def _compare_with_kaito(catalog: Catalog, path: Path, kaito: Release, format_: str) -> int:
+    rows, left_out = model_catalog.rows(catalog, kaito)
+    found = comparison.compare(path, rows, left_out, kaito)
     if format_ == "json":
         emit(json.dumps(comparison.value(found), indent=2, ensure_ascii=False) + "\n")
     else:

@@ -27,7 +27,7 @@ from kaito_catalog.dry_runs.campaign import Run
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.kaito.manifests import TOKEN_KEY, object_name
-from kaito_catalog.kaito.release import release
+from kaito_catalog.kaito.release import release_of
 from kaito_catalog.vllm_bridge.client import WORKER_SCRIPT
 from kaito_catalog.vllm_bridge.evidence import evidence_lines
 
@@ -73,8 +73,8 @@ def base_image(profile: Profile) -> str:
     Raises:
         CatalogError: it is not recorded.
     """
-    kaito = release()
-    if profile.name != f"kaito-{kaito.name}":
+    kaito = release_of(profile)
+    if profile.vllm_version != kaito.vllm_version:
         raise CatalogError(f"the base image of {profile.name} is not recorded", hint="name one with --image")
     return kaito.base_image
 

@@ -16,6 +16,9 @@ class Profile(Model):
 
     name: Text
     """Such as `kaito-v0.12`."""
+    kaito_release: Text = "v0.12"
+    """The KAITO whose choices count: parsers, fixed options, split over GPUs, its model catalog. One of those that this
+    program records; without it v0.12."""
     vllm_version: Text
     """Of KAITO's base image."""
     transformers_version: Text | None = None

@@ -1,4 +1,4 @@
-"""What KAITO v0.12's admission webhook asks of a model's manifests beyond the CRDs, and the command line they become.
+"""What KAITO's admission webhook asks of a model's manifests beyond the CRDs, and the command line they become.
 
 Source: kaito-project/kaito at 056b828, api/v1beta1/{workspace,inference_config}_validation.go,
 presets/workspace/models/vllm_model.go and presets/workspace/inference/vllm/inference_api.py.
@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from kaito_catalog.kaito import crd
-from kaito_catalog.kaito.release import release
+from kaito_catalog.kaito.release import Release
 from kaito_catalog.vllm_bridge.reference import VllmVersion
 
 TOKEN_KEY = "HF_TOKEN"  # noqa: S105 - the key's name, not a token
@@ -23,6 +23,7 @@ _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z", re.ASCII)
 def refusals(
     objects: Sequence[Any],
     *,
+    kaito: Release,
     model_token_limit: int | None = None,
     gated: bool = False,
     node_auto_provisioning: bool = False,
@@ -32,6 +33,7 @@ def refusals(
 
     Args:
         objects: what is applied together; a Workspace finds its ConfigMap and Secret among them.
+        kaito: the release that they are applied to.
         model_token_limit: of KAITO's catalog; None leaves the context unjudged.
         gated: whether the model's files ask for a token.
         node_auto_provisioning: whether KAITO makes the nodes, so that a Workspace has to name an instance type.
@@ -47,11 +49,11 @@ def refusals(
             continue
         spec = item if item["kind"] == "Workspace" else item["spec"]["template"]
         selector = (item["resource"] if item["kind"] == "Workspace" else item["spec"])["labelSelector"]
-        problems = _selector(selector)
+        problems = _selector(selector, kaito)
         if node_auto_provisioning and not (spec.get("resource") or {}).get("instanceType"):
             problems.append("resource.instanceType: required where KAITO makes the nodes")
         inference = spec.get("inference") or {}
-        problems += _preset(inference.get("preset"), secrets, gated=gated)
+        problems += _preset(inference.get("preset"), secrets, kaito, gated=gated)
         name = inference.get("config")
         if name and name not in config_maps:
             problems.append(f"inference.config: there is no ConfigMap '{name}'")
@@ -71,26 +73,30 @@ def _label(item: Any) -> str:
     return f"{item.get('kind')} {name}"
 
 
-def _selector(selector: Mapping[str, Any]) -> list[str]:
+def _selector(selector: Mapping[str, Any], kaito: Release) -> list[str]:
     problems = []
     for expression in selector.get("matchExpressions") or ():
         # KAITO turns the selector into one map of labels, which only a single value can become.
         if expression.get("operator") != "In" or len(expression.get("values") or ()) != 1:
             problems.append(f"labelSelector: {expression.get('key')} is no single value")
     labels = selector.get("matchLabels") or {}
-    if labels and not set(labels) - release().reserved_labels:
+    if labels and not set(labels) - kaito.reserved_labels:
         problems.append("labelSelector.matchLabels: all of them are KAITO's own, and are ignored")
     return problems
 
 
 def _preset(
-    preset: Mapping[str, Any] | None, secrets: Mapping[str, Mapping[str, Any]], *, gated: bool
+    preset: Mapping[str, Any] | None,
+    secrets: Mapping[str, Mapping[str, Any]],
+    kaito: Release,
+    *,
+    gated: bool,
 ) -> list[str]:
     if preset is None:
         return []
     name = str(preset["name"])
     problems = []
-    if not _REPO_ID.match(name) and name.lower() not in release().legacy_presets:
+    if not _REPO_ID.match(name) and name.lower() not in kaito.legacy_presets:
         problems.append(f"preset.name: '{name}' is neither org/model nor a name that KAITO still resolves")
     secret = (preset.get("presetOptions") or {}).get("modelAccessSecret")
     if gated and not secret:

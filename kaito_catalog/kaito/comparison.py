@@ -10,8 +10,8 @@ from typing import Any
 
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.kaito import model_catalog
-from kaito_catalog.kaito.model_catalog import LeftOut, Row
-from kaito_catalog.kaito.release import release
+from kaito_catalog.kaito.model_catalog import LeftOut
+from kaito_catalog.kaito.release import Release, Row
 
 SCORES = "model_catalog_mtbench_scores.md"
 """The table beside KAITO's model_catalog.yaml that its unit test TestCatalogModelsHaveMTBenchScores reads."""
@@ -59,8 +59,8 @@ class Comparison:
         return not self.unexplained and not self.only_theirs
 
 
-def compare(path: Path, rows: Sequence[Row], left_out: Iterable[LeftOut]) -> Comparison:
-    """Our rows beside KAITO's file at `path`, its model_catalog.yaml or its presets.md.
+def compare(path: Path, rows: Sequence[Row], left_out: Iterable[LeftOut], kaito: Release) -> Comparison:
+    """Our rows beside the file of that release at `path`, its model_catalog.yaml or its presets.md.
 
     Raises:
         CatalogError: the file is neither, or cannot be read.
@@ -68,11 +68,11 @@ def compare(path: Path, rows: Sequence[Row], left_out: Iterable[LeftOut]) -> Com
     text = _read(path)
     reasons = {gap.name: gap.reason for gap in left_out if gap.what == "model_catalog.yaml"}
     if path.suffix.lower() == ".md":
-        return _compare(str(path), _table(rows), _preset_rows(text, str(path)), reasons)
+        return _compare(str(path), _table(rows), _preset_rows(text, str(path)), reasons, kaito)
     theirs = model_catalog.read(text, path=str(path))
     beside = path.with_name(SCORES)
     scored = scored_models(_read(beside)) if beside.is_file() else None
-    return _compare(str(path), rows, theirs, reasons, scored)
+    return _compare(str(path), rows, theirs, reasons, kaito, scored)
 
 
 def _compare(
@@ -80,13 +80,13 @@ def _compare(
     ours: Sequence[Row],
     theirs: Mapping[str, Row],
     reasons: Mapping[str, str],
+    kaito: Release,
     scored: frozenset[str] | None = None,
 ) -> Comparison:
     found = model_catalog.compare(ours, theirs)
     names = {name.lower() for name in theirs}
     mine = {str(row["name"]).lower() for row in ours}
     new = tuple(str(row["name"]) for row in ours if str(row["name"]).lower() not in names)
-    kaito = release()
     return Comparison(
         path=path,
         compared=len(ours) - len(new),

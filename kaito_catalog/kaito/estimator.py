@@ -1,25 +1,54 @@
-"""KAITO v0.12's own sizing, as its Go code has it, so that its verdict can be shown beside a plan.
+"""KAITO's own sizing, as its Go code has it, so that its verdict can be shown beside a plan.
 
-Source: kaito-project/kaito at v0.12.0, pkg/workspace/estimator/nodesestimator and pkg/workspace/inference;
-the constants are its own, right or not.
+Source: kaito-project/kaito, pkg/workspace/estimator/nodesestimator and pkg/workspace/inference. The constants are a
+release's own, right or not: `release` reads them from its data file.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kaito_catalog.architectures import Attention, LatentAttention, Shape
 from kaito_catalog.quantity import GIB
 
-WEIGHTS_FACTOR = 1.02
-"""Of the file size: what loading is taken to add."""
-UTILIZATION = 0.84
-A10_UTILIZATION = 0.82
-OVERHEAD_BYTES = 2.3 * GIB
-HEADROOM = 1.05
-DEFAULT_MODEL_LEN = 2048
-"""Tokens KAITO sizes nodes for when the workspace names no max-model-len."""
+
+@dataclass(frozen=True)
+class Sizing:
+    """The constants of a release's formula."""
+
+    weights_factor: float
+    """Of the file size: what loading is taken to add."""
+    headroom: float
+    """Of the weights of a GPU: what grows with them."""
+    utilization: float
+    """Of the memory; the launcher's own may be another one (`gpuMemoryUtilization` of the profile)."""
+    utilization_by_gpu: Mapping[str, float]
+    overhead_bytes: float
+    overhead_bytes_by_gpu: Mapping[str, float]
+    default_model_len: int
+    """Tokens that nodes are sized for when the workspace names no max-model-len."""
+    mamba_sequences: int
+    """Sequences whose Mamba states are counted; 0 where the release leaves them out."""
+
+    def utilization_on(self, gpu: str | None) -> float:
+        """The share of a GPU's memory that the formula counts with."""
+        return self.utilization_by_gpu.get(gpu or "", self.utilization)
+
+    def overhead_on(self, gpu: str | None) -> float:
+        """The fixed overhead of a GPU in bytes."""
+        return self.overhead_bytes_by_gpu.get(gpu or "", self.overhead_bytes)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a model asks for, as KAITO reads it from its catalog."""
+
+    model_file_bytes: float
+    kv_cache_bytes_per_token: int
+    mamba_state_bytes: int = 0
+    """Of one sequence; 0 for a model without such states."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +57,8 @@ class Node:
 
     gpu_memory_bytes: int
     gpu_count: int
+    gpu: str | None = None
+    """The name in KAITO's table, such as `NVIDIA A10`; None takes no exception."""
 
 
 @dataclass(frozen=True)
@@ -41,38 +72,35 @@ class Estimate:
     pipeline_parallel_size: int
 
 
-def node_count(
-    node: Node, *, model_file_bytes: float, kv_cache_bytes_per_token: int, max_model_len: int | None = None
-) -> int | None:
-    """Nodes KAITO asks for: minGPUs = int(size × 1.02 / room per GPU) + 1, spread over nodes."""
-    gpus = gpu_count(
-        node,
-        model_file_bytes=model_file_bytes,
-        kv_cache_bytes_per_token=kv_cache_bytes_per_token,
-        max_model_len=max_model_len,
-    )
+def node_count(node: Node, need: Need, sizing: Sizing, *, max_model_len: int | None = None) -> int | None:
+    """Nodes KAITO asks for: its GPUs, spread over whole nodes."""
+    gpus = gpu_count(node, need, sizing, max_model_len=max_model_len)
     return None if gpus is None else math.ceil(gpus / node.gpu_count)
 
 
-def gpu_count(
-    node: Node, *, model_file_bytes: float, kv_cache_bytes_per_token: int, max_model_len: int | None = None
-) -> int | None:
-    """KAITO's minGPUs; None where overhead and cache leave no room for weights."""
-    tokens = DEFAULT_MODEL_LEN if max_model_len is None else max_model_len
-    available = node.gpu_memory_bytes / node.gpu_count * UTILIZATION
-    kv_cache = tokens * kv_cache_bytes_per_token / node.gpu_count
-    room = (available - OVERHEAD_BYTES - kv_cache) / HEADROOM
+def gpu_count(node: Node, need: Need, sizing: Sizing, *, max_model_len: int | None = None) -> int | None:
+    """KAITO's minGPUs, int((size × 1.02 + states) / room per GPU) + 1; None where nothing is left for weights."""
+    tokens = sizing.default_model_len if max_model_len is None else max_model_len
+    available = node.gpu_memory_bytes / node.gpu_count * sizing.utilization_on(node.gpu)
+    kv_cache = tokens * need.kv_cache_bytes_per_token / node.gpu_count
+    room = (available - sizing.overhead_on(node.gpu) - kv_cache) / sizing.headroom
     if room <= 0:
         return None
-    return int(model_file_bytes * WEIGHTS_FACTOR / room) + 1
+    states = need.mamba_state_bytes * sizing.mamba_sequences
+    return int((need.model_file_bytes * sizing.weights_factor + states) / room) + 1
 
 
 def predicted_kv_cache_bytes(
-    *, gpu_memory_bytes: float, gpu_memory_utilization: float, model_file_bytes: float, gpus: int
+    sizing: Sizing,
+    *,
+    gpu_memory_bytes: float,
+    gpu_memory_utilization: float,
+    model_file_bytes: float,
+    gpus: int,
 ) -> float:
     """KV memory per GPU that KAITO's formula implies: the same terms, solved for the cache."""
-    weights = model_file_bytes * WEIGHTS_FACTOR / gpus
-    return gpu_memory_bytes * gpu_memory_utilization - OVERHEAD_BYTES - weights * HEADROOM
+    weights = model_file_bytes * sizing.weights_factor / gpus
+    return gpu_memory_bytes * gpu_memory_utilization - sizing.overhead_bytes - weights * sizing.headroom
 
 
 def fits_single_gpu(node: Node, *, model_file_bytes: float) -> bool:
@@ -80,20 +108,13 @@ def fits_single_gpu(node: Node, *, model_file_bytes: float) -> bool:
     return node.gpu_count > 1 and model_file_bytes * node.gpu_count * 2 < node.gpu_memory_bytes
 
 
-def estimate(
-    node: Node, *, model_file_bytes: float, kv_cache_bytes_per_token: int, max_model_len: int | None = None
-) -> Estimate:
-    """What KAITO v0.12 would start for a model on such nodes."""
-    sizes = {
-        "model_file_bytes": model_file_bytes,
-        "kv_cache_bytes_per_token": kv_cache_bytes_per_token,
-        "max_model_len": max_model_len,
-    }
-    gpus = gpu_count(node, **sizes)  # type: ignore[arg-type]
+def estimate(node: Node, need: Need, sizing: Sizing, *, max_model_len: int | None = None) -> Estimate:
+    """What KAITO would start for a model on such nodes."""
+    gpus = gpu_count(node, need, sizing, max_model_len=max_model_len)
     if gpus is None:
         return Estimate(None, None, 1, node.gpu_count, 1)
     nodes = math.ceil(gpus / node.gpu_count)
-    if nodes == 1 and fits_single_gpu(node, model_file_bytes=model_file_bytes):
+    if nodes == 1 and fits_single_gpu(node, model_file_bytes=need.model_file_bytes):
         return Estimate(1, gpus, node.gpu_count, 1, 1)
     return Estimate(nodes, gpus, 1, node.gpu_count, nodes)
 
@@ -114,8 +135,3 @@ def startup_minutes(model_file_bytes: float | None) -> int:
     if model_file_bytes is None:
         return 30
     return int(min(180.0, max(30.0, 15 + model_file_bytes / GIB * 18 / 60)))
-
-
-def gpu_memory_utilization(gpu: str | None) -> float:
-    """What KAITO passes to vLLM on that GPU (as the node's label names it)."""
-    return A10_UTILIZATION if gpu == "NVIDIA A10" else UTILIZATION

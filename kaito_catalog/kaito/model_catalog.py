@@ -1,4 +1,4 @@
-"""KAITO v0.12's `model_catalog.yaml` and `presets.md`, written from facts alone."""
+"""KAITO's `model_catalog.yaml` and `presets.md`, written from facts alone."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from kaito_catalog.catalog.entries import Catalog, Entry
 from kaito_catalog.documents import writing
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.kaito.release import MAMBA_STATES, Release, Row
 from kaito_catalog.quantity import GIB
 
 # The line KAITO's own file begins with; its maintainers replace the file and nothing else.
@@ -44,6 +45,7 @@ FIELDS = (
     "qkRopeHeadDim",
     "quantMethod",
     "quantBits",
+    MAMBA_STATES,
 )
 """The keys of an entry, in KAITO's order."""
 
@@ -81,8 +83,6 @@ _LICENSE_WORDS = {
     "other": "Other",
 }
 
-Row = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -113,8 +113,8 @@ def natural(name: str) -> list[tuple[int, int, str]]:
     ]
 
 
-def row(facts: ModelFacts) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """The entry of a model, or the names of the facts that are missing for it."""
+def row(facts: ModelFacts, kaito: Release) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """The entry of a model as that release has it, or the names of the facts that are missing for it."""
     config: Mapping[str, Any] = facts.config or {}
     license_id = _license(facts)
     architectures = config.get("architectures")
@@ -147,7 +147,39 @@ def row(facts: ModelFacts) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
     if found["headDim"] == found["hiddenSize"] // found["numAttentionHeads"]:
         found["headDim"] = None  # KAITO divides by itself
     found["quantMethod"], found["quantBits"] = _quantization(config)
+    if kaito.lists_mamba_states:
+        found[MAMBA_STATES] = mamba_state_bytes(config) or None
     return {name: found[name] for name in FIELDS if found.get(name) is not None}, ()
+
+
+def mamba_state_bytes(config: Mapping[str, Any]) -> int:
+    """What the Mamba-2 layers keep for one sequence, as KAITO counts it; 0 where it finds no such layers.
+
+    The source is computeMambaStateBytesPerSeq of its generator: a convolution's window in 2 bytes an element and a
+    state in 4, in every layer that the pattern marks with M or that `layers_block_type` names so.
+    """
+    state, kernel = _integer(config, _STATE_SIZE), _integer(config, _KERNEL)
+    heads, head_dim = _integer(config, ("mamba_num_heads",)), _integer(config, ("mamba_head_dim",))
+    layers = _mamba_layers(config)
+    if not (state and kernel and kernel > 1 and heads and head_dim and layers):
+        return 0
+    groups = _integer(config, ("n_groups", "mamba_num_groups")) or 1
+    window = (heads * head_dim + 2 * groups * state) * (kernel - 1) * 2
+    return layers * (window + heads * head_dim * state * 4)
+
+
+_STATE_SIZE = ("ssm_state_size", "mamba_state_dim", "mamba_d_state", "state_size")
+_KERNEL = ("conv_kernel", "mamba_d_conv")
+
+
+def _mamba_layers(config: Mapping[str, Any]) -> int:
+    nested = next((config[name] for name in _TEXT_MODEL[:2] if isinstance(config.get(name), dict)), None)
+    merged = {**(nested or {}), **config}
+    pattern, blocks = merged.get("hybrid_override_pattern"), merged.get("layers_block_type")
+    if isinstance(pattern, str) and "M" in pattern:
+        return pattern.count("M")
+    listed = blocks if isinstance(blocks, list) else []
+    return sum(1 for block in listed if isinstance(block, str) and "mamba" in block.lower())
 
 
 def model_token_limit(facts: ModelFacts) -> int | None:
@@ -197,14 +229,14 @@ def _quantization(config: Mapping[str, Any]) -> tuple[str | None, int | None]:
     )
 
 
-def rows(catalog: Catalog) -> tuple[tuple[dict[str, Any], ...], tuple[LeftOut, ...]]:
+def rows(catalog: Catalog, kaito: Release) -> tuple[tuple[dict[str, Any], ...], tuple[LeftOut, ...]]:
     """Every model whose facts allow a complete entry, in natural order, and the others with the reason."""
     found: list[dict[str, Any]] = []
     left_out: list[LeftOut] = []
     for entry in catalog.entries:
         reason = _reason_against(entry)
         if reason is None and entry.facts is not None:
-            built, missing = row(entry.facts)
+            built, missing = row(entry.facts, kaito)
             if built is not None:
                 found.append(built)
                 continue
@@ -222,7 +254,7 @@ def _reason_against(entry: Entry) -> str | None:
 
 
 def write_catalog(models: Iterable[Row]) -> str:
-    """`model_catalog.yaml` as KAITO v0.12 writes it: header, key order, sizes in Gi with two decimals."""
+    """`model_catalog.yaml` as KAITO writes it: header, key order, sizes in Gi with two decimals."""
     return HEADER + writing.write({"models": [dict(model) for model in models]}, width=10**6)
 
 

@@ -1,4 +1,8 @@
-"""What KAITO v0.12 decides by itself when it starts a model: parsers, template, fixed options, split over GPUs."""
+"""What a KAITO release decides by itself when it starts a model: parsers, template, fixed options, split over GPUs.
+
+Each release is a file `data/kaito-NAME.yaml`; a profile of policy.yaml names the one that counts (`kaitoRelease`).
+`python -m tools.add_kaito` writes such a file from a checkout of KAITO.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any
 
 import yaml
 
 from kaito_catalog.architectures import LatentAttention, Shape, Unsupported
 from kaito_catalog.diagnostics import Route
+from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.hardware import Gpu, InstanceType
+from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.kaito.estimator import Estimate, Node, estimate
+from kaito_catalog.kaito.estimator import Estimate, Need, Node, Sizing, estimate
 from kaito_catalog.quantity import GIB
 
 Row = Mapping[str, Any]
+
+MAMBA_STATES = "mambaStateBytesPerSeq"
+"""The key of a model's entry; releases before pull request #2302 have none."""
 
 BY_NAME, BY_ARCHITECTURE, ALWAYS = "by name", "by architecture", "always"
 
@@ -74,11 +84,14 @@ class Explained:
 
 @dataclass(frozen=True)
 class Release:
-    """A KAITO release as `data/kaito-v0.12.yaml` records it."""
+    """A KAITO release as its data file records it."""
 
     name: str
+    """As a profile names it: `v0.12`, or a branch and its commit."""
     base_image: str
     """The image that every model is served from."""
+    vllm_version: str
+    """Of that image."""
     tool_call_parser: ParserMap
     reasoning_parser: ParserMap
     by_prefix: Mapping[str, Mapping[str, str]]
@@ -86,31 +99,96 @@ class Release:
     legacy_presets: Mapping[str, str]
     reserved_labels: frozenset[str]
     differences: tuple[Explained, ...]
+    sizing: Sizing
+    lists_mamba_states: bool
+    """Whether its model_catalog.yaml has `mambaStateBytesPerSeq`."""
 
     def reason_for(self, name: str, field: str) -> str | None:
         """Why `field` of `name` differs from KAITO's catalog; None where nobody said."""
         return next((d.reason for d in self.differences if d.covers(name, field)), None)
 
 
-@lru_cache(maxsize=1)
-def release() -> Release:
-    """KAITO v0.12."""
-    path = resources.files("kaito_catalog") / "data" / "kaito-v0.12.yaml"
-    value: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+def release_of(profile: Profile) -> Release:
+    """The KAITO release that a profile of policy.yaml stands for.
 
+    Raises:
+        CatalogError: it is not recorded.
+    """
+    return recorded_release(profile.kaito_release)
+
+
+@lru_cache(maxsize=8)
+def recorded_release(name: str) -> Release:
+    """The release of that name.
+
+    Raises:
+        CatalogError: it is not recorded.
+    """
+    if name not in known_releases():
+        raise CatalogError(
+            f"KAITO release '{name[:80]}' is not recorded",
+            hint=f"kaitoRelease of a profile in policy.yaml is one of {', '.join(known_releases())}",
+        )
+    return _built(_read(name))
+
+
+def known_releases() -> tuple[str, ...]:
+    """The releases that are recorded, by name."""
+    names = (path.name for path in _data().iterdir())
+    return tuple(sorted(n[len(_PREFIX) : -len(_SUFFIX)] for n in names if _is_release(n)))
+
+
+_PREFIX, _SUFFIX = "kaito-", ".yaml"
+
+
+def _is_release(file_name: str) -> bool:
+    return file_name.startswith(_PREFIX) and file_name.endswith(_SUFFIX)
+
+
+def _data() -> Traversable:
+    return resources.files("kaito_catalog") / "data"
+
+
+def _read(name: str) -> dict[str, Any]:
+    """The file of a release; what it leaves out stands in the one that it is `basedOn`, key by key."""
+    text = (_data() / f"{_PREFIX}{name}{_SUFFIX}").read_text(encoding="utf-8")
+    value: dict[str, Any] = yaml.safe_load(text)
+    base = value.pop("basedOn", None)
+    return value if base is None else {**_read(base), **value}
+
+
+def _built(value: dict[str, Any]) -> Release:
     def parsers(part: dict[str, Any]) -> ParserMap:
         return ParserMap(part["prefixes"], part["architectures"], frozenset(part.get("never", ())))
 
     return Release(
-        value["release"],
-        value["baseImage"],
-        parsers(value["toolCallParser"]),
-        parsers(value["reasoningParser"]),
-        value["byPrefix"],
-        value["fixedOptions"],
-        value["legacyPresets"],
-        frozenset(value["reservedLabels"]),
-        tuple(Explained(d["model"], tuple(d["fields"]), d["reason"]) for d in value["differences"]),
+        name=value["release"],
+        base_image=value["baseImage"],
+        vllm_version=value["vllmVersion"],
+        tool_call_parser=parsers(value["toolCallParser"]),
+        reasoning_parser=parsers(value["reasoningParser"]),
+        by_prefix=value["byPrefix"],
+        fixed_options=value["fixedOptions"],
+        legacy_presets=value["legacyPresets"],
+        reserved_labels=frozenset(value["reservedLabels"]),
+        differences=tuple(
+            Explained(d["model"], tuple(d["fields"]), d["reason"]) for d in value["differences"]
+        ),
+        sizing=_sizing(value["estimator"]),
+        lists_mamba_states=value["estimator"]["mambaSequences"] > 0,
+    )
+
+
+def _sizing(value: dict[str, Any]) -> Sizing:
+    return Sizing(
+        weights_factor=value["weightsFactor"],
+        headroom=1 + value["overheadWeightFactor"],
+        utilization=value["gpuMemoryUtilization"],
+        utilization_by_gpu=value["gpuMemoryUtilizationByGPU"],
+        overhead_bytes=value["overheadGiB"] * GIB,
+        overhead_bytes_by_gpu={gpu: size * GIB for gpu, size in value["overheadGiBByGPU"].items()},
+        default_model_len=value["defaultModelLen"],
+        mamba_sequences=value["mambaSequences"],
     )
 
 
@@ -119,13 +197,13 @@ def short_name(repo_id: str) -> str:
     return repo_id.rpartition("/")[2].lower()
 
 
-def choices(row: Row) -> tuple[Choice, ...]:
+def choices(row: Row, kaito: Release) -> tuple[Choice, ...]:
     """The options KAITO passes for a model of its catalog, sorted by option.
 
     Args:
         row: the model's entry in `model_catalog.yaml`.
+        kaito: the release that starts it.
     """
-    kaito = release()
     name = short_name(str(row["name"]))
     architectures = list(row.get("architectures") or ())
     found: dict[str, Choice] = {
@@ -190,23 +268,24 @@ def kv_cache_bytes_per_token(row: Row) -> int:
 def node_of(instance_type: InstanceType, gpu: Gpu) -> Node:
     """The instance type as KAITO's table has it: the brochure's figure is a count of GiB."""
     gigabytes = round(float(re.sub(r"[^0-9.]", "", gpu.nominal_memory.text) or 0))
-    return Node(gigabytes * GIB * instance_type.gpu_count, instance_type.gpu_count)
+    return Node(gigabytes * GIB * instance_type.gpu_count, instance_type.gpu_count, gpu.name)
 
 
-def parallelism(row: Row, node: Node, *, max_model_len: int | None = None) -> Estimate:
+def need_of(row: Row) -> Need:
+    """What KAITO counts for a model of its catalog."""
+    return Need(model_file_bytes(row), kv_cache_bytes_per_token(row), int(row.get(MAMBA_STATES, 0)))
+
+
+def parallelism(row: Row, node: Node, kaito: Release, *, max_model_len: int | None = None) -> Estimate:
     """Nodes and split that KAITO would start a model with.
 
     Args:
         row: the model's entry in `model_catalog.yaml`.
         node: the instance type.
+        kaito: the release that starts it.
         max_model_len: of the ConfigMap; None where there is none.
     """
-    return estimate(
-        node,
-        model_file_bytes=model_file_bytes(row),
-        kv_cache_bytes_per_token=kv_cache_bytes_per_token(row),
-        max_model_len=max_model_len,
-    )
+    return estimate(node, need_of(row), kaito.sizing, max_model_len=max_model_len)
 
 
 def illegal_split(row: Row, size: int) -> str | None:

@@ -34,12 +34,13 @@ def max_num_seqs(
     own = release.declared(proposal)
     name = proposal.deployment.instance_type if proposal.deployment else None
     machine = shared.instance_type(name) if name and not is_missing(name) else None
-    row = model_catalog.row(facts)[0] if facts else None
+    kaito = release.release_of(profile)
+    row = model_catalog.row(facts, kaito)[0] if facts else None
     length = proposal.max_model_len
     if facts is None or machine is None or row is None or length is None or "max-num-seqs" in own:
         return None
     node = release.node_of(machine, shared.gpu_by_name[machine.gpu])
-    start = release.parallelism(row, node, max_model_len=length)
+    start = release.parallelism(row, node, kaito, max_model_len=length)
     settings = served_options(proposal).settings(profile, machine.gpu, max_model_len=length)
     split = Parallelism(start.tensor_parallel_size, start.pipeline_parallel_size, start.data_parallel_size)
 

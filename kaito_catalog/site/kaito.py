@@ -1,4 +1,4 @@
-"""What KAITO v0.12 would do with a model by itself: options, and the split on every instance type."""
+"""What KAITO would do with a model by itself: options, and the split on every instance type."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class Start:
 class KaitoView:
     """Everything KAITO would decide; `unknown` says why nothing can be said."""
 
+    release: str
     choices: tuple[Choice, ...] = ()
     declared: dict[str, str] | None = None
     """The options that the proposal sets; KAITO appends them, so they win."""
@@ -67,22 +68,25 @@ def split_words(start: Start) -> str:
 
 
 def view(entry: Entry, shared: Shared) -> KaitoView:
-    """What KAITO v0.12 would do with an entry, at the context of its proposal."""
+    """What the KAITO of the policy's profile would do with an entry, at the context of its proposal."""
+    kaito = release.release_of(shared.profile())
     if entry.proposal is None or entry.facts is None:
-        return KaitoView(unknown="nobody has recorded facts")
+        return KaitoView(kaito.name, unknown="nobody has recorded facts")
     runtime = serving_runtime(entry.proposal)
     if runtime is not None and runtime.name != "vllm":
-        return KaitoView(unknown=f"the proposal serves with {runtime.name}, and KAITO's choices are for vLLM")
-    row, missing = model_catalog.row(entry.facts)
+        return KaitoView(
+            kaito.name, unknown=f"the proposal serves with {runtime.name}, and KAITO's choices are for vLLM"
+        )
+    row, missing = model_catalog.row(entry.facts, kaito)
     if row is None:
-        return KaitoView(unknown=f"the facts lack {', '.join(missing)}")
+        return KaitoView(kaito.name, unknown=f"the facts lack {', '.join(missing)}")
     length, shape = entry.proposal.max_model_len, facts_shape(entry.facts)
     starts = []
     for machine in shared.instance_types:
         gpu = shared.gpu_by_name[machine.gpu]
         if not gpu.vllm:
             continue
-        estimate = release.parallelism(row, release.node_of(machine, gpu), max_model_len=length)
+        estimate = release.parallelism(row, release.node_of(machine, gpu), kaito, max_model_len=length)
         illegal = None
         if estimate.nodes is not None:
             illegal = release.illegal_split(row, estimate.tensor_parallel_size)
@@ -91,12 +95,13 @@ def view(entry: Entry, shared: Shared) -> KaitoView:
                     shape,
                     estimate.tensor_parallel_size,
                     enable_expert_parallel=any(
-                        choice.option == "enable-expert-parallel" for choice in release.choices(row)
+                        choice.option == "enable-expert-parallel" for choice in release.choices(row, kaito)
                     ),
                 )
         starts.append(Start(machine.name, machine.cloud, machine.gpu_count, estimate, illegal))
     return KaitoView(
-        choices=release.choices(row),
+        kaito.name,
+        choices=release.choices(row, kaito),
         declared={name: value for name, (_, value) in release.declared(entry.proposal).items()},
         starts=tuple(starts),
         max_model_len=length,
@@ -107,9 +112,9 @@ def view(entry: Entry, shared: Shared) -> KaitoView:
 def to_json(found: KaitoView) -> dict[str, Any]:
     """As the API has it; null means unknown."""
     if found.unknown is not None:
-        return {"release": release.release().name, "unknown": found.unknown}
+        return {"release": found.release, "unknown": found.unknown}
     return {
-        "release": release.release().name,
+        "release": found.release,
         "maxModelLen": found.max_model_len,
         "options": [
             {
