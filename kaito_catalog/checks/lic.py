@@ -53,9 +53,12 @@ def license_of_the_hub(subject: Subject, context: Context) -> Iterator[Outcome]:
     custom = claimed.removeprefix("LicenseRef-").lower() in names if licenses.is_reference(claimed) else False
     if custom or found == facts.id.lower() or (found is None and claimed.lower() in names):
         return
-    if found is None and not licenses.is_reference(claimed):
-        yield Skip(f"'{claimed[:60]}' is no licence id that is known", f"the Hub says {facts.id}")
-        return
+    if found is None:
+        try:
+            licenses.read(claimed, policy)
+        except licenses.NotALicenseError:
+            yield Skip(f"'{claimed[:60]}' is no licence id that is known", f"the Hub says {facts.id}")
+            return
     yield Finding(
         f"the licence is {facts.id} on the Hub, the proposal says {claimed}", _ID, f"id: {facts.id}"
     )
@@ -66,7 +69,8 @@ def known_license(subject: Subject, context: Context) -> Iterator[Outcome]:
     """The licence is not written as an id.
 
     A licence is named by its SPDX id, by the Hub's own id, or by LicenseRef-… with the address of its text, so
-    that programs can compare it. Words that are understood are a warning, others an error.
+    that programs can compare it. Several are joined as SPDX has it, such as Apache-2.0 OR MIT. Words that are
+    understood are a warning, others an error.
 
     Fails::
 
@@ -77,19 +81,17 @@ def known_license(subject: Subject, context: Context) -> Iterator[Outcome]:
         summary: {license: {id: apache-2.0}}
     """
     claimed = subject.proposal.license_id
-    if claimed is None or licenses.is_reference(claimed):
+    if claimed is None:
         return
     policy = context.shared.policy.licenses
-    found = licenses.hub_id(claimed, policy)
-    if found is None:
-        yield Finding(
-            f"'{claimed[:60]}' is neither an SPDX id nor one the Hub uses",
-            _ID,
-            "use the id on the model's page, or LicenseRef-NAME with summary.license.url",
-            severity=ERROR,
-        )
-    elif " ".join(claimed.lower().split()) in policy.aliases:
-        yield Finding(f"'{claimed}' is the licence {found}", _ID, f"id: {found}")
+    try:
+        found = licenses.read(claimed, policy)
+    except licenses.NotALicenseError as error:
+        yield Finding(error.message, _ID, error.hint, severity=ERROR)
+        return
+    if licenses.spelt_unusually(claimed, policy):
+        id_ = licenses.hub_id(claimed, policy) or str(found)
+        yield Finding(f"'{claimed}' is the licence {id_}", _ID, f"id: {id_}")
 
 
 @check("LIC003")
@@ -141,7 +143,14 @@ def license_text(subject: Subject, context: Context) -> Iterator[Outcome]:
     """
     claimed = subject.proposal.license_id
     summary = subject.proposal.summary
-    if claimed is None or summary is None or summary.license is None:
+    if claimed is None or summary is None or summary.license is None or summary.license.url:
         return
-    if (licenses.is_reference(claimed) or claimed.lower() == "other") and not summary.license.url:
-        yield Finding(f"{claimed} has no summary.license.url", _ID, "add the address of the licence's text")
+    try:
+        found = list(licenses.each(licenses.read(claimed, context.shared.policy.licenses)))
+    except licenses.NotALicenseError:
+        return  # LIC002
+    for license_ in found:
+        if license_.has_text_of_its_own:
+            name = license_.id if len(found) > 1 else claimed
+            yield Finding(f"{name} has no summary.license.url", _ID, "add the address of the licence's text")
+            return
