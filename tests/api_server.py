@@ -164,80 +164,81 @@ def status(code: int, reason: str, message: str) -> Json:
     return {"kind": "Status", "apiVersion": "v1", "code": code, "reason": reason, "message": message}
 
 
-@contextmanager
-def served(server: ApiServer) -> Iterator[str]:
-    """The server's address while the block runs."""
+class _Handler(BaseHTTPRequestHandler):
+    api: ApiServer
+    protocol_version = "HTTP/1.1"
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def log_message(self, *arguments: Any) -> None:
+        pass
 
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-        def _do(self) -> None:
-            url = urlsplit(self.path)
-            query = parse_qs(url.query)
-            length = int(self.headers.get("Content-Length") or 0)
-            text = self.rfile.read(length)
-            server.requests.append((self.command, self.path))
-            for fault in server.faults:
-                found = fault(self.command, url.path)
-                if found == "break":
-                    self.close_connection = True
-                    self.connection.close()
-                    return
-                if found is not None:
-                    assert not isinstance(found, str)
-                    self._send(*found)
-                    return
-            if query.get("watch"):
-                self._watch(int(query["resourceVersion"][0]))
-                return
-            self._send(*server.answer(self.command, url.path, query, json.loads(text) if text else None))
-
-        do_GET = do_POST = do_DELETE = _do  # noqa: N815
-
-        def _send(self, code: int, value: Any) -> None:
-            text = value.encode() if isinstance(value, str) else json.dumps(value).encode()
-            self.send_response(code)
-            self.send_header("Content-Type", "text/plain" if isinstance(value, str) else "application/json")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-        def _watch(self, version: int) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
-            fault = server.watch_faults.pop(0) if server.watch_faults else None
-            if fault == "gone":
-                self._chunk({"type": "ERROR", "object": status(410, "Expired", "too old resource version")})
-            elif fault == "break":
-                self.wfile.write(b'40\r\n{"type": "MODI')
-                self.wfile.flush()
+    def _do(self) -> None:
+        url = urlsplit(self.path)
+        query = parse_qs(url.query)
+        length = int(self.headers.get("Content-Length") or 0)
+        text = self.rfile.read(length)
+        self.api.requests.append((self.command, self.path))
+        for fault in self.api.faults:
+            found = fault(self.command, url.path)
+            if found == "break":
                 self.close_connection = True
                 self.connection.close()
                 return
-            else:
-                with server.watching(version) as events:
-                    try:
-                        self._chunk(events.get(timeout=0.5))
-                    except queue.Empty:
-                        pass
-                    except OSError:
-                        return
-            try:
-                self.wfile.write(b"0\r\n\r\n")
-            except OSError:
+            if found is not None:
+                assert not isinstance(found, str)
+                self._send(*found)
                 return
+        if query.get("watch"):
+            self._watch(int(query["resourceVersion"][0]))
+            return
+        self._send(*self.api.answer(self.command, url.path, query, json.loads(text) if text else None))
 
-        def _chunk(self, event: Json) -> None:
-            text = json.dumps(event).encode() + b"\n"
-            self.wfile.write(f"{len(text):x}\r\n".encode() + text + b"\r\n")
+    do_GET = do_POST = do_DELETE = _do  # noqa: N815
+
+    def _send(self, code: int, value: Any) -> None:
+        text = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "text/plain" if isinstance(value, str) else "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def _watch(self, version: int) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        fault = self.api.watch_faults.pop(0) if self.api.watch_faults else None
+        if fault == "gone":
+            self._chunk({"type": "ERROR", "object": status(410, "Expired", "too old resource version")})
+        elif fault == "break":
+            self.wfile.write(b'40\r\n{"type": "MODI')
             self.wfile.flush()
+            self.close_connection = True
+            self.connection.close()
+            return
+        else:
+            with self.api.watching(version) as events:
+                try:
+                    self._chunk(events.get(timeout=0.5))
+                except queue.Empty:
+                    pass
+                except OSError:
+                    return
+        try:
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            return
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    def _chunk(self, event: Json) -> None:
+        text = json.dumps(event).encode() + b"\n"
+        self.wfile.write(f"{len(text):x}\r\n".encode() + text + b"\r\n")
+        self.wfile.flush()
+
+
+@contextmanager
+def served(server: ApiServer) -> Iterator[str]:
+    """The server's address while the block runs."""
+    http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"api": server}))
     http.daemon_threads = True
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

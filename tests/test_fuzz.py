@@ -19,6 +19,7 @@ from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.hub.safetensors import parse_header
 from kaito_catalog.memory.plan import Parallelism, PlanGpu, Settings, make_plan, to_json
 from tools import fuzz, fuzz_guided
+from tools.fuzz_inputs import mutated, reworded
 
 EXAMPLES = {"generate": 6, "hub": 10, "proposal": 40, "facts": 40, "evidence": 30, "markdown": 40}
 """The dear ones; of the others a hundred."""
@@ -56,12 +57,10 @@ def test_a_crash_is_counted_and_can_be_made_again(
 
 def test_the_targets_reach_what_they_are_for() -> None:
     # A generator whose inputs are all refused at the door would find nothing behind it.
-    entries = [fuzz.entry_of(s, proposal=fuzz.reworded(random.Random(n), s.proposal)) for n, s in
+    entries = [fuzz.entry_of(s, proposal=reworded(random.Random(n), s.proposal)) for n, s in
                enumerate(fuzz.samples())]  # fmt: skip
     assert sum(entry is not None and entry.is_readable for entry in entries) > len(entries) / 3
-    shapes = [
-        read_shape(fuzz.mutated(random.Random(n), s.config, most=1)) for n, s in enumerate(fuzz.samples())
-    ]
+    shapes = [read_shape(mutated(random.Random(n), s.config, most=1)) for n, s in enumerate(fuzz.samples())]
     assert sum(not isinstance(shape, Unsupported) for shape in shapes) > len(shapes) / 4
 
 

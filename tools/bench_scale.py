@@ -111,6 +111,63 @@ def _mib(size: int) -> str:
     return f"{size / 2**20:,.0f} MiB"
 
 
+def compare_checks(sizes: Sequence[int], scratch: Path) -> None:
+    """`check` beside a schema-only pass for each size, and `check` of what a change concerns."""
+    changes: list[tuple[int, int, Cost]] = []
+    _row(
+        "models",
+        "`check`: CPU",
+        "wall",
+        "memory",
+        "schema only: CPU",
+        "wall",
+        "memory",
+        "`check` ÷ schema only, CPU",
+    )
+    _row(*["---"] * 8)
+    for size in sizes:
+        catalog = scratch / str(size) / "catalog"
+        synthetic.write_catalog(catalog, size)
+        ours, theirs = check(catalog), schema_only(catalog)
+        _row(
+            f"{size:,}",
+            f"{ours.cpu_seconds:.1f} s",
+            f"{ours.wall_seconds:.1f} s",
+            _mib(ours.peak_bytes),
+            f"{theirs.cpu_seconds:.1f} s",
+            f"{theirs.wall_seconds:.1f} s",
+            _mib(theirs.peak_bytes),
+            f"{ours.cpu_seconds / theirs.cpu_seconds:.2f} ×",
+        )
+        commit(catalog)
+        for count in (1, 100):
+            change(catalog, count)
+            changes.append((size, count, check(catalog, "--changed-since", "HEAD")))
+    print()
+    _row("models", "changed", "`check --changed-since`: CPU", "wall", "memory")
+    _row(*["---"] * 5)
+    for size, count, used in changes:
+        _row(
+            f"{size:,}",
+            count,
+            f"{used.cpu_seconds:.2f} s",
+            f"{used.wall_seconds:.2f} s",
+            _mib(used.peak_bytes),
+        )
+
+
+def measure_generate(size: int, scratch: Path) -> None:
+    """What `generate --no-site` of that many models takes."""
+    catalog, output = scratch / "generate" / "catalog", scratch / "build"
+    synthetic.write_catalog(catalog, size)
+    arguments = ["-m", "kaito_catalog", "generate", "--no-site", "--catalog", str(catalog)]
+    used = cost([*arguments, "--output", str(output)])
+    print(
+        f"\n`generate --no-site` of {size:,} models: {used.cpu_seconds:.1f} s CPU, "
+        f"{used.wall_seconds:.1f} s, {_mib(used.peak_bytes)}"
+    )
+
+
 def main() -> int:
     """Print Markdown tables."""
     parser = argparse.ArgumentParser(
@@ -127,69 +184,11 @@ def main() -> int:
         help="models of `generate` (default: 1000; 0: none)",
     )
     options = parser.parse_args()
-    sizes = [int(size) for size in options.sizes.split(",")]
-    changes: list[tuple[int, int, Cost]] = []
     with tempfile.TemporaryDirectory() as scratch:
         print(f"Python {platform.python_version()}; one process each, no workers.\n")
-        _row(
-            "models",
-            "`check`: CPU",
-            "wall",
-            "memory",
-            "schema only: CPU",
-            "wall",
-            "memory",
-            "`check` ÷ schema only, CPU",
-        )
-        _row(*["---"] * 8)
-        for size in sizes:
-            catalog = Path(scratch, str(size), "catalog")
-            synthetic.write_catalog(catalog, size)
-            ours, theirs = check(catalog), schema_only(catalog)
-            _row(
-                f"{size:,}",
-                f"{ours.cpu_seconds:.1f} s",
-                f"{ours.wall_seconds:.1f} s",
-                _mib(ours.peak_bytes),
-                f"{theirs.cpu_seconds:.1f} s",
-                f"{theirs.wall_seconds:.1f} s",
-                _mib(theirs.peak_bytes),
-                f"{ours.cpu_seconds / theirs.cpu_seconds:.2f} ×",
-            )
-            commit(catalog)
-            for count in (1, 100):
-                change(catalog, count)
-                changes.append((size, count, check(catalog, "--changed-since", "HEAD")))
-        print()
-        _row("models", "changed", "`check --changed-since`: CPU", "wall", "memory")
-        _row(*["---"] * 5)
-        for size, count, used in changes:
-            _row(
-                f"{size:,}",
-                count,
-                f"{used.cpu_seconds:.2f} s",
-                f"{used.wall_seconds:.2f} s",
-                _mib(used.peak_bytes),
-            )
+        compare_checks([int(size) for size in options.sizes.split(",")], Path(scratch))
         if options.generate:
-            catalog = Path(scratch, "generate", "catalog")
-            synthetic.write_catalog(catalog, options.generate)
-            output = str(Path(scratch, "build"))
-            arguments = [
-                "-m",
-                "kaito_catalog",
-                "generate",
-                "--no-site",
-                "--catalog",
-                str(catalog),
-                "--output",
-                output,
-            ]
-            used = cost(arguments)
-            print(
-                f"\n`generate --no-site` of {options.generate:,} models: {used.cpu_seconds:.1f} s CPU, "
-                f"{used.wall_seconds:.1f} s, {_mib(used.peak_bytes)}"
-            )
+            measure_generate(options.generate, Path(scratch))
     return 0
 
 

@@ -91,21 +91,8 @@ def median_of(rows: Sequence[Observed], value: Callable[[Observed], int | None])
     return f"{middle:,.0f} ({middle / GIB:.2f} GiB; {spread}, {len(found)} starts)"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the fit; exit 2 where there are no logs."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--starts", type=Path, default=STARTS, help="the start-up logs (default: %(default)s)"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        rows, _ = observations(options.starts)
-    except FileNotFoundError:
-        print(f"there are no logs at {options.starts}; name them with --starts", file=sys.stderr)
-        return 2
-    h100 = [row for row in rows if "H100" in row.gpu and row.pipeline_parallel_size == 1]
+def show_activations(h100: Sequence[Observed]) -> None:
+    """The fit of the activation peaks, and how far it is off for a family that it was not made from."""
     measured = [row for row in h100 if row.activation_peak_bytes is not None]
     text_only = [row for row in measured if row.shape.encoder is None]
     for name, chosen in (
@@ -137,6 +124,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row in (r for r in measured if r.shape.encoder is not None and is_new(r) == is_new(chosen[0])):
             extra = (row.activation_peak_bytes or 0) - predict(model, row)
             print(f"  encoder of {row.model}: {extra:,.0f} more")
+
+
+def show_non_torch(h100: Sequence[Observed]) -> None:
+    """What CUDA and NCCL take, by parallelism and version."""
     for is_parallel in (False, True):
         for is_later in (False, True):
             chosen = [
@@ -147,6 +138,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ]
             words = f"TP {'> 1' if is_parallel else '1'}, {'from 0.18 on' if is_later else 'before 0.18'}"
             print(f"nonTorch, {words}: {median_of(chosen, lambda r: r.non_torch_bytes)}")
+
+
+def show_graphs(h100: Sequence[Observed]) -> None:
+    """The fit of vLLM's own estimate for CUDA graphs."""
     graphs = [row for row in h100 if row.cuda_graph_estimate_bytes is not None]
     if len({len(row.shape.layers) for row in graphs}) > 1:
         fixed, per_layer = solve(
@@ -162,6 +157,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"cudaGraphs: fixed {fixed:,.0f}, perLayer {per_layer:,.0f}, "
             f"worst residual {max(map(abs, errors)):.2%}"
         )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the fit; exit 2 where there are no logs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--starts", type=Path, default=STARTS, help="the start-up logs (default: %(default)s)"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        rows, _ = observations(options.starts)
+    except FileNotFoundError:
+        print(f"there are no logs at {options.starts}; name them with --starts", file=sys.stderr)
+        return 2
+    h100 = [row for row in rows if "H100" in row.gpu and row.pipeline_parallel_size == 1]
+    show_activations(h100)
+    show_non_torch(h100)
+    show_graphs(h100)
     return 0
 
 

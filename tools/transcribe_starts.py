@@ -238,33 +238,9 @@ def start(row: Mapping[str, Any], folder: Path, sources: Mapping[str, Any]) -> d
     """A start in our form, or why it cannot be scored; `config` and `configFrom` are of its model."""
     if row["id"] in UNKNOWN_SETTINGS:
         row = {**row, "kv_cache_gib": None}
-    if row["complex"]:
-        return "speculation, LoRA or a shared GPU"
-    refused = row["fits"] is False and (row["error_text"] or "").startswith(("CUDA OOM during load", "No "))
-    if row["kv_cache_gib"] is None and not refused:
-        return "no KV memory printed"
-    version = row["vllm_version"]
-    if version is None or version.startswith("0.1.dev"):
-        return "no version"
-    gpu = row["gpu"] or ""
-    if not gpu or "AMD" in gpu or "GB10" in gpu:
-        return "no GPU named, or one that is not NVIDIA's with memory of its own"
-    total = row["gpu_total_gib"] or next((v for k, v in TOTAL_GIB.items() if k in gpu), None)
-    if total is None:
-        return "the GPU's memory is not known"
-    utilization = row["gpu_memory_utilization"]
-    if utilization is None:
-        if not row["gpu_memory_utilization_note"].startswith("default"):
-            return "utilization is not known"
-        # vLLM's CacheConfig: 0.9, and 0.92 from 0.21 on.
-        utilization = 0.92 if release(version) >= Version("0.21.0") else 0.9
-    used = (row["weights_gib"] or 0) + (row["kv_cache_gib"] or 0)
-    if used > total * utilization and (row["kv_cache_gib"] or 0) > 0:
-        return "weights and cache are more than the budget: the GPU's memory is another"
-    if "Embedding" in row["model"]:
-        return "a pooling model: it samples nothing"
-    if release(version) < Version("0.10.0"):
-        return "an engine older than 0.10"
+    unusable = _unusable(row)
+    if unusable:
+        return unusable
     found = _config(row["model"], folder, sources)
     if found is None:
         return "no configuration"
@@ -278,14 +254,62 @@ def start(row: Mapping[str, Any], folder: Path, sources: Mapping[str, Any]) -> d
     shape = read_shape(config)
     if isinstance(shape, Unsupported):
         return shape.reason
+    return _in_our_form(row) | {"config": config, "configFrom": where}
+
+
+def _unusable(row: Mapping[str, Any]) -> str | None:
+    """Why a start cannot be scored, whatever its model is."""
+    if row["complex"]:
+        return "speculation, LoRA or a shared GPU"
+    refused = row["fits"] is False and (row["error_text"] or "").startswith(("CUDA OOM during load", "No "))
+    if row["kv_cache_gib"] is None and not refused:
+        return "no KV memory printed"
+    version = row["vllm_version"]
+    if version is None or version.startswith("0.1.dev"):
+        return "no version"
+    gpu = row["gpu"] or ""
+    if not gpu or "AMD" in gpu or "GB10" in gpu:
+        return "no GPU named, or one that is not NVIDIA's with memory of its own"
+    total = _total_gib(row)
+    if total is None:
+        return "the GPU's memory is not known"
+    utilization = _utilization(row)
+    if utilization is None:
+        return "utilization is not known"
+    used = (row["weights_gib"] or 0) + (row["kv_cache_gib"] or 0)
+    if used > total * utilization and (row["kv_cache_gib"] or 0) > 0:
+        return "weights and cache are more than the budget: the GPU's memory is another"
+    if "Embedding" in row["model"]:
+        return "a pooling model: it samples nothing"
+    if release(version) < Version("0.10.0"):
+        return "an engine older than 0.10"
+    return None
+
+
+def _total_gib(row: Mapping[str, Any]) -> float | None:
+    found: float | None = row["gpu_total_gib"] or next(
+        (v for k, v in TOTAL_GIB.items() if k in row["gpu"]), None
+    )
+    return found
+
+
+def _utilization(row: Mapping[str, Any]) -> float | None:
+    given: float | None = row["gpu_memory_utilization"]
+    if given is not None or not row["gpu_memory_utilization_note"].startswith("default"):
+        return given
+    # vLLM's CacheConfig: 0.9, and 0.92 from 0.21 on.
+    return 0.92 if release(row["vllm_version"]) >= Version("0.21.0") else 0.9
+
+
+def _in_our_form(row: Mapping[str, Any]) -> dict[str, Any]:
     value = {
         "id": row["id"],
         "source": re.sub(r" \(blob \w+\)", "", row["source"]),
         "model": row["model"],
-        "vllmVersion": version,
-        "gpu": gpu,
-        "gpuMemoryGib": total,
-        "gpuMemoryUtilization": utilization,
+        "vllmVersion": row["vllm_version"],
+        "gpu": row["gpu"],
+        "gpuMemoryGib": _total_gib(row),
+        "gpuMemoryUtilization": _utilization(row),
         "tensorParallelSize": row["tensor_parallel_size"] or 1,
         "pipelineParallelSize": row["pipeline_parallel_size"] or 1,
         "maxModelLen": row["max_model_len"],
@@ -302,7 +326,7 @@ def start(row: Mapping[str, Any], folder: Path, sources: Mapping[str, Any]) -> d
         "kvCacheTokens": row["kv_cache_tokens"],
         "served": row["fits"],
     }
-    return {k: v for k, v in value.items() if v is not None} | {"config": config, "configFrom": where}
+    return {k: v for k, v in value.items() if v is not None}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
