@@ -19,7 +19,8 @@ from kaito_catalog.memory.kv_cache import (
     reserved_blocks,
     states_per_sequence,
 )
-from kaito_catalog.memory.weights import split, stages, weights_per_rank
+from kaito_catalog.memory.weights.ranks import weights_per_rank
+from kaito_catalog.memory.weights.split import split_over, stages
 from kaito_catalog.vllm_bridge.client import ExactPlan, Worker, WorkerError
 from kaito_catalog.vllm_bridge.evidence import H100, model_directory
 
@@ -225,7 +226,9 @@ def compare(worker: Worker, config: Config, arguments: dict[str, Any], version: 
         raise
     shape = read_shape(config)
     tensor, pipeline = arguments["tensor_parallel_size"], arguments["pipeline_parallel_size"]
-    weights = weights_per_rank(shape, split(tensor_parallel_size=tensor, compute_capability=9.0), pipeline)
+    weights = weights_per_rank(
+        shape, split_over(tensor_parallel_size=tensor, compute_capability=9.0), pipeline
+    )
     ranks = {rank["pipelineRank"]: rank["weightsBytes"] for rank in plan["ranks"] if rank["tensorRank"] == 0}
     assert weights == tuple(ranks[i] for i in sorted(ranks))
     batches = batches_in_flight(version, pipeline_parallel_size=pipeline)

@@ -126,7 +126,6 @@ LONG_MODULES = {
     "memory/kv_cache.py",
     "memory/overheads.py",
     "memory/plan.py",
-    "memory/weights.py",
     "vllm_bridge/client.py",
     "vllm_bridge/vllm_worker.py",
 }
@@ -138,8 +137,6 @@ LONG_FUNCTIONS = {
     "dry_runs _runs",
     "memory _layer_caches",
     "memory _layouts",
-    "memory _mixer_parts",
-    "memory _quantized_experts",
     "memory make_plan",
     "vllm_bridge dry_run",
     "vllm_bridge dry_run_evidence",

@@ -11,7 +11,8 @@ import pytest
 from kaito_catalog.architectures import Shape, read_shape
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.memory.plan import Parallelism, PlanGpu, Settings, make_plan
-from kaito_catalog.memory.weights import Uncomputable, split, weights_per_rank
+from kaito_catalog.memory.weights.ranks import weights_per_rank
+from kaito_catalog.memory.weights.split import Uncomputable, split_over
 from kaito_catalog.quantity import GIB
 from tools import peers
 from tools.bench_memory import HF_MEM, KAITO, LLM_D, OURS, exact_scores
@@ -140,7 +141,7 @@ def test_with_the_size_of_the_files_an_unread_encoder_is_off_by_half_of_it_at_mo
     assert plan.expected_error_bytes is not None
     shape = read_shape(model.config)
     assert isinstance(shape, Shape)
-    decoder = weights_per_rank(replace(shape, encoder=None), split(tensor_parallel_size=1))
+    decoder = weights_per_rank(replace(shape, encoder=None), split_over(tensor_parallel_size=1))
     assert not isinstance(decoder, Uncomputable)
     encoder = sum(said["tp1"]["weights"]) - sum(decoder)
     assert encoder > 0
@@ -191,11 +192,11 @@ def test_quantised_weights_that_vllm_names_otherwise_need_the_size_of_the_files(
     whole = read_shape(config)
     assert isinstance(quantised, Shape)
     assert isinstance(whole, Shape)
-    by = split(tensor_parallel_size=1)
-    found = weights_per_rank(quantised, by)
+    split = split_over(tensor_parallel_size=1)
+    found = weights_per_rank(quantised, split)
     assert isinstance(found, Uncomputable)
     assert "quantised weights of GPTBigCodeForCausalLM" in found.reason
-    assert not isinstance(weights_per_rank(whole, by), Uncomputable)
+    assert not isinstance(weights_per_rank(whole, split), Uncomputable)
 
 
 def test_latents_that_a_version_does_not_know_by_their_type_are_kept_for_every_head() -> None:

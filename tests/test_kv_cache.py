@@ -35,7 +35,8 @@ from kaito_catalog.memory.kv_cache import (
     states_per_sequence,
     version_tuple,
 )
-from kaito_catalog.memory.weights import split, stages, weights_per_rank
+from kaito_catalog.memory.weights.ranks import weights_per_rank
+from kaito_catalog.memory.weights.split import split_over, stages
 
 GIB = 2**30
 
@@ -245,7 +246,7 @@ def test_random_mixes_of_windows_are_planned_as_vllm_does(case: dict[str, Any]) 
     )
     size, tokens = case["tensorParallelSize"], case["maxModelLen"]
     plan = layout(found, tensor_parallel_size=size, in_flight_tokens=case["maxNumBatchedTokens"])
-    assert weights_per_rank(found, split(tensor_parallel_size=size)) == (case["weightsBytes"],)
+    assert weights_per_rank(found, split_over(tensor_parallel_size=size)) == (case["weightsBytes"],)
     assert plan.needed_bytes(tokens) == case["neededBytes"]
     assert plan.pool_bytes(tokens) == case["poolBytes"]
     assert len(plan.groups) == case["groups"]

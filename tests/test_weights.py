@@ -29,11 +29,14 @@ from shapes import (
 )
 
 from kaito_catalog.architectures import Shape, Unsupported, read_shape
-from kaito_catalog.memory.weights import Uncomputable, absorbed_bytes, split, stages, weights_per_rank
+from kaito_catalog.memory.weights.ranks import absorbed_bytes, weights_per_rank
+from kaito_catalog.memory.weights.split import Uncomputable, split_over, stages
 
 
 def weights(found: Shape, tensor_parallel_size: int = 1, pipeline_parallel_size: int = 1) -> tuple[int, ...]:
-    result = weights_per_rank(found, split(tensor_parallel_size=tensor_parallel_size), pipeline_parallel_size)
+    result = weights_per_rank(
+        found, split_over(tensor_parallel_size=tensor_parallel_size), pipeline_parallel_size
+    )
     assert not isinstance(result, Uncomputable), result
     return result
 
@@ -68,7 +71,7 @@ def test_deepseek_v3_fp8_at_tp_8_is_its_fp8_and_bf16_and_scales() -> None:
 
 
 def test_absorbed_matrices_of_deepseek_v3_at_tp_8() -> None:
-    assert absorbed_bytes(shape(DEEPSEEK_V3), split(tensor_parallel_size=8)) == 255_852_544
+    assert absorbed_bytes(shape(DEEPSEEK_V3), split_over(tensor_parallel_size=8)) == 255_852_544
 
 
 def test_pipeline_stages_carry_the_embeddings_at_their_ends() -> None:
@@ -94,20 +97,20 @@ def test_layers_that_remain_go_to_the_middle_stages() -> None:
 
 def test_experts_are_dealt_out_with_expert_parallelism() -> None:
     found = shape(DEEPSEEK_V3)
-    dealt = weights_per_rank(found, split(tensor_parallel_size=8, enable_expert_parallel=True))
-    cut = weights_per_rank(found, split(tensor_parallel_size=8))
+    dealt = weights_per_rank(found, split_over(tensor_parallel_size=8, enable_expert_parallel=True))
+    cut = weights_per_rank(found, split_over(tensor_parallel_size=8))
     assert dealt == cut  # 256 experts are a multiple of 8, and so is their width
 
 
 def test_heads_that_cannot_be_divided_are_illegal() -> None:
-    found = weights_per_rank(shape(LLAMA_8B), split(tensor_parallel_size=3))
+    found = weights_per_rank(shape(LLAMA_8B), split_over(tensor_parallel_size=3))
     assert isinstance(found, Uncomputable)
     assert found.illegal
 
 
 def test_a_quantisation_nobody_knows_is_named_and_not_guessed() -> None:
     quantized = shape(LLAMA_8B | {"quantization_config": {"quant_method": "secret"}})
-    found = weights_per_rank(quantized, split(tensor_parallel_size=1))
+    found = weights_per_rank(quantized, split_over(tensor_parallel_size=1))
     assert isinstance(found, Uncomputable)
     assert "secret" in found.reason
     assert not found.illegal
@@ -244,7 +247,7 @@ def test_quantised_weights_equal_vllms_own_to_the_byte(
 )
 def test_gptq_rules_that_set_layers_or_modules_apart_are_not_guessed(rules: dict[str, Any]) -> None:
     found = shape(QWEN3_8B | {"quantization_config": GPTQ | {"dynamic": rules}})
-    assert isinstance(weights_per_rank(found, split(tensor_parallel_size=1)), Uncomputable)
+    assert isinstance(weights_per_rank(found, split_over(tensor_parallel_size=1)), Uncomputable)
 
 
 def test_modules_that_are_left_alone_keep_the_models_dtype() -> None:
@@ -274,7 +277,9 @@ def test_minimax_m3_has_its_encoder_on_every_stage() -> None:
 def test_mxfp4_is_padded_for_the_kernel_of_the_gpu() -> None:
     # 11.07 GB of experts on an RTX A6000 (8.6) where an H100 (9.0) needs 10.15.
     found = shape(GPT_OSS_20B)
-    sizes = [weights_per_rank(found, split(tensor_parallel_size=1, compute_capability=c)) for c in (9.0, 8.6)]
+    sizes = [
+        weights_per_rank(found, split_over(tensor_parallel_size=1, compute_capability=c)) for c in (9.0, 8.6)
+    ]
     assert not any(isinstance(s, Uncomputable) for s in sizes)
     hopper, ampere = (sum(s) for s in sizes if not isinstance(s, Uncomputable))
     assert hopper == 13_761_264_768
@@ -284,8 +289,8 @@ def test_mxfp4_is_padded_for_the_kernel_of_the_gpu() -> None:
 @given(configs(), st.sampled_from([1, 2, 4]))
 def test_more_ranks_never_mean_more_weights_on_one(config: dict[str, Any], size: int) -> None:
     found = shape(config)
-    one = weights_per_rank(found, split(tensor_parallel_size=size))
-    two = weights_per_rank(found, split(tensor_parallel_size=2 * size))
+    one = weights_per_rank(found, split_over(tensor_parallel_size=size))
+    two = weights_per_rank(found, split_over(tensor_parallel_size=2 * size))
     if isinstance(one, Uncomputable) or isinstance(two, Uncomputable):
         return
     assert two[0] <= one[0]
@@ -312,7 +317,7 @@ def test_every_exact_plan_of_vllm_is_met_to_the_byte() -> None:
             continue
         found = read_shape(hub_config(record["model"]))
         assert not isinstance(found, Unsupported), record["model"]
-        computed = weights_per_rank(found, split(tensor_parallel_size=1))
+        computed = weights_per_rank(found, split_over(tensor_parallel_size=1))
         if isinstance(computed, Uncomputable):
             continue
         assert computed == (record["weights"],), record["model"]
@@ -347,7 +352,7 @@ def test_an_encoder_is_quantised_unless_the_configuration_names_a_part_of_it(ign
         config = {**QWEN2_5_VL, "quantization_config": {**EIGHT_BITS, "ignore": leaves_out}}
         shape = read_shape(config)
         assert isinstance(shape, Shape)
-        found = weights_per_rank(shape, split(tensor_parallel_size=1))
+        found = weights_per_rank(shape, split_over(tensor_parallel_size=1))
         assert not isinstance(found, Uncomputable)
         return found[0]
 

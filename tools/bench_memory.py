@@ -26,7 +26,8 @@ from kaito_catalog.architectures import Shape, read_shape
 from kaito_catalog.kaito import estimator
 from kaito_catalog.kaito.release import recorded_release
 from kaito_catalog.memory.plan import Fit, Parallelism, Plan, PlanGpu, Settings, make_plan
-from kaito_catalog.memory.weights import Uncomputable, split, weights_per_rank
+from kaito_catalog.memory.weights.ranks import weights_per_rank
+from kaito_catalog.memory.weights.split import Uncomputable, split_over
 from kaito_catalog.quantity import GIB
 from kaito_catalog.vllm_bridge.versions import release
 from tools import exact_models, peers
@@ -150,7 +151,7 @@ def stored_bytes(model: str, shape: Shape) -> float | None:
     known = KAITO_FILE_BYTES.get(model)
     if known is not None:
         return known
-    whole = weights_per_rank(shape, split(tensor_parallel_size=1))
+    whole = weights_per_rank(shape, split_over(tensor_parallel_size=1))
     return None if isinstance(whole, Uncomputable) else float(sum(whole))
 
 

@@ -24,7 +24,8 @@ from typing import Any
 from kaito_catalog.architectures import Shape, Unsupported, read_shape
 from kaito_catalog.architectures.as_built import as_built
 from kaito_catalog.memory.kv_cache import Unplannable, batches_in_flight, plan_layout, states_per_sequence
-from kaito_catalog.memory.weights import Uncomputable, split, stages, weights_per_rank
+from kaito_catalog.memory.weights.ranks import weights_per_rank
+from kaito_catalog.memory.weights.split import Uncomputable, split_over, stages
 from kaito_catalog.system import files
 from kaito_catalog.vllm_bridge.client import Worker, WorkerError, find_python
 from kaito_catalog.vllm_bridge.evidence import H100
@@ -134,7 +135,7 @@ def planned(
     shape: Shape, world: World, version: str, max_model_len: int, *, max_num_batched_tokens: int = 8192
 ) -> Figures | str:
     """What the plan says, or why it says nothing."""
-    by = split(
+    split = split_over(
         tensor_parallel_size=world.tensor_parallel_size,
         enable_expert_parallel=world.enable_expert_parallel,
         compute_capability=float(H100["capability"]),
@@ -142,7 +143,7 @@ def planned(
     shape = as_built(shape, version, float(H100["capability"]))
     weights: tuple[int, ...] | Uncomputable | None = None
     if shape.encoder is None or shape.encoder.matrices is not None:
-        weights = weights_per_rank(shape, by, world.pipeline_parallel_size)
+        weights = weights_per_rank(shape, split, world.pipeline_parallel_size)
     if isinstance(weights, Uncomputable):
         return weights.reason
     states = states_per_sequence(shape, version)

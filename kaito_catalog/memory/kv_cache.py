@@ -23,6 +23,7 @@ from kaito_catalog.architectures import (
     ShortConv,
 )
 from kaito_catalog.architectures.as_built import version_tuple as version_tuple
+from kaito_catalog.memory.rounding import ceil_div
 
 BLOCK_SIZE = 16
 """Tokens of a block on CUDA with FlashAttention and dense MLA (vLLM's CacheConfig.DEFAULT_BLOCK_SIZE)."""
@@ -182,11 +183,6 @@ class Layout:
             else:
                 high = middle - 1
         return low
-
-
-def ceil_div(a: int, b: int) -> int:
-    """The quotient, rounded up."""
-    return -(-a // b)
 
 
 def batches_in_flight(vllm_version: str, *, pipeline_parallel_size: int = 1) -> int:

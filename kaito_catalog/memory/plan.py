@@ -24,7 +24,6 @@ from kaito_catalog.memory.kv_cache import (
     Layout,
     Unplannable,
     batches_in_flight,
-    ceil_div,
     plan_layout,
     reserved_blocks,
     states_per_sequence,
@@ -40,15 +39,9 @@ from kaito_catalog.memory.overheads import (
     repacked_bytes,
     serve_defaults,
 )
-from kaito_catalog.memory.weights import (
-    Split,
-    Uncomputable,
-    absorbed_bytes,
-    mxfp4_bytes,
-    split,
-    stages,
-    weights_per_rank,
-)
+from kaito_catalog.memory.rounding import ceil_div
+from kaito_catalog.memory.weights.ranks import absorbed_bytes, mxfp4_bytes, weights_per_rank
+from kaito_catalog.memory.weights.split import Split, Uncomputable, split_over, stages
 from kaito_catalog.quantity import GIB, gib
 
 # The site runs this module in the browser, where there is no pydantic: see site/pasted.py.
@@ -242,9 +235,9 @@ def illegal_tensor_parallel(
                 return f"vLLM does not repeat the {heads} KV heads of this architecture on {size} GPUs"
             if (heads >= size and heads % size) or (heads < size and size % heads):
                 return f"{heads} KV heads can neither be divided by {size} nor repeated evenly on {size} GPUs"
-    by = split(tensor_parallel_size=size, enable_expert_parallel=enable_expert_parallel)
+    split = split_over(tensor_parallel_size=size, enable_expert_parallel=enable_expert_parallel)
     for variant in (replace(shape, quantization=None), shape):
-        found = weights_per_rank(variant, by)
+        found = weights_per_rank(variant, split)
         if isinstance(found, Uncomputable) and found.illegal:
             return found.reason
     return None
@@ -290,21 +283,21 @@ class _Weights:
 
 
 def _weights(
-    shape: Shape, stored: Stored | None, by: Split, parallelism: Parallelism
+    shape: Shape, stored: Stored | None, split: Split, parallelism: Parallelism
 ) -> _Weights | Uncomputable:
     pipeline = parallelism.pipeline_parallel_size
     if shape.encoder is not None and shape.encoder.matrices is None and stored is not None:
-        beside = _beside_the_decoder(shape, stored, by, pipeline)
+        beside = _beside_the_decoder(shape, stored, split, pipeline)
         if beside is not None:
             return beside
-    computed = weights_per_rank(shape, by, pipeline)
+    computed = weights_per_rank(shape, split, pipeline)
     reason = "no plan for its weights"
     if isinstance(computed, Uncomputable):
         if computed.illegal:
             return computed
         reason = computed.reason
     else:
-        whole = weights_per_rank(shape, split(tensor_parallel_size=1))
+        whole = weights_per_rank(shape, split_over(tensor_parallel_size=1))
         is_whole = stored is None or isinstance(whole, Uncomputable)
         if is_whole or stored is None or stored.high_bytes >= STORED_TOLERANCE * sum(whole):  # type: ignore[arg-type]
             untold = 0 if is_whole or stored is None else _untold_bytes(shape, stored, sum(whole))  # type: ignore[arg-type]
@@ -322,27 +315,27 @@ def _weights(
     share = ceil_div(stored.high_bytes, ranks)
     # Experts dealt out over data-parallel replicas would make it less; how much of the model they are is
     # not known, so that this errs on the safe side.
-    embedding = ceil_div(shape.vocab_size * shape.hidden_size * shape.dtype_bytes, by.tensor_parallel_size)
+    embedding = ceil_div(shape.vocab_size * shape.hidden_size * shape.dtype_bytes, split.tensor_parallel_size)
     error = int(share * REPLICATED_SHARE) + ceil_div(2 * stored.precision_bytes, ranks)
     if pipeline > 1:
         error += embedding
     return _Weights((share,) * pipeline, "facts", error)
 
 
-def _beside_the_decoder(shape: Shape, stored: Stored, by: Split, pipeline: int) -> _Weights | None:
+def _beside_the_decoder(shape: Shape, stored: Stored, split: Split, pipeline: int) -> _Weights | None:
     """The decoder as configured; what else the files hold is an encoder, which a rank has whole or a share of.
 
     None where the files are too small for the decoder alone, or where it cannot be computed.
     """
     decoder = replace(shape, encoder=None)
     each, whole = (
-        weights_per_rank(decoder, by, pipeline),
-        weights_per_rank(decoder, split(tensor_parallel_size=1)),
+        weights_per_rank(decoder, split, pipeline),
+        weights_per_rank(decoder, split_over(tensor_parallel_size=1)),
     )
     if isinstance(each, Uncomputable) or isinstance(whole, Uncomputable) or stored.high_bytes < sum(whole):
         return None
     encoder = stored.high_bytes - sum(whole)
-    least = ceil_div(encoder, by.tensor_parallel_size)
+    least = ceil_div(encoder, split.tensor_parallel_size)
     # Layers for speculation are in the files too and are not loaded: then it is less.
     middle = (encoder + least) // 2
     error = (encoder - least) // 2 + stored.precision_bytes
@@ -365,7 +358,7 @@ def _untold_bytes(shape: Shape, stored: Stored, computed: int) -> int:
     draft = 0
     if shape.draft_layers:
         plain = replace(shape, quantization=None, encoder=None)
-        whole = weights_per_rank(plain, split(tensor_parallel_size=1))
+        whole = weights_per_rank(plain, split_over(tensor_parallel_size=1))
         if isinstance(whole, Uncomputable):
             return 0
         draft = shape.draft_layers * sum(whole) // len(shape.layers)
@@ -482,13 +475,13 @@ def make_plan(
         return _unknown(f"nobody has published what the driver reports as memory of {named}", "gpu", *common)
     if lacks_sparse_fp8(shape, gpu.compute_capability, settings.kv_cache_dtype):
         return _refused(LACKS_SPARSE_FP8, "kvCacheDtype", *common)
-    by = split(
+    split = split_over(
         tensor_parallel_size=tp,
         data_parallel_size=parallelism.data_parallel_size,
         enable_expert_parallel=parallelism.enable_expert_parallel,
         compute_capability=gpu.compute_capability,
     )
-    weights = _weights(shape, stored, by, parallelism)
+    weights = _weights(shape, stored, split, parallelism)
     if isinstance(weights, Uncomputable):
         if weights.illegal:
             return _refused(weights.reason, "parallelism", *common)
@@ -515,14 +508,14 @@ def make_plan(
             return _refused(layouts.reason, layouts.refused, *common)
         return _unknown(layouts.reason, "kvCache", *common)
     budget = math.ceil(gpu.memory_bytes * settings.gpu_memory_utilization)
-    kept = absorbed_bytes(shape, by) // pipeline
+    kept = absorbed_bytes(shape, split) // pipeline
     if gpu.compute_capability is None or int(gpu.compute_capability) == HOPPER:
-        kept += repacked_bytes(mxfp4_bytes(shape, by)) // pipeline
+        kept += repacked_bytes(mxfp4_bytes(shape, split)) // pipeline
     beside = [
         overheads(
             shape,
             tensor_parallel_size=tp,
-            expert_tensor_parallel_size=by.expert_tensor_parallel_size,
+            expert_tensor_parallel_size=split.expert_tensor_parallel_size,
             max_num_batched_tokens=tokens,
             max_num_seqs=sequences,
             max_model_len=settings.max_model_len,
@@ -563,7 +556,7 @@ def make_plan(
             grows=activation_growth(
                 shape,
                 tensor_parallel_size=tp,
-                expert_tensor_parallel_size=by.expert_tensor_parallel_size,
+                expert_tensor_parallel_size=split.expert_tensor_parallel_size,
                 max_num_batched_tokens=tokens,
                 max_num_seqs=sequences,
                 max_model_len=settings.max_model_len,

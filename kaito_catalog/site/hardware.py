@@ -20,7 +20,7 @@ from kaito_catalog.memory.kv_cache import (
 )
 from kaito_catalog.memory.overheads import activation_growth
 from kaito_catalog.memory.plan import Fit, Parallelism, PlanGpu, Settings, facts_shape, make_plan
-from kaito_catalog.memory.weights import stages
+from kaito_catalog.memory.weights.split import stages
 from kaito_catalog.site.coefficients import offered
 from kaito_catalog.site.model_page import ModelPage
 from kaito_catalog.site.tables import SHORTEST_MODEL_LEN

@@ -39,7 +39,7 @@ from kaito_catalog.memory.plan import (
     lacks_sparse_fp8,
     make_plan,
 )
-from kaito_catalog.memory.weights import stages
+from kaito_catalog.memory.weights.split import stages
 
 SHORTEST_MODEL_LEN = 16
 """Contexts below one block change vLLM's batch; the page does not take them."""
