@@ -31,34 +31,7 @@ from tools.exact_models import (
     read,
     summary,
 )
-
-# What is not equal to vLLM's, and why.
-BOUNDS = {
-    "Qwen/Qwen3-32B-FP8-Static-PerTensor": "names no quant_method, and vLLM takes it as not quantised",
-    "nvidia/MiniMax-M3-NVFP4": "on stages vLLM mixes blocks of two sizes",
-    "nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-FP8": "the file we have does not list what stays unquantised",
-    "nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-NVFP4": "the file we have does not list what stays unquantised",
-    "nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B-FP8": "the file we have does not list what stays unquantised",
-    "nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B-NVFP4": "the file we have does not list what stays unquantised",
-}
-
-BOUNDS_OF_A_VERSION = {
-    (
-        "openai/whisper-large-v3",
-        "0.32.0",
-    ): "the plan counts what an encoder hands on for each batch in flight, vLLM for one",
-}
-
-SMALL_BOUNDS = {
-    (
-        "NemotronParseForConditionalGeneration",
-        "0.32.0",
-    ): "the plan counts what an encoder hands on for each batch in flight, vLLM for one",
-    (
-        "PhiForCausalLM",
-        "0.32.0",
-    ): "it registers the head's bias when it reads the weights, which an exact plan does not",
-}
+from tools.known_differences import BOUNDS, BOUNDS_OF_A_VERSION, SMALL_BOUNDS
 
 MODELS = read()
 SMALL = read(SMALL_PLANS)

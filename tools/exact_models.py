@@ -31,9 +31,11 @@ from kaito_catalog.vllm_bridge.client import Worker, WorkerError, find_python
 from kaito_catalog.vllm_bridge.evidence import H100
 from tools.configurations import folded, smallest, smallest_quantization, unfolded
 from tools.observed import STARTS
+from tools.setup_vllm import OVERLAYS
 
 EXACT_PLANS = Path(__file__).resolve().parents[1] / "tests" / "data" / "exact_plans.json"
-VERSIONS = ("0.25.1", "0.32.0")
+VERSIONS = tuple(OVERLAYS)
+"""Of which .venv-vllm has the classes."""
 SMALL_PLANS = EXACT_PLANS.with_name("exact_small.json")
 """Made-up configurations, as small as may be: one of each architecture of which there is no real one here, and ways to
 quantise weights. Those in GPTQ list their modules, since vLLM else looks into the weight files for them."""

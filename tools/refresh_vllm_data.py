@@ -18,8 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from kaito_catalog.vllm_bridge.client import Worker, WorkerError, find_python  # noqa: E402
+from tools.setup_vllm import OVERLAYS  # noqa: E402
 
-VERSIONS = ("0.25.1", "0.32.0")
+VERSIONS = tuple(OVERLAYS)
 DATA = ROOT / "kaito_catalog" / "data"
 KINDS = ("options", "architectures", "toolParsers", "reasoningParsers")
 
