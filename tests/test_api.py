@@ -13,6 +13,8 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import yaml
+from catalog_helpers import copy_catalog
 from generate_helpers import catalog as small_catalog
 from generate_helpers import entry, small_proposal
 
@@ -22,6 +24,7 @@ from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import check_catalog
 from kaito_catalog.checks.registry import CHECKS
 from kaito_catalog.formats import schema
+from kaito_catalog.kaito import crd
 from kaito_catalog.site import api_schema, formats_page
 from kaito_catalog.site.model_page import Finding
 
@@ -84,6 +87,13 @@ def test_the_schemas_lie_beside_the_files(generated: Mapping[str, str]) -> None:
         assert generated[f"{API}{name}"] == text
 
 
+def test_every_manifest_of_the_catalog_is_one_that_a_cluster_takes(generated: Mapping[str, str]) -> None:
+    manifests = {name: text for name, text in generated.items() if name.startswith("presets/")}
+    assert len(manifests) >= 75
+    for name, text in manifests.items():
+        assert crd.problems(yaml.safe_load(text)) == (), name
+
+
 def test_the_page_of_the_api_names_every_schema(root: Path) -> None:
     text = (root / "docs" / "api.md").read_text(encoding="utf-8")
     assert [name for name in api_schema.SCHEMAS if f"api/v1/{name}.schema.json" not in text] == []
@@ -113,7 +123,8 @@ def commands(root: Path) -> list[str]:
 
 
 def test_every_command_of_the_contributor_guide_does_what_it_says(root: Path, tmp_path: Path) -> None:
-    for name in ("catalog", "docs", "schema"):
+    copy_catalog(tmp_path / "catalog", "phi-4", "gpt-oss-20b")
+    for name in ("docs", "schema"):
         shutil.copytree(root / name, tmp_path / name)
     shutil.copy(root / "mkdocs.yml", tmp_path)
     (tmp_path / "drafts").mkdir()

@@ -10,16 +10,12 @@ import yaml
 from generate_helpers import catalog, entry, facts, proposal, small_facts, small_proposal
 
 from kaito_catalog import generate
-from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.kaito import crd
 from kaito_catalog.kaito.model_catalog import LeftOut
 
 ROOT = Path(__file__).resolve().parents[1]
-needs_catalog = pytest.mark.skipif(
-    not (ROOT / "catalog" / "policy.yaml").is_file(), reason="the catalog's own data is not there"
-)
 
 
 def test_two_calls_give_the_same_bytes_in_the_same_order() -> None:
@@ -68,15 +64,6 @@ def test_every_manifest_is_one_that_a_cluster_takes() -> None:
     for name, text in generate.build_files(catalog()).items():
         if name.startswith("presets/"):
             assert crd.problems(yaml.safe_load(text)) == (), name
-
-
-@needs_catalog
-def test_every_manifest_of_the_real_catalog_is_one_that_a_cluster_takes() -> None:
-    built = generate.build(read_catalog(ROOT / "catalog"))
-    manifests = {name: text for name, text in built.files.items() if name.startswith("presets/")}
-    assert len(manifests) >= 75
-    for name, text in manifests.items():
-        assert crd.problems(yaml.safe_load(text)) == (), name
 
 
 def test_what_could_not_be_generated_is_told() -> None:

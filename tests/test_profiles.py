@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from catalog_helpers import Run, copy_catalog
 
 from kaito_catalog import cli
 from kaito_catalog.catalog.entries import Catalog, Entry
@@ -21,15 +20,6 @@ from kaito_catalog.checks.kto import kaito_starts_what_is_claimed
 NEXT = "vllm-0.32"
 MAIN = "kaito-main-0a69b1b"
 NEMOTRON = "nvidia-nemotron-nano-9b-v2"
-
-
-def others_than(model: str) -> Callable[[str, list[str]], list[str]]:
-    """For `copytree`: every model's folder but one."""
-
-    def ignored(folder: str, names: list[str]) -> list[str]:
-        return [name for name in names if name != model] if Path(folder).name == "models" else []
-
-    return ignored
 
 
 @pytest.fixture
@@ -87,17 +77,17 @@ def test_a_plan_follows_the_profile(root: Path, capsys: pytest.CaptureFixture[st
     assert more / less == pytest.approx(0.92 / 0.84)
 
 
-def test_generated_manifests_follow_the_profile(root: Path, tmp_path: Path) -> None:
-    arguments = ["generate", "--no-site", "--catalog", str(root / "catalog")]
+@pytest.mark.models("phi-4")
+def test_generated_manifests_follow_the_profile(here: Path, run: Run) -> None:
     for profile in ("kaito-v0.12", NEXT):
-        assert cli.main([*arguments, "--profile", profile, "--output", str(tmp_path / profile)]) == 0
+        assert run("generate", "--no-site", "--profile", profile, "--output", profile)[0] == 0
     page = "site-src/models/phi-4.md"
-    assert "vLLM 0.25.1" in (tmp_path / "kaito-v0.12" / page).read_text(encoding="utf-8")
-    assert "vLLM 0.32.0" in (tmp_path / NEXT / page).read_text(encoding="utf-8")
+    assert "vLLM 0.25.1" in (here / "kaito-v0.12" / page).read_text(encoding="utf-8")
+    assert "vLLM 0.32.0" in (here / NEXT / page).read_text(encoding="utf-8")
 
 
 def test_what_kaito_would_do_follows_the_release_of_the_profile(root: Path, tmp_path: Path) -> None:
-    catalog = shutil.copytree(root / "catalog", tmp_path / "catalog", ignore=others_than(NEMOTRON))
+    catalog = copy_catalog(tmp_path / "catalog", NEMOTRON)
     arguments = ["generate", "--no-site", "--catalog", str(catalog)]
     for profile in ("kaito-v0.12", MAIN):
         assert cli.main([*arguments, "--profile", profile, "--output", str(tmp_path / profile)]) == 0
@@ -123,7 +113,7 @@ def test_what_kaito_would_do_follows_the_release_of_the_profile(root: Path, tmp_
 def test_generate_compares_with_the_release_of_the_profile(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    catalog = shutil.copytree(root / "catalog", tmp_path / "catalog", ignore=others_than(NEMOTRON))
+    catalog = copy_catalog(tmp_path / "catalog", NEMOTRON)
     arguments = ["generate", "--no-site", "--catalog", str(catalog)]
     assert cli.main([*arguments, "--profile", MAIN, "--output", str(tmp_path / "main")]) == 0
     compare = [*arguments, "--compare", str(tmp_path / "main/kaito/model_catalog.yaml")]
