@@ -18,7 +18,7 @@ from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.plans import request as planning
 from kaito_catalog.reports.plan import instance_types_text, plan_text
-from kaito_catalog.reports.style import wants_color
+from kaito_catalog.reports.style import terminal_width, wants_color
 from kaito_catalog.vllm_bridge import evidence
 
 
@@ -48,7 +48,7 @@ def run_plan(options: argparse.Namespace) -> int:
     shared = read_shared(root)
     profile = shared.profile(options.profile)
     subject = planning.read_subject(request, root, shared=shared, profile=profile)
-    color = wants_color(sys.stdout)
+    color, width = wants_color(sys.stdout), terminal_width(sys.stdout)
     if options.record and not options.exact:
         raise CatalogError("--record writes what --exact found", hint="add --exact")
     if options.exact:
@@ -58,13 +58,13 @@ def run_plan(options: argparse.Namespace) -> int:
         if options.format == "json":
             emit(json.dumps(planning.plan_value(subject, plan), indent=2, ensure_ascii=False) + "\n")
         else:
-            emit(plan_text(subject, plan, color=color))
+            emit(plan_text(subject, plan, color=color, width=width))
         return OK  # "does not fit" is an answer, not an error
     rows = planning.plan_all(request, subject, shared, profile)
     if options.format == "json":
         emit(json.dumps(planning.rows_value(subject, rows), indent=2, ensure_ascii=False) + "\n")
     else:
-        emit(instance_types_text(subject, rows, color=color))
+        emit(instance_types_text(subject, rows, color=color, width=width))
     return OK
 
 

@@ -17,7 +17,7 @@ from kaito_catalog.plans import recommend
 from kaito_catalog.plans.request import PlanSubject, newest_vllm, smallest
 from kaito_catalog.plans.serving import ServedOptions
 from kaito_catalog.quantity import gib
-from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable
+from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, fitted, paint, printable
 from kaito_catalog.reports.summary import plural
 from kaito_catalog.vllm_bridge.versions import parsed, release
 
@@ -53,6 +53,7 @@ _FIGURES = {
 }
 """The figures of the account, as it names them."""
 _BAR = 40
+_BEFORE_BAR = 41
 _HEAD = ("INSTANCE TYPE", "GPUS", "VERDICT", "USED", "ENOUGH", "NEEDS/GPU", "BUDGET/GPU", "LONGEST CONTEXT")
 _LEFT = 3
 """Columns of words; the others hold numbers."""
@@ -73,8 +74,8 @@ def _later(vllm_version: str) -> tuple[str, ...]:
     )
 
 
-def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False) -> str:
-    """One plan in detail."""
+def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False, width: int | None = None) -> str:
+    """One plan in detail, in the columns of a terminal where there is one."""
     gpu = plan.gpu.name or (f"GPU of {gib(plan.gpu.memory_bytes)}" if plan.gpu.memory_bytes else "GPU")
     count = plan.parallelism.world_size
     lines = [
@@ -101,7 +102,7 @@ def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False) -> str:
             ("CUDA graphs", figures.cuda_graph_bytes),
             ("KV cache, one request", figures.kv_cache_needed_bytes),
         ):
-            beside = _bar(size, top)
+            beside = _bar(size, top, width)
             if label == "CUDA graphs" and not size:
                 beside = _no_graphs(plan)
             lines.append(f"    {label:<24}{gib(size):>11}  {beside}".rstrip())
@@ -113,7 +114,9 @@ def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False) -> str:
             + figures.kv_cache_needed_bytes
         )
         lines.append(f"    {'needed':<24}{gib(used):>11}")
-        lines.append(f"    {'budget':<24}{gib(figures.budget_bytes):>11}  {_bar(figures.budget_bytes, top)}")
+        lines.append(
+            f"    {'budget':<24}{gib(figures.budget_bytes):>11}  {_bar(figures.budget_bytes, top, width)}"
+        )
         lines.append(f"    {'left for KV cache':<24}{gib(max(figures.kv_cache_available_bytes, 0)):>11}")
     if plan.kv_cache is not None and plan.fits is not Fit.UNKNOWN:
         cache = plan.kv_cache
@@ -127,7 +130,7 @@ def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False) -> str:
     if plan.sources:
         lines.append("")
         lines.extend(paint(f"  {line}", DIM, color=color) for line in _sources(plan.sources))
-    return "\n".join(lines) + "\n"
+    return fitted("\n".join(lines) + "\n", width)
 
 
 def _no_graphs(plan: Plan) -> str:
@@ -207,8 +210,9 @@ def _batching(plan: Plan) -> str:
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
-def _bar(size: int, top: int) -> str:
-    eighths = round(_BAR * 8 * size / top)
+def _bar(size: int, top: int, width: int | None) -> str:
+    full = _BAR if width is None else max(min(width - _BEFORE_BAR, 100), 10)
+    eighths = round(full * 8 * size / top)
     return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
 
 
@@ -217,7 +221,7 @@ _WHATEVER_GPU = frozenset({"architecture", "settings"})
 
 
 def instance_types_text(
-    subject: PlanSubject, rows: Sequence[InstanceTypePlan], *, color: bool = False
+    subject: PlanSubject, rows: Sequence[InstanceTypePlan], *, color: bool = False, width: int | None = None
 ) -> str:
     """Every instance type, those that fit first; the ones that do not are counted by their reason."""
     lines = [
@@ -230,16 +234,15 @@ def instance_types_text(
     best = smallest(tuple(rows))
     fitting = [row for row in rows if row.plan.fits in (Fit.YES, Fit.TIGHT)]
     if fitting:
-        table = [_HEAD, *(_row(row) for row in fitting)]
-        widths = [max(len(line[column]) for line in table) for column in range(len(_HEAD))]
-        for number, cells in enumerate(table):
-            text = "  ".join(
-                cell.ljust(width) if column < _LEFT else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-            ).rstrip()
-            style = [DIM] if number == 0 else [GREEN] if best and cells[0] == best.instance_type.name else []
-            lines.append(paint(text, *style, color=color))
+        chosen = best.instance_type.name if best else None
+        cells = [_row(row) for row in fitting]
+        drawn = (
+            _unbroken_table(cells, chosen, color=color)
+            if width is None
+            else _table_of_terminal(cells, chosen, color=color, width=width)
+        )
         lines += [
+            *drawn,
             "",
             "USED: GPUs over which the model can be split; ENOUGH: the fewest that serve this context",
         ]
@@ -273,9 +276,48 @@ def instance_types_text(
     advice = recommend.text(recommend.recommend(rows, max_model_len=subject.max_model_len))
     if advice:
         lines += ["", advice.rstrip("\n")]
-    if best is not None:
-        lines += ["", f"next: kaito-catalog plan {subject.name} --instance-type {best.instance_type.name}"]
-    return "\n".join(lines) + "\n"
+    text = fitted("\n".join(lines) + "\n", width)
+    if best is not None:  # not broken, so that it can be copied
+        text += f"\nnext: kaito-catalog plan {subject.name} --instance-type {best.instance_type.name}\n"
+    return text
+
+
+def _unbroken_table(cells: Sequence[tuple[str, ...]], chosen: str | None, *, color: bool) -> list[str]:
+    """For a file or a pipe: as wide as it gets."""
+    table = [_HEAD, *cells]
+    widths = [max(len(line[column]) for line in table) for column in range(len(_HEAD))]
+    lines = []
+    for number, row in enumerate(table):
+        text = "  ".join(
+            cell.ljust(width) if column < _LEFT else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        style = [DIM] if number == 0 else [GREEN] if row[0] == chosen else []
+        lines.append(paint(text, *style, color=color))
+    return lines
+
+
+def _table_of_terminal(
+    cells: Sequence[tuple[str, ...]], chosen: str | None, *, color: bool, width: int
+) -> list[str]:
+    """Where the terminal is too narrow, headings stand on two lines; then the GPUs go below the instance type."""
+    from kaito_catalog.reports.terminal import Column, Layout, table
+
+    def columns(headings: Sequence[str], left: int) -> list[Column]:
+        return [Column(head, "left" if number < left else "right") for number, head in enumerate(headings)]
+
+    stacked = [heading.replace("/", "\n/").replace("LONGEST ", "LONGEST\n") for heading in _HEAD]
+    layouts = (
+        Layout(columns(_HEAD, _LEFT), cells, gap=2),
+        Layout(columns(stacked, _LEFT), cells, gap=1),
+        Layout(
+            columns((f"{_HEAD[0]}\n  {_HEAD[1]}", *stacked[2:]), _LEFT - 1),
+            [(f"{name}\n  {gpus}", *others) for name, gpus, *others in cells],
+            gap=1,
+        ),
+    )
+    styles = ["green" if row[0] == chosen else "" for row in cells]
+    return table(layouts, styles, width=width, color=color)
 
 
 def _row(row: InstanceTypePlan) -> tuple[str, ...]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import textwrap
 from typing import TextIO
 
 RED, YELLOW, BLUE, GREEN, BOLD, DIM = "31", "33", "36", "32", "1", "2"
+_STYLE = re.compile(r"\033\[[0-9;]*m")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -15,6 +18,29 @@ def wants_color(stream: TextIO) -> bool:
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
     return stream.isatty()
+
+
+def terminal_width(stream: TextIO) -> int | None:
+    """Columns of the terminal that `stream` is; None where it is none, so that text is not broken there."""
+    return max(shutil.get_terminal_size((80, 24)).columns, 20) if stream.isatty() else None
+
+
+def fitted(text: str, width: int | None) -> str:
+    """`text` with its long lines broken between words, the rest of each a little further in than its beginning."""
+    if width is None:
+        return text
+    lines: list[str] = []
+    for line in text.split("\n"):
+        inside = " " * (len(line) - len(line.lstrip()) + 2)
+        is_long = len(_STYLE.sub("", line)) > width
+        lines += (
+            textwrap.wrap(
+                line, width, subsequent_indent=inside, break_long_words=False, break_on_hyphens=False
+            )
+            if is_long
+            else [line]
+        )
+    return "\n".join(lines)
 
 
 def paint(text: str, *codes: str, color: bool) -> str:
