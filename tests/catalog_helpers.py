@@ -21,3 +21,11 @@ def copy_catalog(target: Path, *names: str, evidence: bool = True) -> Path:
     for name in names:
         shutil.copytree(CATALOG / "models" / name, target / "models" / name, ignore=ignored)
     return target
+
+
+def break_proposal(here: Path, old: str, new: str) -> None:
+    """Replace a text of the proposal of phi-4."""
+    path = here / "catalog/models/phi-4/proposal.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
