@@ -14,7 +14,8 @@ from kaito_catalog.catalog.entries import Catalog, Shared
 from kaito_catalog.catalog.reading import read_catalog, read_shared
 from kaito_catalog.checks.base import Context
 from kaito_catalog.cli import main
-from kaito_catalog.vllm_bridge.client import WorkerError, find_python
+from kaito_catalog.vllm_bridge.client import find_python
+from kaito_catalog.vllm_bridge.conversation import WorkerError
 
 # Machines are noisy: an example that takes long once is no failure.
 settings.register_profile("kaito-catalog", deadline=None)

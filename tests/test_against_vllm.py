@@ -21,7 +21,9 @@ from kaito_catalog.memory.kv_cache import (
 )
 from kaito_catalog.memory.weights.ranks import weights_per_rank
 from kaito_catalog.memory.weights.split import split_over, stages
-from kaito_catalog.vllm_bridge.client import ExactPlan, Worker, WorkerError
+from kaito_catalog.vllm_bridge.answers import ExactPlan
+from kaito_catalog.vllm_bridge.client import Worker
+from kaito_catalog.vllm_bridge.conversation import WorkerError
 from kaito_catalog.vllm_bridge.evidence import H100, model_directory
 
 GIB = 2**30

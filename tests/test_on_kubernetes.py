@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from kaito_catalog.catalog.reading import read_entry
 from kaito_catalog.dry_runs import on_kubernetes, task
 from kaito_catalog.formats.evidence import DryRun
 from kaito_catalog.vllm_bridge import evidence as exact
+from kaito_catalog.vllm_bridge.archive import worker_archive
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = on_kubernetes.Settings("mcr.microsoft.com/aks/kaito/kaito-base:0.5.0")
@@ -119,7 +119,7 @@ def test_the_command_is_always_the_same_and_the_run_is_a_file(
     assert [item["kind"] for item in found] == ["ConfigMap", "ConfigMap", "Job"]
     run, job = found[1:]
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    assert container["command"] == ["python3", "/kaito-catalog/task.py", "/kaito-catalog"]
+    assert container["command"] == ["python3", "/kaito-catalog/vllm_worker.pyz", "run", "/kaito-catalog"]
     assert "reboot" not in json.dumps(job)
     assert json.loads(run["data"]["run.json"])["config"]["evil"] == value["config"]["evil"]
 
@@ -187,17 +187,16 @@ print(json.dumps({{"id": 1, "ok": True, "result": json.loads({result!r})}}), flu
 
 
 def printed_by_a_pod(folder: Path, run_json: str, result: Json = RESULT) -> tuple[int, str]:
-    """The log of a pod: `task.py` as a process, with a noisy worker in the place of vLLM."""
+    """The log of a pod: the worker's archive as a process, with a noisy worker in the place of vLLM."""
     python = folder / "noisy"
     python.write_text(NOISY.format(python=sys.executable, token=TOKEN, result=json.dumps(result)))
     python.chmod(0o755)
     code = folder / "code"
     code.mkdir(exist_ok=True)
     (code / "run.json").write_text(run_json)
-    (code / "vllm_worker.py").write_text("")
-    shutil.copy(task.__file__, code / "task.py")
+    (code / "vllm_worker.pyz").write_bytes(worker_archive())
     done = subprocess.run(
-        [sys.executable, str(code / "task.py"), str(code)],
+        [sys.executable, str(code / "vllm_worker.pyz"), "run", str(code)],
         env={**os.environ, "KAITO_CATALOG_VLLM_PYTHON": str(python), "HF_TOKEN": TOKEN},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -253,7 +252,7 @@ def test_a_leader_waits_for_its_group_prints_its_result_and_stays_until_it_is_en
     monkeypatch.setenv("PYTHONPATH", str(fakes))
     monkeypatch.setenv("HOME", str(home))
     printed_by_a_pod(here, json.dumps({**a_run().task(), "model": "big"}))  # puts its files in their places
-    command = [sys.executable, str(here / "code/task.py"), str(here / "code"), "leader"]
+    command = [sys.executable, str(here / "code/vllm_worker.pyz"), "run", str(here / "code"), "leader"]
     monkeypatch.setenv("KAITO_CATALOG_VLLM_PYTHON", str(here / "noisy"))
 
     def result_of_a_leader() -> tuple[Json, list[str]]:

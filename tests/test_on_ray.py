@@ -139,8 +139,14 @@ def start(folder: Path, ray: Ray, *arguments: str, python: str | None = None) ->
     command = [sys.executable, "-W", "ignore", "-m", "kaito_catalog", "dry-run", "--on", "ray"]
     command += ["--vllm-python", python or worker_of(folder), *arguments]
     environment = {**os.environ, "RAY_ADDRESS": ray.address, "PYTHONPATH": str(ROOT)}
+    environment["PYTHONUTF8"] = "1"
     return subprocess.Popen(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd=folder,
+        env=environment,
+        encoding="utf-8",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 

@@ -21,14 +21,10 @@ from typing import Any
 
 import pytest
 
-from kaito_catalog.vllm_bridge.client import (
-    ExactPlan,
-    OptionReport,
-    Outcome,
-    Worker,
-    WorkerError,
-    find_python,
-)
+from kaito_catalog.vllm_bridge.answers import ExactPlan, OptionReport, Outcome
+from kaito_catalog.vllm_bridge.archive import worker_archive
+from kaito_catalog.vllm_bridge.client import Worker, find_python
+from kaito_catalog.vllm_bridge.conversation import WorkerError
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = Path(__file__).with_name("configs")
@@ -436,6 +432,14 @@ def test_the_committed_data_is_what_vllm_says(worker: Worker, version: str) -> N
     assert tool.content(version, surfaces) == tool.data_file(version).read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("version", [KAITO_VLLM, NEWER_VLLM])
+def test_vllms_private_names_are_where_the_table_says(worker: Worker, version: str) -> None:
+    found = worker.request("names", {"vllmVersion": version})
+    assert (found["vllmVersion"], found["unexpected"]) == (version, [])
+    absent = {what for what, place in found["names"].items() if place is None}
+    assert absent == ({"layout of the cache", "layouts of a worker"} if version == KAITO_VLLM else set())
+
+
 # --- engines --------------------------------------------------------------------------------------------------------
 
 
@@ -566,11 +570,14 @@ def test_two_workers_do_not_disturb_each_other(python: Path, model: Callable[...
         assert plan_of(one, directory)["perGPU"] == plan_of(other, directory)["perGPU"]
 
 
-def test_the_worker_takes_one_request_as_its_argument(python: Path, model: Callable[..., Path]) -> None:
+def test_the_worker_takes_one_request_as_its_argument(
+    python: Path, model: Callable[..., Path], tmp_path: Path
+) -> None:
     request = {"id": "only", "op": "exact-plan", "vllmVersion": KAITO_VLLM, "model": str(model("tiny-llama"))}
-    script = ROOT / "kaito_catalog" / "vllm_bridge" / "vllm_worker.py"
+    (tmp_path / "vllm_worker.pyz").write_bytes(worker_archive())
     done = subprocess.run(
-        [str(python), str(script), json.dumps(request)],
+        [str(python), "vllm_worker.pyz", json.dumps(request)],
+        cwd=tmp_path,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -651,7 +658,7 @@ def test_a_worker_that_is_killed_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kaito_catalog.vllm_bridge.client.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("kaito_catalog.vllm_bridge.conversation.GRACE_SECONDS", 0.2)
     with Worker(fake_python(tmp_path, "sleep 60 & sleep 60")) as worker:
         with pytest.raises(WorkerError) as error:
             worker.request("registry", {}, time_limit_seconds=0.1)

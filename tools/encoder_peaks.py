@@ -18,7 +18,8 @@ from typing import Any
 from kaito_catalog.architectures import Shape, read_shape
 from kaito_catalog.memory.overheads import EncoderProfile, encoder_profile
 from kaito_catalog.system import files
-from kaito_catalog.vllm_bridge.client import WorkerError, find_python
+from kaito_catalog.vllm_bridge.client import find_python
+from kaito_catalog.vllm_bridge.conversation import WorkerError
 from tools.exact_models import EXACT_PLANS, SMALL_PLANS, read
 
 PEAKS = EXACT_PLANS.with_name("encoder_peaks.json")

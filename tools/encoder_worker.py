@@ -10,9 +10,6 @@ embeddings and Triton's.
 For `grid` (Qwen) height and width are patches and `pixels` the elements of one; for `images` they are in pixels.
 """
 
-# mypy: disable-error-code="import-not-found,misc"
-# vLLM and torch are in another environment than the one that checks types.
-
 from __future__ import annotations
 
 import contextlib
@@ -26,7 +23,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from kaito_catalog.vllm_bridge import vllm_worker
+from kaito_catalog.vllm_bridge.worker.configuration import engine_config
+from kaito_catalog.vllm_bridge.worker.ranks import stay_on_meta
+from kaito_catalog.vllm_bridge.worker.releases import register_kv_cache_specs
+from kaito_catalog.vllm_bridge.worker.requests import Gpu
+from kaito_catalog.vllm_bridge.worker.simulated_gpu import SimulatedHardware
+from kaito_catalog.vllm_bridge.worker.warm import import_for_planning, overlay_directory
 
 Json = dict[str, Any]
 
@@ -34,12 +36,12 @@ Json = dict[str, Any]
 def main() -> None:
     """Answer with peakBytes, inputBytes and outputBytes."""
     request = json.load(sys.stdin)
-    overlay = vllm_worker.overlay_directory(request["version"])
+    overlay = overlay_directory(request["version"])
     if overlay is not None:
         sys.path.insert(0, overlay)
     request["gpu"] = {"name": "NVIDIA H100 80GB", "memoryBytes": 85 * 10**9, "computeCapability": 9.0}
-    vllm_worker._SimulatedHardware.gpu = vllm_worker.Gpu.read(request)
-    vllm_worker.import_for_planning((9, 0))
+    SimulatedHardware.gpu = Gpu.read(request)
+    import_for_planning((9, 0))
     with contextlib.redirect_stdout(sys.stderr):
         answer = measure(request)
     print(json.dumps(answer))
@@ -54,14 +56,14 @@ def measure(request: Json) -> Json:
     from vllm.model_executor.model_loader.utils import initialize_model
     from vllm.utils.torch_utils import set_default_torch_dtype
 
-    config = vllm_worker.engine_config(request, lambda text: None)
+    config = engine_config(request, lambda text: None)
     dtype = config.model_config.dtype
     torch.distributed.init_process_group(backend="fake", store=FakeStore(), rank=0, world_size=1)
     with set_current_vllm_config(config):
-        vllm_worker.register_kv_cache_specs(config)
+        register_kv_cache_specs(config)
         parallel_state.init_distributed_environment(1, 0, "env://", local_rank=0, backend="fake")
         parallel_state.initialize_model_parallel(1, 1, backend="fake")
-        with set_default_torch_dtype(dtype), torch.device("meta"), vllm_worker.stay_on_meta():
+        with set_default_torch_dtype(dtype), torch.device("meta"), stay_on_meta():
             model = initialize_model(config)
             without_kernels()
             metadata_on_the_host(model)

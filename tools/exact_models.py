@@ -27,7 +27,8 @@ from kaito_catalog.memory.kv_cache import Unplannable, batches_in_flight, plan_l
 from kaito_catalog.memory.weights.ranks import weights_per_rank
 from kaito_catalog.memory.weights.split import Uncomputable, split_over, stages
 from kaito_catalog.system import files
-from kaito_catalog.vllm_bridge.client import Worker, WorkerError, find_python
+from kaito_catalog.vllm_bridge.client import Worker, find_python
+from kaito_catalog.vllm_bridge.conversation import WorkerError
 from kaito_catalog.vllm_bridge.evidence import H100
 from tools.configurations import folded, smallest, smallest_quantization, unfolded
 from tools.observed import STARTS

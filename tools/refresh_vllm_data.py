@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from kaito_catalog.vllm_bridge.client import Worker, WorkerError, find_python  # noqa: E402
+from kaito_catalog.vllm_bridge.client import Worker, find_python  # noqa: E402
+from kaito_catalog.vllm_bridge.conversation import WorkerError  # noqa: E402
 from tools.setup_vllm import OVERLAYS  # noqa: E402
 
 VERSIONS = tuple(OVERLAYS)

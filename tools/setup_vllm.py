@@ -306,7 +306,7 @@ def pip(directory: Path, *arguments: str) -> str:
 
 def run(command: list[str], *, what: str) -> str:
     """Run `command` and give its standard output; a failure is a SetupError with the end of what it said."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if not line.startswith("WARNING:")]
         raise SetupError(f"{what} failed:\n" + "\n".join(said[-20:]))

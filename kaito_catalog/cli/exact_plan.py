@@ -26,7 +26,9 @@ from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable, wants_color
 from kaito_catalog.system import files
 from kaito_catalog.vllm_bridge import evidence
-from kaito_catalog.vllm_bridge.client import ExactPlan, Gpu, Outcome, Worker, WorkerError, find_python
+from kaito_catalog.vllm_bridge.answers import ExactPlan, Gpu, Outcome
+from kaito_catalog.vllm_bridge.client import Worker, find_python
+from kaito_catalog.vllm_bridge.conversation import WorkerError
 
 SIZES = (1, 2, 4, 8)
 """The tensor-parallel sizes that KAITO's instance types would use: the numbers of GPUs that they have."""

@@ -127,7 +127,7 @@ class Run:
         return f"{self.model} on {self.gpus} × {self.gpu}"
 
     def task(self) -> dict[str, Any]:
-        """What `engines/task.py` is given."""
+        """What `task` is given."""
         args = dict(self.args)
         request: dict[str, Any] = {
             "op": "dry-run",

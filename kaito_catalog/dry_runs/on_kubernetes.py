@@ -8,6 +8,7 @@ The client is an optional dependency, imported only when `--apply` asks for it.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -18,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from kaito_catalog.documents import writing
@@ -28,7 +28,7 @@ from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.kaito.manifests import TOKEN_KEY, object_name
 from kaito_catalog.kaito.release import release_of
-from kaito_catalog.vllm_bridge.client import WORKER_SCRIPT
+from kaito_catalog.vllm_bridge.archive import worker_archive
 from kaito_catalog.vllm_bridge.evidence import evidence_lines
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -89,25 +89,22 @@ def name_of(run: Run) -> str:
 
 
 @lru_cache(maxsize=1)
-def _code() -> tuple[str, dict[str, str]]:
-    """The name of the ConfigMap with the code, and its files."""
-    data = {
-        "task.py": Path(task_module.__file__).read_text(encoding="utf-8"),
-        "vllm_worker.py": WORKER_SCRIPT.read_text(encoding="utf-8"),
-    }
-    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]
-    return f"kaito-catalog-dry-run-{digest}", data
+def _code() -> tuple[str, str]:
+    """The name of the ConfigMap with the worker's archive, and the archive in Base64."""
+    archive = worker_archive()
+    digest = hashlib.sha256(archive).hexdigest()[:10]
+    return f"kaito-catalog-dry-run-{digest}", base64.b64encode(archive).decode()
 
 
 def sources() -> dict[str, Any]:
     """The ConfigMap with the code; its name has its digest, so that a new version is another object."""
-    name, data = _code()
+    name, archive = _code()
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": name, "labels": {MANAGED_BY: "kaito-catalog"}},
         "immutable": True,
-        "data": data,
+        "binaryData": {task_module.ARCHIVE: archive},
     }
 
 
@@ -199,7 +196,8 @@ def _leader_worker_set(run: Run, settings: Settings) -> dict[str, Any]:
 
 
 def _pod(run: Run, settings: Settings, role: str | None) -> dict[str, Any]:
-    command = [settings.python or "python3", f"{FOLDER}/task.py", FOLDER, *([role] if role else [])]
+    program = f"{FOLDER}/{task_module.ARCHIVE}"
+    command = [settings.python or "python3", program, "run", FOLDER, *([role] if role else [])]
     resources: dict[str, dict[str, str]] = {"requests": {"cpu": "2", "memory": "8Gi"}}
     if run.weights == "real":
         resources["requests"]["ephemeral-storage"] = f"{run.weights_bytes // 2**30 + 10}Gi"

@@ -1,7 +1,7 @@
 """Dry runs as Ray tasks: Ray places them, retries them where a node dies, and brings their results here.
 
 Ray is an optional dependency, imported only when asked for. Nothing but Ray and a Python with vLLM has to be on the
-nodes: the task's code and the worker's source travel with the task.
+nodes: the task's code and the worker's archive travel with the task.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 from kaito_catalog.dry_runs import task as task_module
 from kaito_catalog.dry_runs.campaign import Run
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.vllm_bridge.client import WORKER_SCRIPT
+from kaito_catalog.vllm_bridge import conversation
+from kaito_catalog.vllm_bridge.archive import worker_archive
 
 CPUS_PER_GPU = 1
 CPUS_WITHOUT_GPU = 1
@@ -208,12 +209,13 @@ def _run_all(
 
 
 def _starter(ray: Any, cluster: Cluster) -> Callable[[Run], Any]:
-    ray.cloudpickle.register_pickle_by_value(task_module)
+    for module in (task_module, conversation):
+        ray.cloudpickle.register_pickle_by_value(module)
     run_task, make_say = task_module.run, task_module.printer
     # Once for all tasks: Ray keeps it in its object store.
-    source = ray.put(WORKER_SCRIPT.read_text(encoding="utf-8"))
+    archive = ray.put(worker_archive())
 
-    def dry_run(task: dict[str, Any], worker_source: str, several_nodes: bool) -> dict[str, Any]:
+    def dry_run(task: dict[str, Any], worker: bytes, several_nodes: bool) -> dict[str, Any]:
         if several_nodes:
             import os
 
@@ -224,7 +226,7 @@ def _starter(ray: Any, cluster: Cluster) -> Callable[[Run], Any]:
             # vLLM's Ray executor joins the cluster that this task runs in.
             address = ray.get_runtime_context().gcs_address
             task["request"].setdefault("env", {})["RAY_ADDRESS"] = address
-        return run_task(task, worker_source, say=make_say())
+        return run_task(task, worker, say=make_say())
 
     remote = ray.remote(dry_run)
 
@@ -234,7 +236,7 @@ def _starter(ray: Any, cluster: Cluster) -> Callable[[Run], Any]:
             task["python"] = cluster.python
         return remote.options(
             name=f"dry-run {run.model}", max_retries=RETRIES, retry_exceptions=False, **resources(run)
-        ).remote(task, source, run.nodes > 1)
+        ).remote(task, archive, run.nodes > 1)
 
     return start
 

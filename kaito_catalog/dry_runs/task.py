@@ -1,4 +1,4 @@
-"""One dry run where vLLM is: the file that a Ray task and a Kubernetes pod run, with the standard library only.
+"""One dry run where vLLM is, as a Ray task or in a pod: it needs the standard library and the worker's archive alone.
 
 A task is a JSON object: `request` is what the vLLM worker is asked, `config` the model's configuration (absent: the
 request names a repository), and the rest (`model`, `revision`, `configSha256`, `args`, `weights`, `changed`, `key`)
@@ -12,12 +12,10 @@ one that starts with a brace: everything the worker and vLLM print has a bar in 
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import math
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -25,17 +23,22 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, NoReturn
+
+from kaito_catalog.vllm_bridge.conversation import Conversation, WorkerError, result_of
 
 Json = dict[str, Any]
 Say = Callable[[str], None]
 
 API_VERSION = "catalog.kaito.sh/v1alpha1"
 PYTHON_VARIABLE = "KAITO_CATALOG_VLLM_PYTHON"
-# `processes.HUB_TOKENS` once more: this file is alone in a pod.
+# `processes.HUB_TOKENS` once more: that module is not in a pod.
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+ARCHIVE = "vllm_worker.pyz"
+TIME_LIMIT_SECONDS = 900.0
 GRACE_SECONDS = 30.0
 RAY_PORT = 6379
 GATHER_SECONDS = 1800.0
@@ -43,12 +46,18 @@ PRINT_SECONDS = 10.0
 ECHOED = ("key", "model", "revision", "configSha256", "args", "weights", "changed")
 
 
-def run(task: Mapping[str, Any], worker_source: str, *, say: Say = lambda line: None) -> Json:
-    """The dry run of `task`; never raises for what vLLM does. Nothing of it is left when this returns."""
+def run(task: Mapping[str, Any], archive: bytes, *, say: Say = lambda line: None) -> Json:
+    """The dry run of `task`; never raises for what vLLM does. Nothing of it is left when this returns.
+
+    Args:
+        task: what is asked, as above.
+        archive: the worker.
+        say: gets the worker's progress and vLLM's log, line by line.
+    """
     echoed = {name: task[name] for name in ECHOED if name in task}
     scratch = tempfile.mkdtemp(prefix="kaito-catalog-")
     try:
-        answer = _ask(task, worker_source, Path(scratch), say)
+        answer = _ask(task, archive, Path(scratch), say)
     except OSError as error:
         answer = {"error": {"class": "other", "message": f"{error.filename or ''}: {error.strerror}"}}
     finally:
@@ -56,91 +65,50 @@ def run(task: Mapping[str, Any], worker_source: str, *, say: Say = lambda line: 
     return {"apiVersion": API_VERSION, "kind": "DryRunResult", **echoed, **answer}
 
 
-def _ask(task: Mapping[str, Any], worker_source: str, scratch: Path, say: Say) -> Json:
-    script = scratch / "vllm_worker.py"
-    script.write_text(worker_source, encoding="utf-8")
-    request: Json = {"id": 1, **task["request"]}
+def _ask(task: Mapping[str, Any], archive: bytes, scratch: Path, say: Say) -> Json:
+    program = scratch / ARCHIVE
+    program.write_bytes(archive)
+    request: Json = {"timeLimitSeconds": TIME_LIMIT_SECONDS, **task["request"]}
     if task.get("config") is not None:
         model = scratch / "model"
         model.mkdir()
         (model / "config.json").write_text(json.dumps(task["config"]), encoding="utf-8")
         request["model"] = str(model)
     if int(task.get("nodes") or 1) > 1:
-        # vLLM's workers on the other nodes look this module up by name; Ray brings it there with their job.
-        module = shutil.copy(script, scratch / "kaito_catalog_vllm_worker.py")
-        job = json.dumps({"runtime_env": {"py_modules": [str(module)]}})
-        request["env"] = {**request.get("env", {}), "RAY_JOB_CONFIG_JSON_ENV_VAR": job}
+        request["env"] = {**request.get("env", {}), **_for_the_other_nodes(program)}
     python = task.get("python") or find_python()
-    process = subprocess.Popen(  # noqa: S603
-        [str(python), str(script)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
     tail: list[str] = []
-    assert process.stderr is not None
-    reader = threading.Thread(target=_forward, args=(process.stderr, say, tail), daemon=True)
+    try:
+        conversation = Conversation([str(python), program], stderr=subprocess.PIPE)
+    except WorkerError as error:
+        return _error(error, tail)
+    log = conversation.process.stderr
+    assert log is not None
+    reader = threading.Thread(target=_forward, args=(log, say, tail), daemon=True)
     reader.start()
     try:
-        answer = _answer(process, request, say)
+        return {"result": result_of(conversation.ask(request, say))}
+    except WorkerError as error:
+        failure = error
     finally:
         # The worker's guard ends the engine when the worker is gone, however this ends: cancelled, timed out, done.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        conversation.kill()
         reader.join(GRACE_SECONDS)
-    if "error" in answer and tail:
-        answer["error"]["log"] = tail[-15:]
-    return answer
+        log.close()
+    return _error(failure, tail)
 
 
-def _answer(process: subprocess.Popen[bytes], request: Json, say: Say) -> Json:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(json.dumps(request).encode() + b"\n")
-        process.stdin.flush()
-    limit = float(request.get("timeLimitSeconds") or 900.0)
-    for line in _lines(process.stdout, time.monotonic() + limit + GRACE_SECONDS):
-        try:
-            message = json.loads(line)
-        except ValueError:
-            message = None
-        if not isinstance(message, dict):
-            return _error("worker-garbage", f"the worker printed something that is no answer: {line[:200]!r}")
-        if "progress" in message:
-            say(str(message["progress"]))
-        elif isinstance(message.get("result"), dict):
-            return {"result": message["result"]}
-        else:
-            found = message.get("error")
-            return (
-                {"error": found} if isinstance(found, dict) else _error("worker-garbage", repr(message)[:200])
-            )
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(1.0)
-    if process.returncode is None:
-        return _error("time-out", f"not done within {limit:.0f} s")
-    return _error("worker-died", f"the worker ended without an answer (exit code {process.returncode})")
+def _for_the_other_nodes(program: Path) -> dict[str, str]:
+    """vLLM's workers on other nodes import the worker's extension by name; Ray brings it there with their job."""
+    with zipfile.ZipFile(program) as archive:
+        archive.extractall(program.parent)
+    job = {"runtime_env": {"py_modules": [str(program.parent / "kaito_catalog")]}}
+    return {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job)}
 
 
-def _error(name: str, words: str) -> Json:
-    return {"error": {"class": name, "message": words}}
-
-
-def _lines(stream: IO[bytes], deadline: float) -> Iterator[bytes]:
-    """Whole lines until the stream ends or the time is over."""
-    received = b""
-    while True:
-        wait = deadline - time.monotonic()
-        if wait <= 0 or not select.select([stream], [], [], wait)[0]:
-            return
-        chunk = os.read(stream.fileno(), 1 << 16)
-        if not chunk:
-            return
-        *whole, received = (received + chunk).split(b"\n")
-        yield from (line for line in whole if line)
+def _error(error: WorkerError, tail: list[str]) -> Json:
+    details: Json = {"class": error.failure_class, "message": error.words}
+    return {"error": details | ({"log": tail[-15:]} if tail else {})}
 
 
 def _forward(stream: IO[bytes], say: Say, tail: list[str]) -> None:
@@ -179,7 +147,7 @@ def printer() -> Say:
 
 
 def main(arguments: list[str]) -> int:
-    """In a pod: `task.py FOLDER [leader|worker]`, with `run.json` and `vllm_worker.py` in FOLDER."""
+    """In a pod: `run FOLDER [leader|worker]` of the archive, with `run.json` and the archive itself in FOLDER."""
     folder, role = Path(arguments[0]), arguments[1] if len(arguments) > 1 else None
     lock = threading.Lock()
     secrets = [value for name in SECRETS if (value := os.environ.get(name))]
@@ -201,7 +169,7 @@ def main(arguments: list[str]) -> int:
     else:
         if role == "leader":
             gather(int(task["nodes"]), say)
-        found = run(task, (folder / "vllm_worker.py").read_text(encoding="utf-8"), say=say)
+        found = run(task, (folder / ARCHIVE).read_bytes(), say=say)
         line = json.dumps(found)
         for secret in secrets:
             line = line.replace(secret, "***")
@@ -266,7 +234,3 @@ def wait_for_the_end() -> None:
     signal.signal(signal.SIGTERM, end)
     while True:
         signal.pause()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,247 +1,25 @@
-"""Talks to vLLM without importing it: starts `vllm_worker.py` with the Python of an environment that has vLLM."""
+"""Talks to vLLM without importing it: starts the worker with the Python of an environment that has vLLM."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import select
-import signal
-import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, NotRequired, Self, TypedDict, cast
+from typing import IO, Any, Literal, Self, cast
 
 from kaito_catalog.system import processes
+from kaito_catalog.vllm_bridge.answers import ExactPlan, Gpu, Json, OptionReport, Options, Outcome, Registry
+from kaito_catalog.vllm_bridge.archive import worker_archive
+from kaito_catalog.vllm_bridge.conversation import Conversation, WorkerError, result_of
 
-WORKER_SCRIPT = Path(__file__).with_name("vllm_worker.py")
 PYTHON_VARIABLE = "KAITO_CATALOG_VLLM_PYTHON"
 DEFAULT_PYTHON = Path(".venv-vllm", "bin", "python")
 
-# The worker ends a request that is over its time itself; this is how long it may take to say so.
-GRACE_SECONDS = 20.0
 CLOSE_SECONDS = 5.0
 QUOTED_LOG_LINES = 15
-
-Json = dict[str, Any]
-
-
-class WorkerError(Exception):
-    """vLLM could not be asked, or refused: `failure_class` is what to act on, `words` what vLLM said.
-
-    Classes: `no-python`, `no-vllm`, `no-version`, `no-device`, `bad-request`, `bad-option`, `unsupported-architecture`,
-    `missing-kernel`, `illegal-instruction`, `out-of-memory`, `time-out`, `worker-died`, `worker-garbage`, `other`.
-    """
-
-    def __init__(self, failure_class: str, words: str, *, log: str = "") -> None:
-        super().__init__(f"{words}\n{log}" if log else words)
-        self.failure_class = failure_class
-        self.words = words
-        self.log = log
-
-
-# --- what comes back ------------------------------------------------------------------------------------------------
-
-
-class Gpu(TypedDict):
-    """A GPU to simulate; `capability` is `major.minor`, `memoryBytes` the total that the driver reports."""
-
-    name: str
-    capability: str
-    memoryBytes: int
-
-
-class Versions(TypedDict):
-    vllmVersion: str
-    torchVersion: str
-    transformersVersion: str
-
-
-class CacheLayers(TypedDict):
-    """Layers of one kind, or a group of them, as vLLM's planner has them."""
-
-    layers: int
-    kind: str
-    blockSize: int
-    pageBytes: int
-    dtype: NotRequired[str]
-    slidingWindow: NotRequired[int]
-    attentionChunkSize: NotRequired[int]
-    pageBytesPadded: NotRequired[int]
-    kvHeads: NotRequired[int]
-    headSize: NotRequired[int]
-    stateBytes: NotRequired[int]
-
-
-class Budget(TypedDict):
-    bytes: int
-    source: Literal["given", "weights-only"]
-
-
-class KvCachePlan(TypedDict):
-    """`neededBytes` is what vLLM's admission check asks for one request of `maxModelLen`, groups padded."""
-
-    layers: list[CacheLayers]
-    groups: list[CacheLayers]
-    layersSharingAnothersCache: int
-    bytesPerTokenPerGPU: float
-    budget: Budget
-    neededBytes: int
-    neededByLayersBytes: NotRequired[int]
-    neededBlocks: int
-    blockBytes: NotRequired[int]
-    fits: bool
-    refusal: NotRequired[str]
-    blocks: int | None
-    tokens: int | None
-    maxConcurrency: float | None
-    longestModelLen: int | None
-
-
-class AfterLoading(TypedDict):
-    """Sums after vLLM's repacking; `known` false has only `reason`."""
-
-    known: bool
-    reason: NotRequired[str]
-    weightsBytes: NotRequired[int]
-    weightsBytesByDtype: NotRequired[dict[str, int]]
-    bufferBytes: NotRequired[int]
-    otherBytes: NotRequired[int]
-
-
-class PerGpu(TypedDict):
-    weightsBytes: int
-    weightsBytesByDtype: dict[str, int]
-    bufferBytes: int
-    afterLoading: AfterLoading
-    kvCacheNeededBytes: int
-
-
-class RankPlan(TypedDict):
-    dataParallelRank: int
-    pipelineRank: int
-    tensorRank: int
-    standsForRanks: int
-    weightsBytes: int
-    weightsBytesByDtype: dict[str, int]
-    bufferBytes: int
-    bufferBytesByDtype: dict[str, int]
-    afterLoading: AfterLoading
-    kvCacheLayers: int
-    kvCacheBytesPerToken: float
-
-
-class Settings(TypedDict):
-    """What vLLM settled on, the defaults of `vllm serve` for this GPU included."""
-
-    tensorParallelSize: int
-    pipelineParallelSize: int
-    dataParallelSize: int
-    enableExpertParallel: bool
-    maxModelLen: int
-    maxNumBatchedTokens: int
-    maxNumSeqs: int
-    gpuMemoryUtilization: float
-    blockSize: int
-    enforceEager: bool
-    asyncScheduling: bool
-    maxConcurrentBatches: int | None
-    hybridKvCacheManager: bool
-    attentionBackends: NotRequired[list[str]]
-
-
-class ExactPlan(Versions):
-    """What vLLM's own classes allocate; `perGPU` is the rank with least room for KV cache."""
-
-    architecture: str
-    modelClass: str
-    dtype: str
-    quantization: str | None
-    kvCacheDtype: str
-    gpu: Gpu | None
-    device: Literal["cuda", "cpu"]
-    settings: Settings
-    perGPU: PerGpu
-    ranks: list[RankPlan]
-    kvCache: KvCachePlan
-    seconds: float
-
-
-class Registry(Versions):
-    architectures: list[str]
-    removedArchitectures: dict[str, str]
-    toolParsers: list[str]
-    reasoningParsers: list[str]
-
-
-class Option(TypedDict):
-    name: str
-    type: str
-    default: Any
-    choices: NotRequired[list[str]]
-    aliases: NotRequired[list[str]]
-    negation: NotRequired[str]
-    nargs: NotRequired[str]
-    minimum: NotRequired[float]
-    exclusiveMinimum: NotRequired[float]
-    maximum: NotRequired[float]
-    exclusiveMaximum: NotRequired[float]
-
-
-class Options(Versions):
-    options: dict[str, Option]
-
-
-class OptionFinding(TypedDict):
-    """`option` is None where vLLM's message does not single one out."""
-
-    option: str | None
-    kind: Literal[
-        "unknown-option",
-        "invalid-value",
-        "switched-on",
-        "stray-value",
-        "refused-together",
-        "configuration",
-        "unsupported-architecture",
-    ]
-    message: str
-    nearest: NotRequired[str]
-    parsed: NotRequired[bool]
-
-
-class OptionReport(Versions):
-    accepted: bool
-    findings: list[OptionFinding]
-    expansion: list[str]
-    unrecognized: list[str]
-    resolved: Json | None
-
-
-# `class` is a keyword, so it cannot be written as a field below.
-_FailureClass = TypedDict("_FailureClass", {"class": str}, total=False)
-
-
-class Outcome(_FailureClass, TypedDict):
-    """A dry run or a served request: `class` and `message` where it failed, byte figures where it does not fit.
-
-    What else a dry run reports (`ranks`, `kvCache`, `settings`, `hardware`, `tokensGenerated`) is in docs/vllm.md.
-    """
-
-    outcome: Literal["served", "does-not-fit", "failed"]
-    message: NotRequired[Any]
-    exception: NotRequired[str]
-    log: NotRequired[list[str]]
-    seconds: NotRequired[dict[str, float]]
-    neededBytes: NotRequired[int]
-    availableBytes: NotRequired[int]
-    longestModelLen: NotRequired[int]
-
-
-# --- finding vLLM ---------------------------------------------------------------------------------------------------
 
 
 def find_python(
@@ -271,7 +49,16 @@ def find_python(
     )
 
 
-# --- the worker -----------------------------------------------------------------------------------------------------
+@contextmanager
+def archive_in_memory() -> Iterator[int]:
+    """The worker's archive as a file that has no name: nothing of it is left, whoever is killed."""
+    descriptor = os.memfd_create("vllm_worker.pyz")
+    try:
+        with os.fdopen(descriptor, "wb", closefd=False) as stream:
+            stream.write(worker_archive())
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 class Worker:
@@ -288,25 +75,21 @@ class Worker:
         *,
         progress: Callable[[str], None] | None = None,
         environment: Mapping[str, str] | None = None,
-        script: Path = WORKER_SCRIPT,
         hub_token: bool = False,
     ) -> None:
         self._progress = progress or (lambda text: None)
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `close`)
-        self._received = b""
-        self._next_id = 0
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `kill`)
         try:
-            self._process = subprocess.Popen(  # noqa: S603
-                [os.fspath(python), os.fspath(script)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                env=processes.environment(hub_token=hub_token, extra=environment),
-                start_new_session=True,
-            )
-        except OSError as error:
+            with archive_in_memory() as archive:
+                self._conversation = Conversation(
+                    [python, f"/proc/self/fd/{archive}"],
+                    stderr=self._log,
+                    environment=processes.environment(hub_token=hub_token, extra=environment),
+                    pass_fds=(archive,),
+                )
+        except WorkerError:
             self._log.close()
-            raise WorkerError("no-python", f"{python} could not be started: {error.strerror}") from error
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -321,7 +104,7 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._conversation.process.pid
 
     @property
     def alive(self) -> bool:
@@ -330,24 +113,15 @@ class Worker:
 
     def close(self) -> None:
         """End the worker after the request it is at; kill what has not ended after a few seconds."""
-        if self._process.stdin and not self._process.stdin.closed:
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(CLOSE_SECONDS)
-        self.kill()
+        if self.alive:
+            self._conversation.finish(CLOSE_SECONDS)
+            self._log.close()
 
     def kill(self) -> None:
-        """End the worker's whole process group now. Engines notice that it is gone and end as well."""
-        if not self.alive:
-            return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._log):
-            if stream:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
+        """End the worker's whole process group now."""
+        if self.alive:
+            self._conversation.kill()
+            self._log.close()
 
     # --- operations -------------------------------------------------------------------------------------------------
 
@@ -450,76 +224,18 @@ class Worker:
         Raises WorkerError. Where vLLM refused, the worker can be asked again; where the worker itself failed (`alive`
         tells), it is gone.
         """
-        self._next_id += 1
-        message: Json = {"id": self._next_id, "op": op, **fields}
-        deadline = None
-        if time_limit_seconds is not None:
-            message["timeLimitSeconds"] = time_limit_seconds
-            deadline = time.monotonic() + time_limit_seconds + GRACE_SECONDS
+        message = {"op": op, **fields, **given(timeLimitSeconds=time_limit_seconds)}
         try:
-            self._send(message)
-            while True:
-                answer = self._receive(deadline)
-                if answer.get("id") != self._next_id:
-                    raise self._failure(
-                        "worker-garbage", f"the worker answered something else: {answer!r:.200}"
-                    )
-                if "progress" not in answer:
-                    break
-                self._progress(str(answer["progress"]))
+            answer = self._conversation.ask(message, self._progress)
+        except WorkerError as error:
+            log = self.log_tail()
+            self.kill()
+            raise WorkerError(error.failure_class, error.words, log=log) from error
         except BaseException:
             # Whatever it was, Ctrl-C included: an answer that comes now would be taken for the next request's.
             self.kill()
             raise
         return result_of(answer)
-
-    def _send(self, message: Json) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
-        except (BrokenPipeError, ValueError) as error:
-            raise self._failure("worker-died", f"the worker has ended{self._exit_text()}") from error
-
-    def _receive(self, deadline: float | None) -> Json:
-        line = self._read_line(deadline)
-        try:
-            answer = json.loads(line)
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            text = line.decode(errors="replace")
-            raise self._failure(
-                "worker-garbage", f"the worker printed something that is no answer: {text!r:.200}"
-            )
-        return answer
-
-    def _read_line(self, deadline: float | None) -> bytes:
-        assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
-        while b"\n" not in self._received:
-            wait = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not select.select([descriptor], [], [], wait)[0]:
-                raise self._failure("time-out", "the worker did not answer in time and was ended")
-            chunk = os.read(descriptor, 1 << 16)
-            if not chunk:
-                raise self._failure("worker-died", f"the worker ended without an answer{self._exit_text()}")
-            self._received += chunk
-        line, _, self._received = self._received.partition(b"\n")
-        return line
-
-    def _exit_text(self) -> str:
-        try:
-            code = self._process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            return ""
-        if code < 0:
-            with contextlib.suppress(ValueError):
-                return f" (ended by {signal.Signals(-code).name})"
-        return f" (exit code {code})"
-
-    def _failure(self, failure_class: str, words: str) -> WorkerError:
-        return WorkerError(failure_class, words, log=self.log_tail())
 
     def log_tail(self, lines: int = QUOTED_LOG_LINES) -> str:
         """The end of what vLLM and the worker printed to standard error."""
@@ -533,15 +249,3 @@ class Worker:
 
 def given(**fields: Any) -> Json:
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def result_of(answer: Json) -> Json:
-    """The result in an answer, or the WorkerError it stands for."""
-    result, error = answer.get("result"), answer.get("error")
-    if answer.get("ok") is True and isinstance(result, dict):
-        return result
-    if answer.get("ok") is False and isinstance(error, dict):
-        raise WorkerError(str(error.get("class", "other")), str(error.get("message", "no reason was given")))
-    raise WorkerError(
-        "worker-garbage", f"the worker's answer has neither a result nor an error: {answer!r:.200}"
-    )

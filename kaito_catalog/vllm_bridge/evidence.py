@@ -21,7 +21,9 @@ from kaito_catalog.formats.evidence import DryRun, FailureClass
 from kaito_catalog.formats.evidence import ExactPlan as ExactPlanFile
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.system import files
-from kaito_catalog.vllm_bridge.client import ExactPlan, Gpu, Outcome, Worker, WorkerError
+from kaito_catalog.vllm_bridge.answers import ExactPlan, Gpu, Outcome
+from kaito_catalog.vllm_bridge.client import Worker
+from kaito_catalog.vllm_bridge.conversation import WorkerError
 
 API_VERSION = "catalog.kaito.sh/v1alpha1"
 
@@ -341,7 +343,7 @@ def write_evidence(folder: Path, value: Mapping[str, Any]) -> Path:
 
 
 RESULT_KIND = "DryRunResult"
-"""What a dry run on another machine prints: the worker's answer, and what was asked (`engines/task.py`)."""
+"""What a dry run on another machine prints: the worker's answer, and what was asked (`dry_runs/task`)."""
 
 
 def accepted(entry: Entry, value: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,78 @@
+"""`exact-plan`: what each rank holds and what the planner makes of its cache, from a configuration alone."""
+
+from __future__ import annotations
+
+import time
+from typing import cast
+
+from kaito_catalog.vllm_bridge.worker.configuration import (
+    describe_config,
+    describe_settings,
+    engine_config,
+    versions,
+)
+from kaito_catalog.vllm_bridge.worker.kv_cache import plan_kv_cache
+from kaito_catalog.vllm_bridge.worker.processes import in_child
+from kaito_catalog.vllm_bridge.worker.ranks import (
+    Rank,
+    RankContent,
+    build_rank,
+    describe_rank,
+    distinct_ranks,
+    held_bytes,
+    uses_blocks,
+    with_known_loading,
+    without_deep_gemm,
+)
+from kaito_catalog.vllm_bridge.worker.requests import JSON, Progress, simulated
+from kaito_catalog.vllm_bridge.worker.simulated_gpu import SimulatedHardware
+
+
+def exact_plan(request: JSON, progress: Progress) -> JSON:
+    """What each rank holds and what vLLM's planner makes of its KV cache, from the configuration alone."""
+    started = time.monotonic()
+    vllm_config = engine_config(request, progress)
+    ranks = distinct_ranks(vllm_config)
+    after_loading = bool(request.get("afterLoading", True))
+
+    def build(rank: Rank) -> RankContent:
+        return build_rank(vllm_config, rank, after_loading=after_loading)
+
+    def build_apart(rank: Rank) -> RankContent:
+        return cast(RankContent, in_child(lambda: build(rank)))
+
+    contents = []
+    for rank in ranks[1:]:
+        progress(f"building pipeline rank {rank.pipeline}, tensor rank {rank.tensor}")
+        contents.append(build_apart(rank))
+    progress(f"building {vllm_config.model_config.architecture}")
+    spare = (
+        in_child(lambda: without_deep_gemm(build, ranks[0]))
+        if after_loading and uses_blocks(vllm_config)
+        else {}
+    )
+    # Last and in this process: building a model settles block sizes in the configuration that the planner reads.
+    contents.insert(0, build(ranks[0]))
+    contents = [with_known_loading(content, spare) for content in contents]
+    progress("planning the KV cache")
+    budget_bytes = request.get("kvCacheBytes")
+    kv_cache = plan_kv_cache(vllm_config, contents, budget_bytes=budget_bytes)
+    fullest = max(contents, key=lambda content: held_bytes(content))
+    return {
+        **versions(),
+        **describe_config(vllm_config),
+        "modelClass": fullest.model_class,
+        "gpu": SimulatedHardware.gpu.as_json() if simulated(request) else None,
+        "device": "cuda" if simulated(request) else "cpu",
+        "settings": describe_settings(vllm_config) | {"attentionBackends": fullest.attention_backends},
+        "perGPU": {
+            "weightsBytes": sum(fullest.parameters.values()),
+            "weightsBytesByDtype": fullest.parameters,
+            "bufferBytes": sum(fullest.buffers.values()),
+            "afterLoading": fullest.after_loading,
+            "kvCacheNeededBytes": kv_cache["neededBytes"],
+        },
+        "ranks": [describe_rank(content) for content in contents],
+        "kvCache": kv_cache,
+        "seconds": round(time.monotonic() - started, 2),
+    }

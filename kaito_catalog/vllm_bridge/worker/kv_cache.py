@@ -1,0 +1,147 @@
+"""vLLM's own plan of the KV cache: what one request needs, what a budget holds, and the admission check."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from kaito_catalog.vllm_bridge.worker.ranks import RankContent, describe_layers, held_bytes
+from kaito_catalog.vllm_bridge.worker.refusals import own_words, refusal
+from kaito_catalog.vllm_bridge.worker.releases import find, pool_bytes_per_block, replace, resolve_layout
+from kaito_catalog.vllm_bridge.worker.requests import JSON
+from kaito_catalog.vllm_bridge.worker.simulated_gpu import SimulatedHardware
+from kaito_catalog.vllm_bridge.worker.specs import bytes_per_token, describe_groups
+
+NOTHING_FITS: JSON = {"blocks": None, "tokens": None, "maxConcurrency": None}
+
+
+def plan_kv_cache(vllm_config: Any, contents: Sequence[RankContent], *, budget_bytes: int | None) -> JSON:
+    """vLLM's own plan of the KV cache: groups, what one request of max_model_len needs, what the budget holds.
+
+    Without `budget_bytes` the budget is what gpu_memory_utilization leaves beside the weights alone: an upper bound,
+    named `weights-only` in the result, because activations and CUDA graphs are only known by running.
+    """
+    from vllm.config import set_current_vllm_config
+
+    utilization = vllm_config.cache_config.gpu_memory_utilization
+    requested = math.ceil(SimulatedHardware.gpu.memory_bytes * utilization)
+    budgets = [
+        requested - held_bytes(content) if budget_bytes is None else int(budget_bytes) for content in contents
+    ]
+    specs = [dict(content.specs) for content in contents]
+    plan: JSON = {
+        "layers": describe_layers(contents),
+        "layersSharingAnothersCache": sum(content.shared_layers for content in contents),
+        "bytesPerTokenPerGPU": max(bytes_per_token(content.specs) for content in contents),
+        "budget": {
+            "bytes": min(budgets),
+            "source": "weights-only" if budget_bytes is None else "given",
+        },
+    }
+    if not any(specs):
+        needs_nothing: JSON = {"groups": [], "neededBytes": 0, "neededBlocks": 0, "fits": min(budgets) >= 0}
+        return plan | needs_nothing | NOTHING_FITS | {"longestModelLen": None}
+    with set_current_vllm_config(vllm_config):
+        # One worker of the merged specs is enough to settle the layout; the engine core gives it every worker's.
+        merged = {name: spec for worker in specs for name, spec in worker.items()}
+        resolve_layout(vllm_config, merged.values())
+        return plan | needs(vllm_config, specs) | holds(vllm_config, specs, budgets)
+
+
+def needs(vllm_config: Any, specs: Sequence[Mapping[str, Any]]) -> JSON:
+    """What one request of max_model_len takes, as the planner says where there is room for anything."""
+    from vllm.v1.core import kv_cache_utils
+
+    with record_admission() as checks:
+        configs = kv_cache_utils.get_kv_cache_configs(vllm_config, copies(specs), [1 << 50] * len(specs))
+    grouped = [config for config in configs if config.kv_cache_groups]
+    concurrency = min(
+        kv_cache_utils.get_max_concurrency_for_kv_cache_config(vllm_config, config) for config in grouped
+    )
+    return {
+        "groups": describe_groups(configs[0]),
+        "neededBytes": max(check["neededBytes"] for check in checks),
+        # Before layers are put into groups of equal size, which pads models with several kinds of layer.
+        "neededByLayersBytes": max(
+            sum(spec.max_memory_usage_bytes(vllm_config) for spec in worker.values()) for worker in specs
+        ),
+        "neededBlocks": round(configs[0].num_blocks / concurrency),
+        "blockBytes": max(pool_bytes_per_block(vllm_config, config.kv_cache_groups) for config in grouped),
+    }
+
+
+def holds(vllm_config: Any, specs: Sequence[Mapping[str, Any]], budgets: Sequence[int]) -> JSON:
+    """What the planner makes of the budgets: blocks and tokens, or its refusal; and the longest context."""
+    from vllm.v1.core import kv_cache_utils
+
+    with record_admission() as checks:
+        try:
+            configs = kv_cache_utils.get_kv_cache_configs(vllm_config, copies(specs), budgets)
+        except ValueError as error:
+            if not checks:
+                raise refusal(error, stage="kv-cache") from error
+            longest = longest_model_len(vllm_config, checks)
+            refused: JSON = {"fits": False, "refusal": own_words(error)}
+            return refused | NOTHING_FITS | {"longestModelLen": longest}
+    capacity = kv_cache_utils.get_max_concurrency_for_kv_cache_config(vllm_config, configs[0])
+    return {
+        "fits": True,
+        "blocks": configs[0].num_blocks,
+        # What vLLM prints as "GPU KV cache size": no capacity for models with several kinds of layer.
+        "tokens": int(capacity * vllm_config.model_config.max_model_len),
+        "maxConcurrency": capacity,
+        "longestModelLen": longest_model_len(vllm_config, checks),
+    }
+
+
+def longest_model_len(vllm_config: Any, checks: Sequence[JSON]) -> int:
+    """The longest max_model_len, up to the model's own limit, that the planner would admit with the same settings."""
+    model = vllm_config.model_config
+    requested = model.max_model_len
+    try:
+        model.max_model_len = max(requested, int(model.get_and_verify_max_len(None)))
+        return max(0, min(int(check["estimate"]()) for check in checks))
+    finally:
+        model.max_model_len = requested
+
+
+def copies(specs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The planner unifies specs in place when the hybrid manager is off."""
+    return [dict(worker) for worker in specs]
+
+
+@contextlib.contextmanager
+def record_admission() -> Iterator[list[JSON]]:
+    """Note the arguments of the planner's own check, in bytes, instead of reading GiB off its message."""
+    checks: list[JSON] = []
+    original = find("the admission check")
+
+    def check(available: int, needed: Callable[[], int], max_model_len: int, estimate: Any) -> None:
+        checks.append(
+            {
+                "availableBytes": int(available),
+                "neededBytes": int(needed()),
+                "maxModelLen": int(max_model_len),
+                "estimate": lambda: int(estimate(available)) if available > 0 else 0,
+            }
+        )
+        original(available, needed, max_model_len, estimate)
+
+    replace("the admission check", check)
+    try:
+        yield checks
+    finally:
+        replace("the admission check", original)
+
+
+def admission_figures(checks: Sequence[JSON]) -> JSON:
+    """The check with the least room."""
+    tightest = min(checks, key=lambda check: check["availableBytes"] - check["neededBytes"])
+    return {
+        "neededBytes": tightest["neededBytes"],
+        "availableBytes": tightest["availableBytes"],
+        "maxModelLen": tightest["maxModelLen"],
+        "longestModelLen": max(0, tightest["estimate"]()),
+    }
