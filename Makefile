@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup catalog serve vllm engines test test-fast test-vllm lint format schema bench bench-scale faults fuzz constraints clean
+.PHONY: help setup catalog serve vllm engines test test-fast test-vllm conformance lint format schema bench bench-scale faults fuzz constraints clean
 
 help: ## say what can be done here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test-vllm: $(STAMP) ## run the tests that need vLLM
 	@$(BIN)/python tools/setup_vllm.py || echo "without vLLM: its tests are skipped" >&2
 	@echo "== tests that need vLLM" >&2
 	@$(PYTEST) -m vllm
+
+conformance: $(STAMP) ## compare with KAITO's own tree and published configurations: KAITO=DIR [CONFIGS=DIR]
+	@$(BIN)/python -m tools.conformance --kaito '$(KAITO)' --configs '$(CONFIGS)'
 
 lint: $(STAMP) ## ruff, mypy, schemas up to date, workflows (zizmor; actionlint where installed)
 	@$(BIN)/ruff format --check .

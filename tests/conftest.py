@@ -1,4 +1,4 @@
-"""Fixtures: the real catalog, and the facts of other people that only some machines have."""
+"""Fixtures: the real catalog, catalogs of few models, commands, and the Python that has vLLM."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ settings.load_profile("kaito-catalog")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -57,15 +56,6 @@ def shared_files() -> Shared:
 def context(shared_files: Shared) -> Context:
     """What checks are run with."""
     return Context(shared_files, shared_files.policy.default_profile())
-
-
-@pytest.fixture(scope="session")
-def kaito_data() -> Path:
-    """KAITO's own files, where this machine has them."""
-    folder = SHARED / "data" / "kaito"
-    if not folder.is_dir():
-        pytest.skip("KAITO's own files (../shared/data/kaito) are not on this machine")
-    return folder
 
 
 @pytest.fixture(scope="session")

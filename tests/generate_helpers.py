@@ -12,7 +12,6 @@ from kaito_catalog.formats.hardware import Gpu, InstanceType
 from kaito_catalog.formats.policy import Policy
 from kaito_catalog.formats.proposal import Proposal
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 GIB = 2**30
 API = "catalog.kaito.sh/v1alpha1"
 REVISION = "6f6073b423013f6a7d4d9f39144961bfbfbc386b"

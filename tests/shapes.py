@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import strategies as st
 
 from kaito_catalog.architectures import Shape, read_shape
-
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
-CONFIGS = SHARED / "data" / "hub" / "configs"
-EXACT = SHARED / "data" / "truth" / "exact_vllm_0.25.1_tp1.json"
 
 Config = dict[str, Any]
 
@@ -323,15 +316,6 @@ def shape(config: Config) -> Shape:
     found = read_shape(config)
     assert isinstance(found, Shape), found
     return found
-
-
-def hub_config(repo_id: str) -> Config:
-    """A whole config.json of the Hub from ../shared, or a skip."""
-    path = CONFIGS / f"{repo_id.replace('/', '__')}.json"
-    if not path.exists():
-        pytest.skip(f"../shared is absent: no config.json of {repo_id}")
-    config: Config = json.loads(path.read_text())
-    return config
 
 
 @st.composite

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +14,12 @@ from kaito_catalog.catalog.entries import Catalog, Entry
 from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal, known_count, known_size
+from tools import exact_models
 
 ROOT = Path(__file__).resolve().parents[1] / "catalog"
-SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 CATALOG: Catalog = read_catalog(ROOT)
 NAMES = [path.name for path in sorted((ROOT / "models").iterdir())]
 HALF_OF_A_HUNDREDTH_GIB = 5_368_709
-needs_shared = pytest.mark.skipif(
-    not SHARED.is_dir(), reason="../shared/data, where the figures were transcribed from, is not here"
-)
 every_entry = pytest.mark.parametrize("name", NAMES)
 
 
@@ -48,16 +44,6 @@ def facts(name: str) -> ModelFacts:
 def text_config(name: str) -> dict[str, Any]:
     config: dict[str, Any] = facts(name).config or {}
     return config.get("text_config") or config.get("llm_config") or config
-
-
-def shared(path: str) -> Any:
-    text = (SHARED / path).read_text()
-    return yaml.safe_load(text) if path.endswith(".yaml") else json.loads(text)
-
-
-def kaito_row(name: str) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = shared("kaito/model_catalog.yaml")["models"]
-    return next(row for row in rows if row["name"] == facts(name).repo_id)
 
 
 def leaves(value: Any, path: str) -> Iterator[str]:
@@ -285,113 +271,22 @@ def test_only_the_a10_has_a_utilization_of_its_own() -> None:
     assert {name for name, share in used.items() if share != profile.gpu_memory_utilization} == {"NVIDIA A10"}
 
 
-@needs_shared
-def test_the_entries_are_kaitos_models() -> None:
-    rows = {row["name"] for row in shared("kaito/model_catalog.yaml")["models"]}
-    assert {facts(name).repo_id for name in NAMES} == rows
-
-
-@needs_shared
 @every_entry
-def test_the_revision_is_the_one_kaito_supports_else_one_that_several_have_seen(name: str) -> None:
-    recorded = facts(name)
-    kaitos = {
-        row["sha"]
-        for row in shared("kaito/sha.json")
-        if row.get("repo") == recorded.repo_id and row["source"].endswith("supported_models.yaml")
-    }
-    if kaitos:
-        assert {recorded.revision} == kaitos
-        return
-    seen = [row for row in shared("hub/revisions.json").get(recorded.repo_id, ()) if "doubtful" not in row]
-    places = {row["source"] for row in seen if row["sha"] == recorded.revision}
-    assert len(places) >= 2 if recorded.revision else not seen
+def test_a_revision_is_one_that_kaito_supports_or_that_several_have_seen(name: str) -> None:
+    sources = [r.source for r in facts(name).source.references or () if "revision" in r.fields]
+    seen = [int(found[1]) for s in sources if (found := re.search(r"cached in (\d+) (?:more )?public", s))]
+    is_kaitos = any(source.endswith("supported_models.yaml") for source in sources)
+    assert is_kaitos or sum(seen) >= 2 or facts(name).revision is None
 
 
-@needs_shared
-@every_entry
-def test_the_size_of_the_weights_is_the_sources(name: str) -> None:
-    recorded = facts(name)
-    assert recorded.weights is not None
-    assert recorded.weights.total is not None
-    listed = shared("hub/files.json").get(recorded.repo_id) or {}
-    whole = str(listed.get("total_kind")).startswith(("weight file bytes", "weight bytes"))
-    exact = {listed.get("weight_bytes"), listed["total_size_bytes"] if whole else None}
-    if recorded.weights.total.size_bytes in exact:
-        return
-    kaito_bytes = float(kaito_row(name)["modelFileSize"].removesuffix("Gi")) * 2**30
-    assert recorded.weights.total.size_bytes == round(kaito_bytes)
-    assert recorded.weights.total.precision_bytes == HALF_OF_A_HUNDREDTH_GIB
-
-
-@needs_shared
 def test_the_recorded_size_covers_what_vllm_allocates() -> None:
-    plans = {plan["model"]: plan.get("weights") for plan in shared("truth/exact_vllm_0.25.1_tp1.json")}
+    plans = {model.name: model.plans["0.25.1"]["tp1"].get("weights") for model in exact_models.read()}
     del plans["nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B-NVFP4"]  # made without its quantisation
     known = [name for name in NAMES if plans.get(facts(name).repo_id)]
-    assert known
+    assert len(known) >= 20
     for name in known:
         weights = facts(name).weights
         assert weights is not None
         assert weights.total is not None
         # vLLM gives the packed experts of Kimi a little more room than they are stored in.
-        assert plans[facts(name).repo_id] <= 1.005 * weights.total.high_bytes, name
-
-
-@needs_shared
-@every_entry
-def test_the_configuration_has_the_dimensions_of_kaitos_row(name: str) -> None:
-    names = {
-        "hiddenSize": "hidden_size",
-        "numHiddenLayers": "num_hidden_layers",
-        "numAttentionHeads": "num_attention_heads",
-        "numKeyValueHeads": "num_key_value_heads",
-        "headDim": "head_dim",
-        "kvLoraRank": "kv_lora_rank",
-        "qkRopeHeadDim": "qk_rope_head_dim",
-        "modelTokenLimit": "max_position_embeddings",
-    }
-    row, config = kaito_row(name), facts(name).config or {}
-    assert config["architectures"] == row["architectures"]
-    assert {k: row[k] for k in names if k in row} == {
-        k: text_config(name)[v] for k, v in names.items() if k in row
-    }
-
-
-@needs_shared
-def test_a_configuration_that_was_copied_is_verbatim() -> None:
-    copied = {facts(name).repo_id: facts(name).config or {} for name in NAMES if "config" in referenced(name)}
-    paths = {repo_id: SHARED / f"hub/configs/{repo_id.replace('/', '__')}.json" for repo_id in copied}
-    published = [repo_id for repo_id, path in paths.items() if path.is_file()]
-    assert published
-    for repo_id in published:
-        original = json.loads(paths[repo_id].read_text())
-        assert dict(leaves_of(copied[repo_id])).items() <= dict(leaves_of(original)).items(), repo_id
-
-
-def leaves_of(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        for key, below in value.items():
-            yield from leaves_of(below, f"{path}.{key}")
-    else:
-        yield path, json.dumps(value)
-
-
-KAITOS_INSTANCE_TYPES = [t for t in CATALOG.shared.instance_types if t.source.startswith("kaito-project/")]
-
-
-@needs_shared
-def test_the_instance_types_are_kaitos() -> None:
-    rows = shared("kaito/skus.json")["skus"]
-    found = [(t.name, t.cloud, t.gpu_count, t.nvme) for t in KAITOS_INSTANCE_TYPES]
-    assert found == [(r["sku"], r["cloud"], r["gpuCount"], r["nvme"]) for r in rows]
-
-
-@needs_shared
-def test_the_gpus_of_the_instance_types_are_kaitos() -> None:
-    for row, instance_type in zip(shared("kaito/skus.json")["skus"], KAITOS_INSTANCE_TYPES, strict=True):
-        gpu = CATALOG.shared.gpu(instance_type.gpu)
-        assert gpu is not None
-        assert gpu.name.startswith(row["gpuModel"])
-        assert gpu.nominal_memory.text == f"{row['gpuMemPerGPUGi']:g}GB"
-        assert (gpu.compute_capability or 0) == row["cudaComputeCapability"]
+        assert sum(plans[facts(name).repo_id]) <= 1.005 * weights.total.high_bytes, name

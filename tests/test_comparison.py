@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generate_helpers import SHARED, facts, small_facts
+from generate_helpers import facts, small_facts
 
 from kaito_catalog import cli
 from kaito_catalog.cli.arguments import USAGE
@@ -17,7 +17,6 @@ from kaito_catalog.kaito import comparison, model_catalog
 from kaito_catalog.kaito.model_catalog import LeftOut
 from kaito_catalog.kaito.release import recorded_release
 
-KAITO = SHARED / "data" / "kaito"
 V0_12 = recorded_release("v0.12")
 HEAD = "| Model | Runtime | Overall |\n|---|---|---|\n"
 
@@ -107,16 +106,3 @@ def test_the_command_says_it_in_json_and_by_its_exit_code(
     assert value["onlyTheirs"] == [{"model": "a/none-such", "reason": "the catalog has no such model"}]
     assert value["canReplace"] is False
     assert cli.main([*arguments, str(tmp_path / "absent.yaml")]) == USAGE
-
-
-@pytest.mark.skipif(not KAITO.is_dir(), reason="../shared/data/kaito is not there")
-@pytest.mark.parametrize("name", ["model_catalog.yaml", "presets.md"])
-def test_no_difference_from_kaitos_own_file_lacks_a_reason(
-    name: str, root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cli.main(
-        ["generate", "--catalog", str(root / "catalog"), "--compare", str(KAITO / name), "--format", "json"]
-    )
-    value = json.loads(capsys.readouterr().out)
-    assert value["compared"] >= 25
-    assert [d for d in value["differences"] if d["reason"] is None] == []

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
 from shapes import DEEPSEEK_V3, QWEN3_8B, shape
 
@@ -15,9 +11,7 @@ from kaito_catalog.kaito.estimator import Need, Node
 from kaito_catalog.kaito.release import recorded_release
 from kaito_catalog.quantity import GIB
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 V0_12, MAIN = recorded_release("v0.12").sizing, recorded_release("main-0a69b1b").sizing
-CASES = SHARED / "data" / "kaito" / "estimator_cases.json"
 
 # kaito-project/kaito v0.12.0, pkg/workspace/estimator/nodesestimator/estimator_test.go:
 # file size in GiB, bytes per token, GPU memory of the node in GiB, GPUs, nodes.
@@ -38,41 +32,36 @@ def test_node_counts_are_those_of_kaitos_own_tests(
     assert estimator.node_count(node, Need(file_gib * GIB, per_token), V0_12) == nodes
 
 
-def _cases(name: str) -> list[dict[str, Any]]:
-    if not CASES.exists():
-        pytest.skip("../shared is absent: KAITO's own cases cannot be read")
-    cases: list[dict[str, Any]] = json.loads(CASES.read_text())[name]
-    return cases
+# The same, presets/workspace/models/vllm_model_test.go: size of the weights, minutes.
+START_UP_LIMITS = [
+    ("641.30Gi", 180),
+    ("554.32Gi", 180),
+    ("150Gi", 60),
+    ("100Gi", 45),
+    ("60Gi", 33),
+    ("7.15Gi", 30),
+]
 
 
-def test_all_recorded_unit_cases_are_met() -> None:
-    for case in _cases("node_count_unit_tests"):
-        node = Node(case["gpuMemTotalGi"] * GIB, case["gpuCount"])
-        nodes = estimator.node_count(
-            node,
-            Need(quantity.parse(case["totalSafeTensorFileSize"]).bytes, case["bytesPerToken"]),
-            V0_12,
-            max_model_len=case["contextSize"],
-        )
-        assert nodes == case["expectedNodes"], case["name"]
+@pytest.mark.parametrize(("size", "minutes"), START_UP_LIMITS)
+def test_the_limits_of_a_start_are_those_of_kaitos_own_tests(size: str, minutes: int) -> None:
+    assert estimator.startup_minutes(quantity.parse(size).bytes) == minutes
 
 
-def test_all_recorded_start_up_limits_are_met() -> None:
-    for case in _cases("readiness_timeout"):
-        try:
-            size: int | None = quantity.parse(case["size"]).bytes
-        except ValueError:
-            size = None
-        assert estimator.startup_minutes(size) == case["minutes"], case["size"]
+def test_a_model_of_unknown_size_gets_the_shortest_limit() -> None:
+    assert estimator.startup_minutes(None) == 30
 
 
-def test_all_recorded_single_gpu_verdicts_are_met() -> None:
-    for case in _cases("model_fits_single_gpu"):
-        if case["size"] is None or case["totalGi"] is None:
-            continue
-        node = Node(case["totalGi"] * GIB, case["numGPUs"])
-        size = quantity.parse(case["size"]).bytes
-        assert estimator.fits_single_gpu(node, model_file_bytes=size) is case["expected"]
+# The same: file size in GiB, GPU memory of the node in GiB, GPUs, whether one of them holds the model.
+SINGLE_GPU = [(8, 160, 4, True), (20, 160, 4, False), (30, 160, 4, False), (8, 80, 1, False)]
+
+
+@pytest.mark.parametrize(("file_gib", "memory_gib", "gpus", "fits"), SINGLE_GPU)
+def test_whether_one_gpu_of_several_is_enough_is_what_kaitos_own_tests_say(
+    file_gib: int, memory_gib: int, gpus: int, fits: bool
+) -> None:
+    node = Node(memory_gib * GIB, gpus)
+    assert estimator.fits_single_gpu(node, model_file_bytes=file_gib * GIB) is fits
 
 
 def test_a_model_small_enough_is_started_once_on_every_gpu() -> None:

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import re
-from pathlib import Path
-from typing import Any
-
 import pytest
-from markdown_helpers import COMMIT, MANY, SAMPLE, assert_same, codes, line_of, place, read, value_of
+from markdown_helpers import COMMIT, MANY, SAMPLE, codes, line_of, place, read, value_of
 
 from kaito_catalog.diagnostics import Severity
-from kaito_catalog.documents import reading
-from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.kaito.markdown.reader import read_proposals
 
 
 def test_everything_in_the_template_is_read() -> None:
@@ -386,110 +378,3 @@ def test_a_missing_figure_stays_missing() -> None:
     value = read(MANY).proposals[0].value
     assert "totalGPUMemory" not in value["requirements"]
     assert "license" not in value["summary"]
-
-
-def real_files(kaito_data: Path) -> list[Path]:
-    return sorted((kaito_data / "proposals").glob("2*.md"))
-
-
-def shape(value: Any) -> Any:
-    """The keys of a value in their order, and the types of its leaves."""
-    if isinstance(value, dict):
-        return [(key, shape(part)) for key, part in value.items()]
-    return [shape(part) for part in value] if isinstance(value, list) else type(value).__name__
-
-
-def test_the_import_of_the_llama_proposal_is_what_the_design_shows(kaito_data: Path) -> None:
-    design = (kaito_data.parents[1] / "design.md").read_text()
-    block = next(
-        part for part in re.findall(r"(?s)```yaml\n(.*?)```", design) if "kind: ModelProposal" in part
-    )
-    wanted = reading.parse(block, path="design.md").value
-    path = kaito_data / "proposals" / "20250529-llama-3.3-70b-instruct.md"
-    (found,) = read_proposals(path.read_text(), path=path.name).proposals
-    assert shape(found.value) == shape(wanted)
-    # The design abridges these three texts.
-    for value in (found.value, wanted):
-        del value["summary"]["description"], value["summary"]["license"]["note"]
-        del value["runtimes"][0]["customConfigurations"]
-    assert found.value == wanted
-
-
-_NAMED = {"vllm": "vllm", "transformers": "transformer", "onnx": "onnx"}
-
-
-def test_the_import_of_kaitos_proposals_is_what_a_person_read(kaito_data: Path) -> None:
-    rows = json.loads((kaito_data / "proposals.json").read_text())
-    for path in real_files(kaito_data):
-        wanted = [row for row in rows if row["file"].endswith("/" + path.name)]
-        found = [p.value for p in read_proposals(path.read_text(), path=path.name).proposals]
-        assert len(found) == len(wanted), path.name
-        for value in found:
-            name = value["metadata"]["name"]
-            (row,) = [r for r in wanted if len(wanted) == 1 or r["model"].lower().endswith("/" + name)]
-            assert_as_read(value, row)
-
-
-def assert_as_read(value: dict[str, Any], row: dict[str, Any]) -> None:
-    """`value` says what the human reader wrote into `row`."""
-    metadata, requirements, where = value["metadata"], value["requirements"], row["file"]
-    for key in ("creationDate", "lastUpdated", "status", "title"):
-        assert metadata[key] == row[key], (where, key)
-    for key in ("familyName", "type", "downloadSite", "version"):
-        assert requirements[key] == row[key], (where, key)
-    notes = requirements.get("notes", {})
-    for key in ("storageSize", "gpuCount", "totalGPUMemory", "perGPUMemory"):
-        claimed, note = requirements.get(key), notes.get(key, "")
-        if row[key] is None:
-            assert (claimed, note) == (None, ""), (where, key)
-        else:
-            pieces = [str(claimed), *(part for part in note.split("; ") if part != f"{claimed}+")]
-            rest = row[key].replace("01 ", "1 ").replace("+", "")
-            for piece in pieces:
-                assert piece in rest, (where, key)
-                rest = rest.replace(piece, "", 1)
-            assert rest.strip(" ()") == "", (where, key)
-    for runtime in value["runtimes"]:
-        assert _NAMED[runtime["name"]] in row["runtime"].lower(), where
-        assert runtime["distributedInference"] is (row["distributedInference"] == "True"), where
-    if "." not in row["runtime"]:
-        assert len(value["runtimes"]) == len(re.split("[,&/]", row["runtime"])), where
-    assert ("license" in value["summary"]) is (row["license"] is not None), where
-    if row["license"]:
-        assert value["summary"]["license"]["id"][:4] in row["license"].lower().replace(" ", ""), where
-    assert len(value["history"]) == len(row["history"]), where
-    for event, line in zip(value["history"], row["history"], strict=True):
-        assert event["done"] is line.startswith("[x]")
-        assert re.sub(r"\[(#[0-9]+)\].*", r"\1", event["event"]) in line
-
-
-def test_every_proposal_of_kaito_survives_markdown(kaito_data: Path) -> None:
-    for path in real_files(kaito_data):
-        for imported in read_proposals(path.read_text(), path=path.name).proposals:
-            value = dict(imported.value)
-            if value["metadata"]["status"] == "deprecated":
-                value["metadata"] = {**value["metadata"], "status": "withdrawn"}
-            assert_same(Proposal.model_validate(value))
-
-
-def test_what_is_wrong_with_kaitos_proposals_is_reported(kaito_data: Path) -> None:
-    wanted = {
-        "20240205-mistral.md": {"IMP013"},
-        "20240205-mistral-instruct.md": {"IMP008", "IMP013"},
-        "20240206-phi-2.md": {"IMP006", "IMP007"},
-        "20240527-phi3-instruct.md": {"IMP008"},
-        "20241212-phi4-instruct.md": {"IMP010", "IMP012"},
-        "20250103-qwen2.5-coder.md": {"IMP012"},
-        "20250529-llama-3.3-70b-instruct.md": {"IMP017"},
-        "20250808-gpt-oss-20b.md": {"IMP004", "IMP009", "IMP011", "IMP014"},
-        "20251001-gemma-3-27b-instruct.md": {"IMP004", "IMP009", "IMP011"},
-        "20251205-mistral-3.md": {"IMP003", "IMP005", "IMP011", "IMP015", "IMP021"},
-    }
-    for name, expected in wanted.items():
-        text = (kaito_data / "proposals" / name).read_text()
-        assert {d.code for d in read_proposals(text, path=name).diagnostics} == expected, name
-
-
-def test_kaitos_template_itself_is_no_proposal_but_raises_nothing(kaito_data: Path) -> None:
-    path = kaito_data / "proposals" / "YYYYMMDD-model-template.md"
-    assert read_proposals(path.read_text(), path=path.name).diagnostics

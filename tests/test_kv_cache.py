@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from shapes import (
     DEEPSEEK_V3,
     DEEPSEEK_V4_FLASH,
-    EXACT,
     GEMMA3_27B,
     GEMMA4_26B,
     GPT_OSS_20B,
@@ -21,11 +20,10 @@ from shapes import (
     QWEN3_8B,
     QWEN3_NEXT_80B,
     configs,
-    hub_config,
     shape,
 )
 
-from kaito_catalog.architectures import Shape, Unsupported, read_shape
+from kaito_catalog.architectures import Shape, read_shape
 from kaito_catalog.memory.kv_cache import (
     Layout,
     Unplannable,
@@ -37,6 +35,7 @@ from kaito_catalog.memory.kv_cache import (
 )
 from kaito_catalog.memory.weights.ranks import weights_per_rank
 from kaito_catalog.memory.weights.split import split_over, stages
+from tools import exact_models
 
 GIB = 2**30
 
@@ -253,20 +252,18 @@ def test_random_mixes_of_windows_are_planned_as_vllm_does(case: dict[str, Any]) 
     assert case["numBlocks"] / plan.blocks(tokens) == case["maxConcurrency"]
 
 
-def test_every_exact_plan_of_vllm_is_met_to_the_byte() -> None:
-    if not EXACT.exists():
-        pytest.skip("../shared is absent: no exact plans to compare with")
-    met = 0
-    for record in json.loads(EXACT.read_text()):
-        if "kv_needed" not in record:
-            continue
-        found = read_shape(hub_config(record["model"]))
-        assert not isinstance(found, Unsupported), record["model"]
-        plan = layout(found)
-        assert plan.needed_bytes(record["max_model_len"]) == record["kv_needed"], record["model"]
-        if record["groups"] is not None:
-            assert len(plan.groups) == record["groups"], record["model"]
-            concurrency = record["num_blocks"] / plan.blocks(record["max_model_len"])
-            assert concurrency == record["max_concurrency"], record["model"]
-        met += 1
-    assert met == 24
+KV_GROUPS = json.loads((Path(__file__).parent / "data" / "kv_groups.json").read_text(encoding="utf-8"))[
+    "plans"
+]
+CONFIGS = {model.name: model.config for model in exact_models.read()}
+
+
+@pytest.mark.parametrize("said", KV_GROUPS, ids=lambda said: said["model"])
+def test_the_pool_of_a_real_model_is_laid_out_as_vllm_does(said: dict[str, Any]) -> None:
+    found = read_shape(CONFIGS[said["model"]])
+    assert isinstance(found, Shape)
+    plan = layout(found)
+    assert plan.needed_bytes(said["maxModelLen"]) == said["neededBytes"]
+    if "groups" in said:
+        assert len(plan.groups) == said["groups"]
+        assert said["numBlocks"] / plan.blocks(said["maxModelLen"]) == said["maxConcurrency"]

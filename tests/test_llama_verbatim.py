@@ -11,7 +11,7 @@ from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import EntryReport, check_catalog
 from kaito_catalog.checks.registry import CHECKS
 from kaito_catalog.diagnostics import Diagnostic, Severity
-from kaito_catalog.documents import writing
+from kaito_catalog.documents import reading, writing
 from kaito_catalog.kaito.markdown.reader import read_proposals
 from tools.readme import PROPOSAL
 
@@ -130,6 +130,63 @@ def test_a_proposal_in_kaitos_form_with_these_figures_gives_the_same_findings(
     (folder / "proposal.yaml").write_text(writing.write(imported.value))
     found = check_folder(folder, root, context)
     assert {d.code: d.message for d in found.diagnostics} == {d.code: d.message for d in verbatim.diagnostics}
+
+
+IMPORTED = """\
+apiVersion: catalog.kaito.sh/v1alpha1
+kind: ModelProposal
+metadata:
+  name: llama-3.3-70b-instruct
+  title: Proposal for new model support
+  heading: >-
+    Add [meta-llama/Llama-3.3-70B-Instruct](https://huggingface.co/meta-llama/Llama-3.3-70B-Instruct) to the presets
+  authors: ["@chewong"]
+  reviewers: ["KAITO contributor"]
+  creationDate: 2025-05-29
+  lastUpdated: 2025-05-29
+  status: provisional
+glossary: {}
+summary:
+  description: >-
+    Llama 3.3 70B Instruct is a dense decoder of 70 billion parameters, tuned to follow instructions in eight languages.
+  usage:
+    statistics: 700,643 downloads in the last 30 days
+    asOf: 2025-05-29
+    source: https://huggingface.co/meta-llama/Llama-3.3-70B-Instruct
+  license:
+    id: llama3.3
+    url: https://huggingface.co/meta-llama/Llama-3.3-70B-Instruct/blob/main/LICENSE
+    note: "The repository is gated: a Hugging Face token is needed to download it."
+requirements:
+  familyName: Llama 3
+  type: conversational
+  downloadSite: https://huggingface.co/meta-llama/Llama-3.3-70B-Instruct/tree/main
+  version: 6f6073b423013f6a7d4d9f39144961bfbfbc386b
+  storageSize: 140GB
+  gpuCount: 4
+  totalGPUMemory: 320GB
+  perGPUMemory: 80GB
+  contextLength: 16384
+  notes: {totalGPUMemory: "~16k context length, longer contexts take more GPUs"}
+runtimes:
+  - name: vllm
+    distributedInference: true
+    customConfigurations: >-
+      max_model_len is set to 131072 by default; whoever has fewer GPUs sets a shorter one in the Workspace.
+    config: {cpu-offload-gb: 0, gpu-memory-utilization: 0.95, swap-space: 4, max-model-len: 16384}
+    trustRemoteCode: false
+deployment: {instanceType: Standard_ND96isr_H100_v5, modelAccessSecret: hf-token, configMap: llama-inference-params}
+history:
+  - {event: Open proposal PR, date: 2025-05-29, done: true}
+  - {event: Start model integration, date: 2025-06-05, done: true}
+  - {event: Complete model support, date: 2025-06-05, done: true}
+waivers: {}
+"""
+
+
+def test_the_import_is_everything_that_the_markdown_says() -> None:
+    (imported,) = read_proposals(PROPOSAL.read_text(encoding="utf-8"), path=PROPOSAL.name).proposals
+    assert imported.value == reading.parse(IMPORTED, path="imported.yaml").value
 
 
 def test_the_corrected_entry_passes(root: Path, context: Context) -> None:

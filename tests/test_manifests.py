@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
-from generate_helpers import REVISION, SHARED, entry, facts, proposal, small_facts, small_proposal
+from generate_helpers import REVISION, entry, facts, proposal, small_facts, small_proposal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaito_catalog.formats.base import Model
 from kaito_catalog.kaito import crd, manifests
-
-CRDS = SHARED / "data" / "kaito" / "crds"
-needs_crds = pytest.mark.skipif(not CRDS.is_dir(), reason="../shared/data/kaito/crds is not there")
 
 
 def build(claims: dict[str, Any], recorded: dict[str, Any] | None = None) -> manifests.Manifests:
@@ -317,121 +311,32 @@ def test_what_is_generated_is_accepted(claims: dict[str, Any]) -> None:
             assert crd.problems(manifest) == ()
 
 
-# Against KAITO's own CRDs
+# What KAITO's CRDs refuse
 
 
-def strict_schema(kind: str, version: str = "v1beta1") -> dict[str, Any]:
-    file = {"Workspace": "kaito.sh_workspaces.yaml", "InferenceSet": "kaito.sh_inferencesets.yaml"}[kind]
-    definition = yaml.safe_load((CRDS / file).read_text())
-    versions = {v["name"]: v["schema"]["openAPIV3Schema"] for v in definition["spec"]["versions"]}
-    schema = versions[version]
-    schema["properties"]["metadata"] = {"type": "object", "required": ["name"]}
-    refused = refuse_unknown(schema)
-    assert isinstance(refused, dict)
-    return refused
-
-
-def refuse_unknown(node: Any) -> Any:
-    if isinstance(node, list):
-        return [refuse_unknown(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    result = {
-        key: {name: refuse_unknown(part) for name, part in value.items()}
-        if key == "properties"
-        else refuse_unknown(value)
-        for key, value in node.items()
-    }
-    if "properties" in result and not result.get("x-kubernetes-preserve-unknown-fields"):
-        result.setdefault("additionalProperties", False)
-    return result
-
-
-def accepts(manifest: dict[str, Any]) -> bool:
-    validator = jsonschema.Draft202012Validator(strict_schema(manifest["kind"]))
-    return bool(validator.is_valid(manifest))
-
-
-@needs_crds
-@pytest.mark.parametrize("file", ["workspace.yaml", "inferenceset.yaml"])
-@pytest.mark.parametrize(
-    "claims", [proposal(), small_proposal(), small_proposal(runtimes=[{"name": "transformers"}])]
+MISTAKES: tuple[tuple[tuple[str, ...], Any], ...] = (
+    (("resource", "instanceType"), 7),
+    (("resource", "count"), "two"),
+    (("resource", "labelSelector"), None),
+    (("inference", "preset", "accessMode"), "secret"),
+    (("inference", "preset", "name"), None),
+    (("inference", "nonsense"), {}),
 )
-def test_kaitos_crds_accept_what_is_generated(claims: dict[str, Any], file: str) -> None:
-    assert accepts(parsed(claims)[file])
 
 
-@needs_crds
-def test_both_samples_of_kaitos_gemma_proposals_are_refused_by_the_crd_and_by_us() -> None:
-    found = 0
-    for path in sorted((SHARED / "data" / "kaito" / "proposals").glob("*gemma-3*.md")):
-        sample = path.read_text().split("```yaml\n")[1].split("```")[0]
-        manifest = yaml.safe_load(sample)
-        assert not accepts(manifest)
-        assert crd.problems(manifest)
-        found += 1
-    assert found == 2
+def with_mistake(manifest: dict[str, Any], route: tuple[str, ...], value: Any) -> dict[str, Any]:
+    bad = copy.deepcopy(manifest)
+    node = bad
+    for key in route[:-1]:
+        node = node[key]
+    node[route[-1]] = value
+    return bad
 
 
-def same_fields(model: type[Model], schema: dict[str, Any], route: str) -> Iterator[str]:
-    """Where our transcription and the CRD name different fields, or demand different ones."""
-    ours = {field.alias or name: field for name, field in model.model_fields.items()}
-    theirs = {
-        k: v for k, v in schema["properties"].items() if k not in ("apiVersion", "kind", "metadata", "status")
-    }
-    yield from (f"{route}.{name}: only there" for name in theirs.keys() - ours.keys())
-    yield from (
-        f"{route}.{name}: only here"
-        for name in ours.keys() - theirs.keys() - {"apiVersion", "kind", "metadata"}
-    )
-    for name, part in theirs.items():
-        if name not in ours:
-            continue
-        if ours[name].is_required() != (name in schema.get("required", [])) and (route, name) != (
-            "Workspace",
-            "resource",
-        ):
-            yield f"{route}.{name}: required in one only"
-        nested = nested_model(ours[name].annotation)
-        shape = part.get("items", part)
-        if nested is not None and "properties" in shape:
-            yield from same_fields(nested, shape, f"{route}.{name}")
-
-
-def nested_model(annotation: Any) -> type[Model] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Model):
-        return annotation
-    for part in getattr(annotation, "__args__", ()):
-        found = nested_model(part)
-        if found:
-            return found
-    return None
-
-
-@needs_crds
-@pytest.mark.parametrize("model", [crd.Workspace, crd.InferenceSet])
-def test_the_transcription_has_the_fields_of_the_crd(model: type[Model]) -> None:
-    assert list(same_fields(model, strict_schema(model.__name__), model.__name__)) == []
-
-
-@needs_crds
-def test_the_crd_and_we_refuse_the_same_mistakes() -> None:
-    good = parsed(proposal(), facts())["workspace.yaml"]
-    for route, value in (
-        (("resource", "instanceType"), 7),
-        (("resource", "count"), "two"),
-        (("resource", "labelSelector"), None),
-        (("inference", "preset", "accessMode"), "secret"),
-        (("inference", "preset", "name"), None),
-        (("inference", "nonsense"), {}),
-    ):
-        bad = copy.deepcopy(good)
-        node = bad
-        for key in route[:-1]:
-            node = node[key]
-        node[route[-1]] = value
-        assert not accepts(bad)
-        assert crd.problems(bad)
+@pytest.mark.parametrize(("route", "value"), MISTAKES)
+def test_a_mistake_that_the_crd_refuses_is_named_at_its_field(route: tuple[str, ...], value: Any) -> None:
+    found = crd.problems(with_mistake(parsed(proposal(), facts())["workspace.yaml"], route, value))
+    assert any(problem.startswith(".".join(route)) for problem in found), found
 
 
 # Whatever a proposal says

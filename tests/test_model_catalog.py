@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from generate_helpers import SHARED, catalog, entry, facts, proposal, small_facts, small_proposal
+from generate_helpers import catalog, entry, facts, proposal, small_facts, small_proposal
 
-from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.kaito import model_catalog
 from kaito_catalog.kaito.release import recorded_release
 
 ROOT = Path(__file__).resolve().parents[1]
-KAITO = SHARED / "data" / "kaito"
 V0_12, MAIN = recorded_release("v0.12"), recorded_release("main-0a69b1b")
-CONFIGS = SHARED / "data" / "hub" / "configs"
-needs_kaito = pytest.mark.skipif(not KAITO.is_dir(), reason="../shared/data/kaito is not there")
-
-# Where our catalog differs from KAITO's on purpose: (model, field) and why.
-EXPECTED: dict[tuple[str, str], str] = {
-    (
-        "openai/gpt-oss-20b",
-        "modelFileSize",
-    ): "KAITO counts the second copy of the weights in original/ and metal/",
-    (
-        "openai/gpt-oss-120b",
-        "modelFileSize",
-    ): "KAITO counts the second copy of the weights in original/ and metal/",
-    ("moonshotai/Kimi-K2.6", "modelFileSize"): "KAITO read another commit",
-}
 
 
 def row(recorded: dict[str, Any]) -> dict[str, Any]:
@@ -193,50 +174,6 @@ def test_a_difference_is_found_field_by_field() -> None:
         model_catalog.Difference(mine["name"], "hiddenSize", 8192, 1),
         model_catalog.Difference(mine["name"], "headDim", None, 2),
     )
-
-
-@needs_kaito
-def test_kaitos_own_entries_are_written_byte_for_byte() -> None:
-    text = (KAITO / "model_catalog.yaml").read_text()
-    assert model_catalog.write_catalog(yaml.safe_load(text)["models"]) == text
-
-
-@needs_kaito
-def test_dimensions_of_real_configurations_are_those_kaito_read() -> None:
-    theirs = model_catalog.read((KAITO / "model_catalog.yaml").read_text(), path="model_catalog.yaml")
-    mine = []
-    for name, other in theirs.items():
-        path = CONFIGS / f"{name.replace('/', '__')}.json"
-        if not path.is_file():
-            continue
-        size = int(float(str(other["modelFileSize"]).removesuffix("Gi")) * 2**30)
-        recorded: dict[str, Any] = {
-            "repoId": name,
-            "license": {"id": other["license"]},
-            "pipelineTag": other.get("pipelineTag", ""),
-            "weights": {"format": other.get("loadFormat", "safetensors"), "total": {"sizeBytes": size}},
-            "config": json.loads(path.read_text()),
-        }
-        if "baseModel" in other:
-            recorded["baseModels"] = other["baseModel"]
-        found, lacking = model_catalog.row(ModelFacts.model_validate({**small_facts(), **recorded}), V0_12)
-        assert lacking == (), name
-        assert found is not None
-        mine.append(found)
-    assert len(mine) >= 25
-    different = {(d.name, d.field): (d.ours, d.theirs) for d in model_catalog.compare(mine, theirs)}
-    assert different == {
-        # Only the side file hf_quant_config.json says so, and the configuration as we have it does not.
-        ("nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B-NVFP4", "quantMethod"): (None, "MIXED_PRECISION"),
-    }
-
-
-@needs_kaito
-@pytest.mark.skipif(not (ROOT / "catalog" / "policy.yaml").is_file(), reason="there is no catalog yet")
-def test_our_entries_are_kaitos_but_for_differences_with_a_reason() -> None:
-    rows, _ = model_catalog.rows(read_catalog(ROOT / "catalog"), V0_12)
-    theirs = model_catalog.read((KAITO / "model_catalog.yaml").read_text(), path="model_catalog.yaml")
-    assert {(d.name, d.field) for d in model_catalog.compare(rows, theirs)} == EXPECTED.keys()
 
 
 # States of Mamba layers

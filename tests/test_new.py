@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from catalog_helpers import Run
 
-from kaito_catalog.catalog.entries import Shared
+from kaito_catalog.catalog.entries import Catalog, Shared
 from kaito_catalog.catalog.reading import read_entry
 from kaito_catalog.documents import reading
 from kaito_catalog.documents.validation import load
@@ -55,13 +55,12 @@ def small(*, config: dict[str, Any] | None = None, **settings: Any) -> FakeRepos
     return repository(SMALL, listed, **settings)
 
 
-def llama(root: Path) -> FakeRepository:
-    """Llama 3.3 with its real configuration, size and shards, where they are known."""
-    data = root.parent / "shared" / "data" / "hub"
-    config = data / "configs" / "meta-llama__Llama-3.3-70B-Instruct.json"
-    if not config.is_file():
-        pytest.skip("the real configurations (../shared/data/hub) are not on this machine")
-    known = json.loads((data / "files.json").read_text())[LLAMA]
+def llama(catalog: Catalog) -> FakeRepository:
+    """Llama 3.3 with its real configuration, size and shards."""
+    entry = catalog.entry("llama-3.3-70b-instruct")
+    assert entry is not None
+    assert entry.facts is not None
+    assert entry.facts.config is not None
     # So many parameters follow from the configuration, and make the 131.42 GiB of files that KAITO lists.
     parameters, shards = 70_553_706_496, 30
     each, rest = divmod(parameters, shards)
@@ -73,13 +72,13 @@ def llama(root: Path) -> FakeRepository:
     return repository(
         LLAMA,
         {
-            "config.json": text_file(config.read_bytes()),
+            "config.json": json_file(entry.facts.config),
             "LICENSE": text_file("LLAMA 3.3 COMMUNITY LICENSE AGREEMENT\n"),
             "model.safetensors.index.json": json_file(index),
             "original/consolidated.00.pth": safetensors_file({"BF16": parameters}),
             **weights,
         },
-        commit=known["revision"],
+        commit=entry.facts.revision,
         gated="manual",
         license="llama3.3",
         downloads=700_643,
@@ -100,8 +99,8 @@ def proposal_of(found: FakeRepository, shared: Shared, *, token: str | bool = "h
         )
 
 
-def test_llama_gets_its_true_size_and_a_plan(root: Path, shared_files: Shared) -> None:
-    new = proposal_of(llama(root), shared_files)
+def test_llama_gets_its_true_size_and_a_plan(catalog: Catalog, shared_files: Shared) -> None:
+    new = proposal_of(llama(catalog), shared_files)
     requirements = new.value["requirements"]
     assert requirements["version"] == "6f6073b423013f6a7d4d9f39144961bfbfbc386b"
     assert (requirements["familyName"], requirements["type"]) == ("Llama 3.3", "text-generation")

@@ -21,13 +21,12 @@ from shapes import (
     QWEN2_MOE,
     QWEN3_32B,
     QWEN3_NEXT_80B,
-    SHARED,
     configs,
     shape,
 )
 
-from kaito_catalog.architectures import Shape, Unsupported, read_shape
-from kaito_catalog.catalog.entries import Shared
+from kaito_catalog.architectures import Shape, read_shape
+from kaito_catalog.catalog.entries import Catalog, Shared
 from kaito_catalog.catalog.reading import read_entry
 from kaito_catalog.formats.facts import ModelFacts, StoredSize
 from kaito_catalog.formats.hardware import Gpu, InstanceType
@@ -547,21 +546,23 @@ def test_available_memory_is_what_vllm_printed(config: dict[str, Any], size: int
     assert found.kv_cache_available_bytes / GIB == pytest.approx(printed, abs=0.15)
 
 
-def test_every_illegal_size_that_kaito_would_pick_is_refused() -> None:
-    path = SHARED / "data" / "kaito" / "invalid_tp.json"
-    if not path.exists():
-        pytest.skip("../shared is absent: no list of illegal sizes")
-    refused = 0
-    for case in json.loads(path.read_text()):
-        config = SHARED / "data" / "hub" / "configs" / f"{case['model'].replace('/', '__')}.json"
-        if not config.exists():
-            continue
-        found = read_shape(json.loads(config.read_text()))
-        if isinstance(found, Unsupported):
-            continue
-        assert illegal_tensor_parallel(found, case["tp"]) is not None, case
-        refused += 1
-    assert refused
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("phi-4", 4),
+        ("phi-4", 8),
+        ("phi-3-medium-4k-instruct", 4),
+        ("phi-3-medium-128k-instruct", 8),
+        ("qwen2.5-coder-7b-instruct", 8),
+    ],
+)
+def test_every_illegal_size_that_kaito_would_pick_is_refused(catalog: Catalog, name: str, size: int) -> None:
+    entry = catalog.entry(name)
+    assert entry is not None
+    assert entry.facts is not None
+    found = facts_shape(entry.facts)
+    assert isinstance(found, Shape)
+    assert illegal_tensor_parallel(found, size) is not None
 
 
 def test_the_longest_context_counts_what_an_indexer_gathers_at_that_context(root: Path) -> None:
