@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
@@ -10,15 +12,14 @@ from hypothesis import strategies as st
 from shapes import DEEPSEEK_V3, GEMMA3_27B, GPT_OSS_20B, LLAMA_8B, QWEN3_NEXT_80B, configs, shape
 
 from kaito_catalog.architectures import (
+    ARCHITECTURES,
     BY_MODEL_TYPE,
-    NEVER_TIED,
-    ON_EVERY_STAGE,
-    READERS,
     Attention,
     AttentionKind,
     Experts,
     Shape,
     Unsupported,
+    families,
     read_shape,
 )
 
@@ -35,8 +36,15 @@ def test_an_unknown_architecture_is_refused_by_name() -> None:
     assert "NobodyForCausalLM" in found.reason
 
 
-def test_every_note_about_an_architecture_is_about_one_that_is_read() -> None:
-    assert set(ON_EVERY_STAGE) | NEVER_TIED | set(BY_MODEL_TYPE.values()) <= set(READERS)
+def test_every_model_type_without_architecture_stands_for_one_that_is_read() -> None:
+    assert set(BY_MODEL_TYPE.values()) <= set(ARCHITECTURES)
+
+
+def test_an_architecture_lies_in_one_family() -> None:
+    modules = [import_module(f"{families.__name__}.{m.name}") for m in iter_modules(families.__path__)]
+    names = [name for module in modules for name in module.ARCHITECTURES]
+    assert sorted(names) == sorted(set(names))
+    assert set(names) <= set(ARCHITECTURES)
 
 
 def test_a_configuration_without_architecture_is_refused() -> None:

@@ -14,8 +14,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from kaito_catalog.architectures import READERS
-from kaito_catalog.architectures.families.omni import WITHOUT_ENCODER
+from kaito_catalog.architectures import ARCHITECTURES
 from kaito_catalog.system import files
 from kaito_catalog.vllm_bridge import reference
 from tools import exact_models
@@ -60,9 +59,10 @@ def page() -> str:
     """The page."""
     registries = {v: found for v in exact_models.VERSIONS if (found := reference.known(v)) is not None}
     every = frozenset[str]().union(*(registry.architectures for registry in registries.values()))
-    known = every & set(READERS)
+    known = every & {name for name, record in ARCHITECTURES.items() if record.is_named}
+    without_encoder = {name for name, record in ARCHITECTURES.items() if record.has_unread_encoder}
     whole, cache = compared()
-    unread = known & (WITHOUT_ENCODER | cache)
+    unread = known & (without_encoder | cache)
     planned = known - unread
     drafts = {name for name in every - known if _DRAFT.search(name)}
     missing = every - known - drafts

@@ -5,20 +5,53 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kaito_catalog.architectures.families import (
-    decoders,
-    dense,
-    encoders,
-    hybrids,
-    mixtures,
-    multimodal,
-    newer,
-    omni,
-    rankers,
-    retrievers,
-    wrappers,
+    arcee,
+    bert,
+    clip,
+    cohere,
+    dbrx,
+    deepseek,
+    ernie,
+    exaone,
+    falcon,
+    gemma,
+    glm,
+    gpt_neox,
+    granite,
+    hunyuan,
+    hyperclovax,
+    internlm,
+    jina,
+    kimi,
+    lfm,
+    ling,
+    llama,
+    llava,
+    mamba,
+    mimo,
+    minicpm,
+    minimax,
+    mistral,
+    nemotron,
+    olmo,
+    openai,
+    other_decoders,
+    other_multimodal,
+    ovis,
+    pangu,
+    persimmon,
+    phi,
+    plamo,
+    qwen,
+    smollm,
+    starcoder,
+    step,
+    telechat,
 )
-from kaito_catalog.architectures.reading.fields import NEVER_TIED, Fields, Source, UnreadableError
+from kaito_catalog.architectures.reading.fields import Fields, UnreadableError
 from kaito_catalog.architectures.reading.mistral_params import from_params
+from kaito_catalog.architectures.reading.pooling import pooling
+from kaito_catalog.architectures.reading.record import Architecture, Source
 from kaito_catalog.architectures.shape import (
     MOST_LAYERS,
     Attention,
@@ -50,10 +83,9 @@ from kaito_catalog.architectures.shape import (
 )
 
 __all__ = [
+    "ARCHITECTURES",
     "BY_MODEL_TYPE",
-    "NEVER_TIED",
-    "ON_EVERY_STAGE",
-    "READERS",
+    "Architecture",
     "Attention",
     "AttentionKind",
     "CompressedAttention",
@@ -81,43 +113,74 @@ __all__ = [
     "ShortConv",
     "Unsupported",
     "read_shape",
+    "record_of",
 ]
 
-_DECODERS = (
-    decoders.READERS | dense.READERS | mixtures.READERS | hybrids.READERS | newer.READERS | omni.IN_ONE
-)
-_HELD = (
-    _DECODERS
-    | encoders.ENCODERS
-    | rankers.READERS
-    | multimodal.multimodal(lambda: _DECODERS)
-    | omni.omni(lambda: _DECODERS)
-)
-READERS = (
-    _DECODERS
-    | rankers.READERS
-    | encoders.over_decoders(_DECODERS)
-    | _HELD
-    | wrappers.wrappers(lambda: _HELD)
-    | retrievers.retrievers(lambda: _HELD)
-)
-"""Every architecture that a plan knows, by its name in config.json, and what reads it."""
+_STATED: dict[str, Architecture] = {
+    **arcee.ARCHITECTURES,
+    **bert.ARCHITECTURES,
+    **clip.ARCHITECTURES,
+    **cohere.ARCHITECTURES,
+    **dbrx.ARCHITECTURES,
+    **deepseek.ARCHITECTURES,
+    **ernie.ARCHITECTURES,
+    **exaone.ARCHITECTURES,
+    **mamba.ARCHITECTURES,
+    **falcon.ARCHITECTURES,
+    **gemma.ARCHITECTURES,
+    **kimi.ARCHITECTURES,
+    **glm.ARCHITECTURES,
+    **gpt_neox.ARCHITECTURES,
+    **granite.ARCHITECTURES,
+    **hunyuan.ARCHITECTURES,
+    **qwen.ARCHITECTURES,
+    **hyperclovax.ARCHITECTURES,
+    **internlm.ARCHITECTURES,
+    **jina.ARCHITECTURES,
+    **lfm.ARCHITECTURES,
+    **ling.ARCHITECTURES,
+    **llama.ARCHITECTURES,
+    **llava.ARCHITECTURES,
+    **mimo.ARCHITECTURES,
+    **minicpm.ARCHITECTURES,
+    **minimax.ARCHITECTURES,
+    **mistral.ARCHITECTURES,
+    **nemotron.ARCHITECTURES,
+    **olmo.ARCHITECTURES,
+    **openai.ARCHITECTURES,
+    **ovis.ARCHITECTURES,
+    **pangu.ARCHITECTURES,
+    **persimmon.ARCHITECTURES,
+    **phi.ARCHITECTURES,
+    **plamo.ARCHITECTURES,
+    **smollm.ARCHITECTURES,
+    **starcoder.ARCHITECTURES,
+    **step.ARCHITECTURES,
+    **telechat.ARCHITECTURES,
+    **other_decoders.ARCHITECTURES,
+    **other_multimodal.ARCHITECTURES,
+}
 
-ON_EVERY_STAGE = (
-    decoders.ON_EVERY_STAGE
-    | dense.ON_EVERY_STAGE
-    | mixtures.ON_EVERY_STAGE
-    | hybrids.ON_EVERY_STAGE
-    | newer.ON_EVERY_STAGE
-    | rankers.ON_EVERY_STAGE
-    | omni.IN_ONE_ON_EVERY_STAGE
-    | wrappers.IN_ONE_ON_EVERY_STAGE
-)
-"""Parts that vLLM builds on every pipeline stage, by architecture."""
+_SCORED = {
+    f"{name.removesuffix('ForCausalLM')}ForSequenceClassification": Architecture(
+        pooling(record.reader, scored=True),
+        is_decoder=False,
+        since=record.since,
+        changes=record.changes,
+    )
+    for name, record in _STATED.items()
+    if record.is_decoder and name.endswith("ForCausalLM")
+}
+"""Classifiers that are decoders with another end."""
 
-_BESIDE_A_DECODER = (
-    multimodal.ON_EVERY_STAGE | omni.ON_EVERY_STAGE | wrappers.ON_EVERY_STAGE | retrievers.ON_EVERY_STAGE
-)
+ARCHITECTURES = _SCORED | _STATED
+"""Every architecture that a plan knows, by its name in config.json."""
+
+
+def record_of(shape: Shape) -> Architecture:
+    """What is known of the shape's architecture."""
+    return ARCHITECTURES[shape.architecture]
+
 
 _DRAFT_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules")
 
@@ -167,19 +230,18 @@ def _read_shape(config: Config, quantization: Config | None) -> Shape | Unsuppor
         architecture = BY_MODEL_TYPE.get(model_type) if isinstance(model_type, str) else None
     if architecture is None:
         return Unsupported("the configuration names no architecture", "architectures")
-    reader = READERS.get(architecture)
-    if reader is None:
+    record = ARCHITECTURES.get(architecture)
+    if record is None or not record.is_named:
         return Unsupported(f"no plan for the architecture {architecture[:80]}", "architectures", architecture)
     root = Fields(config)
     text = root.section("text_config") or root.section("llm_config") or root
-    shape = reader(Source(architecture, root, text, quantization))
+    shape = record.reader(Source(architecture, root, text, quantization, ARCHITECTURES))
     how = shape.quantization
     lacks_encoder = shape.encoder is None and architecture.endswith("ForConditionalGeneration")
     if lacks_encoder or (how is not None and how.is_partial):
         drafts = text.optional(*_DRAFT_LAYERS, most=MOST_LAYERS) or 0
         shape = replace(shape, is_partial=True, draft_layers=drafts)
-    # A decoder within another model builds what it builds alone, and the other its own.
-    every = ON_EVERY_STAGE.get(shape.decoder or architecture, frozenset())
+    every = record.on_every_stage
     if shape.decoder is not None:
-        every |= _BESIDE_A_DECODER.get(architecture, frozenset())
+        every |= ARCHITECTURES[shape.decoder].on_every_stage
     return replace(shape, on_every_stage=every)

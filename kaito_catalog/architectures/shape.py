@@ -122,10 +122,6 @@ class LatentAttention:
     """Looks only at tokens an indexer picked, its own or an earlier layer's."""
     output_gate: bool = False
     """Whether the output has a gate, in one matrix with what makes the latents (Kimi K3)."""
-    known: str = "always"
-    """Versions of vLLM that know the model's type as one with latents: always, `earlier` than 0.32, `later`.
-
-    The others keep keys and values of every head (A.X K1, whose type is spelt in two ways)."""
 
     @property
     def kind(self) -> AttentionKind:

@@ -17,6 +17,7 @@ from kaito_catalog.architectures import (
     Shape,
     Unsupported,
     read_shape,
+    record_of,
 )
 from kaito_catalog.architectures.as_built import as_built, no_class
 from kaito_catalog.memory import kernels
@@ -380,16 +381,6 @@ def _refused(
 
 BLACKWELL = 10
 
-ALWAYS_WITH_ENCODER = frozenset(
-    {
-        "Idefics3ForConditionalGeneration",
-        "KeyeVL1_5ForConditionalGeneration",
-        "SmolVLMForConditionalGeneration",
-        "WhisperForConditionalGeneration",
-    }
-)
-"""Models whose code does not mark the encoder as one that language_model_only leaves out (_mark_tower_model)."""
-
 LACKS_SPARSE_FP8 = (
     "its configuration asks for an fp8 cache, and vLLM has no sparse attention over that before Blackwell; "
     "set kv_cache_dtype to bfloat16"
@@ -445,7 +436,7 @@ def make_plan(
         return _unknown(unplanned[0], unplanned[1], *common)
     assert isinstance(shape, Shape)
     is_text_only = settings.language_model_only or leaves_out_encoder(settings.unread, shape.encoder)
-    if is_text_only and shape.architecture not in ALWAYS_WITH_ENCODER:
+    if is_text_only and not record_of(shape).always_with_encoder:
         shape = replace(shape, encoder=None)
     shape = as_built(shape, vllm_version, gpu.compute_capability)
     if shape.quantization is not None and shape.quantization.refused is not None:

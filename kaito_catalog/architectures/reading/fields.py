@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
 from typing import cast
 
 from kaito_catalog.architectures.shape import LARGEST_DIMENSION, Config, Json
@@ -98,49 +97,6 @@ class Fields:
         if not isinstance(value, dict):
             raise UnreadableError(f"{self.path(name)} is not a mapping", self.path(name))
         return Fields(value, f"{self.path(name)}.")
-
-
-@dataclass(frozen=True)
-class Source:
-    """A configuration while it is read: the whole of it, and the part about the language model."""
-
-    architecture: str
-    root: Fields
-    text: Fields
-    quant_file: Config | None
-
-    def tied(self, default: bool) -> bool:
-        if self.architecture in NEVER_TIED:
-            return False
-        if self.root.flag("tie_word_embeddings"):
-            # vLLM takes what the whole configuration says (VllmConfig.with_hf_config), and transformers' classes
-            # pass on what only the decoder's part says.
-            return True
-        if "tie_word_embeddings" in self.text:
-            return self.text.flag("tie_word_embeddings")
-        return self.root.flag("tie_word_embeddings", default)
-
-
-NEVER_TIED = frozenset(
-    {
-        "DeepseekV2ForCausalLM",
-        "DeepseekV3ForCausalLM",
-        "DeepseekV32ForCausalLM",
-        "DeepseekV4ForCausalLM",
-        "Glm5NextForCausalLM",
-        "GlmMoeDsaForCausalLM",
-        "GptOssForCausalLM",
-        "KimiK25ForConditionalGeneration",
-        "KimiVLForConditionalGeneration",
-        "MiniMaxM2ForCausalLM",
-        "MiniMaxM3SparseForCausalLM",
-        "MiniMaxM3SparseForConditionalGeneration",
-        "MistralLarge3ForCausalLM",
-        "NemotronHForCausalLM",
-        "Qwen3NextForCausalLM",
-    }
-)
-"""Classes of vLLM 0.25.1 that build an output embedding even where the configuration ties it."""
 
 
 def with_defaults(fields: Fields, **defaults: Json) -> Fields:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
-from kaito_catalog.architectures.reading.fields import Fields, Source, UnreadableError, with_defaults
+from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.quantization import (
     LAYER_NAME,
     quantized_modules,
     read_quantization,
     with_quantization,
 )
+from kaito_catalog.architectures.reading.record import Reader, Source
 from kaito_catalog.architectures.shape import (
     LONGEST_CONTEXT,
     MOST_LAYERS,
     Attention,
     Encoder,
     Experts,
+    GatedDeltaNet,
     Json,
     LatentAttention,
     Layer,
@@ -252,9 +255,7 @@ def make_shape(
     )
 
 
-def dense(
-    family: Family, encoder: Callable[[Source], Encoder | None] | None = None
-) -> Callable[[Source], Shape]:
+def dense(family: Family, encoder: Callable[[Source], Encoder | None] | None = None) -> Reader:
     """A decoder whose layers are attention and one feed-forward block."""
 
     def read(source: Source) -> Shape:
@@ -305,7 +306,7 @@ def mixture(
     *,
     is_sparse: Callable[[Fields, int], bool] = lambda _text, _index: True,
     encoder: Callable[[Source], Encoder | None] | None = None,
-) -> Callable[[Source], Shape]:
+) -> Reader:
     """A decoder whose layers are attention and experts, except where `is_sparse` says dense."""
 
     def read(source: Source) -> Shape:
@@ -369,3 +370,88 @@ def unweighed(shape: Shape) -> Shape:
 
 NO_BIAS = Family(qkv_bias=False, output_bias=False)
 """Attention without biases, whatever attention_bias says."""
+
+
+GPT_NAMES = (
+    ("hidden_size", "n_embd"),
+    ("num_attention_heads", "n_head"),
+    ("num_hidden_layers", "n_layer"),
+    ("intermediate_size", "n_inner"),
+    ("max_position_embeddings", "n_positions"),
+)
+
+
+def widened(read: Reader, factor: int = 4) -> Reader:
+    """Where no width of the feed-forward block is stated it is a multiple of the hidden one."""
+
+    def widened(source: Source) -> Shape:
+        text = source.text
+        hidden = text.count("hidden_size", "n_embd", "d_model")
+        names = ("intermediate_size", "n_inner", "ffn_hidden_size")
+        if not any(n in text for n in names):
+            source = replace(source, text=with_defaults(text, intermediate_size=factor * hidden))
+        return read(source)
+
+    return widened
+
+
+def with_types(text: Fields, names: tuple[str, ...], default: int) -> Fields:
+    """`layer_types` of a pattern in which each n-th layer sees everything, where they are not listed."""
+    count = num_layers(text)
+    if layer_types(text, count) is not None:
+        return text
+    step = text.count(*names, default=default)
+    types = ["full_attention" if (i + 1) % step == 0 else "sliding_attention" for i in range(count)]
+    return with_defaults(text, layer_types=cast(Json, types))
+
+
+def cross_layers(hidden: int, heads: int, wide: int, depth: int) -> list[Layer]:
+    """A decoder's layers that also look at what an encoder said; stages do not matter, vLLM cuts none."""
+    if hidden % heads:
+        raise UnreadableError(f"a width of {hidden} is not a multiple of {heads} heads")
+    itself = Attention(heads, heads, hidden // heads, hidden // heads, qkv_bias=True, output_bias=True)
+    looking = replace(itself, looks_at_encoder=True)
+    mlp = Mlp(wide, gated=False, bias=True)
+    # Two attentions and one feed-forward block make a layer.
+    return [Layer(itself, None, 2 * hidden), Layer(looking, mlp, 4 * hidden)] * depth
+
+
+def dense_before(name: str, default: int = 0) -> Callable[[Fields, int], bool]:
+    """Layers before the number in `name` are dense."""
+
+    def is_sparse(text: Fields, index: int) -> bool:
+        return index >= text.count(name, default=default, least=0, most=MOST_LAYERS)
+
+    return is_sparse
+
+
+def shared_experts(
+    text: Fields, each: int, *, count: str = "num_shared_experts", bias: bool = False
+) -> Mlp | None:
+    """Experts that see every token, which vLLM builds as one block."""
+    number = text.count(count, default=0, least=0, most=2**10)
+    return Mlp(each * number, bias=bias) if number else None
+
+
+def whole_numbers(text: Fields, name: str) -> list[int] | None:
+    """A list of whole numbers."""
+    value = text.values.get(name)
+    if value is None:
+        return None
+    numbers = (
+        [n for n in value if isinstance(n, int) and not isinstance(n, bool)]
+        if isinstance(value, list)
+        else []
+    )
+    if not isinstance(value, list) or len(numbers) != len(value):
+        raise UnreadableError(f"{text.path(name)} is not a list of whole numbers", text.path(name))
+    return numbers
+
+
+def with_short_states(shape: Shape) -> Shape:
+    """The shape with states of the model's dtype: vLLM looks for another under Qwen3.5's own names alone."""
+    layers = tuple(
+        replace(x, mixer=replace(x.mixer, state_bytes=2)) if isinstance(x.mixer, GatedDeltaNet) else x
+        for x in shape.layers
+    )
+    return replace(shape, layers=layers)

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import cast
 
-from kaito_catalog.architectures.reading.fields import Fields, Source, UnreadableError
+from kaito_catalog.architectures.reading.fields import Fields, UnreadableError
+from kaito_catalog.architectures.reading.record import Source
 from kaito_catalog.architectures.shape import Json, Layer, Quantization, Scheme
 
 

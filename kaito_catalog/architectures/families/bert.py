@@ -1,23 +1,57 @@
-"""Models that give embeddings, scores or classes, beyond BERT and the decoders' own, as vLLM 0.25.1 builds them."""
+"""BERT and its kin (RoBERTa, ModernBERT, GTE, Nomic), which see all tokens at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
-from kaito_catalog.architectures.families.decoders import READERS as DECODERS
-from kaito_catalog.architectures.families.dense import READERS as DENSE
-from kaito_catalog.architectures.families.encoders import ENCODERS, labels, looking_both_ways, padded, pooling
-from kaito_catalog.architectures.reading.fields import Source, UnreadableError
+from kaito_catalog.architectures.changes import V0_32_0, in_mlps, since
+from kaito_catalog.architectures.reading.fields import UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     Family,
+    dense,
     make_shape,
     num_layers,
     read_attention,
     read_experts,
     unweighed,
 )
-from kaito_catalog.architectures.shape import MOST_LAYERS, Layer, Mlp, Place, Shape
+from kaito_catalog.architectures.reading.pooling import bidirectional, labels, padded
+from kaito_catalog.architectures.reading.record import Architecture, Source
+from kaito_catalog.architectures.reading.vision import siglip, stated_vision
+from kaito_catalog.architectures.reading.wrapping import as_of, holding, late
+from kaito_catalog.architectures.shape import LONGEST_CONTEXT, MOST_LAYERS, Encoder, Layer, Matrix, Mlp, Shape
+
+
+def _bert(source: Source) -> Shape:
+    """BERT and RoBERTa: layers that see everything at once and keep nothing; norms with biases."""
+    text = source.text
+    hidden = text.count("hidden_size")
+    family = Family(qkv_bias=True, output_bias=True, norm_parts=2, gated=False, mlp_bias=True)
+    shape = dense(family)(source)
+    shape = bidirectional(shape)
+    positions = text.count("max_position_embeddings", most=LONGEST_CONTEXT)
+    kinds = text.count("type_vocab_size", default=2, least=0)
+    offset = 0
+    if source.architecture.startswith(("Roberta", "XLMRoberta", "BgeM3")):
+        # The first positions stand for padding.
+        offset = text.count("pad_token_id", default=1, least=0, most=positions - 2) + 1
+    plain = 0
+    if source.architecture.endswith("ForSequenceClassification"):
+        # The pooler and the classes' head are in fp32, so that an element counts twice.
+        plain = 2 * (hidden + 1) * (hidden + labels(text))
+    elif source.architecture.endswith("ForTokenClassification"):
+        plain = 2 * (hidden + 1) * labels(text)
+    return replace(
+        shape,
+        pools=True,
+        has_head=False,
+        max_model_len=positions - offset,
+        rope_elements=0,
+        embedding_elements=(padded(positions) + padded(kinds)) * hidden,
+        plain_elements=plain,
+        # One norm, after the embeddings; the last layer has its own.
+        final_norm_elements=2 * hidden,
+    )
 
 
 def _modern_bert(source: Source) -> Shape:
@@ -47,6 +81,10 @@ def _modern_bert(source: Source) -> Shape:
         plain_elements=plain,
     )
     return unweighed(replace(shape, pools=True, has_head=False))
+
+
+_DIVIDES_INPUT = since(V0_32_0, in_mlps(input_replicated=False))
+"""ModernBERT's ranks divide all of the feed-forward block."""
 
 
 def _gte(source: Source) -> Shape:
@@ -123,30 +161,16 @@ def _nomic_bert(source: Source) -> Shape:
     return unweighed(replace(shape, pools=True, has_head=False))
 
 
-def _jina_ranking(source: Source) -> Shape:
-    """Jina's reranker 3: Qwen3 and two matrices."""
-    shape = replace(pooling(_QWEN3)(source), has_head=False)
-    middle = shape.hidden_size // 2
-    out = source.text.count("embedding_size", default=512)
-    return unweighed(replace(shape, plain_elements=middle * (shape.hidden_size + out)))
-
-
-def _voyage(source: Source) -> Shape:
-    """Voyage's embeddings: Qwen3 that looks both ways, and a matrix to the embedding's width."""
-    shape = looking_both_ways(replace(pooling(_QWEN3)(source), has_head=False))
-    return unweighed(replace(shape, plain_elements=shape.hidden_size * labels(source.text)))
-
-
 def _bge_m3(source: Source) -> Shape:
     """BGE M3: RoBERTa, one matrix for sparse vectors and one for many, in fp32."""
-    shape = ENCODERS["XLMRobertaModel"](source)
+    shape = _bert(source)
     hidden = shape.hidden_size
     return replace(shape, plain_elements=2 * (hidden + 1) * (hidden + 1))
 
 
 def _splade(source: Source) -> Shape:
     """SPLADE and BERT with its own head: as wide as the vocabulary, whole on every rank."""
-    shape = ENCODERS["BertModel"](source)
+    shape = _bert(source)
     hidden = shape.hidden_size
     plain = hidden * (hidden + 1) + 2 * hidden + (hidden + 1) * shape.vocab_size
     return replace(shape, plain_elements=plain)
@@ -159,55 +183,50 @@ def _colbert(source: Source) -> Shape:
     return replace(shape, plain_elements=2 * shape.hidden_size * (width or 0))
 
 
-def _rewarding(read: Callable[[Source], Shape], outputs: int | None) -> Callable[[Source], Shape]:
-    """A decoder whose head, in fp32, says what a text is worth: a matrix, or two with so many outputs."""
-
-    def rewarding(source: Source) -> Shape:
-        shape = unweighed(replace(pooling(read)(source), has_head=False))
-        hidden = shape.hidden_size
-        if outputs is None:
-            return replace(shape, divided_elements=2 * hidden)
-        divided = hidden * (hidden + 1) + outputs * hidden
-        return replace(shape, divided_elements=2 * divided, plain_elements=shape.plain_elements + 2 * outputs)
-
-    return rewarding
-
-
-def _both_ways(read: Callable[[Source], Shape]) -> Callable[[Source], Shape]:
-    def reading(source: Source) -> Shape:
-        return replace(looking_both_ways(read(source)), has_head=False)
-
-    return reading
+def _col_modern_vbert(source: Source) -> Shape:
+    """ColModernVBERT: SigLIP, one matrix, and ModernBERT."""
+    # ColModernVBertConfig's defaults (vLLM), which takes these fields alone.
+    text = with_defaults(
+        source.text, vocab_size=50_408, hidden_size=768, intermediate_size=1152, num_hidden_layers=22,
+        num_attention_heads=12, max_position_embeddings=8192,
+    )  # fmt: skip
+    shape = as_of(replace(source, text=text), "ModernBertModel")
+    vision = with_defaults(stated_vision(source), image_size=512, patch_size=16)
+    layered, plain = siglip(vision)
+    merged = vision.count("hidden_size", default=768)
+    merged *= source.root.count("pixel_shuffle_factor", default=4, most=64) ** 2
+    heads = vision.count("num_attention_heads", default=12, most=2**16)
+    matrices = (*layered, Matrix(merged, shape.hidden_size, "none", bias=False))
+    projected = (shape.hidden_size + 1) * source.root.count("embedding_dim", default=128)
+    encoder = Encoder("vision", heads, matrices, plain)
+    return replace(shape, encoder=encoder, plain_elements=shape.plain_elements + 2 * projected)
 
 
-_LLAMA = DENSE["LLaMAForCausalLM"]
-_QWEN2 = DECODERS["Qwen2ForCausalLM"]
-_QWEN3 = DECODERS["Qwen3ForCausalLM"]
-
-READERS: dict[str, Callable[[Source], Shape]] = {
-    "BertForMaskedLM": _splade,
-    "BertSpladeSparseEmbeddingModel": _splade,
-    "BgeM3EmbeddingModel": _bge_m3,
-    "ColBERTModernBertModel": _colbert,
-    "JinaForRanking": _jina_ranking,
-    "VoyageQwen3BidirectionalEmbedModel": _voyage,
-    "GPT2ForSequenceClassification": pooling(DENSE["GPT2LMHeadModel"], scored=True),
-    "GteModel": _gte,
-    "GteNewForSequenceClassification": _gte,
-    "GteNewModel": _gte,
-    "InternLM2ForRewardModel": _rewarding(DENSE["InternLM2ForCausalLM"], None),
-    "LlamaBidirectionalForSequenceClassification": _both_ways(pooling(_LLAMA, scored=True)),
-    "ModernBertForSequenceClassification": _modern_bert,
-    "ModernBertForTokenClassification": _modern_bert,
-    "ModernBertModel": _modern_bert,
-    "NomicBertModel": _nomic_bert,
-    "LlamaBidirectionalModel": _both_ways(pooling(_LLAMA)),
-    "Qwen2ForProcessRewardModel": _rewarding(_QWEN2, 2),
-    "Qwen2ForRewardModel": _rewarding(_QWEN2, 1),
+ARCHITECTURES: dict[str, Architecture] = {
+    "BertModel": Architecture(_bert, is_decoder=False),
+    "BertForSequenceClassification": Architecture(_bert, is_decoder=False),
+    "BertForTokenClassification": Architecture(_bert, is_decoder=False),
+    "BertForMaskedLM": Architecture(_splade, is_decoder=False),
+    "BertSpladeSparseEmbeddingModel": Architecture(_splade, is_decoder=False),
+    "RobertaModel": Architecture(_bert, is_decoder=False),
+    "RobertaForMaskedLM": Architecture(_bert, is_decoder=False),
+    "RobertaForSequenceClassification": Architecture(_bert, is_decoder=False),
+    "RobertaForTokenClassification": Architecture(_bert, is_decoder=False),
+    "XLMRobertaModel": Architecture(_bert, is_decoder=False),
+    "XLMRobertaForSequenceClassification": Architecture(_bert, is_decoder=False),
+    "XLMRobertaForTokenClassification": Architecture(_bert, is_decoder=False),
+    "BgeM3EmbeddingModel": Architecture(_bge_m3, is_decoder=False),
+    "HF_ColBERT": holding(late("BertModel", ())),
+    "ModernBertModel": Architecture(_modern_bert, is_decoder=False, changes=_DIVIDES_INPUT),
+    "ModernBertForSequenceClassification": Architecture(
+        _modern_bert, is_decoder=False, changes=_DIVIDES_INPUT
+    ),
+    "ModernBertForTokenClassification": Architecture(_modern_bert, is_decoder=False, changes=_DIVIDES_INPUT),
+    "ColBERTModernBertModel": Architecture(_colbert, is_decoder=False, changes=_DIVIDES_INPUT),
+    "ColModernVBertForRetrieval": holding(_col_modern_vbert, changes=_DIVIDES_INPUT),
+    "GteModel": Architecture(_gte, is_decoder=False),
+    "GteNewModel": Architecture(_gte, is_decoder=False),
+    "GteNewForSequenceClassification": Architecture(_gte, is_decoder=False),
+    "NomicBertModel": Architecture(_nomic_bert, is_decoder=False),
 }
-"""Models that give scores or embeddings, by their name in config.json."""
-
-ON_EVERY_STAGE: dict[str, frozenset[Place]] = {
-    "InternLM2ForRewardModel": frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM}),
-}
-"""Parts that vLLM 0.25.1 builds on every pipeline stage."""
+"""By their name in config.json."""
