@@ -83,6 +83,25 @@ class Explained:
 
 
 @dataclass(frozen=True)
+class LaunchRules:
+    """What a release adds to the preset when it starts a model."""
+
+    base_command: str
+    config_file: str
+    download_directory: str
+    cpu_memory_utilization: float
+    """The launcher's default share of the host's free memory for LMCache."""
+    without_lmcache: Mapping[str, str]
+    """Architectures that are started without it, and KAITO's reason."""
+    deep_gemm: frozenset[str]
+    """Architectures that are started with DeepGEMM."""
+    cuda_toolkit: frozenset[str]
+    """Other models, by short name, that compile kernels when they start."""
+    cuda_home: str
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Release:
     """A KAITO release as its data file records it."""
 
@@ -100,6 +119,7 @@ class Release:
     reserved_labels: frozenset[str]
     differences: tuple[Explained, ...]
     sizing: Sizing
+    launch: LaunchRules
     lists_mamba_states: bool
     """Whether its model_catalog.yaml has `mambaStateBytesPerSeq`."""
 
@@ -175,6 +195,7 @@ def _built(value: dict[str, Any]) -> Release:
             Explained(d["model"], tuple(d["fields"]), d["reason"]) for d in value["differences"]
         ),
         sizing=_sizing(value["estimator"]),
+        launch=_launch(value["launch"]),
         lists_mamba_states=value["estimator"]["mambaSequences"] > 0,
     )
 
@@ -189,6 +210,20 @@ def _sizing(value: dict[str, Any]) -> Sizing:
         overhead_bytes_by_gpu={gpu: size * GIB for gpu, size in value["overheadGiBByGPU"].items()},
         default_model_len=value["defaultModelLen"],
         mamba_sequences=value["mambaSequences"],
+    )
+
+
+def _launch(value: dict[str, Any]) -> LaunchRules:
+    return LaunchRules(
+        base_command=value["baseCommand"],
+        config_file=value["configFile"],
+        download_directory=value["downloadDirectory"],
+        cpu_memory_utilization=value["kvCacheCPUMemoryUtilization"],
+        without_lmcache=value["withoutLMCache"],
+        deep_gemm=frozenset(value["deepGEMM"]),
+        cuda_toolkit=frozenset(value["cudaToolkit"]),
+        cuda_home=value["cudaHome"],
+        environment=value["environment"],
     )
 
 
