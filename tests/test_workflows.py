@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,59 @@ def test_a_release_is_what_its_tag_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_a_workflow_starts_without_permissions(path: Path) -> None:
     assert path.name == "action.yml" or read(path)["permissions"] == {}
+
+
+# What CI runs
+
+RECORDING_MAKE = """\
+.PHONY: lint test conformance
+lint test:
+\t@echo "$@ in $$(ls -A ..) vllm=$(KAITO_CATALOG_REQUIRE_VLLM)"
+conformance:
+\t@echo "$@ $(notdir $(KAITO)) $(notdir $(CONFIGS))"
+"""
+
+
+@pytest.fixture
+def ci(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs .ci/run in a repository whose make only says what it was asked for; beside it lies a folder `other`."""
+    folder = tmp_path / "work" / "clone"
+    (folder / ".ci").mkdir(parents=True)
+    (tmp_path / "work" / "other").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", folder / ".ci")
+    makefile = folder / "Makefile"
+    makefile.write_text(RECORDING_MAKE, encoding="utf-8")
+    program(tmp_path / "bin" / "chromium", "exit 0")
+    (tmp_path / "tmp").mkdir()
+
+    def run(*, make: str = RECORDING_MAKE) -> subprocess.CompletedProcess[str]:
+        makefile.write_text(make, encoding="utf-8")
+        git("init", "-q", cwd=folder)
+        git("add", "-A", cwd=folder)
+        git("commit", "-qm", "A", cwd=folder)
+        path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        return bash(".ci/run", cwd=folder, PATH=path, TMPDIR=str(tmp_path / "tmp"))
+
+    return run
+
+
+def test_ci_runs_lint_and_tests_in_a_clone_with_nothing_beside_it(ci: Any, tmp_path: Path) -> None:
+    done = ci()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["lint in kaito-catalog vllm=", "test in kaito-catalog vllm=1"]
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_ci_compares_with_kaitos_own_files_where_they_lie_beside_the_original(
+    ci: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "work" / "shared" / "data" / "kaito").mkdir(parents=True)
+    assert ci().stdout.splitlines()[2:] == ["conformance kaito hub"]
+
+
+@pytest.mark.parametrize("target", ["lint", "test", "conformance"])
+def test_ci_fails_where_any_of_them_does(target: str, ci: Any, tmp_path: Path) -> None:
+    (tmp_path / "work" / "shared" / "data" / "kaito").mkdir(parents=True)
+    failing = re.sub(r"(?m)^\t@echo", f"\t@test $@ != {target} && echo", RECORDING_MAKE)
+    assert ci(make=failing).returncode != 0
+    assert list((tmp_path / "tmp").iterdir()) == []
