@@ -24,7 +24,8 @@ from kaito_catalog.memory.weights.split import split_over, stages
 from kaito_catalog.vllm_bridge.answers import ExactPlan
 from kaito_catalog.vllm_bridge.client import Worker
 from kaito_catalog.vllm_bridge.conversation import WorkerError
-from kaito_catalog.vllm_bridge.evidence import H100, model_directory
+from kaito_catalog.vllm_bridge.evidence import model_directory
+from kaito_catalog.vllm_bridge.exact_plans import H100
 
 GIB = 2**30
 Config = dict[str, Any]

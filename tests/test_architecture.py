@@ -127,20 +127,15 @@ MOST_LINES_OF_A_FUNCTION = 60
 """Its docstring not counted."""
 LONG_MODULES = {
     "architectures/shape.py",
-    "dry_runs/on_kubernetes.py",
     "memory/kv_cache.py",
     "memory/overheads.py",
     "memory/plan.py",
 }
 """Modules that are still to be split. Nothing is added here: a module that has to be long says why."""
 LONG_FUNCTIONS = {
-    "dry_runs _pod",
-    "dry_runs _runs",
     "memory _layer_caches",
     "memory _layouts",
     "memory make_plan",
-    "vllm_bridge dry_run_evidence",
-    "vllm_bridge exact_evidence",
 }
 """Functions that are still to be split, each after its room. Nothing is added here."""
 

@@ -18,6 +18,8 @@ from kaito_catalog.cli import exact_plan
 from kaito_catalog.formats.evidence import DryRun, ExactPlan
 from kaito_catalog.plans import request as planning
 from kaito_catalog.vllm_bridge import evidence as exact
+from kaito_catalog.vllm_bridge.logs import without_paths
+from kaito_catalog.vllm_bridge.scaled_down import scaled_down
 
 WORKER = """\
 #!{python}
@@ -244,14 +246,14 @@ def test_evidence_that_does_not_belong_is_refused_and_nothing_is_written(
 
 def test_a_machines_folders_do_not_get_into_evidence() -> None:
     line = 'File "/home/me/.venv-vllm/lib/python3.11/site-packages/vllm/engine.py", line 3; see https://a.org/b/c'
-    assert exact.without_paths(line) == 'File "…/engine.py", line 3; see https://a.org/b/c'
+    assert without_paths(line) == 'File "…/engine.py", line 3; see https://a.org/b/c'
 
 
 def test_a_scaled_down_configuration_keeps_every_kind_of_layer(catalog: Catalog) -> None:
     entry = catalog.entry("gpt-oss-20b")
     assert entry is not None
     assert entry.facts is not None
-    config, changed = exact.scaled_down(exact.need_config(entry.facts, entry.name))
+    config, changed = scaled_down(exact.need_config(entry.facts, entry.name))
     assert sorted(config["layer_types"]) == ["full_attention", "sliding_attention"]
     assert changed["num_hidden_layers"] == 2
     assert changed["num_local_experts"] == 8

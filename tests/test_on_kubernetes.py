@@ -21,13 +21,14 @@ from engine_helpers import a_run
 
 from kaito_catalog import cli
 from kaito_catalog.catalog.reading import read_entry
-from kaito_catalog.dry_runs import on_kubernetes, task
+from kaito_catalog.dry_runs import task
+from kaito_catalog.dry_runs.kubernetes import collector, objects
 from kaito_catalog.formats.evidence import DryRun
-from kaito_catalog.vllm_bridge import evidence as exact
 from kaito_catalog.vllm_bridge.archive import worker_archive
+from kaito_catalog.vllm_bridge.logs import evidence_lines
 
 ROOT = Path(__file__).resolve().parents[1]
-SETTINGS = on_kubernetes.Settings("mcr.microsoft.com/aks/kaito/kaito-base:0.5.0")
+SETTINGS = objects.Settings("mcr.microsoft.com/aks/kaito/kaito-base:0.5.0")
 ON_A100 = ("--instance-type", "Standard_NC24ads_A100_v4")
 TOKEN = "hf_" + "x" * 34
 RESULT: Json = {
@@ -78,7 +79,7 @@ def test_kubernetes_own_schema_would_find_a_mistake(here: Path, capsys: pytest.C
 
 def test_the_pods_of_a_leader_worker_set_are_valid_by_kubernetes_own_schema() -> None:
     validate = pytest.importorskip("kubernetes_validate")
-    _, item = on_kubernetes.objects(a_run(), SETTINGS)
+    _, item = objects.objects(a_run(), SETTINGS)
     for role in ("leaderTemplate", "workerTemplate"):
         template = item["spec"]["leaderWorkerTemplate"][role]
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": template["spec"]}
@@ -127,7 +128,7 @@ def test_the_command_is_always_the_same_and_the_run_is_a_file(
 def test_the_token_is_only_there_for_what_is_gated_and_downloaded_and_only_by_reference() -> None:
     def environment(**changes: Any) -> dict[str, Json]:
         run = a_run(nodes=1, **changes)
-        _, job = on_kubernetes.objects(run, SETTINGS)
+        _, job = objects.objects(run, SETTINGS)
         return {item["name"]: item for item in job["spec"]["template"]["spec"]["containers"][0]["env"]}
 
     assert "HF_TOKEN" not in environment(weights="real")
@@ -142,14 +143,14 @@ def test_the_token_is_only_there_for_what_is_gated_and_downloaded_and_only_by_re
 
 @pytest.mark.parametrize("model", ["a" * 96, "qwen2.5-coder-32b-instruct", "3b", "x_y.z"])
 def test_names_are_labels_that_even_a_stateful_set_takes(model: str) -> None:
-    name = on_kubernetes.name_of(a_run(model=model))
+    name = objects.name_of(a_run(model=model))
     assert re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name)
     assert len(name) <= 52
-    assert name != on_kubernetes.name_of(a_run(model=model, args={"max_model_len": 1}))
+    assert name != objects.name_of(a_run(model=model, args={"max_model_len": 1}))
 
 
 def test_several_nodes_are_a_leader_worker_set_whose_workers_join_the_leader() -> None:
-    _, item = on_kubernetes.objects(a_run(), SETTINGS)
+    _, item = objects.objects(a_run(), SETTINGS)
     assert (item["apiVersion"], item["kind"]) == ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")
     template = item["spec"]["leaderWorkerTemplate"]
     assert (template["size"], template["restartPolicy"]) == (2, "RecreateGroupOnPodRestart")
@@ -158,7 +159,7 @@ def test_several_nodes_are_a_leader_worker_set_whose_workers_join_the_leader() -
         for name in ("leaderTemplate", "workerTemplate")
     ]
     assert roles == ["leader", "worker"]
-    assert "kubectl delete leaderworkerset/" in on_kubernetes.to_yaml([a_run()], SETTINGS)
+    assert "kubectl delete leaderworkerset/" in objects.to_yaml([a_run()], SETTINGS)
 
 
 @pytest.mark.parametrize("image", ["", "A B", "x;reboot", "--privileged", "$(x)"])
@@ -169,7 +170,7 @@ def test_what_is_no_image_is_refused(image: str, here: Path, capsys: pytest.Capt
 
 
 def test_a_config_map_has_room_for_the_code() -> None:
-    assert len(json.dumps(on_kubernetes.sources())) < 2**20
+    assert len(json.dumps(objects.sources())) < 2**20
 
 
 # --- what a pod prints -----------------------------------------------------------------------------------------
@@ -295,13 +296,13 @@ def test_a_worker_of_a_group_joins_its_leader(here: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("prefix", ["[pod/dry-run-phi-4-x/dry-run] ", "2026-11-23T06:00:00.123456789Z "])
 def test_what_kubectl_puts_in_front_of_a_line_does_no_harm(prefix: str) -> None:
     line = prefix + json.dumps({"kind": "DryRunResult", "model": "phi-4"}) + "\n"
-    assert list(exact.evidence_lines(io.StringIO(line))) == [{"kind": "DryRunResult", "model": "phi-4"}]
-    assert list(exact.evidence_lines(io.StringIO("| " + line))) == []
+    assert list(evidence_lines(io.StringIO(line))) == [{"kind": "DryRunResult", "model": "phi-4"}]
+    assert list(evidence_lines(io.StringIO("| " + line))) == []
 
 
 def test_the_inside_of_an_endless_line_is_no_line() -> None:
     line = json.dumps({"kind": "DryRunResult"})
-    assert list(exact.evidence_lines(io.StringIO("x" * (2**20 + 1) + line + "\n"))) == []
+    assert list(evidence_lines(io.StringIO("x" * (2**20 + 1) + line + "\n"))) == []
 
 
 @pytest.mark.parametrize(
@@ -341,7 +342,7 @@ def cluster(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
     pytest.importorskip("kubernetes", reason="pip install 'kaito-catalog[kubernetes]'")
     server = ApiServer()
     server.on_create = lambda server, kind, item: succeed(server, item) if kind == "jobs" else None
-    monkeypatch.setattr(on_kubernetes, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(collector, "PAUSE_SECONDS", 0.01)
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     with served(server) as address:
@@ -583,7 +584,7 @@ def test_a_leader_worker_set_is_deleted_as_soon_as_its_result_is_read(cluster: A
             server.pod(item, 0, "Running", log=log_of(server, item))
 
     cluster.on_create = run
-    on_kubernetes.apply(
+    collector.apply(
         [a_run()],
         SETTINGS,
         done=lambda run, result: found.append((run.model, result["result"]["outcome"])),

@@ -12,7 +12,7 @@ import yaml
 from generate_helpers import entry, facts, proposal, shared, small_facts, small_proposal
 
 from kaito_catalog.catalog.entries import Catalog
-from kaito_catalog.dry_runs import on_kubernetes
+from kaito_catalog.dry_runs.kubernetes import objects
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.kaito import model_catalog, release
@@ -213,12 +213,12 @@ def test_every_profile_of_the_policy_stands_for_a_recorded_release(catalog: Cata
 def test_a_kaito_profile_has_the_image_of_its_release(catalog: Catalog) -> None:
     for name in ("kaito-v0.12", "kaito-main-0a69b1b"):
         profile = catalog.shared.profile(name)
-        assert on_kubernetes.base_image(profile) == release.release_of(profile).base_image
+        assert objects.base_image(profile) == release.release_of(profile).base_image
 
 
 def test_the_image_of_another_vllm_is_not_that_of_the_release(catalog: Catalog) -> None:
     with pytest.raises(CatalogError, match=r"the base image of vllm-0\.32 is not recorded"):
-        on_kubernetes.base_image(catalog.shared.profile("vllm-0.32"))
+        objects.base_image(catalog.shared.profile("vllm-0.32"))
 
 
 def test_a_release_that_is_not_recorded_is_named_with_those_that_are(catalog: Catalog) -> None:

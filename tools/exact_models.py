@@ -29,7 +29,7 @@ from kaito_catalog.memory.weights.split import Uncomputable, split_over, stages
 from kaito_catalog.system import files
 from kaito_catalog.vllm_bridge.client import Worker, find_python
 from kaito_catalog.vllm_bridge.conversation import WorkerError
-from kaito_catalog.vllm_bridge.evidence import H100
+from kaito_catalog.vllm_bridge.exact_plans import H100
 from tools.configurations import folded, smallest, smallest_quantization, unfolded
 from tools.observed import STARTS
 from tools.setup_vllm import OVERLAYS

@@ -65,6 +65,7 @@ from kaito_catalog.reports.sarif import sarif
 from kaito_catalog.reports.text import text as text_report
 from kaito_catalog.system import files
 from kaito_catalog.vllm_bridge import evidence
+from kaito_catalog.vllm_bridge.logs import evidence_lines
 from tools.exact_models import SMALL_PLANS
 from tools.fuzz_inputs import TEXTS, damaged, mutated, reworded
 
@@ -327,7 +328,7 @@ def fuzz_evidence_lines(rng: random.Random) -> None:
     log = "\n".join(
         ("INFO starting", rng.choice(("", "2026-01-01T00:00:00Z ", "[pod/x] ")) + line, damaged(rng, line))
     )
-    for found in evidence.evidence_lines(io.StringIO(log)):
+    for found in evidence_lines(io.StringIO(log)):
         try:
             made = evidence.accepted(sample.entry, found)
         except CatalogError:

@@ -18,8 +18,8 @@ import yaml
 
 from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.checks.base import Context
-from kaito_catalog.dry_runs import on_kubernetes
 from kaito_catalog.dry_runs.campaign import Options, make_campaign
+from kaito_catalog.dry_runs.kubernetes import objects
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,7 +48,7 @@ def measure(count: int) -> str:
         context = Context(catalog.shared, catalog.shared.profile())
         found = make_campaign(catalog, context, (), Options(cloud="azure"))
         planned = time.process_time()
-        text = on_kubernetes.to_yaml(found.wanted, on_kubernetes.Settings("image"))
+        text = objects.to_yaml(found.wanted, objects.Settings("image"))
         written = time.process_time()
     hours = sum(run.most_gpu_hours for run in found.wanted)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

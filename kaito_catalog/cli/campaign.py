@@ -10,7 +10,7 @@ from kaito_catalog.catalog.entries import Catalog
 from kaito_catalog.catalog.reading import read_catalog, shown
 from kaito_catalog.checks.base import Context
 from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say
-from kaito_catalog.dry_runs import campaign
+from kaito_catalog.dry_runs import campaign, text
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.reports.style import printable
 
@@ -44,9 +44,9 @@ def run_campaign(options: argparse.Namespace) -> int:
     _say_clouds(catalog, found.within(options.budget)[0])
     if options.plan:
         if options.format == "json":
-            emit(json.dumps(campaign.to_json(found, options.budget), indent=2, ensure_ascii=False) + "\n")
+            emit(json.dumps(text.to_json(found, options.budget), indent=2, ensure_ascii=False) + "\n")
         else:
-            emit(campaign.plan_text(found, options.budget))
+            emit(text.plan_text(found, options.budget))
         return OK
     runs, beyond = found.within(options.budget)
     for model, reason in found.left_out:
@@ -141,10 +141,11 @@ class Collector:
 def _on_kubernetes(
     options: argparse.Namespace, catalog: Catalog, runs: tuple[campaign.Run, ...], context: Context
 ) -> int:
-    from kaito_catalog.dry_runs import on_kubernetes
+    from kaito_catalog.dry_runs.kubernetes import collector as cluster
+    from kaito_catalog.dry_runs.kubernetes import objects
 
-    settings = on_kubernetes.Settings(
-        image=options.image or on_kubernetes.base_image(context.profile),
+    settings = objects.Settings(
+        image=options.image or objects.base_image(context.profile),
         namespace=options.namespace,
         python=options.vllm_python,
     )
@@ -152,14 +153,14 @@ def _on_kubernetes(
         say("there is nothing to run: all evidence is current")
         return OK
     if not options.apply:
-        emit(on_kubernetes.to_yaml(runs, settings))
+        emit(objects.to_yaml(runs, settings))
         say(
             f"{len(runs)} run{'s' if len(runs) != 1 else ''}; when applied and done: "
             "kubectl logs job/NAME | kaito-catalog evidence add - (--apply does it all)"
         )
         return OK
     collector = Collector(catalog, runs, options.format)
-    on_kubernetes.apply(
+    cluster.apply(
         runs, settings, at_once=options.at_once, done=collector.done, failed=collector.failed, say=say
     )
     return collector.finish()

@@ -29,6 +29,9 @@ from kaito_catalog.vllm_bridge import evidence
 from kaito_catalog.vllm_bridge.answers import ExactPlan, Gpu, Outcome
 from kaito_catalog.vllm_bridge.client import Worker, find_python
 from kaito_catalog.vllm_bridge.conversation import WorkerError
+from kaito_catalog.vllm_bridge.exact_plans import exact_evidence, plan_worlds
+from kaito_catalog.vllm_bridge.logs import evidence_lines
+from kaito_catalog.vllm_bridge.scaled_down import scaled_down
 
 SIZES = (1, 2, 4, 8)
 """The tensor-parallel sizes that KAITO's instance types would use: the numbers of GPUs that they have."""
@@ -196,7 +199,7 @@ def record_exact(entry: Entry, worker: Callable[[], Worker], *, vllm_version: st
     length = (proposal.max_model_len if proposal else None) or 8192
     kv_cache_dtype = served_options(proposal).kv_cache_dtype
     try:
-        worlds = evidence.plan_worlds(
+        worlds = plan_worlds(
             worker,
             config,
             sizes=SIZES,
@@ -206,9 +209,7 @@ def record_exact(entry: Entry, worker: Callable[[], Worker], *, vllm_version: st
         )
     except WorkerError as error:
         raise CatalogError(error.words) from error
-    return evidence.write_evidence(
-        entry.folder, evidence.exact_evidence(entry, worlds, kv_cache_dtype=kv_cache_dtype)
-    )
+    return evidence.write_evidence(entry.folder, exact_evidence(entry, worlds, kv_cache_dtype=kv_cache_dtype))
 
 
 # --- dry-run ---------------------------------------------------------------------------------------------------
@@ -233,7 +234,7 @@ def run_dry_run(options: argparse.Namespace) -> int:
         and not options.model_dir
         and (options.scale_down or _too_large(entry, device))
     ):
-        config, changed = evidence.scaled_down(config)
+        config, changed = scaled_down(config)
         if changed:
             _say(
                 f"scaled down for this machine: {', '.join(f'{key}={value}' for key, value in changed.items())}"
@@ -395,7 +396,7 @@ def run_evidence_add(options: argparse.Namespace) -> int:
     """`evidence add -`."""
     root = catalog_root(options)
     with _opened(options.file) as stream:
-        found = list(evidence.evidence_lines(stream))
+        found = list(evidence_lines(stream))
     if not found:
         raise CatalogError(
             "no line is evidence",

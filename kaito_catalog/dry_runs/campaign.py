@@ -20,7 +20,9 @@ from kaito_catalog.checks.base import Context, Subject
 from kaito_catalog.checks.evd import stale_because
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.evidence import DryRun
+from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.hardware import InstanceType
+from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito.manifests import access_secret
 from kaito_catalog.memory.plan import (
     Fit,
@@ -35,6 +37,7 @@ from kaito_catalog.plans.manifest_options import manifest_options
 from kaito_catalog.plans.request import DEFAULT_MAX_MODEL_LEN
 from kaito_catalog.plans.serving import engine_arguments
 from kaito_catalog.vllm_bridge import evidence as exact
+from kaito_catalog.vllm_bridge.scaled_down import scaled_down
 
 
 class State(Enum):
@@ -231,38 +234,69 @@ def _runs(entry: Entry, context: Context, options: Options) -> list[Run] | str:
         return "its configuration is not recorded: run 'kaito-catalog record'"
     if proposal.runtimes and proposal.vllm is None:
         return "it is not served with vLLM"
+    length = options.max_model_len or proposal.max_model_len or DEFAULT_MAX_MODEL_LEN
+    on_a_cpu = _on_a_cpu(entry, proposal, facts, length, options)
+    if options.device == "cpu":
+        return [_judged(on_a_cpu, entry, context, options)]
+    rows = _rows(proposal, facts, length, context, options)
+    if isinstance(rows, str):
+        return rows
+    chosen = _choose(rows, options)
+    if not chosen:
+        return "no instance type fits it, by its plan"
+    runs = [_on_gpus(on_a_cpu, row, nodes, context, options) for row, nodes in chosen]
+    return [_judged(run, entry, context, options) for run in runs]
+
+
+def _on_a_cpu(entry: Entry, proposal: Proposal, facts: ModelFacts, length: int, options: Options) -> Run:
     stored = facts.weights.total if facts.weights else None
-    config: Mapping[str, Any] = facts.config
+    config: Mapping[str, Any] = facts.config or {}
     changed: dict[str, Any] = {}
     # What a node's memory holds is not known here; on a CPU a run only shows that the model is built and answers.
     if options.weights == "dummy" and (options.scale_down or options.device == "cpu"):
-        config, changed = exact.scaled_down(config)
-    common = {
-        "model": entry.name,
-        "repo_id": proposal.repo_id,
-        "revision": facts.revision,
-        "config": config,
-        "config_sha256": exact.config_sha256(facts.config),
-        "changed": changed,
-        "device": options.device,
-        "weights": options.weights,
-        "weights_bytes": stored.size_bytes if stored else 0,
-        "secret": access_secret(proposal, facts) if options.weights == "real" and _gated(entry) else None,
-        "time_limit_seconds": options.time_limit_seconds,
-    }
-    length = options.max_model_len or proposal.max_model_len or DEFAULT_MAX_MODEL_LEN
-    if options.device == "cpu":
-        run = Run(
-            **common,  # type: ignore[arg-type]
-            vllm_version=None,
-            instance_type=None,
-            gpu=None,
-            gpus_per_node=0,
-            nodes=1,
-            parallelism=Parallelism(),
-            args={"max_model_len": options.max_model_len or min(length, exact.CPU_MAX_MODEL_LEN)},
-        )
-        return [_judged(run, entry, context, options)]
+        config, changed = scaled_down(config)
+    return Run(
+        model=entry.name,
+        repo_id=proposal.repo_id,
+        revision=facts.revision,
+        config=config,
+        config_sha256=exact.config_sha256(facts.config or {}),
+        changed=changed,
+        device=options.device,
+        vllm_version=None,
+        instance_type=None,
+        gpu=None,
+        gpus_per_node=0,
+        nodes=1,
+        parallelism=Parallelism(),
+        args={"max_model_len": options.max_model_len or min(length, exact.CPU_MAX_MODEL_LEN)},
+        weights=options.weights,
+        weights_bytes=stored.size_bytes if stored else 0,
+        secret=access_secret(proposal, facts) if options.weights == "real" and _gated(entry) else None,
+        time_limit_seconds=options.time_limit_seconds,
+    )
+
+
+def _on_gpus(run: Run, row: InstanceTypePlan, nodes: int, context: Context, options: Options) -> Run:
+    """The run on the GPUs of a planned instance type."""
+    size = options.tensor_parallel_size or row.plan.parallelism.tensor_parallel_size
+    gpu = context.shared.gpu(row.instance_type.gpu)
+    return replace(
+        run,
+        vllm_version=context.profile.vllm_version,
+        instance_type=row.instance_type.name,
+        gpu=gpu.name if gpu else row.instance_type.gpu,
+        gpus_per_node=size,
+        nodes=nodes,
+        parallelism=Parallelism(size, nodes),
+        args=_args(row.plan.settings, size, nodes),
+    )
+
+
+def _rows(
+    proposal: Proposal, facts: ModelFacts, length: int, context: Context, options: Options
+) -> list[InstanceTypePlan] | str:
+    """The plans of the instance types that were asked for, or why there is none."""
     shape = facts_shape(facts)
     served = manifest_options(proposal, facts, context.shared, context.profile)
 
@@ -275,32 +309,15 @@ def _runs(entry: Entry, context: Context, options: Options) -> list[Run] | str:
     if unplanned is not None:
         return f"there is no plan: {unplanned[0]}"
     assert isinstance(shape, Shape)
-    rows = instance_type_plans(
-        shape,
-        stored,
-        replace(context.shared, instance_types=_asked_for(context.shared.instance_types, options)),
-        settings=settings,
-        vllm_version=context.profile.vllm_version,
-    )
-    chosen = _choose(rows, options)
-    if not chosen:
-        return "no instance type fits it, by its plan"
-    found = []
-    for row, nodes in chosen:
-        size = options.tensor_parallel_size or row.plan.parallelism.tensor_parallel_size
-        gpu = context.shared.gpu(row.instance_type.gpu)
-        run = Run(
-            **common,  # type: ignore[arg-type]
+    return list(
+        instance_type_plans(
+            shape,
+            facts.weights.total if facts.weights else None,
+            replace(context.shared, instance_types=_asked_for(context.shared.instance_types, options)),
+            settings=settings,
             vllm_version=context.profile.vllm_version,
-            instance_type=row.instance_type.name,
-            gpu=gpu.name if gpu else row.instance_type.gpu,
-            gpus_per_node=size,
-            nodes=nodes,
-            parallelism=Parallelism(size, nodes),
-            args=_args(row.plan.settings, size, nodes),
         )
-        found.append(_judged(run, entry, context, options))
-    return found
+    )
 
 
 def _gated(entry: Entry) -> bool:
@@ -396,80 +413,3 @@ def write_result(run: Run, entry: Entry, result: Mapping[str, Any]) -> tuple[Pat
         raise CatalogError(f"this is the result of another run than {run.title}")
     value = exact.accepted(entry, result)
     return exact.write_evidence(entry.folder, value), value
-
-
-# --- the plan of a campaign ------------------------------------------------------------------------------------
-
-
-def to_json(campaign: Campaign, budget: float | None) -> dict[str, Any]:
-    """A campaign as plain values: the contract of `dry-run --plan --format json`."""
-    inside, outside = campaign.within(budget)
-    return {
-        "version": 1,
-        "runs": [_value(run) for run in inside],
-        "beyondBudget": [_value(run) for run in outside],
-        "current": [_value(run) for run in campaign.runs if run.state is State.CURRENT],
-        "leftOut": [{"model": model, "reason": reason} for model, reason in campaign.left_out],
-        "mostGPUHours": round(sum(run.most_gpu_hours for run in inside), 3),
-        "instanceTypes": needed_nodes(inside),
-    }
-
-
-def _value(run: Run) -> dict[str, Any]:
-    return {
-        "key": run.key,
-        "model": run.model,
-        "state": run.state.value,
-        "reason": run.reason,
-        "device": run.device,
-        "instanceType": run.instance_type,
-        "gpu": run.gpu,
-        "gpusPerNode": run.gpus_per_node,
-        "nodes": run.nodes,
-        "tensorParallelSize": run.parallelism.tensor_parallel_size,
-        "pipelineParallelSize": run.parallelism.pipeline_parallel_size,
-        "mostGPUHours": round(run.most_gpu_hours, 3),
-    }
-
-
-def needed_nodes(runs: Iterable[Run]) -> dict[str, int]:
-    """By instance type, the most nodes of it that one of the runs needs."""
-    needed: dict[str, int] = {}
-    for run in runs:
-        if run.instance_type:
-            needed[run.instance_type] = max(needed.get(run.instance_type, 0), run.nodes)
-    return dict(sorted(needed.items()))
-
-
-def plan_text(campaign: Campaign, budget: float | None) -> str:
-    """What would be run, for a person; cheap ones first."""
-    inside, outside = campaign.within(budget)
-    current = [run for run in campaign.runs if run.state is State.CURRENT]
-    rows = [
-        (
-            run.model,
-            run.state.value,
-            run.instance_type or run.device.upper(),
-            f"{run.nodes} × {run.gpus_per_node}" if run.gpu else "",
-            f"{run.most_gpu_hours:.2f}" if run.gpu else "",
-            run.reason if run.state is State.STALE else "",
-        )
-        for run in inside
-    ]
-    head = ("model", "evidence", "instance type", "nodes × GPUs", "GPU-hours", "")
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
-    ]
-    hours = sum(run.most_gpu_hours for run in inside)
-    summary = f"{len(inside)} to run, at most {hours:.2f} GPU-hours; {len(current)} have current evidence"
-    if outside:
-        beyond = sum(run.most_gpu_hours for run in outside)
-        summary += f"; {len(outside)} beyond the budget ({beyond:.2f} GPU-hours)"
-    for name, nodes in needed_nodes(inside).items():
-        count = sum(run.instance_type == name for run in inside)
-        several = f", {nodes} nodes at once" if nodes > 1 else ""
-        summary += f"\n  {name}: {count} run{'s' if count != 1 else ''}{several}"
-    for model, reason in campaign.left_out:
-        summary += f"\n  left out: {model}: {reason}"
-    return ("\n".join(lines) + "\n\n" if rows else "") + summary + "\n"

@@ -1,0 +1,1 @@
+"""Dry runs in a Kubernetes cluster."""
