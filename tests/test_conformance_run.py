@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -47,6 +48,16 @@ def test_the_other_tests_do_not_collect_it(root: Path) -> None:
         "conformance"
         in (root / "pyproject.toml").read_text(encoding="utf-8").partition("norecursedirs = ")[2]
     )
+
+
+def test_nothing_but_ci_looks_beside_the_clone(root: Path) -> None:
+    folders = ("kaito_catalog", "tests", "tools", "docs", "schema", ".github")
+    suffixes = {".py", ".md", ".yml", ".yaml", ".json", ".sh", ".js", ".toml"}
+    found = [p for name in folders for p in sorted((root / name).rglob("*")) if p.suffix in suffixes]
+    found = [p for p in found if "node_modules" not in p.parts] + [root / "Makefile", *root.glob("*.md")]
+    outside = re.compile(r"\.\./shared|parents?(?:\[\d\])?(?:\.parent)* / [\"']shared")
+    assert len(found) > 300
+    assert [p for p in found if p != Path(__file__) and outside.search(p.read_text(encoding="utf-8"))] == []
 
 
 def test_both_layouts_of_kaitos_files_are_read(tmp_path: Path) -> None:
