@@ -305,7 +305,7 @@ def _add_vllm(command: Callable[..., argparse.ArgumentParser]) -> None:
     """`dry-run`, `evidence`."""
     dry = command(
         "dry-run",
-        "exact_plan.run_dry_run",
+        "dry_run.run_dry_run",
         "start vLLM with random weights, generate a few tokens, and keep what it measured",
         "  kaito-catalog dry-run phi-3-mini-4k-instruct\n"
         "  kaito-catalog dry-run phi-4 --device cuda --gpu-memory-utilization 0.84\n"
@@ -337,7 +337,7 @@ def _add_vllm(command: Callable[..., argparse.ArgumentParser]) -> None:
 
     evidence = command(
         "evidence",
-        "exact_plan.run_evidence_add",
+        "dry_run.run_evidence_add",
         "take evidence that was made elsewhere, after validating it",
         "  kubectl logs job/dry-run-phi-4 | kaito-catalog evidence add -\n  kaito-catalog evidence add run.json\n",
     )
