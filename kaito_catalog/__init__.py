@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from kaito_catalog.checks.engine import Report as Report
     from kaito_catalog.diagnostics import Diagnostic as Diagnostic
     from kaito_catalog.errors import CatalogError as CatalogError
-    from kaito_catalog.memory.plan import Fit as Fit
-    from kaito_catalog.memory.plan import InstanceTypePlan as InstanceTypePlan
-    from kaito_catalog.memory.plan import Plan as Plan
+    from kaito_catalog.memory.values import Fit as Fit
+    from kaito_catalog.memory.values import Plan as Plan
+    from kaito_catalog.plans.instance_types import InstanceTypePlan as InstanceTypePlan
 
 _MODULES = {
     "Catalog": "catalog.entries",
     "CatalogError": "errors",
     "Diagnostic": "diagnostics",
     "Entry": "catalog.entries",
-    "Fit": "memory.plan",
-    "InstanceTypePlan": "memory.plan",
-    "Plan": "memory.plan",
+    "Fit": "memory.values",
+    "InstanceTypePlan": "plans.instance_types",
+    "Plan": "memory.values",
     "Report": "checks.engine",
     "check_models": "api",
     "compare_instance_types": "api",

@@ -16,8 +16,9 @@ from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import Report, check_catalog
 from kaito_catalog.checks.registry import require_codes, selected
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.memory.plan import InstanceTypePlan, Plan
+from kaito_catalog.memory.values import Plan
 from kaito_catalog.plans import request as planning
+from kaito_catalog.plans.instance_types import InstanceTypePlan
 
 
 def load_catalog(

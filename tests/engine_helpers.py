@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kaito_catalog.dry_runs import campaign
-from kaito_catalog.memory.plan import Parallelism
+from kaito_catalog.memory.values import Parallelism
 
 
 def a_run(**changes: Any) -> campaign.Run:

@@ -10,7 +10,7 @@ import pytest
 
 from kaito_catalog.architectures import read_shape
 from kaito_catalog.catalog.entries import Catalog
-from kaito_catalog.memory.plan import Fit
+from kaito_catalog.memory.values import Fit
 from tools import transcribe_starts
 from tools.bench_memory import KAITO, OURS, Score, is_calibrated, quantile, score
 from tools.configurations import smallest

@@ -20,16 +20,9 @@ from kaito_catalog.catalog.entries import Catalog
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito import manifests
-from kaito_catalog.memory.plan import (
-    Fit,
-    Parallelism,
-    Plan,
-    Settings,
-    facts_shape,
-    make_plan,
-    plan_gpu,
-    to_json,
-)
+from kaito_catalog.memory.plan import make_plan
+from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanRequest, Settings, to_json
+from kaito_catalog.plans.instance_types import facts_shape, plan_gpu
 from kaito_catalog.quantity import gib
 from kaito_catalog.site import coefficients, hardware, python_bundle, tables
 from kaito_catalog.site.figures import Figures
@@ -132,14 +125,16 @@ def planned(case: Case, subject: Subject, catalog: Catalog) -> Plan:
     profile = catalog.shared.policy.default_profile()
     gpu = plan_gpu(catalog.shared, case["gpu"])
     return make_plan(
-        shape,
-        stored=stored,
-        gpu=gpu,
-        parallelism=Parallelism(case["gpuCount"]),
-        settings=Settings(
-            case["maxModelLen"], case["utilization"] or profile.utilization(gpu.name), case["cacheDtype"]
-        ),
-        vllm_version=profile.vllm_version,
+        PlanRequest(
+            shape,
+            stored=stored,
+            gpu=gpu,
+            parallelism=Parallelism(case["gpuCount"]),
+            settings=Settings(
+                case["maxModelLen"], case["utilization"] or profile.utilization(gpu.name), case["cacheDtype"]
+            ),
+            vllm_version=profile.vllm_version,
+        )
     )
 
 

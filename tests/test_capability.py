@@ -8,7 +8,8 @@ import pytest
 
 from kaito_catalog.architectures import Shape, read_shape
 from kaito_catalog.memory.kernels import refusal, requirement
-from kaito_catalog.memory.plan import Fit, Parallelism, PlanGpu, Settings, make_plan
+from kaito_catalog.memory.plan import make_plan
+from kaito_catalog.memory.values import Fit, Parallelism, PlanGpu, PlanRequest, Settings
 
 LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -81,11 +82,13 @@ def test_an_unknown_generation_is_not_refused() -> None:
 def test_a_model_that_would_have_room_does_not_fit_where_vllm_has_no_kernels_for_it() -> None:
     def plan(gpu: PlanGpu) -> tuple[Fit, str | None]:
         made = make_plan(
-            _shape(SPARSE),
-            gpu=gpu,
-            parallelism=Parallelism(1),
-            settings=Settings(4096, 0.9),
-            vllm_version="0.25.1",
+            PlanRequest(
+                _shape(SPARSE),
+                gpu=gpu,
+                parallelism=Parallelism(1),
+                settings=Settings(4096, 0.9),
+                vllm_version="0.25.1",
+            )
         )
         return made.fits, made.limited_by
 

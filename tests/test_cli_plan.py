@@ -12,7 +12,7 @@ from catalog_helpers import break_proposal
 
 from kaito_catalog import cli
 from kaito_catalog.catalog.reading import read_shared
-from kaito_catalog.memory.plan import illegal_tensor_parallel
+from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
 from kaito_catalog.plans import request
 
 pytestmark = pytest.mark.models("phi-4", "llama-3.3-70b-instruct")

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from kaito_catalog.architectures import Shape, Unsupported, read_shape
-from kaito_catalog.memory.plan import Fit, Parallelism, PlanGpu, Settings, make_plan, to_json
+from kaito_catalog.memory.plan import make_plan
+from kaito_catalog.memory.values import Fit, Parallelism, PlanGpu, PlanRequest, Settings, to_json
 from kaito_catalog.quantity import GIB
 from tools.exact_models import LONGEST_CONFIG, SMALL_PLANS, Model, read
 
@@ -60,11 +61,13 @@ def test_a_damaged_field_gives_a_plan_or_a_reason(model: Model) -> None:
                 assert found.reason
                 continue
             plan = make_plan(
-                found,
-                gpu=_GPU,
-                parallelism=Parallelism(2),
-                settings=Settings(min(1024, found.max_model_len), 0.9),
-                vllm_version="0.25.1",
+                PlanRequest(
+                    found,
+                    gpu=_GPU,
+                    parallelism=Parallelism(2),
+                    settings=Settings(min(1024, found.max_model_len), 0.9),
+                    vllm_version="0.25.1",
+                )
             )
             assert json.dumps(to_json(plan))
             assert plan.fits is Fit.YES or plan.reason

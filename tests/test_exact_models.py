@@ -10,7 +10,8 @@ import pytest
 
 from kaito_catalog.architectures import Shape, read_shape
 from kaito_catalog.formats.facts import StoredSize
-from kaito_catalog.memory.plan import Parallelism, PlanGpu, Settings, make_plan
+from kaito_catalog.memory.plan import make_plan
+from kaito_catalog.memory.values import Parallelism, PlanGpu, PlanRequest, Settings
 from kaito_catalog.memory.weights.ranks import weights_per_rank
 from kaito_catalog.memory.weights.split import Uncomputable, split_over
 from kaito_catalog.quantity import GIB
@@ -103,12 +104,14 @@ def test_with_the_size_of_the_files_an_unread_encoder_is_off_by_half_of_it_at_mo
 ) -> None:
     said = model.plans["0.25.1"]
     plan = make_plan(
-        read_shape(model.config),
-        stored=StoredSize(sizeBytes=sum(said["tp1"]["weights"])),
-        gpu=PlanGpu("H100 80GB", 80 * GIB, 9.0),
-        parallelism=Parallelism(WORLDS[world].tensor_parallel_size, WORLDS[world].pipeline_parallel_size),
-        settings=Settings(max_model_len=said[world]["maxModelLen"], gpu_memory_utilization=0.92),
-        vllm_version="0.25.1",
+        PlanRequest(
+            read_shape(model.config),
+            stored=StoredSize(sizeBytes=sum(said["tp1"]["weights"])),
+            gpu=PlanGpu("H100 80GB", 80 * GIB, 9.0),
+            parallelism=Parallelism(WORLDS[world].tensor_parallel_size, WORLDS[world].pipeline_parallel_size),
+            settings=Settings(max_model_len=said[world]["maxModelLen"], gpu_memory_utilization=0.92),
+            vllm_version="0.25.1",
+        )
     )
     assert plan.per_gpu is not None
     assert plan.expected_error_bytes is not None

@@ -17,7 +17,8 @@ from kaito_catalog.architectures import Unsupported, read_shape
 from kaito_catalog.documents.reading import parse
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.hub.safetensors import parse_header
-from kaito_catalog.memory.plan import Parallelism, PlanGpu, Settings, make_plan, to_json
+from kaito_catalog.memory.plan import make_plan
+from kaito_catalog.memory.values import Parallelism, PlanGpu, PlanRequest, Settings, to_json
 from tools import fuzz, fuzz_guided
 from tools.fuzz_inputs import mutated, reworded
 
@@ -93,11 +94,13 @@ ABSURD: tuple[Any, ...] = (
 
 def verdict(config: dict[str, Any], **settings_: Any) -> str:
     plan = make_plan(
-        read_shape(config),
-        gpu=PlanGpu("H100", 80 * 2**30, 9.0),
-        parallelism=Parallelism(),
-        settings=Settings(**{"max_model_len": 8192, "gpu_memory_utilization": 0.9, **settings_}),
-        vllm_version="0.25.1",
+        PlanRequest(
+            read_shape(config),
+            gpu=PlanGpu("H100", 80 * 2**30, 9.0),
+            parallelism=Parallelism(),
+            settings=Settings(**{"max_model_len": 8192, "gpu_memory_utilization": 0.9, **settings_}),
+            vllm_version="0.25.1",
+        )
     )
     assert to_json(plan)["fits"] == plan.fits.value
     return plan.fits.value

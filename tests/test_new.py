@@ -23,7 +23,8 @@ from kaito_catalog.hub.facts import facts_of
 from kaito_catalog.hub.fake.files import json_file, safetensors_file, text_file
 from kaito_catalog.hub.fake.repositories import FakeRepository, repositories_in, repository
 from kaito_catalog.hub.fake.server import FakeHub
-from kaito_catalog.memory.plan import Fit, plan_instance_types
+from kaito_catalog.memory.values import Fit
+from kaito_catalog.plans.instance_types import plan_instance_types
 from kaito_catalog.proposals.draft import NewProposal, commented, family_name, new_proposal
 from kaito_catalog.system import files
 

@@ -30,20 +30,14 @@ from kaito_catalog.catalog.entries import Catalog, Shared
 from kaito_catalog.catalog.reading import read_entry
 from kaito_catalog.formats.facts import ModelFacts, StoredSize
 from kaito_catalog.formats.hardware import Gpu, InstanceType
-from kaito_catalog.memory.plan import (
-    Fit,
-    Parallelism,
-    Plan,
-    PlanGpu,
-    Settings,
+from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
+from kaito_catalog.memory.plan import make_plan, smallest_gpu_count
+from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings, to_json
+from kaito_catalog.plans.instance_types import (
     facts_shape,
-    illegal_tensor_parallel,
-    make_plan,
-    plan_for_facts,
     plan_instance_types,
+    request_for_facts,
     size_in_name,
-    smallest_gpu_count,
-    to_json,
 )
 from kaito_catalog.quantity import GIB
 from kaito_catalog.quantity import parse as parse_quantity
@@ -63,11 +57,13 @@ def plan(
     **more: Any,
 ) -> Plan:
     return make_plan(
-        read_shape(config),
-        gpu=gpu,
-        parallelism=Parallelism(tensor_parallel_size, pipeline_parallel_size),
-        settings=Settings(max_model_len, gpu_memory_utilization, **more),
-        vllm_version=vllm_version,
+        PlanRequest(
+            read_shape(config),
+            gpu=gpu,
+            parallelism=Parallelism(tensor_parallel_size, pipeline_parallel_size),
+            settings=Settings(max_model_len, gpu_memory_utilization, **more),
+            vllm_version=vllm_version,
+        )
     )
 
 
@@ -236,14 +232,18 @@ def test_language_model_only_leaves_out_the_encoder_and_its_profile() -> None:
 def test_an_encoder_that_vllm_never_leaves_out_is_planned_all_the_same() -> None:
     of = replace(shape(QWEN2_5_VL), architecture="Idefics3ForConditionalGeneration")
     with_it = make_plan(
-        of, gpu=H100, parallelism=Parallelism(), settings=Settings(8192, 0.9), vllm_version="0.25.1"
+        PlanRequest(
+            of, gpu=H100, parallelism=Parallelism(), settings=Settings(8192, 0.9), vllm_version="0.25.1"
+        )
     )
     asked = make_plan(
-        of,
-        gpu=H100,
-        parallelism=Parallelism(),
-        settings=Settings(8192, 0.9, language_model_only=True),
-        vllm_version="0.25.1",
+        PlanRequest(
+            of,
+            gpu=H100,
+            parallelism=Parallelism(),
+            settings=Settings(8192, 0.9, language_model_only=True),
+            vllm_version="0.25.1",
+        )
     )
     assert with_it.per_gpu == asked.per_gpu
 
@@ -273,10 +273,10 @@ def test_stored_bytes_stand_in_where_the_quantisation_is_not_known() -> None:
         "settings": Settings(8192, 0.9),
         "vllm_version": "0.25.1",
     }
-    without = make_plan(secret, **arguments)
+    without = make_plan(PlanRequest(secret, **arguments))
     assert (without.fits, without.limited_by) == (Fit.UNKNOWN, "weights")
     stored = StoredSize.model_validate({"sizeBytes": 5 * 10**9, "precisionBytes": 10**7})
-    found = make_plan(secret, stored=stored, **arguments)
+    found = make_plan(PlanRequest(secret, stored=stored, **arguments))
     assert found.fits is Fit.YES
     assert found.sources["weightsBytes"] == "facts"
     sure = plan().expected_error_bytes
@@ -287,12 +287,14 @@ def test_stored_bytes_stand_in_where_the_quantisation_is_not_known() -> None:
 
 def _weights_of(quantization: dict[str, Any], stored_bytes: int) -> tuple[int, str]:
     found = make_plan(
-        read_shape(LLAMA_8B | {"quantization_config": quantization}),
-        stored=StoredSize.model_validate({"sizeBytes": stored_bytes}),
-        gpu=H100,
-        parallelism=Parallelism(1),
-        settings=Settings(8192, 0.9),
-        vllm_version="0.25.1",
+        PlanRequest(
+            read_shape(LLAMA_8B | {"quantization_config": quantization}),
+            stored=StoredSize.model_validate({"sizeBytes": stored_bytes}),
+            gpu=H100,
+            parallelism=Parallelism(1),
+            settings=Settings(8192, 0.9),
+            vllm_version="0.25.1",
+        )
     )
     assert found.per_gpu is not None
     return found.per_gpu.weights_bytes, found.sources["weightsBytes"]
@@ -310,12 +312,14 @@ def test_files_larger_than_a_partial_configuration_says_are_believed() -> None:
 def test_files_much_smaller_than_the_configuration_says_are_believed() -> None:
     stored = StoredSize.model_validate({"sizeBytes": 8 * 10**9})
     found = make_plan(
-        read_shape(LLAMA_8B),
-        stored=stored,
-        gpu=H100,
-        parallelism=Parallelism(1),
-        settings=Settings(8192, 0.9),
-        vllm_version="0.25.1",
+        PlanRequest(
+            read_shape(LLAMA_8B),
+            stored=stored,
+            gpu=H100,
+            parallelism=Parallelism(1),
+            settings=Settings(8192, 0.9),
+            vllm_version="0.25.1",
+        )
     )
     assert found.per_gpu is not None
     assert found.per_gpu.weights_bytes == 8 * 10**9
@@ -325,11 +329,13 @@ def test_a_version_that_takes_no_order_of_inputs_refuses_such_weights() -> None:
     ordered = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": True}
     found = [
         make_plan(
-            read_shape(LLAMA_8B | {"quantization_config": ordered}),
-            gpu=H100,
-            parallelism=Parallelism(1),
-            settings=Settings(8192, 0.9),
-            vllm_version=version,
+            PlanRequest(
+                read_shape(LLAMA_8B | {"quantization_config": ordered}),
+                gpu=H100,
+                parallelism=Parallelism(1),
+                settings=Settings(8192, 0.9),
+                vllm_version=version,
+            )
         ).fits
         for version in ("0.25.1", "0.32.0")
     ]
@@ -351,7 +357,7 @@ def test_a_latent_cache_is_not_divided_by_tensor_parallelism() -> None:
 
 def test_the_smallest_gpu_count_is_the_first_size_that_fits() -> None:
     found = smallest_gpu_count(
-        shape(LLAMA_70B), gpu=H100, settings=Settings(16384, 0.84), vllm_version="0.25.1"
+        PlanRequest(shape(LLAMA_70B), gpu=H100, settings=Settings(16384, 0.84), vllm_version="0.25.1")
     )
     assert found == 4
 
@@ -403,12 +409,14 @@ def facts(config: dict[str, Any] | None) -> ModelFacts:
 
 
 def test_facts_without_a_configuration_give_an_unknown_plan() -> None:
-    found = plan_for_facts(
-        facts(None),
-        gpu=H100,
-        parallelism=Parallelism(),
-        settings=Settings(8192, 0.9),
-        vllm_version="0.25.1",
+    found = make_plan(
+        request_for_facts(
+            facts(None),
+            gpu=H100,
+            parallelism=Parallelism(),
+            settings=Settings(8192, 0.9),
+            vllm_version="0.25.1",
+        )
     )
     assert (found.fits, found.limited_by) == (Fit.UNKNOWN, "architecture")
 
@@ -573,11 +581,13 @@ def test_the_longest_context_counts_what_an_indexer_gathers_at_that_context(root
 
     def at(tokens: int) -> Plan:
         return make_plan(
-            shape,
-            gpu=PlanGpu("NVIDIA H200", 150_754_820_096, 9.0),
-            parallelism=Parallelism(8),
-            settings=Settings(tokens, 0.84),
-            vllm_version="0.25.1",
+            PlanRequest(
+                shape,
+                gpu=PlanGpu("NVIDIA H200", 150_754_820_096, 9.0),
+                parallelism=Parallelism(8),
+                settings=Settings(tokens, 0.84),
+                vllm_version="0.25.1",
+            )
         )
 
     short = at(4096)

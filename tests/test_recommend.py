@@ -11,8 +11,9 @@ import pytest
 
 from kaito_catalog import cli
 from kaito_catalog.catalog.entries import Catalog, with_profile
-from kaito_catalog.memory.plan import Fit, InstanceTypePlan, plan_instance_types
+from kaito_catalog.memory.values import Fit
 from kaito_catalog.plans import recommend
+from kaito_catalog.plans.instance_types import InstanceTypePlan, plan_instance_types
 from kaito_catalog.site.figures import plan_figures
 
 

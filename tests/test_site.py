@@ -24,8 +24,9 @@ from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.evidence import DryRun
 from kaito_catalog.formats.hardware import InstanceType
 from kaito_catalog.kaito import manifests
-from kaito_catalog.memory import plan
-from kaito_catalog.memory.plan import Fit
+from kaito_catalog.memory.plan import make_plan
+from kaito_catalog.memory.values import Fit, Parallelism, PlanGpu, PlanRequest, Settings
+from kaito_catalog.plans.instance_types import facts_shape, plan_gpu
 from kaito_catalog.site import api, build, chart, figures, model_page, pages, text
 from kaito_catalog.site.claims import claims as claims_of
 from kaito_catalog.site.claims import evidence
@@ -638,20 +639,22 @@ def test_the_matrix_says_what_a_plan_of_every_cell_says(name: str) -> None:
     made = figures.plan_figures(real.entries[0], real.shared)
     recorded = real.entries[0].facts
     assert recorded is not None
-    shape = plan.facts_shape(recorded)
-    settings = plan.Settings(made.max_model_len or 0, 0.84)
+    shape = facts_shape(recorded)
+    settings = Settings(made.max_model_len or 0, 0.84)
     for machine in real.shared.instance_types[::7]:
-        gpu = plan.plan_gpu(real.shared, machine.gpu)
+        gpu = plan_gpu(real.shared, machine.gpu)
         asked: list[int] = []
 
-        def verdict(tokens: int, gpu: plan.PlanGpu = gpu, asked: list[int] = asked) -> figures.Cell:
+        def verdict(tokens: int, gpu: PlanGpu = gpu, asked: list[int] = asked) -> figures.Cell:
             asked.append(tokens)
-            at = plan.make_plan(
-                shape,
-                gpu=gpu,
-                parallelism=plan.Parallelism(1),
-                settings=replace(settings, max_model_len=tokens),
-                vllm_version="0.25.1",
+            at = make_plan(
+                PlanRequest(
+                    shape,
+                    gpu=gpu,
+                    parallelism=Parallelism(1),
+                    settings=replace(settings, max_model_len=tokens),
+                    vllm_version="0.25.1",
+                )
             )
             return figures.Cell(at.fits, at.limited_by)
 

@@ -13,7 +13,7 @@ from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import check_catalog
 from kaito_catalog.checks.registry import CHECKS
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.memory.plan import facts_shape
+from kaito_catalog.plans.instance_types import facts_shape
 from tools import synthetic
 
 COUNT = 130

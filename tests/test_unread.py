@@ -12,7 +12,8 @@ from shapes import LLAMA_8B, QWEN2_5_VL, QWEN3_NEXT_80B
 from kaito_catalog.architectures import Shape, read_shape
 from kaito_catalog.formats.proposal import Runtime
 from kaito_catalog.memory.options import is_unread
-from kaito_catalog.memory.plan import Fit, Parallelism, Plan, PlanGpu, Settings, make_plan
+from kaito_catalog.memory.plan import make_plan
+from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings
 from kaito_catalog.plans.serving import ServedOptions, read_options
 from kaito_catalog.vllm_bridge.reference import known, versions
 
@@ -33,11 +34,13 @@ def planned(config: dict[str, Any], **options: str) -> Plan:
     written = {name.replace("_", "-"): value for name, value in options.items()}
     runtime = Runtime.model_validate({"name": "vllm", "config": written})
     return make_plan(
-        shape,
-        gpu=PlanGpu("NVIDIA H100 80GB", 85_045_870_592, 9.0),
-        parallelism=Parallelism(2),
-        settings=replace(Settings(8192, 0.9), unread=read_options(runtime).unread or ()),
-        vllm_version="0.25.1",
+        PlanRequest(
+            shape,
+            gpu=PlanGpu("NVIDIA H100 80GB", 85_045_870_592, 9.0),
+            parallelism=Parallelism(2),
+            settings=replace(Settings(8192, 0.9), unread=read_options(runtime).unread or ()),
+            vllm_version="0.25.1",
+        )
     )
 
 

@@ -25,7 +25,8 @@ from packaging.version import Version
 from kaito_catalog.architectures import Shape, read_shape
 from kaito_catalog.kaito import estimator
 from kaito_catalog.kaito.release import recorded_release
-from kaito_catalog.memory.plan import Fit, Parallelism, Plan, PlanGpu, Settings, make_plan
+from kaito_catalog.memory.plan import make_plan
+from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings
 from kaito_catalog.memory.weights.ranks import weights_per_rank
 from kaito_catalog.memory.weights.split import Uncomputable, split_over
 from kaito_catalog.quantity import GIB
@@ -130,19 +131,21 @@ def plan_of(row: Observed) -> Plan:
     """The plan for what was started."""
     capability = next((number for name, number in CAPABILITIES.items() if name in row.gpu), None)
     return make_plan(
-        row.shape,
-        gpu=PlanGpu(row.gpu, row.gpu_memory_bytes, capability),
-        parallelism=Parallelism(row.tensor_parallel_size, row.pipeline_parallel_size),
-        settings=Settings(
-            max_model_len=min(row.max_model_len, row.shape.max_model_len),
-            gpu_memory_utilization=row.gpu_memory_utilization,
-            kv_cache_dtype=row.kv_cache_dtype,
-            max_num_seqs=row.max_num_seqs,
-            max_num_batched_tokens=row.max_num_batched_tokens,
-            enforce_eager=row.enforce_eager,
-            language_model_only=row.language_model_only,
-        ),
-        vllm_version=row.vllm_version,
+        PlanRequest(
+            row.shape,
+            gpu=PlanGpu(row.gpu, row.gpu_memory_bytes, capability),
+            parallelism=Parallelism(row.tensor_parallel_size, row.pipeline_parallel_size),
+            settings=Settings(
+                max_model_len=min(row.max_model_len, row.shape.max_model_len),
+                gpu_memory_utilization=row.gpu_memory_utilization,
+                kv_cache_dtype=row.kv_cache_dtype,
+                max_num_seqs=row.max_num_seqs,
+                max_num_batched_tokens=row.max_num_batched_tokens,
+                enforce_eager=row.enforce_eager,
+                language_model_only=row.language_model_only,
+            ),
+            vllm_version=row.vllm_version,
+        )
     )
 
 

@@ -55,7 +55,8 @@ from kaito_catalog.hub.safetensors import header_length, parse_header, tensor_by
 from kaito_catalog.hub.weight_files import choose_weights, indexed_files
 from kaito_catalog.kaito.markdown.reader import read_proposals
 from kaito_catalog.kaito.markdown.writer import write_proposal
-from kaito_catalog.memory.plan import Parallelism, PlanGpu, Settings, make_plan, to_json
+from kaito_catalog.memory.plan import make_plan
+from kaito_catalog.memory.values import Parallelism, PlanGpu, PlanRequest, Settings, to_json
 from kaito_catalog.proposals import fix
 from kaito_catalog.quantity import GIB
 from kaito_catalog.reports.github import github, step_summary
@@ -256,14 +257,16 @@ def fuzz_config(rng: random.Random) -> None:
     gpu = rng.choice(context().shared.gpus)
     stored = rng.choice((None, None, 1, 10**9, 10**12))
     plan = make_plan(
-        read_shape(config),
-        stored=StoredSize.model_validate({"sizeBytes": stored}) if stored else None,
-        gpu=PlanGpu(gpu.name, rng.choice((gpu.memory_bytes, 80 * GIB, 1)), gpu.compute_capability),
-        parallelism=Parallelism(
-            rng.choice((1, 2, 3, 8)), rng.choice((1, 1, 2, 5)), enable_expert_parallel=rng.random() < 0.2
-        ),
-        settings=Settings(rng.choice((1, 4096, 131072, 10**12)), rng.choice((0.84, 0.01, 1.0))),
-        vllm_version=rng.choice((context().profile.vllm_version, "0.28.0", "0.32.0", "99")),
+        PlanRequest(
+            read_shape(config),
+            stored=StoredSize.model_validate({"sizeBytes": stored}) if stored else None,
+            gpu=PlanGpu(gpu.name, rng.choice((gpu.memory_bytes, 80 * GIB, 1)), gpu.compute_capability),
+            parallelism=Parallelism(
+                rng.choice((1, 2, 3, 8)), rng.choice((1, 1, 2, 5)), enable_expert_parallel=rng.random() < 0.2
+            ),
+            settings=Settings(rng.choice((1, 4096, 131072, 10**12)), rng.choice((0.84, 0.01, 1.0))),
+            vllm_version=rng.choice((context().profile.vllm_version, "0.28.0", "0.32.0", "99")),
+        )
     )
     json.dumps(to_json(plan), allow_nan=False)
 

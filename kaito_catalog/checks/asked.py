@@ -7,18 +7,11 @@ from dataclasses import dataclass, replace
 from kaito_catalog.architectures import Shape, Unsupported
 from kaito_catalog.catalog.entries import Shared
 from kaito_catalog.checks.base import MOST_GPUS, NO_FACTS, Context, Skip, Subject
-from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.hardware import Gpu
 from kaito_catalog.formats.proposal import Proposal, known_count, known_size
-from kaito_catalog.memory.plan import (
-    Parallelism,
-    Plan,
-    PlanGpu,
-    Settings,
-    illegal_tensor_parallel,
-    make_plan,
-    smallest_gpu_count,
-)
+from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
+from kaito_catalog.memory.plan import make_plan, smallest_gpu_count
+from kaito_catalog.memory.values import Plan, PlanGpu, PlanRequest, Settings
 from kaito_catalog.plans.manifest_options import manifest_options
 from kaito_catalog.plans.serving import served_parallelism
 from kaito_catalog.quantity import GIB, Quantity, gb
@@ -32,45 +25,32 @@ class Asked:
     """The GPUs and the context that a proposal asks for, as far as a plan can be made of them."""
 
     shape: Shape
-    stored: StoredSize | None
+    request: PlanRequest
+    """On the first of `gpus`."""
     count: int
-    parallelism: Parallelism
     each: Quantity
     gpus: tuple[PlanGpu, ...]
     """The cards that the claim may mean, with what the driver reports."""
     measured: bool
     """False: nobody published that figure, and the memory of `gpus` is what the card cannot exceed."""
-    settings: Settings
     own_utilization: bool
-    vllm_version: str
+
+    @property
+    def settings(self) -> Settings:
+        """What vLLM is started with."""
+        return self.request.settings
 
     def plans(self, settings: Settings) -> list[Plan]:
-        return [
-            make_plan(
-                self.shape,
-                stored=self.stored,
-                gpu=gpu,
-                parallelism=self.parallelism,
-                settings=settings,
-                vllm_version=self.vllm_version,
-            )
-            for gpu in self.gpus
-        ]
+        return [make_plan(replace(self.request, gpu=gpu, settings=settings)) for gpu in self.gpus]
 
     def at(self, utilization: float) -> Settings:
         return replace(self.settings, gpu_memory_utilization=utilization)
 
     def smallest(self, settings: Settings, most: int | None = None) -> int | None:
         """The GPUs that are enough on every card the claim may mean; None where not even `most` are (the claimed)."""
+        most = min(most or self.count, MOST_GPUS)
         counts = [
-            smallest_gpu_count(
-                self.shape,
-                stored=self.stored,
-                gpu=gpu,
-                settings=settings,
-                vllm_version=self.vllm_version,
-                most=min(most or self.count, MOST_GPUS),
-            )
+            smallest_gpu_count(replace(self.request, gpu=gpu, settings=settings), most=most)
             for gpu in self.gpus
         ]
         return None if None in counts else max(count for count in counts if count is not None)
@@ -138,17 +118,21 @@ def asked_of(subject: Subject, context: Context) -> Asked | Skip:
     # A card sold as 16GB never has more than 16 GiB: good enough to say that something does not fit.
     at_most = [PlanGpu(card.name, card.nominal_memory.bytes * GIB // 10**9, None) for card in cards]
     options = manifest_options(proposal, subject.facts, context.shared, context.profile)
+    gpus = tuple(reported or at_most) or (PlanGpu(None, each.bytes),)
+    name = cards[0].name if cards else None
     return Asked(
         shape=shape,
-        stored=subject.facts.weights.total if subject.facts.weights else None,
-        count=count,
-        parallelism=parallelism,
-        each=each,
-        gpus=tuple(reported or at_most) or (PlanGpu(None, each.bytes),),
-        measured=bool(reported) or not cards,
-        settings=options.settings(
-            context.profile, cards[0].name if cards else None, max_model_len=max_model_len
+        request=PlanRequest(
+            shape,
+            stored=subject.facts.weights.total if subject.facts.weights else None,
+            gpu=gpus[0],
+            parallelism=parallelism,
+            settings=options.settings(context.profile, name, max_model_len=max_model_len),
+            vllm_version=context.profile.vllm_version,
         ),
+        count=count,
+        each=each,
+        gpus=gpus,
+        measured=bool(reported) or not cards,
         own_utilization=options.gpu_memory_utilization is not None,
-        vllm_version=context.profile.vllm_version,
     )

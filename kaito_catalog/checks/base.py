@@ -16,7 +16,7 @@ from kaito_catalog.documents.reading import Document
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.memory.plan import facts_shape
+from kaito_catalog.plans.instance_types import facts_shape
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 

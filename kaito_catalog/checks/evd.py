@@ -9,7 +9,8 @@ from kaito_catalog.architectures import Unsupported
 from kaito_catalog.catalog.entries import Evidence
 from kaito_catalog.checks.base import WARNING, Context, Finding, Outcome, Skip, Subject, check
 from kaito_catalog.formats.evidence import DryRun, ExactPlan, ExactWorld
-from kaito_catalog.memory.plan import Parallelism, Plan, PlanGpu, Settings, make_plan
+from kaito_catalog.memory.plan import make_plan
+from kaito_catalog.memory.values import Parallelism, Plan, PlanGpu, PlanRequest, Settings
 from kaito_catalog.quantity import gib
 from kaito_catalog.vllm_bridge.evidence import config_sha256
 from kaito_catalog.vllm_bridge.versions import is_same
@@ -91,23 +92,25 @@ def _plan_of(world: ExactWorld, record: ExactPlan, subject: Subject) -> Plan | S
         return Skip(shape.reason)
     sizes = world.parallelism
     return make_plan(
-        shape,
-        stored=subject.facts.weights.total if subject.facts.weights else None,
-        gpu=PlanGpu(record.gpu.name, record.gpu.memory_bytes, record.gpu.compute_capability),
-        parallelism=Parallelism(
-            sizes.tensor_parallel_size,
-            sizes.pipeline_parallel_size,
-            sizes.data_parallel_size,
-            sizes.enable_expert_parallel,
-        ),
-        settings=Settings(
-            world.kv_cache.max_model_len,
-            0.9,
-            kv_cache_dtype=world.kv_cache_dtype or "auto",
-            max_num_seqs=world.max_num_seqs,
-            max_num_batched_tokens=world.max_num_batched_tokens,
-        ),
-        vllm_version=record.versions.vllm,
+        PlanRequest(
+            shape,
+            stored=subject.facts.weights.total if subject.facts.weights else None,
+            gpu=PlanGpu(record.gpu.name, record.gpu.memory_bytes, record.gpu.compute_capability),
+            parallelism=Parallelism(
+                sizes.tensor_parallel_size,
+                sizes.pipeline_parallel_size,
+                sizes.data_parallel_size,
+                sizes.enable_expert_parallel,
+            ),
+            settings=Settings(
+                world.kv_cache.max_model_len,
+                0.9,
+                kv_cache_dtype=world.kv_cache_dtype or "auto",
+                max_num_seqs=world.max_num_seqs,
+                max_num_batched_tokens=world.max_num_batched_tokens,
+            ),
+            vllm_version=record.versions.vllm,
+        )
     )
 
 

@@ -14,7 +14,7 @@ from kaito_catalog.formats.proposal import Runtime, known_count
 from kaito_catalog.kaito import manifests, model_catalog, release
 from kaito_catalog.kaito.estimator import Estimate
 from kaito_catalog.kaito.release import Release, Row, release_of
-from kaito_catalog.memory.plan import illegal_tensor_parallel
+from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
 
 _INSTANCE_TYPE: Route = ("deployment", "instanceType")
 _COUNT: Route = ("requirements", "gpuCount")

@@ -10,7 +10,7 @@ from kaito_catalog.checks.base import NO_FACTS, WARNING, Context, Finding, Outco
 from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.proposal import known_count, known_size
-from kaito_catalog.memory.plan import Fit, Plan
+from kaito_catalog.memory.values import Fit, Plan
 from kaito_catalog.quantity import Quantity, gib
 
 _COUNT = ("requirements", "gpuCount")
@@ -202,7 +202,7 @@ def no_more_gpus_than_needed(subject: Subject, context: Context) -> Iterator[Out
         return
     if asked.count == 1:
         return
-    if asked.parallelism.tensor_parallel_size != asked.count:
+    if asked.request.parallelism.tensor_parallel_size != asked.count:
         yield Skip("the options split the model otherwise than by tensor parallelism alone")
         return
     skip = _unknown(asked, asked.plans(asked.settings))

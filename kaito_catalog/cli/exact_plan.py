@@ -11,7 +11,7 @@ from kaito_catalog.catalog.entries import Entry
 from kaito_catalog.catalog.reading import read_entry, shown
 from kaito_catalog.cli.common import say
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.memory.plan import Plan, PlanGpu
+from kaito_catalog.memory.values import Plan, PlanGpu
 from kaito_catalog.plans.request import PlanSubject, Request
 from kaito_catalog.plans.serving import served_options
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable

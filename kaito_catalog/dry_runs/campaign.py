@@ -24,15 +24,9 @@ from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.hardware import InstanceType
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito.manifests import access_secret
-from kaito_catalog.memory.plan import (
-    Fit,
-    InstanceTypePlan,
-    Parallelism,
-    Settings,
-    facts_shape,
-    instance_type_plans,
-    why_unplanned,
-)
+from kaito_catalog.memory.refusals import why_unplanned
+from kaito_catalog.memory.values import Fit, Parallelism, Settings
+from kaito_catalog.plans.instance_types import InstanceTypePlan, facts_shape, instance_type_plans
 from kaito_catalog.plans.manifest_options import manifest_options
 from kaito_catalog.plans.request import DEFAULT_MAX_MODEL_LEN
 from kaito_catalog.plans.serving import engine_arguments

@@ -10,7 +10,9 @@ from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito import model_catalog, release
-from kaito_catalog.memory.plan import Fit, Parallelism, Plan, Settings, plan_for_facts, plan_gpu
+from kaito_catalog.memory.plan import make_plan
+from kaito_catalog.memory.values import Fit, Parallelism, Plan, Settings
+from kaito_catalog.plans.instance_types import plan_gpu, request_for_facts
 from kaito_catalog.plans.serving import ServedOptions, served_options
 
 
@@ -43,15 +45,16 @@ def max_num_seqs(
     start = release.parallelism(row, node, kaito, max_model_len=length)
     settings = served_options(proposal).settings(profile, machine.gpu, max_model_len=length)
     split = Parallelism(start.tensor_parallel_size, start.pipeline_parallel_size, start.data_parallel_size)
+    request = request_for_facts(
+        facts,
+        gpu=plan_gpu(shared, machine.gpu),
+        parallelism=split,
+        settings=settings,
+        vllm_version=profile.vllm_version,
+    )
 
     def planned(asked: Settings) -> Plan:
-        return plan_for_facts(
-            facts,
-            gpu=plan_gpu(shared, machine.gpu),
-            parallelism=split,
-            settings=asked,
-            vllm_version=profile.vllm_version,
-        )
+        return make_plan(replace(request, settings=asked))
 
     plan = planned(settings)
     if plan.limited_by != "maxNumSeqs" or plan.settings.max_num_seqs is None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kaito_catalog.memory.plan import Fit, InstanceTypePlan, Plan
+from kaito_catalog.memory.values import Fit, Plan
+from kaito_catalog.plans.instance_types import InstanceTypePlan
 from kaito_catalog.quantity import gib
 
 SPARE_ERRORS = 2

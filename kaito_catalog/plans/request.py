@@ -16,25 +16,18 @@ from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.memory.kv_cache import CACHE_DTYPE_BYTES
-from kaito_catalog.memory.plan import (
-    Fit,
-    InstanceTypePlan,
-    Parallelism,
-    Plan,
-    PlanGpu,
-    Settings,
-    facts_shape,
-    illegal_tensor_parallel,
-    instance_type_plans,
-    make_plan,
-    plan_gpu,
-    smallest_gpu_count,
-    tensor_parallel_sizes,
-    to_json,
-    without_vllm,
-)
+from kaito_catalog.memory.legal_splits import illegal_tensor_parallel, tensor_parallel_sizes
+from kaito_catalog.memory.plan import make_plan, smallest_gpu_count
+from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings, to_json
 from kaito_catalog.near_names import near_names, nearest
 from kaito_catalog.plans import recommend
+from kaito_catalog.plans.instance_types import (
+    InstanceTypePlan,
+    facts_shape,
+    instance_type_plans,
+    plan_gpu,
+    without_vllm,
+)
 from kaito_catalog.plans.manifest_options import manifest_options
 from kaito_catalog.plans.serving import ServedOptions, served_options
 from kaito_catalog.vllm_bridge.reference import known, versions
@@ -314,32 +307,19 @@ def plan_one(request: Request, subject: PlanSubject, shared: Shared, profile: Pr
         tensor = count // others
     if tensor is not None and request.gpu_count is not None and tensor * others > request.gpu_count:
         raise CatalogError(f"{tensor * others} GPUs are asked for, there are {request.gpu_count}")
+    asked = PlanRequest(
+        subject.shape, stored=subject.stored, gpu=gpu, settings=settings, vllm_version=version
+    )
     if tensor is None:
-        tensor = (
-            smallest_gpu_count(
-                subject.shape,
-                stored=subject.stored,
-                gpu=gpu,
-                settings=settings,
-                vllm_version=version,
-                most=MOST_GPUS,
-            )
-            or 1
-        )
+        tensor = smallest_gpu_count(asked, most=MOST_GPUS) or 1
     parallelism = Parallelism(
         tensor, request.pipeline_parallel_size, request.data_parallel_size, request.enable_expert_parallel
     )
-    refused = without_vllm(shared, gpu.name or "", gpu, parallelism, settings, version)
+    asked = replace(asked, parallelism=parallelism)
+    refused = without_vllm(shared, gpu.name or "", asked)
     if refused is not None:
         return refused
-    plan = make_plan(
-        subject.shape,
-        stored=subject.stored,
-        gpu=gpu,
-        parallelism=parallelism,
-        settings=settings,
-        vllm_version=version,
-    )
+    plan = make_plan(asked)
     return plan if request.tensor_parallel_size else _with_legal_size(plan, subject, version)
 
 

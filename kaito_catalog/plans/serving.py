@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal, Runtime
 from kaito_catalog.memory.options import Option, is_unread
-from kaito_catalog.memory.plan import Parallelism, Settings
+from kaito_catalog.memory.values import Parallelism, Settings
 from kaito_catalog.vllm_bridge.reference import known, versions
 
 Value = str | int | float | bool | tuple[Option, ...]

@@ -19,7 +19,8 @@ from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.hub.facts import Recorded, license_path
 from kaito_catalog.hub.repository import Repository, printable
-from kaito_catalog.memory.plan import Fit, InstanceTypePlan, facts_shape, plan_instance_types
+from kaito_catalog.memory.values import Fit
+from kaito_catalog.plans.instance_types import InstanceTypePlan, facts_shape, plan_instance_types
 from kaito_catalog.proposals.parsers import family_options
 from kaito_catalog.quantity import gb, gib
 from kaito_catalog.system import files

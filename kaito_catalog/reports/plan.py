@@ -5,15 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from kaito_catalog.memory.plan import (
-    Fit,
-    InstanceTypePlan,
-    Plan,
-    Settings,
-    resolved_settings,
-    tensor_parallel_sizes,
-)
+from kaito_catalog.memory.legal_splits import tensor_parallel_sizes
+from kaito_catalog.memory.plan import resolved_settings
+from kaito_catalog.memory.values import Fit, Plan, Settings
 from kaito_catalog.plans import recommend
+from kaito_catalog.plans.instance_types import InstanceTypePlan
 from kaito_catalog.plans.request import PlanSubject, newest_vllm, smallest
 from kaito_catalog.plans.serving import ServedOptions
 from kaito_catalog.quantity import gib

@@ -10,16 +10,10 @@ from kaito_catalog.architectures import Shape
 from kaito_catalog.catalog.entries import Entry, Shared
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.kaito.manifests import serving_runtime
-from kaito_catalog.memory.plan import (
-    Fit,
-    InstanceTypePlan,
-    PerGpu,
-    Plan,
-    facts_shape,
-    instance_type_plans,
-    make_plan,
-    why_unplanned,
-)
+from kaito_catalog.memory.plan import make_plan
+from kaito_catalog.memory.refusals import why_unplanned
+from kaito_catalog.memory.values import Fit, PerGpu, Plan, PlanRequest
+from kaito_catalog.plans.instance_types import InstanceTypePlan, facts_shape, instance_type_plans
 from kaito_catalog.plans.manifest_options import manifest_options
 from kaito_catalog.plans.recommend import Recommendations, by_cloud, recommend
 
@@ -236,12 +230,14 @@ def _cell(shape: Shape, stored: StoredSize | None, plan: Plan, tokens: int) -> C
     if plan.per_gpu is None:
         return Cell(plan.fits, plan.limited_by)
     at = make_plan(
-        shape,
-        stored=stored,
-        gpu=plan.gpu,
-        parallelism=plan.parallelism,
-        settings=replace(plan.settings, max_model_len=tokens),
-        vllm_version=plan.vllm_version,
+        PlanRequest(
+            shape,
+            stored=stored,
+            gpu=plan.gpu,
+            parallelism=plan.parallelism,
+            settings=replace(plan.settings, max_model_len=tokens),
+            vllm_version=plan.vllm_version,
+        )
     )
     return Cell(at.fits, at.limited_by)
 
@@ -292,12 +288,14 @@ def _chart(shape: Shape, stored: StoredSize | None, plans: Sequence[InstanceType
     for tokens in chart_lengths(shape.max_model_len):
         settings = replace(plan.settings, max_model_len=max(tokens, 1))
         at = make_plan(
-            shape,
-            stored=stored,
-            gpu=plan.gpu,
-            parallelism=plan.parallelism,
-            settings=settings,
-            vllm_version=plan.vllm_version,
+            PlanRequest(
+                shape,
+                stored=stored,
+                gpu=plan.gpu,
+                parallelism=plan.parallelism,
+                settings=settings,
+                vllm_version=plan.vllm_version,
+            )
         )
         if at.kv_cache is None:
             return None

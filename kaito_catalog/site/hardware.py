@@ -19,8 +19,10 @@ from kaito_catalog.memory.kv_cache import (
     states_per_sequence,
 )
 from kaito_catalog.memory.overheads import activation_growth
-from kaito_catalog.memory.plan import Fit, Parallelism, PlanGpu, Settings, facts_shape, make_plan
+from kaito_catalog.memory.plan import make_plan
+from kaito_catalog.memory.values import Fit, Parallelism, PlanGpu, PlanRequest, Settings
 from kaito_catalog.memory.weights.split import stages
+from kaito_catalog.plans.instance_types import facts_shape
 from kaito_catalog.site.coefficients import offered
 from kaito_catalog.site.model_page import ModelPage
 from kaito_catalog.site.tables import SHORTEST_MODEL_LEN
@@ -99,12 +101,14 @@ def longest_certain(
     if isinstance(shape, Unsupported):
         return None
     plan = make_plan(
-        shape,
-        stored=stored,
-        gpu=gpu,
-        parallelism=Parallelism(tensor_parallel_size),
-        settings=Settings(min(SHORTEST_MODEL_LEN, shape.max_model_len), utilization, kv_cache_dtype),
-        vllm_version=vllm_version,
+        PlanRequest(
+            shape,
+            stored=stored,
+            gpu=gpu,
+            parallelism=Parallelism(tensor_parallel_size),
+            settings=Settings(min(SHORTEST_MODEL_LEN, shape.max_model_len), utilization, kv_cache_dtype),
+            vllm_version=vllm_version,
+        )
     )
     if plan.fits is Fit.UNKNOWN:
         return None

@@ -11,7 +11,8 @@ from kaito_catalog.kaito import model_catalog, release
 from kaito_catalog.kaito.estimator import Estimate
 from kaito_catalog.kaito.manifests import serving_runtime
 from kaito_catalog.kaito.release import Choice
-from kaito_catalog.memory.plan import facts_shape, illegal_tensor_parallel
+from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
+from kaito_catalog.plans.instance_types import facts_shape
 
 
 @dataclass(frozen=True)

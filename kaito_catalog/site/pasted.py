@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kaito_catalog.architectures import read_shape
-from kaito_catalog.memory.plan import PlanGpu
+from kaito_catalog.memory.values import PlanGpu
 from kaito_catalog.site.tables import device_class, model
 
 

@@ -20,6 +20,7 @@ from kaito_catalog.memory.kv_cache import (
     reserved_blocks,
     states_per_sequence,
 )
+from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
 from kaito_catalog.memory.overheads import (
     Frames,
     expected_error,
@@ -28,17 +29,9 @@ from kaito_catalog.memory.overheads import (
     serve_defaults,
     video_contexts,
 )
-from kaito_catalog.memory.plan import (
-    LACKS_SPARSE_FP8,
-    Parallelism,
-    Plan,
-    PlanGpu,
-    Settings,
-    Stored,
-    illegal_tensor_parallel,
-    lacks_sparse_fp8,
-    make_plan,
-)
+from kaito_catalog.memory.plan import make_plan
+from kaito_catalog.memory.refusals import LACKS_SPARSE_FP8, lacks_sparse_fp8
+from kaito_catalog.memory.values import Parallelism, Plan, PlanGpu, PlanRequest, Settings, Stored
 from kaito_catalog.memory.weights.split import stages
 
 SHORTEST_MODEL_LEN = 16
@@ -135,12 +128,14 @@ def _plan(
     shape: Shape, stored: Stored | None, gpu: PlanGpu, size: int, kv_cache_dtype: str, vllm_version: str
 ) -> Plan:
     return make_plan(
-        shape,
-        stored=stored,
-        gpu=gpu,
-        parallelism=Parallelism(size),
-        settings=Settings(min(SHORTEST_MODEL_LEN, shape.max_model_len), 1.0, kv_cache_dtype),
-        vllm_version=vllm_version,
+        PlanRequest(
+            shape,
+            stored=stored,
+            gpu=gpu,
+            parallelism=Parallelism(size),
+            settings=Settings(min(SHORTEST_MODEL_LEN, shape.max_model_len), 1.0, kv_cache_dtype),
+            vllm_version=vllm_version,
+        )
     )
 
 
@@ -159,12 +154,14 @@ def _account(
 
     def peak(max_model_len: int, memory_bytes: int | None = gpu.memory_bytes) -> int:
         there = make_plan(
-            shape,
-            stored=stored,
-            gpu=replace(gpu, memory_bytes=memory_bytes),
-            parallelism=Parallelism(size),
-            settings=replace(settings, max_model_len=max_model_len),
-            vllm_version=vllm_version,
+            PlanRequest(
+                shape,
+                stored=stored,
+                gpu=replace(gpu, memory_bytes=memory_bytes),
+                parallelism=Parallelism(size),
+                settings=replace(settings, max_model_len=max_model_len),
+                vllm_version=vllm_version,
+            )
         )
         assert there.per_gpu is not None
         return there.per_gpu.activation_peak_bytes

@@ -1,0 +1,94 @@
+"""Why vLLM refuses a request, or why nobody can tell what it takes: before any memory is added up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kaito_catalog.architectures import LatentAttention, Shape, Unsupported
+from kaito_catalog.architectures.as_built import no_class
+from kaito_catalog.memory import kernels
+from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
+from kaito_catalog.memory.options import why_unknown
+from kaito_catalog.memory.values import Fit, PlanRequest, Settings
+
+BLACKWELL = 10
+
+LACKS_SPARSE_FP8 = (
+    "its configuration asks for an fp8 cache, and vLLM has no sparse attention over that before Blackwell; "
+    "set kv_cache_dtype to bfloat16"
+)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why there is no account of a GPU's memory: vLLM refuses, or it is not known what vLLM would find."""
+
+    fits: Fit
+    """NO or UNKNOWN."""
+    limited_by: str
+    """As in a plan."""
+    reason: str
+
+
+def lacks_sparse_fp8(shape: Shape, compute_capability: float | None, kv_cache_dtype: str) -> bool:
+    """vLLM 0.25.1 on Hopper finds no back end for sparse MLA over the fp8 cache that a checkpoint asks for."""
+    asks = shape.quantization is not None and shape.quantization.kv_cache_dtype == "fp8"
+    is_sparse = any(isinstance(x.mixer, LatentAttention) and x.mixer.sparse for x in shape.layers)
+    is_older = compute_capability is not None and compute_capability < BLACKWELL
+    return asks and is_sparse and is_older and kv_cache_dtype == "auto"
+
+
+def why_unplanned(
+    shape: Shape | Unsupported, settings: Settings, vllm_version: str
+) -> tuple[str, str] | None:
+    """Why nobody knows what the model takes on any GPU, and whether its architecture or its options limit it."""
+    if isinstance(shape, Unsupported):
+        return shape.reason, "architecture"
+    newer = no_class(shape, vllm_version)
+    if newer is not None:
+        return newer, "architecture"
+    unread = why_unknown(settings.unread, shape)
+    return None if unread is None else (unread, "settings")
+
+
+def refused(request: PlanRequest, built: Shape) -> Refusal | None:
+    """Why vLLM would not start, or why nothing can be said without the GPU's memory.
+
+    Args:
+        request: with its settings resolved.
+        built: the model, as the vLLM version builds it on that GPU.
+    """
+    settings, gpu, sizes = request.settings, request.gpu, request.parallelism
+    if built.quantization is not None and built.quantization.refused is not None:
+        return _no("weights", built.quantization.refused)
+    if min(sizes.tensor_parallel_size, sizes.pipeline_parallel_size, sizes.data_parallel_size) < 1:
+        return _no("parallelism", "every parallel size is at least 1")
+    if settings.max_model_len < 1 or not 0 < settings.gpu_memory_utilization <= 1:
+        return _no(
+            "settings", "max_model_len is at least 1, and gpu_memory_utilization above 0 and at most 1"
+        )
+    illegal = illegal_tensor_parallel(
+        built, sizes.tensor_parallel_size, enable_expert_parallel=sizes.enable_expert_parallel
+    )
+    if illegal is not None:
+        return _no("parallelism", illegal)
+    if settings.max_model_len > built.max_model_len:
+        return _no(
+            "maxModelLen",
+            f"max_model_len {settings.max_model_len:,} is more than the model's own limit of "
+            f"{built.max_model_len:,} tokens, and vLLM refuses it",
+        )
+    missing = kernels.refusal(built, gpu.compute_capability)
+    if missing is not None:
+        return _no("gpu", missing)
+    if gpu.memory_bytes is None:
+        named = gpu.name or "this GPU"
+        reason = f"nobody has published what the driver reports as memory of {named}"
+        return Refusal(Fit.UNKNOWN, "gpu", reason)
+    if lacks_sparse_fp8(built, gpu.compute_capability, settings.kv_cache_dtype):
+        return _no("kvCacheDtype", LACKS_SPARSE_FP8)
+    return None
+
+
+def _no(limited_by: str, reason: str) -> Refusal:
+    return Refusal(Fit.NO, limited_by, reason)

@@ -1,0 +1,117 @@
+"""The weights of each pipeline stage: by the configuration, or by the size of the files where that does not tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from kaito_catalog.architectures import Shape
+from kaito_catalog.memory.rounding import ceil_div
+from kaito_catalog.memory.values import Parallelism, Stored
+from kaito_catalog.memory.weights.ranks import weights_per_rank
+from kaito_catalog.memory.weights.split import Split, Uncomputable, split_over
+
+STORED_TOLERANCE = 0.75
+"""A model whose files hold less than this share of what its configuration asks for is quantised, and its
+configuration does not say how."""
+UNTOLD_SHARE = 0.01
+"""Files that hold this share more than a partial configuration says hold what it does not tell."""
+REPLICATED_SHARE = 0.02
+"""Where only the stored size is known: what norms, routers and repacking may add to an even division."""
+
+
+@dataclass(frozen=True)
+class StageWeights:
+    """Bytes per stage, where they came from and how far they may be off."""
+
+    stages: tuple[int, ...]
+    source: str
+    error_bytes: int
+
+
+def weights_of_stages(
+    shape: Shape, stored: Stored | None, split: Split, parallelism: Parallelism
+) -> StageWeights | Uncomputable:
+    """The weights of each stage; Uncomputable where neither the configuration nor the files give them.
+
+    Args:
+        shape: the model, as the vLLM version builds it.
+        stored: the size of its weight files, where known.
+        split: how its matrices are split over GPUs.
+        parallelism: over how many, and in how many stages.
+    """
+    pipeline = parallelism.pipeline_parallel_size
+    if shape.encoder is not None and shape.encoder.matrices is None and stored is not None:
+        beside = _beside_the_decoder(shape, stored, split, pipeline)
+        if beside is not None:
+            return beside
+    computed = weights_per_rank(shape, split, pipeline)
+    if isinstance(computed, Uncomputable):
+        return computed if computed.illegal or stored is None else _by_size(shape, stored, split, parallelism)
+    whole = weights_per_rank(shape, split_over(tensor_parallel_size=1))
+    if stored is None or isinstance(whole, Uncomputable):
+        return StageWeights(computed, "configuration", 0)
+    if stored.high_bytes < STORED_TOLERANCE * sum(whole):
+        return _by_size(shape, stored, split, parallelism)
+    untold = _untold_bytes(shape, stored, sum(whole))
+    if not untold:
+        return StageWeights(computed, "configuration", 0)
+    each = ceil_div(untold, parallelism.tensor_parallel_size * pipeline)
+    return StageWeights(tuple(size + each for size in computed), "facts", int(REPLICATED_SHARE * each))
+
+
+def _by_size(shape: Shape, stored: Stored, split: Split, parallelism: Parallelism) -> StageWeights:
+    """The files, divided evenly."""
+    pipeline = parallelism.pipeline_parallel_size
+    ranks = parallelism.tensor_parallel_size * pipeline
+    share = ceil_div(stored.high_bytes, ranks)
+    # Experts dealt out over data-parallel replicas would make it less; how much of the model they are is
+    # not known, so that this errs on the safe side.
+    embedding = ceil_div(shape.vocab_size * shape.hidden_size * shape.dtype_bytes, split.tensor_parallel_size)
+    error = int(share * REPLICATED_SHARE) + ceil_div(2 * stored.precision_bytes, ranks)
+    if pipeline > 1:
+        error += embedding
+    return StageWeights((share,) * pipeline, "facts", error)
+
+
+def _beside_the_decoder(shape: Shape, stored: Stored, split: Split, pipeline: int) -> StageWeights | None:
+    """The decoder as configured; what else the files hold is an encoder, which a rank has whole or a share of.
+
+    None where the files are too small for the decoder alone, or where it cannot be computed.
+    """
+    decoder = replace(shape, encoder=None)
+    each, whole = (
+        weights_per_rank(decoder, split, pipeline),
+        weights_per_rank(decoder, split_over(tensor_parallel_size=1)),
+    )
+    if isinstance(each, Uncomputable) or isinstance(whole, Uncomputable) or stored.high_bytes < sum(whole):
+        return None
+    encoder = stored.high_bytes - sum(whole)
+    least = ceil_div(encoder, split.tensor_parallel_size)
+    # Layers for speculation are in the files too and are not loaded: then it is less.
+    middle = (encoder + least) // 2
+    error = (encoder - least) // 2 + stored.precision_bytes
+    first, *others = each
+    if pipeline > 1:
+        # Some stand on the first stage alone, others on every one.
+        return StageWeights(
+            (first + middle, *(size + middle // 2 for size in others)), "facts", error + middle // 2
+        )
+    return StageWeights((first + middle,), "facts", error)
+
+
+def _untold_bytes(shape: Shape, stored: Stored, computed: int) -> int:
+    """Bytes of the weight files that part of a configuration does not explain: what it leaves unquantised, an encoder.
+
+    Layers for speculation are in the files and are not loaded; they are stored in the model's dtype.
+    """
+    if not shape.is_partial:
+        return 0
+    draft = 0
+    if shape.draft_layers:
+        plain = replace(shape, quantization=None, encoder=None)
+        whole = weights_per_rank(plain, split_over(tensor_parallel_size=1))
+        if isinstance(whole, Uncomputable):
+            return 0
+        draft = shape.draft_layers * sum(whole) // len(shape.layers)
+    untold = stored.high_bytes - computed - draft
+    return untold if untold > UNTOLD_SHARE * computed else 0

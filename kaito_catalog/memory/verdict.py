@@ -1,0 +1,88 @@
+"""Whether a request fits: the account of the tightest GPU against what vLLM asks for before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kaito_catalog.architectures import AttentionKind
+from kaito_catalog.memory.kv_cache import Layout
+from kaito_catalog.memory.values import Fit, KvCache, PerGpu, Settings
+from kaito_catalog.quantity import gib
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer, the term that decides and the reason in words; both None where it fits with room to spare."""
+
+    fits: Fit
+    limited_by: str | None = None
+    reason: str | None = None
+
+
+def verdict(
+    per_gpu: PerGpu, cache: KvCache, layout: Layout, settings: Settings, *, error_bytes: int
+) -> Verdict:
+    """The verdict of a plan.
+
+    Args:
+        per_gpu: the account of the GPU with the least room for KV cache.
+        cache: what one request asks for there, and the longest context that fits.
+        layout: the cache of that GPU, in blocks.
+        settings: with vLLM's defaults filled in.
+        error_bytes: how far the account may be off.
+    """
+    spare = per_gpu.kv_cache_available_bytes - cache.pool_bytes
+    if spare < 0:
+        return _does_not_fit(per_gpu, cache, settings, error_bytes, lacking=-spare)
+    states = _too_many_states(per_gpu, layout, settings, error_bytes)
+    if states is not None:
+        return states
+    if spare <= error_bytes:
+        words = f"fits with {gib(spare)} to spare, and the plan may be off by {gib(error_bytes)}"
+        return Verdict(Fit.TIGHT, "kvCache", words)
+    return Verdict(Fit.YES)
+
+
+def _does_not_fit(
+    per_gpu: PerGpu, cache: KvCache, settings: Settings, error_bytes: int, *, lacking: int
+) -> Verdict:
+    held = (
+        per_gpu.weights_bytes
+        + per_gpu.non_torch_bytes
+        + per_gpu.activation_peak_bytes
+        + per_gpu.cuda_graph_bytes
+    )
+    if per_gpu.weights_bytes > per_gpu.budget_bytes:
+        term, words = "weights", f"the weights take {gib(per_gpu.weights_bytes)}"
+    elif held > per_gpu.budget_bytes:
+        term, words = "overheads", f"weights and what vLLM needs beside take {gib(held)}"
+    else:
+        term = "kvCache"
+        words = (
+            f"one request of {settings.max_model_len:,} tokens needs {gib(cache.pool_bytes)} of KV cache and "
+            f"{gib(per_gpu.kv_cache_available_bytes)} are left"
+        )
+    reason = f"{words} of a budget of {gib(per_gpu.budget_bytes)}"
+    if cache.longest_model_len:
+        reason += f"; {cache.longest_model_len:,} tokens would fit"
+    if lacking <= error_bytes:
+        return Verdict(Fit.TIGHT, term, f"{reason}; the plan may be off by {gib(error_bytes)}")
+    return Verdict(Fit.NO, term, reason)
+
+
+def _too_many_states(per_gpu: PerGpu, layout: Layout, settings: Settings, error_bytes: int) -> Verdict | None:
+    """vLLM captures CUDA graphs for max_num_seqs requests, and each needs a block for its states."""
+    has_states = any(group.kind is AttentionKind.STATE for group in layout.groups)
+    if not has_states or not layout.block_bytes or settings.max_num_seqs is None or settings.enforce_eager:
+        return None
+    blocks = per_gpu.kv_cache_available_bytes // layout.block_bytes
+    off = error_bytes // layout.block_bytes
+    if blocks >= settings.max_num_seqs:
+        return None
+    reason = (
+        f"the cache has {blocks:,} blocks for states and max_num_seqs is {settings.max_num_seqs:,}; "
+        f"vLLM stops with CUDA graphs on, so set max_num_seqs to {blocks:,} or less"
+    )
+    if blocks + off < settings.max_num_seqs:
+        return Verdict(Fit.NO, "maxNumSeqs", reason)
+    return Verdict(Fit.TIGHT, "maxNumSeqs", f"{reason}; the plan may be off by {off:,} blocks")
