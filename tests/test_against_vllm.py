@@ -12,13 +12,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from kaito_catalog.architectures import read_shape
-from kaito_catalog.memory.kv_cache import (
-    Unplannable,
-    batches_in_flight,
-    plan_layout,
-    reserved_blocks,
-    states_per_sequence,
-)
+from kaito_catalog.memory.kv_cache.layout import Unplannable
+from kaito_catalog.memory.kv_cache.planner import plan_layout
+from kaito_catalog.memory.kv_cache.versions import batches_in_flight, reserved_blocks, states_per_sequence
 from kaito_catalog.memory.weights.ranks import weights_per_rank
 from kaito_catalog.memory.weights.split import split_over, stages
 from kaito_catalog.vllm_bridge.answers import ExactPlan

@@ -127,14 +127,10 @@ MOST_LINES_OF_A_FUNCTION = 60
 """Its docstring not counted."""
 LONG_MODULES = {
     "architectures/shape.py",
-    "memory/kv_cache.py",
     "memory/overheads.py",
 }
 """Modules that are still to be split. Nothing is added here: a module that has to be long says why."""
-LONG_FUNCTIONS = {
-    "memory _layer_caches",
-    "memory _layouts",
-}
+LONG_FUNCTIONS: set[str] = set()
 """Functions that are still to be split, each after its room. Nothing is added here."""
 
 

@@ -24,15 +24,10 @@ from shapes import (
 )
 
 from kaito_catalog.architectures import Shape, read_shape
-from kaito_catalog.memory.kv_cache import (
-    Layout,
-    Unplannable,
-    batches_in_flight,
-    plan_layout,
-    reserved_blocks,
-    states_per_sequence,
-    version_tuple,
-)
+from kaito_catalog.architectures.as_built import version_tuple
+from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
+from kaito_catalog.memory.kv_cache.planner import plan_layout
+from kaito_catalog.memory.kv_cache.versions import batches_in_flight, reserved_blocks, states_per_sequence
 from kaito_catalog.memory.weights.ranks import weights_per_rank
 from kaito_catalog.memory.weights.split import split_over, stages
 from tools import exact_models
@@ -75,7 +70,7 @@ def test_one_request_needs_what_vllms_planner_says(
 
 def test_a_hybrids_block_is_enlarged_until_its_page_holds_a_state() -> None:
     found = layout(shape(QWEN3_NEXT_80B), tensor_parallel_size=4)
-    assert {(g.block_size, g.page_bytes) for g in found.groups} == {(272, 278_528)}
+    assert {(g.cache.block_size, g.page_bytes) for g in found.groups} == {(272, 278_528)}
 
 
 def test_qwen3_next_at_tp_4_needs_what_vllm_says() -> None:

@@ -23,7 +23,9 @@ from typing import Any
 
 from kaito_catalog.architectures import Shape, Unsupported, read_shape
 from kaito_catalog.architectures.as_built import as_built
-from kaito_catalog.memory.kv_cache import Unplannable, batches_in_flight, plan_layout, states_per_sequence
+from kaito_catalog.memory.kv_cache.layout import Unplannable
+from kaito_catalog.memory.kv_cache.planner import plan_layout
+from kaito_catalog.memory.kv_cache.versions import batches_in_flight, states_per_sequence
 from kaito_catalog.memory.weights.ranks import weights_per_rank
 from kaito_catalog.memory.weights.split import Uncomputable, split_over, stages
 from kaito_catalog.system import files

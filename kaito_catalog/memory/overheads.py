@@ -25,9 +25,10 @@ from kaito_catalog.architectures import (
     Shape,
     ShortConv,
 )
+from kaito_catalog.architectures.as_built import version_tuple
 from kaito_catalog.architectures.shape import Medium
 from kaito_catalog.memory.constants import constants
-from kaito_catalog.memory.kv_cache import INDEXER_SCALE_BLOCK, version_tuple
+from kaito_catalog.memory.kv_cache.kinds import INDEXER_SCALE_BLOCK
 from kaito_catalog.quantity import GIB
 
 

@@ -10,14 +10,9 @@ from typing import Any
 
 from kaito_catalog.architectures import Shape, Unsupported, record_of
 from kaito_catalog.architectures.as_built import as_built
-from kaito_catalog.memory.kv_cache import (
-    Layout,
-    Unplannable,
-    batches_in_flight,
-    plan_layout,
-    reserved_blocks,
-    states_per_sequence,
-)
+from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
+from kaito_catalog.memory.kv_cache.planner import plan_layout
+from kaito_catalog.memory.kv_cache.versions import batches_in_flight, reserved_blocks, states_per_sequence
 from kaito_catalog.memory.options import leaves_out_encoder
 from kaito_catalog.memory.overheads import (
     HOPPER,
@@ -308,11 +303,11 @@ def _error_beside_weights(request: PlanRequest, built: Shape) -> int:
 def _groups(layout: Layout) -> tuple[Mapping[str, Any], ...]:
     return tuple(
         {
-            "kind": group.kind.value,
+            "kind": group.cache.kind,
             "layers": group.layers,
-            "blockSize": group.block_size,
+            "blockSize": group.cache.block_size,
             "pageBytes": group.page_bytes,
-            "window": group.window,
+            "window": group.cache.window,
         }
         for group in layout.groups
     )

@@ -15,7 +15,7 @@ from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.memory.kv_cache import CACHE_DTYPE_BYTES
+from kaito_catalog.memory.kv_cache.layers import CACHE_DTYPE_BYTES
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel, tensor_parallel_sizes
 from kaito_catalog.memory.plan import make_plan, smallest_gpu_count
 from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings, to_json

@@ -14,7 +14,7 @@ from kaito_catalog.architectures import Unsupported
 from kaito_catalog.catalog.entries import Catalog, Shared
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.kaito.model_catalog import natural
-from kaito_catalog.memory.kv_cache import batches_in_flight
+from kaito_catalog.memory.kv_cache.versions import batches_in_flight
 from kaito_catalog.memory.values import PlanGpu
 from kaito_catalog.plans.instance_types import facts_shape
 from kaito_catalog.site.model_page import ModelPage

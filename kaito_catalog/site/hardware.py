@@ -11,13 +11,9 @@ from kaito_catalog.architectures.as_built import as_built
 from kaito_catalog.catalog.entries import Catalog
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.kaito.model_catalog import natural
-from kaito_catalog.memory.kv_cache import (
-    Unplannable,
-    batches_in_flight,
-    plan_layout,
-    reserved_blocks,
-    states_per_sequence,
-)
+from kaito_catalog.memory.kv_cache.layout import Unplannable
+from kaito_catalog.memory.kv_cache.planner import plan_layout
+from kaito_catalog.memory.kv_cache.versions import batches_in_flight, reserved_blocks, states_per_sequence
 from kaito_catalog.memory.overheads import activation_growth
 from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.values import Fit, Parallelism, PlanGpu, PlanRequest, Settings

@@ -12,14 +12,11 @@ from typing import Any, TypeVar
 
 from kaito_catalog.architectures import Shape, Unsupported
 from kaito_catalog.architectures.as_built import as_built, no_class
-from kaito_catalog.memory.kv_cache import (
-    CACHE_DTYPE_BYTES,
-    Layout,
-    Unplannable,
-    plan_layout,
-    reserved_blocks,
-    states_per_sequence,
-)
+from kaito_catalog.memory.kv_cache.kinds import LayerCache
+from kaito_catalog.memory.kv_cache.layers import CACHE_DTYPE_BYTES
+from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
+from kaito_catalog.memory.kv_cache.planner import plan_layout
+from kaito_catalog.memory.kv_cache.versions import reserved_blocks, states_per_sequence
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
 from kaito_catalog.memory.overheads import (
     Frames,
@@ -242,12 +239,10 @@ def _layout_value(layout: Layout, *, whole: Layout) -> dict[str, Any]:
         "checkBytes": layout.check_bytes,
         "reservedBytes": layout.reserved_bytes,
         "bytesPerToken": whole.bytes_per_token,
-        "groups": [
-            [group.kind.value, group.block_size, group.window, group.states, group.page_bytes]
-            for group in layout.groups
-        ],
-        "layers": [
-            [cache.kind.value, cache.block_size, cache.window, cache.states, cache.page_bytes, count]
-            for cache, count in layout.layers
-        ],
+        "groups": [[*_cache_values(group.cache), group.page_bytes] for group in layout.groups],
+        "layers": [[*_cache_values(cache), cache.page_bytes, count] for cache, count in layout.layers],
     }
+
+
+def _cache_values(cache: LayerCache) -> tuple[str, int, int | None, int]:
+    return cache.kind, cache.block_size, cache.window, cache.states
