@@ -10,7 +10,9 @@ import re
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -59,29 +61,36 @@ def test_long_lines_are_broken_between_words_and_further_in() -> None:
 
 
 def on_terminal(
-    root: Path, *arguments: str, columns: int = 80, stdout: bool = True, **environment: str
+    root: Path,
+    *arguments: str,
+    command: Sequence[str] = ("-m", "kaito_catalog"),
+    columns: int = 80,
+    stdout: bool = True,
+    **environment: str,
 ) -> tuple[str, str]:
     """What a command writes to a terminal of that many columns, and to its standard output where that is a pipe."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     unset = ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "TERM", "TTY_COMPATIBLE")
     own = {name: value for name, value in os.environ.items() if name not in unset}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kaito_catalog", *arguments],
-        cwd=root,
-        env={**own, "TERM": "xterm", **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=theirs if stdout else subprocess.PIPE,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    drawn = b""
-    with contextlib.suppress(OSError):  # Linux's word for "nobody holds the other end any more"
-        while piece := os.read(ours, 65536):
-            drawn += piece
-    os.close(ours)
-    piped = process.communicate()[0] or b""
-    assert process.returncode in (0, 1), drawn
+    with tempfile.TemporaryFile() as kept:
+        process = subprocess.Popen(
+            [sys.executable, *command, *arguments],
+            cwd=root,
+            env={**own, "TERM": "xterm", **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=theirs if stdout else kept,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        drawn = b""
+        with contextlib.suppress(OSError):  # Linux's word for "nobody holds the other end any more"
+            while piece := os.read(ours, 65536):
+                drawn += piece
+        os.close(ours)
+        assert process.wait() in (0, 1), drawn
+        kept.seek(0)
+        piped = kept.read()
     return drawn.decode().replace("\r\n", "\n"), piped.decode()
 
 
@@ -128,3 +137,59 @@ def test_rich_is_loaded_only_where_something_is_drawn(arguments: list[str], root
         [sys.executable, "-c", code, *arguments], cwd=root, capture_output=True, text=True, check=True
     )
     assert found.stderr.splitlines()[-1] == "False"
+
+
+def test_progress_is_drawn_on_stderr_and_the_result_stays_as_it_is(root: Path) -> None:
+    drawn, piped = on_terminal(root, "check", "--format", "json", stdout=False)
+    alone = subprocess.run(
+        [sys.executable, "-m", "kaito_catalog", "check", "--format", "json"], cwd=root, capture_output=True
+    )
+    assert piped == alone.stdout.decode()
+    assert alone.stderr == b""
+    assert re.search(r"\b[0-9]+/[0-9]+ 0:00:0", re.sub(r"\x1b\[[0-9;]*m", "", drawn))
+
+
+@pytest.mark.parametrize("stdout", [True, False])
+def test_a_dumb_terminal_gets_no_progress(stdout: bool, root: Path) -> None:
+    drawn, _ = on_terminal(root, "check", stdout=stdout, TERM="dumb")
+    assert "\x1b" not in drawn
+    assert ("ok: " in drawn) is stdout
+
+
+def test_progress_has_no_colours_with_no_color(root: Path) -> None:
+    drawn, _ = on_terminal(root, "check", NO_COLOR="1")
+    assert "0:00:0" in drawn
+    assert re.findall(r"\x1b\[[0-9;]*[34][0-9][0-9;]*m", drawn) == []
+
+
+DRAW = """
+import sys
+from kaito_catalog.cli.common import emit, say
+from kaito_catalog.cli.progress import Progress
+with Progress(lambda: 2, wait_seconds=0) as progress:
+    progress.step("[red]one[/] \\x1b[31m")
+    say("said [bold]" + "x" * 100)
+    emit("a result [/]\\n")
+    progress.step("two")
+print("after")
+"""
+
+
+def test_names_and_lines_are_drawn_as_they_are(root: Path) -> None:
+    drawn, _ = on_terminal(root, command=["-c", DRAW])
+    assert "[red]one[/] \\u001b[31m" in drawn
+    assert "said [bold]" + "x" * 100 + "\n" in drawn
+    assert "a result [/]\n" in drawn
+    assert drawn.endswith("after\n")
+
+
+def test_a_result_of_a_pipe_does_not_go_through_the_drawing(root: Path) -> None:
+    drawn, piped = on_terminal(root, command=["-c", DRAW], stdout=False)
+    assert piped == "a result [/]\nafter\n"
+    assert "a result" not in drawn
+
+
+def test_quick_work_draws_nothing(root: Path) -> None:
+    code = DRAW.replace("wait_seconds=0", "wait_seconds=60")
+    drawn, _ = on_terminal(root, command=["-c", code])
+    assert drawn == "said [bold]" + "x" * 100 + "\na result [/]\nafter\n"

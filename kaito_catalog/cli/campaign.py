@@ -10,6 +10,7 @@ from kaito_catalog.catalog.entries import Catalog
 from kaito_catalog.catalog.reading import read_catalog, shown
 from kaito_catalog.checks.base import Context
 from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say
+from kaito_catalog.cli.progress import Progress
 from kaito_catalog.dry_runs import campaign, text
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.reports.style import printable
@@ -60,19 +61,20 @@ def run_campaign(options: argparse.Namespace) -> int:
         return OK
     from kaito_catalog.dry_runs import on_ray
 
-    collector = Collector(catalog, runs, options.format)
-    on_ray.run_all(
-        runs,
-        on_ray.Cluster(
-            address=None if options.on == "ray" else options.on,
-            python=options.vllm_python,
-            at_once=options.at_once,
-            wait_for_nodes=options.wait_for_nodes,
-        ),
-        done=collector.done,
-        failed=collector.failed,
-        say=say,
-    )
+    with Progress(lambda: len(runs), wait_seconds=0) as progress:
+        collector = Collector(catalog, runs, options.format, progress)
+        on_ray.run_all(
+            runs,
+            on_ray.Cluster(
+                address=None if options.on == "ray" else options.on,
+                python=options.vllm_python,
+                at_once=options.at_once,
+                wait_for_nodes=options.wait_for_nodes,
+            ),
+            done=collector.done,
+            failed=collector.failed,
+            say=say,
+        )
     return collector.finish()
 
 
@@ -102,12 +104,16 @@ def _asked(options: argparse.Namespace) -> campaign.Options:
 class Collector:
     """Writes each result when it arrives, says so, and counts."""
 
-    def __init__(self, catalog: Catalog, runs: tuple[campaign.Run, ...], form: str) -> None:
+    def __init__(
+        self, catalog: Catalog, runs: tuple[campaign.Run, ...], form: str, progress: Progress
+    ) -> None:
         self._entries = {entry.name: entry for entry in catalog.entries}
         self._gpu = catalog.shared.gpu
         self._total = len(runs)
         self._form = form
+        self._progress = progress
         self.written = self.lost = 0
+        progress.step("dry runs")
 
     def done(self, run: campaign.Run, result: dict[str, Any]) -> None:
         """Take a result; one that is no evidence counts as failed."""
@@ -126,11 +132,13 @@ class Collector:
         say(f"[{self.written + self.lost}/{self._total}] {run.model}{where}: {outcome}; wrote {shown(path)}")
         if self._form == "json":
             emit(json.dumps(value, ensure_ascii=False) + "\n")
+        self._progress.step("dry runs")
 
     def failed(self, run: campaign.Run, words: str) -> None:
         """A run that gave nothing; it stays missing, and the next campaign tries it again."""
         self.lost += 1
         say(f"[{self.written + self.lost}/{self._total}] {run.title}: no result: {printable(words[:600])}")
+        self._progress.step("dry runs")
 
     def finish(self) -> int:
         """The summary, and the exit code."""
@@ -159,8 +167,9 @@ def _on_kubernetes(
             "kubectl logs job/NAME | kaito-catalog evidence add - (--apply does it all)"
         )
         return OK
-    collector = Collector(catalog, runs, options.format)
-    cluster.apply(
-        runs, settings, at_once=options.at_once, done=collector.done, failed=collector.failed, say=say
-    )
+    with Progress(lambda: len(runs), wait_seconds=0) as progress:
+        collector = Collector(catalog, runs, options.format, progress)
+        cluster.apply(
+            runs, settings, at_once=options.at_once, done=collector.done, failed=collector.failed, say=say
+        )
     return collector.finish()

@@ -15,6 +15,7 @@ from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import EntryReport, Report, check_entry
 from kaito_catalog.checks.registry import FAMILIES, RULES, require_codes, rule, selected
 from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say, selection
+from kaito_catalog.cli.progress import Progress
 from kaito_catalog.documents.reading import Document
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.kaito.markdown.codes import IMPORT_CODES
@@ -57,11 +58,15 @@ def run_check(options: argparse.Namespace) -> int:
     reports: list[EntryReport] = []
     sources: dict[str, Document] = {}
     kept: list[Entry] = []
-    for entry in read_entries(root, folders):
-        reports.append(check_entry(entry, checks, context, require_all=options.require_all))
-        sources |= _quoted(entry, reports[-1])
-        if options.online:
-            kept.append(entry)
+    with Progress(
+        lambda: len(folders if folders is not None else list((root / "models").iterdir()))
+    ) as progress:
+        for entry in read_entries(root, folders):
+            progress.step(entry.name)
+            reports.append(check_entry(entry, checks, context, require_all=options.require_all))
+            sources |= _quoted(entry, reports[-1])
+            if options.online:
+                kept.append(entry)
     if not reports and not options.changed_since:
         raise CatalogError(f"no model in {shown(root / 'models')}")
     report = Report.of(reports, checks)

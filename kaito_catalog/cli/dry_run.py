@@ -17,6 +17,7 @@ from kaito_catalog.catalog.entries import Entry
 from kaito_catalog.catalog.reading import read_shared, shown
 from kaito_catalog.cli.common import catalog_root, say
 from kaito_catalog.cli.exact_plan import asking, find_entry
+from kaito_catalog.cli.progress import Progress
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.kaito.manifests import vllm_options
 from kaito_catalog.plans.manifest_options import manifest_options
@@ -67,7 +68,11 @@ def run_dry_run(options: argparse.Namespace) -> int:
     args = _engine_args(entry, options, root, device)
     # Only then does vLLM ask the Hub; else it gets a folder with what it needs.
     from_hub = not options.model_dir and (options.serve or options.weights == "real")
-    with asking(options.vllm_python, root.parent, hub_token=from_hub) as worker:
+    with (
+        Progress(wait_seconds=0) as progress,
+        asking(options.vllm_python, root.parent, hub_token=from_hub) as worker,
+    ):
+        progress.step(f"dry run of {entry.name}")
         outcome = _run(worker(), entry, config, args, options, device)
     if options.serve:
         _emit_outcome(entry, outcome, options.format)

@@ -16,6 +16,7 @@ from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import check_catalog
 from kaito_catalog.checks.registry import CHECKS, RULES
 from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say
+from kaito_catalog.cli.progress import Progress
 from kaito_catalog.diagnostics import Diagnostic, Severity, sort_key
 from kaito_catalog.documents import writing
 from kaito_catalog.documents.reading import Document
@@ -43,21 +44,25 @@ def run_import(options: argparse.Namespace) -> int:
     sources: dict[str, Document] = {}
     written: list[str] = []
     refused = False
-    for name in options.files:
-        path = Path(name)
-        markdown = _read_markdown(path)
-        result = read_proposals(markdown, path=shown(path))
-        sources[shown(path)] = Document(shown(path), markdown, None, {}, {})
-        diagnostics.extend(result.diagnostics)
-        for imported in result.proposals:
-            target = into / files.safe_name(imported.name) / PROPOSAL
-            content = _proposal_text(imported.value, target, into)
-            if target.exists() and target.read_text(encoding="utf-8") != content and not options.force:
-                say(f"error: {shown(target)} exists and differs; nothing was changed (--force replaces it)")
-                refused = True
-                continue
-            files.write_text(target, content)
-            written.append(shown(target))
+    with Progress(lambda: len(options.files)) as progress:
+        for name in options.files:
+            progress.step(name)
+            path = Path(name)
+            markdown = _read_markdown(path)
+            result = read_proposals(markdown, path=shown(path))
+            sources[shown(path)] = Document(shown(path), markdown, None, {}, {})
+            diagnostics.extend(result.diagnostics)
+            for imported in result.proposals:
+                target = into / files.safe_name(imported.name) / PROPOSAL
+                content = _proposal_text(imported.value, target, into)
+                if target.exists() and target.read_text(encoding="utf-8") != content and not options.force:
+                    say(
+                        f"error: {shown(target)} exists and differs; nothing was changed (--force replaces it)"
+                    )
+                    refused = True
+                    continue
+                files.write_text(target, content)
+                written.append(shown(target))
     if options.format == "json":
         value = {
             "version": 1,
@@ -102,15 +107,26 @@ def _proposal_text(value: dict[str, Any], target: Path, into: Path) -> str:
 # --- generate ---
 
 
+_STEPS = 5
+
+
 def run_generate(options: argparse.Namespace) -> int:
     """`generate`."""
+    with Progress(lambda: _STEPS) as progress:
+        return _generate(options, progress)
+
+
+def _generate(options: argparse.Namespace, progress: Progress) -> int:
     root = catalog_root(options)
+    progress.step("reading the catalog")
     catalog = read_catalog(root)
     profile = catalog.shared.profile(options.profile)
     if options.compare:
         return _compare_with_kaito(catalog, Path(options.compare), release_of(profile), options.format)
     catalog = with_profile(catalog, profile.name)
+    progress.step("checking")
     report = check_catalog(catalog, CHECKS, Context(catalog.shared, profile))
+    progress.step("making the files")
     generated = generate.build(
         catalog,
         hand_written=generate.read_pages(root.parent / "docs"),
@@ -130,6 +146,7 @@ def run_generate(options: argparse.Namespace) -> int:
         if changed:
             say("hint: run 'kaito-catalog generate'")
         return FAILED if changed or unreadable else OK
+    progress.step("writing")
     generate.write(output, generated.files)
     counts = Counter(name.split("/")[0] for name in generated.files)
     for tree, count in sorted(counts.items()):
@@ -142,6 +159,7 @@ def run_generate(options: argparse.Namespace) -> int:
         say(f"the site's pages stay Markdown ({reason})")
     else:
         say("building the site (some seconds) …")
+        progress.step("building the site")
         site.build_site(config, output)
         emit(
             f"{shown(output / site.SITE)}: {plural(len(list((output / site.SITE).rglob('*.html'))), 'page')}\n"

@@ -13,6 +13,7 @@ from kaito_catalog.catalog.reading import read_catalog, read_shared, shown
 from kaito_catalog.checks.engine import Report
 from kaito_catalog.checks.online import online_report
 from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say, selection
+from kaito_catalog.cli.progress import Progress
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.hub.client import Hub
 from kaito_catalog.hub.directory import LocalSnapshot
@@ -116,18 +117,21 @@ def run_record(options: argparse.Namespace) -> int:
         results.append(result)
         _show(result)
         say(f"[{len(results)}/{len(targets)}] {result.target.name}: {result.outcome.value}")
+        progress.step(targets[len(results)].name if len(results) < len(targets) else "")
 
     calls = 0
-    if options.from_local:
-        for target in targets:
-            show(_from_directory(target, options, today))
-    else:
-        with Hub(say=_progress) as hub:
-            for result in record_all(
-                targets, hub, recorded_at=today, accept=options.accept, all_headers=options.all_headers
-            ):
-                show(result)
-            calls = hub.calls
+    with Progress(lambda: len(targets), wait_seconds=0) as progress:
+        progress.step(targets[0].name if targets else "")
+        if options.from_local:
+            for target in targets:
+                show(_from_directory(target, options, today))
+        else:
+            with Hub(say=_progress) as hub:
+                for result in record_all(
+                    targets, hub, recorded_at=today, accept=options.accept, all_headers=options.all_headers
+                ):
+                    show(result)
+                calls = hub.calls
     counts = [f"{sum(r.outcome is outcome for r in results)} {outcome.value}" for outcome in Outcome]
     _emit(
         f"{plural(len(results) + failed, 'model')}: {', '.join(counts)}"
