@@ -4,173 +4,30 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from html.parser import HTMLParser
-from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from generate_helpers import GIB, catalog, entry, facts, proposal, small_facts, small_proposal
-from hypothesis import given
-from hypothesis import strategies as st
-from markupsafe import Markup
+from site_helpers import CHART, FIGURES, LIMIT, ROOT, Structure, html, page
 
-from kaito_catalog import generate
 from kaito_catalog.catalog.entries import Entry, Evidence
 from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity, Skipped
 from kaito_catalog.documents.reading import parse
-from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.evidence import DryRun
 from kaito_catalog.formats.hardware import InstanceType
-from kaito_catalog.kaito import manifests
 from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.values import Fit, Parallelism, PlanGpu, PlanRequest, Settings
 from kaito_catalog.plans.instance_types import facts_shape, plan_gpu
-from kaito_catalog.site import api, build, chart, figures, model_page, pages, text
+from kaito_catalog.site import api, chart, figures, model_page, pages, text
 from kaito_catalog.site.claims import claims as claims_of
 from kaito_catalog.site.claims import evidence
-from kaito_catalog.site.figures import ChartPoint, Figures, InstanceRow, MemoryChart, chart_lengths
+from kaito_catalog.site.figures import ChartPoint, Figures
 from kaito_catalog.site.model_page import ModelPage
-
-ROOT = Path(__file__).resolve().parents[1]
-LIMIT = 131072
-
-CHART = MemoryChart(
-    instance_type="Standard_NC96ads_A100_v4",
-    gpu="NVIDIA A100 80GB",
-    gpu_count=4,
-    parallelism="TP 4",
-    budget_bytes=50 * GIB,
-    weights_bytes=33 * GIB,
-    overheads_bytes=4 * GIB,
-    longest_model_len=98304,
-    points=tuple(ChartPoint(n, n * 163840) for n in chart_lengths(LIMIT)),
-)
-FIGURES = Figures(
-    max_model_len=16384,
-    rows=(
-        InstanceRow(
-            "Standard_NC96ads_A100_v4", "azure", "NVIDIA A100 80GB", 4, Fit.YES, "kvCache", None, "TP 4",
-            39 * GIB, 50 * GIB, 98304,
-        ),
-        InstanceRow("Standard_Tight", "aws", "NVIDIA L4", 8, Fit.TIGHT, "weights", "within 0.2 GiB", "TP 8"),
-        InstanceRow("Standard_NV36ads_A10_v5", "azure", "NVIDIA A10", 1, Fit.NO, "weights", "too small"),
-        InstanceRow("Standard_Strange", "gcp", "NVIDIA X", 1, Fit.UNKNOWN, None, "no published memory"),
-    ),
-    chart=CHART,
-    vllm_version="0.25.1",
-    profile="kaito-v0.12",
-)  # fmt: skip
-
-
-def page(made: Entry | None = None, figures: Figures = FIGURES, **changes: Any) -> ModelPage:
-    made = made or entry(proposal(), facts())
-    assert made.proposal is not None
-    built = ModelPage(made, made.proposal, figures, manifests.build(made.proposal, made.facts), None)
-    return replace(built, **changes)
 
 
 def render(model: ModelPage) -> str:
     return pages.model_page(model, catalog(model.entry))
-
-
-class Structure(HTMLParser):
-    """The elements of a page with their attributes, and its visible text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    def handle_comment(self, data: str) -> None:
-        self.elements.append(("!--", {}))
-
-    @property
-    def tags(self) -> list[str]:
-        return [tag for tag, _ in self.elements]
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-
-def html(markdown_text: str) -> Structure:
-    """A page as mkdocs would make HTML of it, with the extensions of mkdocs.yml."""
-    markdown = pytest.importorskip("markdown", reason="mkdocs is not installed")
-    pytest.importorskip("pymdownx", reason="mkdocs-material is not installed")
-    names: list[str] = []
-    settings: dict[str, Any] = {}
-    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
-    for item in config["markdown_extensions"]:
-        name = item if isinstance(item, str) else next(iter(item))
-        names.append(name)
-        settings[name] = {} if isinstance(item, str) else item[name]
-    _, _, body = markdown_text.removeprefix("---\n").partition("\n---\n")
-    return Structure(markdown.markdown(body, extensions=names, extension_configs=settings))
-
-
-# Words
-
-
-@pytest.mark.parametrize(
-    "said", ["<b>", "a & b", "[x](javascript:y)", "`c`", "{{ x }}", "| a |", "*e*", "~~s~~"]
-)
-def test_escaped_text_is_read_as_it_was(said: str) -> None:
-    read = Structure(str(text.escape(said)))
-    assert (read.tags, "".join(read.words)) == ([], said)
-
-
-@given(st.text())
-def test_no_character_of_a_strangers_text_is_markup(said: str) -> None:
-    escaped = str(text.escape(said))
-    assert not set(escaped) & set("<>\"'`*_[]{}|\\~!\n:+=^$")
-    assert "".join(Structure(escaped).words) == text.words(said)
-
-
-def test_what_is_already_markup_is_left_alone() -> None:
-    assert text.escape(Markup("<b>x</b>")) == "<b>x</b>"
-
-
-def test_invisible_and_reordering_characters_are_dropped() -> None:
-    assert text.words("a\u202eb\u200bc\x00d\u2028e") == "abcd e"
-
-
-def test_a_description_keeps_its_web_links_and_code() -> None:
-    assert text.prose("See [the *card*](https://example.org/a_b) or `vllm`.") == (
-        Markup(
-            'See <a href="https&#58;//example.org/a&#95;b" rel="nofollow noopener">the &#42;card&#42;</a> '
-            "or <code>vllm</code>."
-        ),
-    )
-
-
-def test_a_bare_address_becomes_a_link_without_the_full_stop() -> None:
-    assert Structure(str(text.line("At https://example.org/x."))).all("a") == [
-        {"href": "https://example.org/x", "rel": "nofollow noopener"}
-    ]
-
-
-@pytest.mark.parametrize(
-    "target", ["javascript:alert(1)", "data:text/html,x", "//example.org", None, "https://a b"]
-)
-def test_only_web_addresses_become_links(target: str | None) -> None:
-    assert text.link(target, "x") == "x"
-
-
-def test_a_blank_line_separates_paragraphs() -> None:
-    assert text.prose("a\nb\n\n \nc") == ("a b", "c")
-
-
-def test_code_cannot_end_its_own_block() -> None:
-    assert text.fenced("a\n````\nb") == "`````yaml\na\n````\nb\n`````"
 
 
 # Figures of the plan
@@ -550,85 +407,6 @@ def test_what_is_unknown_is_null_in_json() -> None:
     told = json.loads(api.model(page(entry(small_proposal()), Figures(unknown="no facts")), catalog()))
     assert told["weightsBytes"] is told["facts"] is told["findings"] is told["smallestInstanceType"] is None
     assert told["plan"] == {"unknown": "no facts", "instanceTypes": []}
-
-
-# The site as mkdocs builds it
-
-
-DOCS = generate.read_pages(ROOT / "docs")
-needs_mkdocs = pytest.mark.skipif(not build.is_installed(), reason="mkdocs-material is not installed")
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-@needs_mkdocs
-def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(figures, "plan_figures", lambda *_: FIGURES)
-    output = tmp_path / "build"
-    built = generate.build(catalog(), hand_written=DOCS, checks=[("STO001", "Storage", "x")])
-    generate.write(output, built.files)
-    build.build_site(ROOT / "mkdocs.yml", output)
-    site = tmp_path / "build" / "site"
-    shown = Structure((site / "models" / "llama-3.3-70b-instruct" / "index.html").read_text())
-    assert [svg for svg in shown.all("svg") if svg.get("class") == "memory-chart"]
-    assert json.loads((site / "api" / "v1" / "index.json").read_text())["models"]
-    missing = (site / "404.html").read_text()
-    assert "<h1>There is no such page</h1>" in missing
-    assert '<a href="/index.html">catalog</a>' in missing
-    for path in site.rglob("*.html"):
-        found = Structure(path.read_text())
-        loaded = [link.get("href") for link in found.all("link")] + [
-            element.get("src") for tag in ("script", "img", "iframe") for element in found.all(tag)
-        ]
-        assert not [address for address in loaded if address and "//" in address], path
-        assert_links_lead_somewhere(path, found, site)
-
-
-@needs_mkdocs
-def test_building_twice_gives_the_same_bytes(tmp_path: Path) -> None:
-    generate.write(tmp_path, generate.build(catalog(), hand_written=DOCS).files)
-    build.build_site(ROOT / "mkdocs.yml", tmp_path)
-    first = tree(tmp_path / "site")
-    build.build_site(ROOT / "mkdocs.yml", tmp_path)
-    assert tree(tmp_path / "site") == first
-
-
-@needs_mkdocs
-def test_a_page_that_mkdocs_refuses_leaves_the_old_site_whole(tmp_path: Path) -> None:
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "index.html").write_text("old")
-    broken = {**DOCS, "lost.md": "# Lost\n\n[nowhere](missing.md)\n"}
-    generate.write(tmp_path, generate.build(catalog(), hand_written=broken).files)
-    with pytest.raises(CatalogError, match=r"missing\.md"):
-        build.build_site(ROOT / "mkdocs.yml", tmp_path)
-    assert tree(tmp_path / "site") == {"index.html": b"old"}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["kaito", "presets", "site", "site-src"]
-
-
-@needs_mkdocs
-def test_a_page_that_no_menu_names_is_refused_by_name(tmp_path: Path) -> None:
-    generate.write(tmp_path, generate.build(catalog(), hand_written={**DOCS, "lost.md": "# x\n"}).files)
-    with pytest.raises(CatalogError, match=r"not included in the \"nav\".*lost\.md"):
-        build.build_site(ROOT / "mkdocs.yml", tmp_path)
-
-
-def test_a_site_without_pages_says_what_to_run_first(tmp_path: Path) -> None:
-    with pytest.raises(CatalogError, match=r"site-src|not installed"):
-        build.build_site(ROOT / "mkdocs.yml", tmp_path)
-
-
-def assert_links_lead_somewhere(path: Path, found: Structure, site: Path) -> None:
-    for attributes in found.all("a"):
-        target = (attributes.get("href") or "").partition("#")[0]
-        if not target or "://" in target or path.name == "404.html":
-            continue
-        resolved = (path.parent / target).resolve()
-        assert resolved.is_relative_to(site.resolve())
-        assert resolved.is_file() or (resolved / "index.html").is_file(), f"{path}: {target}"
 
 
 @pytest.mark.parametrize(
