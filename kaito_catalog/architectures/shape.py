@@ -70,8 +70,8 @@ class Attention:
     """Sees all tokens at once, as encoders do, and keeps nothing."""
     looks_at_encoder: bool = False
     """Its keys and values are the encoder's (Whisper)."""
-    unscaled: bool = False
-    """Is not told how the weights are quantised, and has no scales of its cache (PLaMo 2)."""
+    cache_scales: bool = True
+    """Keeps scales of its cache, of quantised weights; PLaMo 2's is not told how the weights are quantised."""
     replicated: bool = False
     """Every rank has the projections whole, although each keeps its share of the cache (StarCoder)."""
     query_rank: int = 0

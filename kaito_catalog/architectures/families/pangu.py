@@ -36,7 +36,7 @@ def _pangu_sinks(source: Source) -> Shape:
         output_bias=bias,
         head_norms=1,
         repeats_kv_heads=False,
-        unscaled=True,
+        cache_scales=False,
         sink_tokens=sinks,
         sink_values=text.flag("param_sink_with_value"),
     )
@@ -59,7 +59,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "PanguEmbeddedForCausalLM": Architecture(dense(Family())),
     "PanguUltraMoEForCausalLM": Architecture(read_latent_experts),
     "PanguProMoEV2ForCausalLM": Architecture(
-        _pangu_sinks, changes=since(V0_32_0, in_attention(unscaled=False))
+        _pangu_sinks, changes=since(V0_32_0, in_attention(cache_scales=True))
     ),
     "OpenPanguVLForConditionalGeneration": unread("PanguEmbeddedForCausalLM"),
 }

@@ -48,7 +48,7 @@ def _plamo2(source: Source) -> Shape:
     count = num_layers(text)
     head_dim = text.count("hidden_size_per_head", most=2**16)
     family = Family(head_dim=head_dim, qkv_bias=False, output_bias=False, flat_norms=True)
-    attention = read_attention(text, family, unscaled=True)
+    attention = read_attention(text, family, cache_scales=False)
     mamba = Mamba2(
         text.count("mamba_num_heads", most=2**16),
         head_dim,

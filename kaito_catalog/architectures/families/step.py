@@ -139,7 +139,7 @@ def _step3(source: Source) -> Shape:
     head_dim = text.count("head_dim", most=2**16)
     heads = text.count("num_attention_heads", most=2**16)
     rank = text.count("share_q_dim", default=2048, least=0) or head_dim
-    attention = Attention(heads, 1, head_dim, head_dim, query_rank=rank, unscaled=True)
+    attention = Attention(heads, 1, head_dim, head_dim, query_rank=rank, cache_scales=False)
     routed = read_experts(
         with_defaults(text, num_experts_per_tok=text.values.get("moe_top_k")),
         ("moe_num_experts",),

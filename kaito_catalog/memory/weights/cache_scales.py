@@ -17,7 +17,7 @@ def _of_attention(
     attention: Attention | LatentAttention, dtype_bytes: int, quantization: Quantization
 ) -> int:
     is_latent = isinstance(attention, LatentAttention)
-    if isinstance(attention, Attention) and attention.unscaled:
+    if isinstance(attention, Attention) and not attention.cache_scales:
         return 0
     match quantization.method:
         case "fp8" | "quark":
