@@ -19,20 +19,17 @@ from shapes import (
 )
 
 from kaito_catalog.architectures import Shape, read_shape
-from kaito_catalog.memory.overheads import (
-    EncoderProfile,
-    Overheads,
+from kaito_catalog.memory.overheads.compiled_copy import compiled_copy, is_copy_pinned, pinned_bytes
+from kaito_catalog.memory.overheads.defaults import serve_defaults
+from kaito_catalog.memory.overheads.encoder_profile import EncoderProfile, encoder_profile
+from kaito_catalog.memory.overheads.layer_widths import indexer_workspace
+from kaito_catalog.memory.overheads.model_runner import (
     captured_graphs,
-    compiled_copy,
-    encoder_profile,
-    indexer_workspace,
-    is_copy_pinned,
-    overheads,
-    pinned_bytes,
     profiles_everything,
     runs_second_runner,
-    serve_defaults,
 )
+from kaito_catalog.memory.overheads.profile_run import ProfileRun
+from kaito_catalog.memory.overheads.total import Overheads, stage_overheads
 from kaito_catalog.quantity import GIB
 from tools.bench_memory import OURS, Score, quantile, score
 from tools.observed import HELD_OUT, STARTS, observations
@@ -78,9 +75,9 @@ def beside(of: Shape, version: str, **more: Any) -> Overheads:
         "max_num_batched_tokens": 2048,
         "max_num_seqs": 256,
         "max_model_len": 8192,
-        "stage_layers": len(of.layers),
     }
-    return overheads(of, **settings | more, vllm_version=version)
+    run = ProfileRun(of, **settings | more, vllm_version=version)
+    return stage_overheads(run, stage_layers=len(of.layers))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +155,7 @@ def test_the_copy_is_planned_for_large_batches_and_repacked_weights() -> None:
 
 def profiled(of: Shape, version: str = "0.23.0", **more: Any) -> EncoderProfile:
     batch: dict[str, Any] = {"max_num_batched_tokens": 2048, "max_num_seqs": 256, "max_model_len": 8192}
-    found = encoder_profile(of, tensor_parallel_size=1, vllm_version=version, **batch | more)
+    found = encoder_profile(ProfileRun(of, vllm_version=version, **batch | more))
     assert found is not None
     return found
 

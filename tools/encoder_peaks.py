@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from kaito_catalog.architectures import Shape, read_shape
-from kaito_catalog.memory.overheads import EncoderProfile, encoder_profile
+from kaito_catalog.memory.overheads.encoder_profile import EncoderProfile, encoder_profile
+from kaito_catalog.memory.overheads.profile_run import ProfileRun
 from kaito_catalog.system import files
 from kaito_catalog.vllm_bridge.client import find_python
 from kaito_catalog.vllm_bridge.conversation import WorkerError
@@ -44,14 +45,10 @@ def planned(config: Mapping[str, Any]) -> EncoderProfile:
     """What the plan reckons for such a batch on one GPU."""
     shape = read_shape(config)
     assert isinstance(shape, Shape)
-    found = encoder_profile(
-        shape,
-        tensor_parallel_size=1,
-        max_num_batched_tokens=BATCH,
-        max_num_seqs=256,
-        max_model_len=BATCH,
-        vllm_version=VERSION,
+    run = ProfileRun(
+        shape, max_num_batched_tokens=BATCH, max_num_seqs=256, max_model_len=BATCH, vllm_version=VERSION
     )
+    found = encoder_profile(run)
     assert found is not None
     return found
 

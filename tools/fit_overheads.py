@@ -16,7 +16,8 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from kaito_catalog.memory.overheads import moe_workspace, serve_defaults
+from kaito_catalog.memory.overheads.defaults import serve_defaults
+from kaito_catalog.memory.overheads.layer_widths import moe_workspace
 from kaito_catalog.quantity import GIB
 from kaito_catalog.vllm_bridge.versions import release
 from tools.observed import STARTS, Observed, observations

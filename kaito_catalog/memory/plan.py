@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -14,16 +14,11 @@ from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
 from kaito_catalog.memory.kv_cache.planner import plan_layout
 from kaito_catalog.memory.kv_cache.versions import batches_in_flight, reserved_blocks, states_per_sequence
 from kaito_catalog.memory.options import leaves_out_encoder
-from kaito_catalog.memory.overheads import (
-    HOPPER,
-    Overheads,
-    activation_growth,
-    expected_error,
-    overheads,
-    pinned_bytes,
-    repacked_bytes,
-    serve_defaults,
-)
+from kaito_catalog.memory.overheads.activations import HOPPER, activation_growth
+from kaito_catalog.memory.overheads.compiled_copy import pinned_bytes
+from kaito_catalog.memory.overheads.defaults import serve_defaults
+from kaito_catalog.memory.overheads.profile_run import ProfileRun
+from kaito_catalog.memory.overheads.total import Overheads, expected_error, repacked_bytes, stage_overheads
 from kaito_catalog.memory.refusals import Refusal, refused, why_unplanned
 from kaito_catalog.memory.stored_weights import StageWeights, weights_of_stages
 from kaito_catalog.memory.values import (
@@ -83,7 +78,7 @@ def make_plan(request: PlanRequest) -> Plan:
     accounts = _stages(request, built, split, weights, layouts)
     tightest = min(accounts, key=lambda stage: stage.available_bytes - stage.wanted_bytes)
     per_gpu = tightest.per_gpu(settings.max_model_len)
-    cache = _cache(request, built, split, accounts, tightest)
+    cache = _cache(request, built, accounts, tightest)
     error = weights.error_bytes + _error_beside_weights(request, built)
     found = verdict(per_gpu, cache, tightest.layout, settings, error_bytes=error)
     return Plan(
@@ -130,8 +125,7 @@ def _built(request: PlanRequest) -> Shape:
 class _Stage:
     """One GPU of a pipeline stage."""
 
-    is_first: bool
-    is_last: bool
+    run: ProfileRun
     budget_bytes: int
     weights_bytes: int
     beside: Overheads
@@ -194,34 +188,17 @@ def _stages(
     gpu, settings = request.gpu, request.settings
     pipeline = request.parallelism.pipeline_parallel_size
     assert gpu.memory_bytes is not None
-    assert settings.max_num_batched_tokens is not None
-    assert settings.max_num_seqs is not None
     kept = absorbed_bytes(built, split) // pipeline
     if gpu.compute_capability is None or int(gpu.compute_capability) == HOPPER:
         kept += repacked_bytes(mxfp4_bytes(built, split)) // pipeline
     found = []
     for number, layers in enumerate(stages(len(built.layers), pipeline)):
-        beside = overheads(
-            built,
-            tensor_parallel_size=split.tensor_parallel_size,
-            expert_tensor_parallel_size=split.expert_tensor_parallel_size,
-            max_num_batched_tokens=settings.max_num_batched_tokens,
-            max_num_seqs=settings.max_num_seqs,
-            max_model_len=settings.max_model_len,
-            stage_layers=len(layers),
-            is_first_stage=number == 0,
-            is_last_stage=number == pipeline - 1,
-            enforce_eager=settings.enforce_eager,
-            kept_bytes=kept,
-            vllm_version=request.vllm_version,
-            memory_bytes=gpu.memory_bytes,
-            compute_capability=gpu.compute_capability,
-        )
+        run = _profile_run(request, built, split, is_first=number == 0, is_last=number == pipeline - 1)
+        beside = stage_overheads(run, stage_layers=len(layers), kept_bytes=kept)
         layout = layouts[number]
         found.append(
             _Stage(
-                is_first=number == 0,
-                is_last=number == pipeline - 1,
+                run=run,
                 budget_bytes=math.ceil(gpu.memory_bytes * settings.gpu_memory_utilization),
                 weights_bytes=weights.stages[number],
                 beside=beside,
@@ -232,9 +209,7 @@ def _stages(
     return found
 
 
-def _cache(
-    request: PlanRequest, built: Shape, split: Split, accounts: Sequence[_Stage], tightest: _Stage
-) -> KvCache:
+def _cache(request: PlanRequest, built: Shape, accounts: Sequence[_Stage], tightest: _Stage) -> KvCache:
     """What the available memory holds: requests at once, and the longest context."""
     settings = request.settings
     concurrency = min(
@@ -242,7 +217,7 @@ def _cache(
     )
     longest = min(
         stage.layout.longest_model_len(
-            stage.available_bytes, built.max_model_len, grows=_growth(request, built, split, stage)
+            stage.available_bytes, built.max_model_len, grows=activation_growth(stage.run)
         )
         for stage in accounts
     )
@@ -265,22 +240,26 @@ def _cache(
     )
 
 
-def _growth(request: PlanRequest, built: Shape, split: Split, stage: _Stage) -> Callable[[int], int] | None:
+def _profile_run(
+    request: PlanRequest, built: Shape, split: Split, *, is_first: bool, is_last: bool
+) -> ProfileRun:
+    """The run in which vLLM measures a stage."""
     settings = request.settings
     assert settings.max_num_batched_tokens is not None
     assert settings.max_num_seqs is not None
-    return activation_growth(
+    return ProfileRun(
         built,
-        tensor_parallel_size=split.tensor_parallel_size,
-        expert_tensor_parallel_size=split.expert_tensor_parallel_size,
         max_num_batched_tokens=settings.max_num_batched_tokens,
         max_num_seqs=settings.max_num_seqs,
         max_model_len=settings.max_model_len,
-        is_first_stage=stage.is_first,
-        is_last_stage=stage.is_last,
-        enforce_eager=settings.enforce_eager,
         vllm_version=request.vllm_version,
+        tensor_parallel_size=split.tensor_parallel_size,
+        expert_tensor_parallel_size=split.expert_tensor_parallel_size,
+        is_first_stage=is_first,
+        is_last_stage=is_last,
+        enforce_eager=settings.enforce_eager,
         memory_bytes=request.gpu.memory_bytes,
+        compute_capability=request.gpu.compute_capability,
     )
 
 

@@ -14,7 +14,8 @@ from kaito_catalog.kaito.model_catalog import natural
 from kaito_catalog.memory.kv_cache.layout import Unplannable
 from kaito_catalog.memory.kv_cache.planner import plan_layout
 from kaito_catalog.memory.kv_cache.versions import batches_in_flight, reserved_blocks, states_per_sequence
-from kaito_catalog.memory.overheads import activation_growth
+from kaito_catalog.memory.overheads.activations import activation_growth
+from kaito_catalog.memory.overheads.profile_run import ProfileRun
 from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.values import Fit, Parallelism, PlanGpu, PlanRequest, Settings
 from kaito_catalog.memory.weights.split import stages
@@ -125,16 +126,14 @@ def longest_certain(
     if isinstance(layouts, Unplannable):
         return None
     spare = plan.per_gpu.kv_cache_available_bytes - (plan.expected_error_bytes or 0) - 1
-    grows = activation_growth(
+    run = ProfileRun(
         shape,
-        tensor_parallel_size=tensor_parallel_size,
-        expert_tensor_parallel_size=tensor_parallel_size,
         max_num_batched_tokens=tokens,
         max_num_seqs=plan.settings.max_num_seqs or 0,
         max_model_len=plan.settings.max_model_len,
-        is_first_stage=True,
-        is_last_stage=True,
-        enforce_eager=plan.settings.enforce_eager,
         vllm_version=vllm_version,
+        tensor_parallel_size=tensor_parallel_size,
+        expert_tensor_parallel_size=tensor_parallel_size,
+        enforce_eager=plan.settings.enforce_eager,
     )
-    return layouts[0].longest_model_len(spare, shape.max_model_len, grows=grows)
+    return layouts[0].longest_model_len(spare, shape.max_model_len, grows=activation_growth(run))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.memory.constants import constants
+from kaito_catalog.memory.overheads.constants import constants
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -76,7 +76,7 @@ def modules() -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {
         PACKAGE.name: [".py", "", [], 1],
         # The constants without YAML, which is not there.
-        "kaito_catalog.memory.constants": [
+        "kaito_catalog.memory.overheads.constants": [
             ".py",
             f"VALUES = {dict(constants())!r}\n\n\ndef constants():\n    return VALUES\n",
             [],

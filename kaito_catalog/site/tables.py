@@ -18,14 +18,11 @@ from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
 from kaito_catalog.memory.kv_cache.planner import plan_layout
 from kaito_catalog.memory.kv_cache.versions import reserved_blocks, states_per_sequence
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
-from kaito_catalog.memory.overheads import (
-    Frames,
-    expected_error,
-    frames_profiled,
-    indexer_workspace,
-    serve_defaults,
-    video_contexts,
-)
+from kaito_catalog.memory.overheads.defaults import serve_defaults
+from kaito_catalog.memory.overheads.encoder_profile import Frames, frames_profiled, video_contexts
+from kaito_catalog.memory.overheads.layer_widths import indexer_workspace
+from kaito_catalog.memory.overheads.profile_run import ProfileRun
+from kaito_catalog.memory.overheads.total import expected_error
 from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.refusals import LACKS_SPARSE_FP8, lacks_sparse_fp8
 from kaito_catalog.memory.values import Parallelism, Plan, PlanGpu, PlanRequest, Settings, Stored
@@ -196,11 +193,13 @@ def _frames(shape: Shape, settings: Settings, vllm_version: str) -> Frames | Non
     assert settings.max_num_batched_tokens is not None
     assert settings.max_num_seqs is not None
     return frames_profiled(
-        shape,
-        max_num_batched_tokens=settings.max_num_batched_tokens,
-        max_num_seqs=settings.max_num_seqs,
-        max_model_len=settings.max_model_len,
-        vllm_version=vllm_version,
+        ProfileRun(
+            shape,
+            max_num_batched_tokens=settings.max_num_batched_tokens,
+            max_num_seqs=settings.max_num_seqs,
+            max_model_len=settings.max_model_len,
+            vllm_version=vllm_version,
+        )
     )
 
 

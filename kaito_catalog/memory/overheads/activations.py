@@ -1,0 +1,98 @@
+"""Torch's peak in the run in which vLLM measures a model, and how it grows with the context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from kaito_catalog.architectures.as_built import version_tuple
+from kaito_catalog.memory.overheads.compiled_copy import compiled_copy
+from kaito_catalog.memory.overheads.constants import constants
+from kaito_catalog.memory.overheads.encoder_profile import encoder_profile, video_contexts
+from kaito_catalog.memory.overheads.layer_widths import (
+    INDEXER_LOGITS_BYTES,
+    indexer_workspace,
+    moe_workspace,
+    prefill_context,
+    widest_layer,
+)
+from kaito_catalog.memory.overheads.model_runner import profiles_everything, runs_second_runner
+from kaito_catalog.memory.overheads.profile_run import ProfileRun
+from kaito_catalog.memory.overheads.versions import WORKSPACE_KEPT, fitted
+
+HOPPER = 9
+"""Major compute capability of H100 and H200."""
+
+
+def activation_peak(run: ProfileRun) -> int:
+    """Torch's peak in the profile run: the larger of a layer's forward and the sampler over the logits.
+
+    vLLM runs max_num_batched_tokens through the model, then samples min(tokens, max_num_seqs) rows
+    of the whole vocabulary, which every rank holds, whatever the tensor parallelism. A vision encoder runs
+    before, on its own, and torch.compile has its own peak when it compiles for the first time.
+    """
+    shape, known = run.shape, constants()["activation"]
+    peak = _forward_peak(run)
+    if run.is_last_stage and not shape.pools:
+        peak = max(peak, _sampler_peak(run))
+    if run.is_first_stage and not run.enforce_eager:
+        peak = max(peak, compiled_copy(shape, run.tensor_parallel_size, run.vllm_version))
+    if shape.encoder is not None and profiles_everything(shape, run.vllm_version):
+        encoder = encoder_profile(run)
+        if encoder is None:
+            peak += known["encoder"]
+        else:
+            peak = max(peak + encoder.kept_bytes, encoder.peak_bytes)
+    fixed = fitted(known["fixed"], version_tuple(run.vllm_version))
+    return int(fixed - spared_workspace(run.compute_capability) + peak)
+
+
+def _forward_peak(run: ProfileRun) -> float:
+    """The hidden states, and the largest of what a layer, a sparse indexer or dense MLA holds beside them."""
+    shape = run.shape
+    tokens_bytes = run.max_num_batched_tokens * shape.dtype_bytes
+    layer = tokens_bytes * widest_layer(shape, run.tensor_parallel_size, run.expert_tensor_parallel_size)
+    index = indexer_workspace(shape, run.max_model_len)
+    logits = INDEXER_LOGITS_BYTES if index else 0
+    context = prefill_context(shape, run.tensor_parallel_size)
+    states: float = constants()["activation"]["forwardHiddenStates"] * tokens_bytes * shape.hidden_size
+    return states + max(layer, index + logits, context)
+
+
+def _sampler_peak(run: ProfileRun) -> float:
+    """The logits with what the sampler makes of them, and the workspace that outlives the forward."""
+    shape, known = run.shape, constants()["activation"]
+    version = version_tuple(run.vllm_version)
+    tokens_bytes = run.max_num_batched_tokens * shape.dtype_bytes
+    rows = min(run.max_num_batched_tokens, run.max_num_seqs)
+    if runs_second_runner(shape, run.vllm_version):
+        beside: float = known["secondRunnerBytesPerLogit"]
+    else:
+        beside = fitted(known["samplerBytesPerLogit"], version)
+    per_logit = shape.dtype_bytes + beside
+    kept = 0.0
+    if version >= WORKSPACE_KEPT:
+        # One workspace serves the experts and the indexer.
+        experts = tokens_bytes * moe_workspace(shape, run.expert_tensor_parallel_size)
+        kept = max(experts, indexer_workspace(shape, run.max_model_len))
+    states: float = known["hiddenStates"] * tokens_bytes * shape.hidden_size
+    return states + kept + rows * shape.vocab_size * per_logit
+
+
+def spared_workspace(compute_capability: float | None) -> int:
+    """By how much torch's workspaces for cuBLAS are smaller than on Hopper, where everything was fitted; in bytes."""
+    if compute_capability is None or int(compute_capability) >= HOPPER:
+        return 0
+    return int(constants()["beforeHopper"]["workspaceBytes"])
+
+
+def activation_growth(run: ProfileRun) -> Callable[[int], int] | None:
+    """Bytes by which the peak at another context exceeds that at `max_model_len`.
+
+    None where the context makes no difference: a sparse indexer's workspace grows with it, and a video that an
+    encoder is profiled with.
+    """
+    if not indexer_workspace(run.shape, 1) and not video_contexts(run.shape, run.vllm_version):
+        return None
+    here = activation_peak(run)
+    return lambda tokens: activation_peak(replace(run, max_model_len=tokens)) - here

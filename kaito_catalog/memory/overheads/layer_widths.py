@@ -1,0 +1,119 @@
+"""What a layer holds of each token while it is computed, and the buffers that outlive it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from kaito_catalog.architectures import (
+    Attention,
+    CompressedAttention,
+    Experts,
+    GatedDeltaNet,
+    KimiDelta,
+    LatentAttention,
+    Layer,
+    LightningAttention,
+    Mamba1,
+    Mamba2,
+    Mixer,
+    Mlp,
+    Scheme,
+    Shape,
+    ShortConv,
+)
+from kaito_catalog.memory.kv_cache.kinds import indexer_entry_bytes
+
+MLA_CONTEXT_TOKENS = 65536
+INDEXER_CONTEXTS = 40
+INDEXER_LOGITS_BYTES = 512 * 2**20
+"""VLLM_SPARSE_INDEXER_MAX_LOGITS_MB, allocated while a layer is profiled."""
+
+
+@lru_cache(maxsize=1024)
+def widest_layer(shape: Shape, tensor_parallel_size: int, expert_tensor_parallel_size: int) -> float:
+    """Elements per token that the widest layer holds at once beside the hidden states."""
+    widths = (
+        _layer_width(layer, shape.hidden_size, tensor_parallel_size, expert_tensor_parallel_size)
+        for layer in set(shape.layers)
+    )
+    return max(widths, default=0.0)
+
+
+def _layer_width(layer: Layer, hidden_size: int, ranks: int, expert_ranks: int) -> float:
+    widest = 0.0
+    match layer.feed_forward:
+        case Mlp() as mlp:
+            widest = (3 if mlp.gated else 2) * mlp.intermediate_size / (1 if mlp.replicated else ranks)
+        case Experts() as experts:
+            width = experts.latent_size or hidden_size
+            factor = 3 if experts.gated else 2
+            widest = experts.num_experts_per_tok * (factor * experts.intermediate_size / expert_ranks + width)
+    for mixer in layer.mixers:
+        widest = max(widest, _mixer_width(mixer, ranks))
+    return widest
+
+
+def _mixer_width(mixer: Mixer, ranks: int) -> float:
+    match mixer:
+        case Attention() as a:
+            query = a.num_attention_heads * a.head_dim * (2 if a.output_gate else 1)
+            return (2 * query + 2 * a.num_key_value_heads * a.head_dim) / (1 if a.replicated else ranks)
+        case LatentAttention() as m:
+            heads = m.num_attention_heads / ranks
+            return heads * (2 * (m.qk_nope_head_dim + m.qk_rope_head_dim) + 3 * m.v_head_dim)
+        case CompressedAttention() as c:
+            return 3 * c.num_attention_heads / ranks * c.head_dim
+        case GatedDeltaNet() as g:
+            return (4 * g.num_key_heads * g.key_head_dim + 4 * g.num_value_heads * g.value_head_dim) / ranks
+        case LightningAttention() as g:
+            return 5 * g.num_heads * g.head_dim / ranks
+        case KimiDelta() as k:
+            return 8 * k.num_heads * k.head_dim / ranks
+        case Mamba2() as b:
+            return 4 * b.num_heads * b.head_dim / ranks
+        case Mamba1() as b:
+            return 4 * b.intermediate_size / ranks
+        case ShortConv() as c:
+            return 4 * c.width / ranks
+
+
+@lru_cache(maxsize=1024)
+def moe_workspace(shape: Shape, expert_tensor_parallel_size: int) -> float:
+    """Elements per token of the buffers that the fused experts keep: both products, the larger and the other.
+
+    vLLM's WorkspaceManager never frees them, so that they are there while the sampler runs. The kernels for
+    mxfp4 have none.
+    """
+    widest = 0.0
+    scheme = shape.quantization.scheme if shape.quantization else None
+    for layer in set(shape.layers):
+        block = layer.feed_forward
+        if isinstance(block, Experts) and Scheme.MXFP4_EXPERTS not in (block.scheme, scheme):
+            width = block.intermediate_size / expert_tensor_parallel_size
+            first = max((2 if block.gated else 1) * width, block.latent_size or shape.hidden_size)
+            widest = max(widest, block.num_experts_per_tok * (first + width))
+    return widest
+
+
+def prefill_context(shape: Shape, tensor_parallel_size: int) -> int:
+    """Bytes of keys and values that dense MLA makes of the latents of earlier chunks: MLA_CONTEXT_TOKENS of them.
+
+    The profile run allocates them as they would be at worst (vLLM's mla_attention.py,
+    determine_chunked_prefill_workspace_size; contexts below 8192 tokens with few sequences take less).
+    """
+    widest = 0
+    for layer in set(shape.layers):
+        m = layer.mixer
+        if isinstance(m, LatentAttention) and not m.sparse:
+            widest = max(widest, m.num_attention_heads * (m.qk_nope_head_dim + m.v_head_dim))
+    return MLA_CONTEXT_TOKENS * widest // tensor_parallel_size * shape.dtype_bytes
+
+
+def indexer_workspace(shape: Shape, max_model_len: int) -> int:
+    """Bytes that a sparse indexer gathers its cache into: 40 contexts (vLLM's indexer.py), kept like the experts'."""
+    widths = {
+        x.mixer.indexer.head_dim
+        for x in shape.layers
+        if isinstance(x.mixer, LatentAttention) and x.mixer.indexer is not None
+    }
+    return INDEXER_CONTEXTS * max_model_len * indexer_entry_bytes(max(widths, default=0))

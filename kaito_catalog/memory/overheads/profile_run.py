@@ -1,0 +1,31 @@
+"""The run in which vLLM measures a model on one GPU: all that its peak depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kaito_catalog.architectures import Shape
+
+
+@dataclass(frozen=True)
+class ProfileRun:
+    """vLLM's profile run on a GPU of one pipeline stage."""
+
+    shape: Shape
+    """As that version builds it."""
+    max_num_batched_tokens: int
+    """Tokens that it runs through the model."""
+    max_num_seqs: int
+    """Requests in it, whose rows of the vocabulary it samples."""
+    max_model_len: int
+    vllm_version: str
+    tensor_parallel_size: int = 1
+    expert_tensor_parallel_size: int = 1
+    """Ranks that each expert is cut over."""
+    is_first_stage: bool = True
+    is_last_stage: bool = True
+    enforce_eager: bool = False
+    memory_bytes: int | None = None
+    """Of the GPU, for encoders that take a video in pieces; None: all at once."""
+    compute_capability: float | None = None
+    """None: an H100's."""

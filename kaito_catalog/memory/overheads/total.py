@@ -1,0 +1,106 @@
+"""What lies beside parameters and KV cache on a GPU, all together, and how far a plan of it may be off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kaito_catalog.architectures.as_built import version_tuple
+from kaito_catalog.memory.overheads.activations import activation_peak, spared_workspace
+from kaito_catalog.memory.overheads.compiled_copy import is_copy_pinned, pinned_bytes
+from kaito_catalog.memory.overheads.constants import constants
+from kaito_catalog.memory.overheads.layer_widths import indexer_workspace
+from kaito_catalog.memory.overheads.model_runner import MOST_GRAPHS, captured_graphs, profiles_everything
+from kaito_catalog.memory.overheads.profile_run import ProfileRun
+from kaito_catalog.memory.overheads.versions import (
+    FITTED,
+    FITTED_BEFORE,
+    GRAPHS_RESERVED,
+    SNAPSHOT_MOVED,
+    Version,
+    fitted,
+)
+
+
+@dataclass(frozen=True)
+class Overheads:
+    """Bytes on one GPU beside parameters and KV cache."""
+
+    non_torch_bytes: int
+    activation_peak_bytes: int
+    """The profile run's peak, and what torch keeps beside the parameters: rotary tables, MLA's copies."""
+    cuda_graph_bytes: int
+    """What vLLM sets aside for CUDA graphs before it sizes the cache (from 0.20 on, unless enforce_eager)."""
+
+
+def stage_overheads(run: ProfileRun, *, stage_layers: int, kept_bytes: int = 0) -> Overheads:
+    """What lies beside parameters and KV cache on a GPU; `kept_bytes` is what loading adds."""
+    shape = run.shape
+    peak = activation_peak(run) + shape.rope_elements * shape.dtype_bytes + kept_bytes
+    return Overheads(int(_non_torch(run)), peak, _cuda_graphs(run, stage_layers))
+
+
+def _non_torch(run: ProfileRun) -> float:
+    """Non-torch memory; on one GPU less where no graph was captured while vLLM measured it."""
+    version, known = version_tuple(run.vllm_version), constants()
+    is_parallel = run.tensor_parallel_size > 1
+    if not is_parallel and not _has_graphs(run):
+        size = fitted(known["nonTorchWithoutGraphs"], version)
+    else:
+        size = fitted(known["nonTorch"], version, tensorParallel=is_parallel)
+    if not is_parallel and spared_workspace(run.compute_capability):
+        size -= known["beforeHopper"]["nonTorchBytes"]
+    return size + _pinned(run)
+
+
+def _pinned(run: ProfileRun) -> int:
+    """The freed copy of the embedding, where it still counts."""
+    if run.enforce_eager or not run.is_first_stage:
+        return 0
+    pinned = pinned_bytes(run.shape, run.tensor_parallel_size, run.vllm_version)
+    if pinned and is_copy_pinned(run.shape, run.tensor_parallel_size, run.max_num_batched_tokens):
+        return pinned
+    return 0
+
+
+def _has_graphs(run: ProfileRun) -> bool:
+    return not run.enforce_eager and profiles_everything(run.shape, run.vllm_version)
+
+
+def _cuda_graphs(run: ProfileRun, stage_layers: int) -> int:
+    if not _has_graphs(run) or version_tuple(run.vllm_version) < GRAPHS_RESERVED:
+        return 0
+    graph = constants()["cudaGraphs"]
+    share = captured_graphs(run.max_num_seqs, run.max_num_batched_tokens) / MOST_GRAPHS
+    per_layer = graph["perSparseLayer" if indexer_workspace(run.shape, 1) else "perLayer"]
+    spared = spared_workspace(run.compute_capability)
+    return int((graph["fixed"] - spared + per_layer * stage_layers) * share)
+
+
+def repacked_bytes(mxfp4_bytes: int) -> int:
+    """What loading adds to mxfp4 experts on Hopper."""
+    return int(constants()["loading"]["mxfp4OnHopper"] * mxfp4_bytes)
+
+
+def expected_error(
+    *,
+    gpu_name: str | None,
+    memory_bytes: int,
+    vllm_version: str,
+    tensor_parallel_size: int,
+    has_encoder: bool,
+) -> int:
+    """Bytes by which the available KV memory may be off: more where nobody measured that GPU or version."""
+    known = constants()["expectedError"]
+    version: Version = version_tuple(vllm_version)
+    share, size = float(known["measured"]), 0
+    if gpu_name is None or not any(name.lower() in gpu_name.lower() for name in known["gpus"]):
+        size += known["otherGpuBytes"]
+    if not FITTED <= version < FITTED_BEFORE:
+        share += known["otherVersion"]
+        if tensor_parallel_size > 1:
+            share += known["tensorParallelOtherVersion"]
+            if version >= SNAPSHOT_MOVED:
+                share += known["tensorParallelSnapshotMoved"]
+    if has_encoder:
+        share += known["encoder"]
+    return int(share * memory_bytes) + int(size)
