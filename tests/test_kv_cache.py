@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,15 @@ from shapes import (
     shape,
 )
 
-from kaito_catalog.architectures import Shape, read_shape
+from kaito_catalog.architectures import Attention, Shape, read_shape
 from kaito_catalog.architectures.as_built import version_tuple
+from kaito_catalog.catalog.entries import Catalog
 from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
 from kaito_catalog.memory.kv_cache.planner import plan_layout
 from kaito_catalog.memory.kv_cache.versions import batches_in_flight, reserved_blocks, states_per_sequence
 from kaito_catalog.memory.weights.ranks import weights_per_rank
 from kaito_catalog.memory.weights.split import split_over, stages
+from kaito_catalog.plans.instance_types import facts_shape
 from tools import exact_models
 
 GIB = 2**30
@@ -137,6 +140,63 @@ def test_qwen3_next_at_tp_4_needs_what_vllm_0_32_says() -> None:
     )
     assert not isinstance(found, Unplannable)
     assert found[0].needed_bytes(262_144) / GIB == pytest.approx(3.019, abs=0.0005)
+
+
+def without_manager(found: Shape, in_flight_tokens: int = 2048) -> tuple[Layout, ...] | Unplannable:
+    return plan_layout(
+        found,
+        stages=stages(len(found.layers), 1),
+        in_flight_tokens=in_flight_tokens,
+        hybrid_kv_cache_manager=False,
+    )
+
+
+# vLLM 0.25.1's own planner, one GPU, one request of 131,072 tokens, 2,048 tokens in flight (an A100's).
+WITHOUT_MANAGER = [
+    ("gemma-3-27b-it", 12_255_232_000, 66_571_993_088),
+    ("gemma-3-4b-it", 3_063_808_000, 18_253_611_008),
+]
+
+
+@pytest.mark.parametrize(("name", "hybrid", "full"), WITHOUT_MANAGER)
+def test_windows_keep_every_token_without_the_hybrid_manager(
+    catalog: Catalog, name: str, hybrid: int, full: int
+) -> None:
+    facts = next(entry.facts for entry in catalog.entries if entry.name == name)
+    assert facts is not None
+    found = facts_shape(facts)
+    assert isinstance(found, Shape)
+    assert layout(found, in_flight_tokens=2048).pool_bytes(131_072) == hybrid
+    (off,) = _planned(without_manager(found))
+    assert off.pool_bytes(131_072) == off.needed_bytes(131_072) == full
+
+
+def _planned(found: tuple[Layout, ...] | Unplannable) -> tuple[Layout, ...]:
+    assert not isinstance(found, Unplannable), found
+    return found
+
+
+def test_chunks_keep_every_token_without_the_hybrid_manager() -> None:
+    found = shape(LLAMA_8B)
+    attention = found.layers[0].mixer
+    assert isinstance(attention, Attention)
+    local = replace(found.layers[0], mixer=replace(attention, chunk=8192))
+    mixed = replace(found, layers=(local,) * 3 + found.layers[3:])
+    assert _planned(without_manager(mixed)) == _planned(without_manager(found))
+    assert layout(mixed).needed_bytes(131_072) < layout(found).needed_bytes(131_072)
+
+
+def test_a_model_with_one_kind_of_cache_is_the_same_without_the_hybrid_manager() -> None:
+    for config in (LLAMA_8B, DEEPSEEK_V3):
+        found = shape(config)
+        assert _planned(without_manager(found)) == (layout(found, in_flight_tokens=2048),)
+
+
+def test_states_beside_attention_are_refused_without_the_hybrid_manager() -> None:
+    refused = without_manager(shape(QWEN3_NEXT_80B))
+    assert isinstance(refused, Unplannable)
+    assert refused.refused == "disableHybridKvCacheManager"
+    assert "it has full, linear-state" in refused.reason
 
 
 def test_a_latent_is_replicated_on_every_rank() -> None:

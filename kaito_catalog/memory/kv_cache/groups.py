@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from kaito_catalog.memory.kv_cache.kinds import LayerCache, StateCache
+from kaito_catalog.memory.kv_cache.kinds import FullAttentionCache, LayerCache, StateCache
 from kaito_catalog.memory.kv_cache.layout import Group, Layout, bytes_per_token, counted
 from kaito_catalog.memory.rounding import ceil_div
 
@@ -22,6 +22,20 @@ def is_uniform(caches: Iterable[LayerCache]) -> bool:
     if all(cache.keeps_every_token for cache in kinds):
         return len({cache.block_size for cache in kinds}) == 1
     return len({replace(cache, page_bytes=0) for cache in kinds}) == 1
+
+
+def without_hybrid_manager(stages: Sequence[Caches]) -> tuple[Caches, ...] | None:
+    """The layers where the hybrid KV cache manager is off: all of one kind, as only that is managed then.
+
+    Beside full attention, windows and chunks keep every token (unify_hybrid_kv_cache_specs, in 0.32
+    _promote_local_kv_cache_specs). None where that does not make all layers alike, which vLLM refuses.
+    """
+    kinds = {cache for caches in stages for cache in caches}
+    if not kinds or is_uniform(kinds):
+        return tuple(stages)
+    if any(isinstance(cache, FullAttentionCache) for cache in kinds):
+        stages = [tuple(cache.without_hybrid_manager() for cache in caches) for caches in stages]
+    return tuple(stages) if is_uniform(cache for caches in stages for cache in caches) else None
 
 
 def uniform_layouts(stages: Sequence[Caches], in_flight_tokens: int) -> tuple[Layout, ...]:

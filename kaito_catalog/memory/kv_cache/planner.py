@@ -7,7 +7,13 @@ from dataclasses import replace
 from functools import lru_cache
 
 from kaito_catalog.architectures import Attention, CompressedAttention, LatentAttention, Shape
-from kaito_catalog.memory.kv_cache.groups import Caches, grouped_layouts, is_uniform, uniform_layouts
+from kaito_catalog.memory.kv_cache.groups import (
+    Caches,
+    grouped_layouts,
+    is_uniform,
+    uniform_layouts,
+    without_hybrid_manager,
+)
 from kaito_catalog.memory.kv_cache.kinds import RingCache
 from kaito_catalog.memory.kv_cache.layers import cache_dtype_bytes, layer_caches
 from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
@@ -24,6 +30,7 @@ def plan_layout(
     in_flight_tokens: int,
     states: int = 1,
     reserved: int = 0,
+    hybrid_kv_cache_manager: bool = True,
 ) -> tuple[Layout, ...] | Unplannable:
     """The layout on a GPU of each pipeline stage; `stages` are the layers of each (weights.split.stages).
 
@@ -33,6 +40,9 @@ def plan_layout(
     Follows vLLM 0.25.1's get_kv_cache_groups: one group where all layers keep the same, one with pages
     of several sizes where all keep every token, else groups of equal count over pages of equal size.
     Groups are made for the whole model and then cut to the stage, as the planner does.
+
+    Without `hybrid_kv_cache_manager` (`disable-hybrid-kv-cache-manager`, or a KV connector that does not support it)
+    all layers keep every token, and a model is refused whose layers cannot.
     """
     element_bytes = cache_dtype_bytes(shape, kv_cache_dtype)
     if element_bytes is None:
@@ -47,6 +57,11 @@ def plan_layout(
         element_bytes=element_bytes,
         states=states,
     )
+    if not hybrid_kv_cache_manager:
+        found = _without_hybrid_manager(by_stage, is_compressed=is_compressed)
+        if isinstance(found, Unplannable):
+            return found
+        by_stage = found
     layouts = _layouts(shape, by_stage, element_bytes, in_flight_tokens, is_compressed=is_compressed)
     if isinstance(layouts, Unplannable) or not reserved:
         return layouts
@@ -72,6 +87,25 @@ def _layouts(
     if not kinds or is_uniform(kinds):
         return uniform_layouts(stages, in_flight_tokens)
     return grouped_layouts(stages, in_flight_tokens)
+
+
+def _without_hybrid_manager(
+    stages: tuple[Caches, ...], *, is_compressed: bool
+) -> tuple[Caches, ...] | Unplannable:
+    kinds = {cache for caches in stages for cache in caches}
+    if is_compressed or any(isinstance(cache, RingCache) for cache in kinds):
+        return Unplannable(
+            "no plan for the KV cache of its sparse attention without the hybrid KV cache manager"
+        )
+    found = without_hybrid_manager(stages)
+    if found is None:
+        names = ", ".join(sorted({cache.kind for cache in kinds}))
+        return Unplannable(
+            f"without the hybrid KV cache manager all layers have to keep a cache of one kind, and vLLM refuses the "
+            f"model: it has {names}",
+            "disableHybridKvCacheManager",
+        )
+    return found
 
 
 def _ringed_layouts(
