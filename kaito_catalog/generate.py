@@ -137,7 +137,7 @@ def _add_site(result: dict[str, str], models: Sequence[ModelPage], catalog: Cata
     _add(
         result,
         "site-src/hardware.md",
-        pages.hardware_page(catalog, by_hardware, hardware.COUNTS, known),
+        pages.hardware_page(catalog, by_hardware, hardware.GPU_COUNTS, known),
     )
     _add(
         result,

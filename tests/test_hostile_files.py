@@ -16,7 +16,7 @@ import pytest
 from catalog_helpers import copy_catalog
 
 from kaito_catalog import cli
-from kaito_catalog.documents.reading import MAX_BYTES, MAX_PROBLEMS, parse, parse_bytes
+from kaito_catalog.documents.reading import MAX_PROBLEMS, MAX_YAML_BYTES, parse, parse_bytes
 from kaito_catalog.documents.validation import load
 from kaito_catalog.formats.proposal import Proposal
 
@@ -97,7 +97,7 @@ def test_files_made_to_cost_time_or_memory_cost_little(root: Path) -> None:
 
 def test_a_file_beyond_the_limit_is_not_read_to_its_end(tmp_path: Path) -> None:
     assert [p.code for p in parse_bytes(b"a: " + b"x" * (10 * MIB), path="f").problems] == ["YML008"]
-    assert MAX_BYTES == MIB
+    assert MAX_YAML_BYTES == MIB
 
 
 def test_a_spoilt_character_that_no_file_can_hold_is_refused_at_its_place() -> None:

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from kaito_catalog.kaito.estimator import Estimate, Node, fits_single_gpu
-from kaito_catalog.kaito.launch import CPU_UTILIZATION, ConfigMap, Launch, Place, Step, Workspace, launch
+from kaito_catalog.kaito.launch import (
+    CPU_UTILIZATION,
+    Launch,
+    LaunchConfig,
+    LaunchManifest,
+    LaunchPlace,
+    Step,
+    launch,
+)
 from kaito_catalog.kaito.release import recorded_release
 from kaito_catalog.quantity import GIB
 
@@ -23,17 +31,17 @@ def row(name: str = "org/Model-7B", architecture: str = "LlamaForCausalLM", **mo
 
 def start(
     model: Mapping[str, Any] | None = None,
-    config: ConfigMap | None = None,
+    config: LaunchConfig | None = None,
     *,
     nodes: int = 1,
     tensor: int = 1,
     data: int = 1,
-    workspace: Workspace | None = None,
+    workspace: LaunchManifest | None = None,
     is_mig: bool = False,
 ) -> Launch:
     estimate = Estimate(nodes, nodes * tensor * data, data, tensor, nodes)
-    place = Place(estimate, 0.84, is_mig, host_memory_bytes=100 * GIB)
-    return launch(model or row(), KAITO, place, workspace or Workspace(), config or ConfigMap())
+    place = LaunchPlace(estimate, 0.84, is_mig, host_memory_bytes=100 * GIB)
+    return launch(model or row(), KAITO, place, workspace or LaunchManifest(), config or LaunchConfig())
 
 
 def test_every_model_gets_what_the_controller_always_passes() -> None:
@@ -110,28 +118,28 @@ def test_the_launcher_gives_lmcache_where_the_config_map_says_nothing() -> None:
 
 
 def test_a_config_map_switches_lmcache_off() -> None:
-    assert not start(config=ConfigMap(kv_cache_cpu_memory_utilization=0)).uses_lmcache
+    assert not start(config=LaunchConfig(kv_cache_cpu_memory_utilization=0)).uses_lmcache
 
 
 def test_a_config_map_cannot_switch_lmcache_on_for_a_listed_architecture() -> None:
-    found = start(row(architecture="GptOssForCausalLM"), ConfigMap(kv_cache_cpu_memory_utilization=0.5))
+    found = start(row(architecture="GptOssForCausalLM"), LaunchConfig(kv_cache_cpu_memory_utilization=0.5))
     assert not found.uses_lmcache
 
 
 def test_a_connector_of_the_config_map_stays() -> None:
     own = '{"kv_connector":"NixlConnector","kv_role":"kv_both"}'
-    found = start(config=ConfigMap({"kv-transfer-config": own}))
+    found = start(config=LaunchConfig({"kv-transfer-config": own}))
     assert (found.value("kv-transfer-config"), found.uses_lmcache) == (own, False)
 
 
 def test_values_of_the_config_map_win_and_what_they_replaced_is_kept() -> None:
-    found = start(config=ConfigMap({"max_model_len": 4096, "gpu-memory-utilization": 0.9}))
+    found = start(config=LaunchConfig({"max_model_len": 4096, "gpu-memory-utilization": 0.9}))
     assert (found.value("max-model-len"), found.value("gpu-memory-utilization")) == ("4096", "0.9")
     assert {str(a) for a in found.replaced} == {"--max-model-len=auto", "--gpu-memory-utilization=0.84"}
 
 
 def test_a_negation_replaces_its_option() -> None:
-    found = start(config=ConfigMap({"no-trust-remote-code": ""}))
+    found = start(config=LaunchConfig({"no-trust-remote-code": ""}))
     assert (found.value("trust-remote-code"), found.value("no-trust-remote-code")) == (None, "")
 
 
@@ -162,7 +170,7 @@ def test_the_environment_names_deepgemm_and_the_toolkit(
 
 
 def test_adapters_performance_mode_and_the_served_name_come_from_the_workspace() -> None:
-    found = start(workspace=Workspace("my-set", has_adapters=True, performance_mode="throughput"))
+    found = start(workspace=LaunchManifest("my-set", has_adapters=True, performance_mode="throughput"))
     assert [found.value(n) for n in ("served-model-name", "enable-lora", "performance-mode")] == [
         "my-set",
         "",

@@ -28,7 +28,7 @@ from kaito_catalog.vllm_bridge.archive import worker_archive
 from kaito_catalog.vllm_bridge.logs import evidence_lines
 
 ROOT = Path(__file__).resolve().parents[1]
-SETTINGS = objects.Settings("mcr.microsoft.com/aks/kaito/kaito-base:0.5.0")
+SETTINGS = objects.ClusterSettings("mcr.microsoft.com/aks/kaito/kaito-base:0.5.0")
 ON_A100 = ("--instance-type", "Standard_NC24ads_A100_v4")
 TOKEN = "hf_" + "x" * 34
 RESULT: Json = {

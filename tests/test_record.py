@@ -17,7 +17,7 @@ from kaito_catalog.documents.validation import load
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.hub.client import Hub
-from kaito_catalog.hub.differences import Change, differences
+from kaito_catalog.hub.differences import HubChange, differences
 from kaito_catalog.hub.directory import LocalSnapshot
 from kaito_catalog.hub.errors import HubError
 from kaito_catalog.hub.facts import facts_of
@@ -25,7 +25,7 @@ from kaito_catalog.hub.fake.files import FakeFile, json_file, lfs_file, safetens
 from kaito_catalog.hub.fake.repositories import FakeRepository, commit_of, repository, repository_from_facts
 from kaito_catalog.hub.fake.server import FakeHub, Fault
 from kaito_catalog.hub.kept_config import kept_config
-from kaito_catalog.hub.record import Decision, Outcome, Target, decide, record_all
+from kaito_catalog.hub.record import Decision, RecordOutcome, RecordTarget, decide, record_all
 
 REPO = "example-org/Example-7B-Instruct"
 DAY = date(2026, 1, 5)
@@ -297,22 +297,22 @@ def test_two_records_of_the_same_commit_do_not_differ(server: FakeHub) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"model__safetensors": safetensors_file({"BF16": 5001, "F32": 7})}, Change.REUPLOADED),
-        ({"config__json": json_file({**CONFIG, "hidden_size": 128})}, Change.REUPLOADED),
-        ({"modeling_example__py": text_file("other\n")}, Change.REUPLOADED),
-        ({"LICENSE": text_file("other terms\n")}, Change.RELICENSED),
-        ({"extra__bin": lfs_file(b"x")}, Change.REUPLOADED),
-        ({"README__md": None}, Change.REUPLOADED),
+        ({"model__safetensors": safetensors_file({"BF16": 5001, "F32": 7})}, HubChange.REUPLOADED),
+        ({"config__json": json_file({**CONFIG, "hidden_size": 128})}, HubChange.REUPLOADED),
+        ({"modeling_example__py": text_file("other\n")}, HubChange.REUPLOADED),
+        ({"LICENSE": text_file("other terms\n")}, HubChange.RELICENSED),
+        ({"extra__bin": lfs_file(b"x")}, HubChange.REUPLOADED),
+        ({"README__md": None}, HubChange.REUPLOADED),
     ],
     ids=["weights", "configuration", "code", "licence", "new file", "file gone"],
 )
 def test_a_change_under_the_same_revision_has_a_name(
-    change: dict[str, FakeFile | None], expected: Change, server: FakeHub
+    change: dict[str, FakeFile | None], expected: HubChange, server: FakeHub
 ) -> None:
     before = recorded(server)
     server.put(repository(REPO, files(**change), commit=before.revision, license="mit"))
     decision = decide(before, recorded(server), asked=REPO)
-    assert decision.outcome is Outcome.REFUSED
+    assert decision.outcome is RecordOutcome.REFUSED
     assert expected in {difference.change for difference in decision.differences}
 
 
@@ -320,7 +320,7 @@ def test_an_accepted_change_is_written_with_its_difference(server: FakeHub) -> N
     before = recorded(server)
     server.put(repository(REPO, files(LICENSE=text_file("new\n")), commit=before.revision, license="mit"))
     decision = decide(before, recorded(server), asked=REPO, accept=True)
-    assert decision.outcome is Outcome.WRITTEN
+    assert decision.outcome is RecordOutcome.WRITTEN
     assert [difference.field for difference in decision.differences] == [
         "license.sha256",
         "repository.sizeBytes",
@@ -349,7 +349,7 @@ def test_transcribed_facts_that_agree_within_their_precision_are_replaced(server
     )
     old = transcribed(found, weights=found.weights.model_copy(update={"total": rounded}), gated="no")
     assert decide(old, found, asked=REPO) == Decision(
-        Outcome.WRITTEN, notes=("replaces transcribed facts that agree",)
+        RecordOutcome.WRITTEN, notes=("replaces transcribed facts that agree",)
     )
 
 
@@ -357,7 +357,7 @@ def test_transcribed_facts_that_the_hub_contradicts_need_a_person(server: FakeHu
     found = recorded(server)
     old = transcribed(found, gated="manual", config={"hidden_size": 65, "a_field_of_the_source": 1})
     decision = decide(old, found, asked=REPO)
-    assert decision.outcome is Outcome.REFUSED
+    assert decision.outcome is RecordOutcome.REFUSED
     assert [str(d) for d in decision.differences] == [
         "HUB004 gated: gated was manual, is no",
         "HUB006 re-uploaded: config.hidden_size was 65, is 64",
@@ -373,7 +373,7 @@ def test_another_revision_replaces_the_facts_and_says_what_changed(server: FakeH
     old = recorded(server)
     server.put(server.repositories[REPO].with_commit(files(LICENSE=text_file("new\n"))))
     decision = decide(old, recorded(server), asked=REPO)
-    assert decision.outcome is Outcome.WRITTEN
+    assert decision.outcome is RecordOutcome.WRITTEN
     assert decision.notes[0].startswith("the revision was ")
     assert any("license.sha256" in note for note in decision.notes)
 
@@ -529,9 +529,9 @@ def test_whoever_stops_reading_the_results_does_not_wait_for_the_rate_limit(
         Hub(endpoint=server.endpoint, token=False, longest_wait_seconds=10**7) as hub,
     ):
         server.faults.append(Fault("Model-B", status=429, headers={"Retry-After": "100000"}))
-        targets = [Target.of(entry) for entry in read_catalog(catalog).entries]
+        targets = [RecordTarget.of(entry) for entry in read_catalog(catalog).entries]
         results = record_all(targets, hub, recorded_at=DAY, workers=1)
-        assert next(results).outcome is Outcome.WRITTEN
+        assert next(results).outcome is RecordOutcome.WRITTEN
         results.close()
         with pytest.raises(HubError, match="interrupted"):
             hub.repository(names[0])
@@ -550,9 +550,9 @@ def test_a_catalog_of_sixty_models_is_recorded_within_the_anonymous_limit(tmp_pa
         FakeHub(repositories, limit=500) as server,
         Hub(endpoint=server.endpoint, token="hf_reader") as hub,
     ):
-        targets = [Target.of(entry) for entry in read_catalog(catalog).entries]
+        targets = [RecordTarget.of(entry) for entry in read_catalog(catalog).entries]
         results = list(record_all(targets, hub, recorded_at=DAY))
-        assert {result.outcome for result in results} == {Outcome.WRITTEN}, [
+        assert {result.outcome for result in results} == {RecordOutcome.WRITTEN}, [
             r.error for r in results if r.error
         ]
         assert len(results) == 60

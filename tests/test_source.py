@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kaito_catalog.diagnostics import Place
 from kaito_catalog.documents import writing
-from kaito_catalog.documents.reading import MAX_BYTES, parse, parse_bytes, read
+from kaito_catalog.documents.reading import MAX_YAML_BYTES, parse, parse_bytes, read
 from kaito_catalog.errors import CatalogError
 
 
@@ -121,7 +121,7 @@ def test_deep_nesting_is_refused() -> None:
 
 
 def test_a_file_over_one_mebibyte_is_refused() -> None:
-    assert parse_bytes(b"a" * (MAX_BYTES + 1), path="f").problems[0].code == "YML008"
+    assert parse_bytes(b"a" * (MAX_YAML_BYTES + 1), path="f").problems[0].code == "YML008"
 
 
 def test_bytes_that_are_not_utf8_are_placed() -> None:

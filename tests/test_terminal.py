@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 
 from kaito_catalog.reports.style import fitted
-from kaito_catalog.reports.terminal import Column, Layout, table
+from kaito_catalog.reports.terminal import Column, TableLayout, table
 
 COLUMNS = (Column("NAME"), Column("SIZE", "right"))
 ROWS = (("[red]phi[/]", "1 GiB"), ("llama", "140 GiB"))
 
 
 def lines(*rows: tuple[str, ...], width: int = 80, color: bool = False) -> list[str]:
-    layout = Layout(COLUMNS, rows, gap=2)
+    layout = TableLayout(COLUMNS, rows, gap=2)
     return table([layout], ["green", *[""] * (len(rows) - 1)], width=width, color=color)
 
 
@@ -47,8 +47,8 @@ def test_colours_are_used_only_where_they_are_asked_for() -> None:
 
 
 def test_the_widest_layout_that_fits_is_taken_and_the_last_is_broken() -> None:
-    wide = Layout(COLUMNS, [("a" * 30, "1")], gap=2)
-    narrow = Layout(COLUMNS, [("a" * 15, "1")], gap=1)
+    wide = TableLayout(COLUMNS, [("a" * 30, "1")], gap=2)
+    narrow = TableLayout(COLUMNS, [("a" * 15, "1")], gap=1)
     assert wide.width == 36
     assert "a" * 30 in table([wide, narrow], [""], width=36, color=False)[1]
     assert "a" * 30 not in table([wide, narrow], [""], width=35, color=False)[1]

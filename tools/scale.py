@@ -48,7 +48,7 @@ def measure(count: int) -> str:
         context = Context(catalog.shared, catalog.shared.profile())
         found = make_campaign(catalog, context, (), Options(cloud="azure"))
         planned = time.process_time()
-        text = objects.to_yaml(found.wanted, objects.Settings("image"))
+        text = objects.to_yaml(found.wanted, objects.ClusterSettings("image"))
         written = time.process_time()
     hours = sum(run.most_gpu_hours for run in found.wanted)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

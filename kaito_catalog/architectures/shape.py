@@ -437,7 +437,7 @@ class Encoder:
     """Whether vLLM quantises its matrices like the decoder's, unless the configuration leaves them out."""
 
 
-class Place(Enum):
+class StagePart(Enum):
     """Parts that most models have on one pipeline stage, and some on all."""
 
     EMBEDDING = "embedding"
@@ -533,7 +533,7 @@ class Shape:
     """Each pipeline stage makes its blocks as long as its own layers ask for."""
     decoder: str | None = None
     """The language model's own architecture, where the model holds one of another family."""
-    on_every_stage: frozenset[Place] = frozenset()
+    on_every_stage: frozenset[StagePart] = frozenset()
     """What vLLM builds on every pipeline stage, needed there or not."""
 
     @cached_property

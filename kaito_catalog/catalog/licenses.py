@@ -29,7 +29,7 @@ class NotALicenseError(ValueError):
 
 
 @dataclass(frozen=True)
-class License:
+class NamedLicense:
     """One licence of an expression."""
 
     id: str
@@ -61,7 +61,7 @@ class Combined:
         return f" {self.operator} ".join(shown)
 
 
-Expression: TypeAlias = License | Combined
+Expression: TypeAlias = NamedLicense | Combined
 
 
 def hub_id(claimed: str, policy: LicensePolicy) -> str | None:
@@ -88,7 +88,7 @@ def read(claimed: str, policy: LicensePolicy) -> Expression:
         NotALicenseError: a part of it is not known, or it is not an expression.
     """
     if (hub := hub_id(claimed, policy)) is not None:
-        return License(policy.spdx.get(hub, hub), hub)
+        return NamedLicense(policy.spdx.get(hub, hub), hub)
     if len(claimed) > _LONGEST:
         raise _not_an_expression(f"it has {len(claimed):,} characters, of at most {_LONGEST:,}")
     words = _words(claimed)
@@ -109,9 +109,9 @@ def spelt_unusually(claimed: str, policy: LicensePolicy) -> bool:
     return any(_folded(word) in policy.aliases for word in (claimed, *_words(claimed)))
 
 
-def each(expression: Expression) -> Iterator[License]:
+def each(expression: Expression) -> Iterator[NamedLicense]:
     """The licences of an expression."""
-    if isinstance(expression, License):
+    if isinstance(expression, NamedLicense):
         yield expression
     else:
         for part in expression.parts:
@@ -132,7 +132,7 @@ def image_hosting(claimed: str, policy: LicensePolicy) -> ImageHosting:
 
 
 def _is_public(expression: Expression, policy: LicensePolicy) -> bool:
-    if isinstance(expression, License):  # an exception only adds to what the licence allows
+    if isinstance(expression, NamedLicense):  # an exception only adds to what the licence allows
         return expression.hub_id in policy.public_images
     found = (_is_public(part, policy) for part in expression.parts)
     return all(found) if expression.operator == "AND" else any(found)
@@ -156,12 +156,12 @@ def _words(claimed: str) -> list[str]:
     return found
 
 
-def _license(word: str, policy: LicensePolicy) -> License:
+def _license(word: str, policy: LicensePolicy) -> NamedLicense:
     hub = hub_id(word, policy)
     if hub is not None:
-        return License(policy.spdx.get(hub, hub), hub)
+        return NamedLicense(policy.spdx.get(hub, hub), hub)
     if reference := _REFERENCE.match(word):
-        return License(f"LicenseRef-{reference['name']}", None)
+        return NamedLicense(f"LicenseRef-{reference['name']}", None)
     is_named = word.lower().startswith("licenseref-")
     id_ = None if is_named else _canonical(word)
     if id_ is None:
@@ -171,7 +171,7 @@ def _license(word: str, policy: LicensePolicy) -> License:
             if is_named
             else "use the id on the model's page, or LicenseRef-NAME with summary.license.url",
         )
-    return License(id_, hub_id(id_.removesuffix("+"), policy))
+    return NamedLicense(id_, hub_id(id_.removesuffix("+"), policy))
 
 
 def _exception(word: str) -> str:
@@ -184,7 +184,7 @@ def _exception(word: str) -> str:
     return found.removeprefix("MIT WITH ")
 
 
-def _check_structure(claimed: str, words: Sequence[License | str]) -> None:
+def _check_structure(claimed: str, words: Sequence[NamedLicense | str]) -> None:
     """That operators and parentheses stand where they may.
 
     Raises:
@@ -197,10 +197,10 @@ def _check_structure(claimed: str, words: Sequence[License | str]) -> None:
     if deepest > _DEEPEST:
         raise _not_an_expression(f"it has parentheses in each other, {deepest} deep")
     # Versions of packaging before 26.2 let an exception follow a parenthesis.
-    is_misplaced = any(b == "WITH" and not isinstance(a, License) for a, b in pairwise(words))
+    is_misplaced = any(b == "WITH" and not isinstance(a, NamedLicense) for a, b in pairwise(words))
     if (
         is_misplaced
-        or _canonical(" ".join("MIT" if isinstance(word, License) else word for word in words)) is None
+        or _canonical(" ".join("MIT" if isinstance(word, NamedLicense) else word for word in words)) is None
     ):
         raise _not_an_expression(f"'{claimed[:60]}'")
 
@@ -223,7 +223,7 @@ def _canonical(text: str) -> str | None:
         return None
 
 
-def _parse(rest: list[License | str], operator: Literal["OR", "AND"] = "OR") -> Expression:
+def _parse(rest: list[NamedLicense | str], operator: Literal["OR", "AND"] = "OR") -> Expression:
     """The expression at the end of `rest`, whose structure has been checked; what it takes is removed."""
     parts: list[Expression] = []
     while True:
@@ -234,14 +234,14 @@ def _parse(rest: list[License | str], operator: Literal["OR", "AND"] = "OR") -> 
         rest.pop()
 
 
-def _operand(rest: list[License | str]) -> Expression:
+def _operand(rest: list[NamedLicense | str]) -> Expression:
     word = rest.pop()
     if word == "(":
         found = _parse(rest)
         rest.pop()
         return found
-    assert isinstance(word, License)
+    assert isinstance(word, NamedLicense)
     if rest and rest[-1] == "WITH":
         rest.pop()
-        return License(word.id, word.hub_id, str(rest.pop()))
+        return NamedLicense(word.id, word.hub_id, str(rest.pop()))
     return word

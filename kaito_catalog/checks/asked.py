@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from kaito_catalog.architectures import Shape, Unsupported
 from kaito_catalog.catalog.entries import Shared
-from kaito_catalog.checks.base import MOST_GPUS, NO_FACTS, Context, Skip, Subject
+from kaito_catalog.checks.base import MOST_GPUS_OF_A_CLAIM, NO_FACTS, Context, Skip, Subject
 from kaito_catalog.formats.hardware import Gpu
 from kaito_catalog.formats.proposal import Proposal, known_count, known_size
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
@@ -48,7 +48,7 @@ class Asked:
 
     def smallest(self, settings: Settings, most: int | None = None) -> int | None:
         """The GPUs that are enough on every card the claim may mean; None where not even `most` are (the claimed)."""
-        most = min(most or self.count, MOST_GPUS)
+        most = min(most or self.count, MOST_GPUS_OF_A_CLAIM)
         counts = [
             smallest_gpu_count(replace(self.request, gpu=gpu, settings=settings), most=most)
             for gpu in self.gpus

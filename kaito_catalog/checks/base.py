@@ -31,7 +31,7 @@ Claim: TypeAlias = Literal[
     "requirements.contextLength",
 ]
 
-MOST_GPUS = 1024
+MOST_GPUS_OF_A_CLAIM = 1024
 """How many a check tries one by one: a claim of a billion is answered as soon as one of a thousand."""
 
 

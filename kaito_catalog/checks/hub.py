@@ -9,7 +9,7 @@ from datetime import date
 
 from kaito_catalog.checks.base import ERROR, NOTE, WARNING, Finding, Rule, Skip, Subject, read_rule
 from kaito_catalog.diagnostics import Route, Severity
-from kaito_catalog.hub.differences import Change, Difference, differences
+from kaito_catalog.hub.differences import FactDifference, HubChange, differences
 from kaito_catalog.hub.facts import license_path, listed_facts
 from kaito_catalog.hub.repository import Repository, printable
 
@@ -211,7 +211,7 @@ class Online:
 
     main: Repository | None = None
     pinned: Repository | None = None
-    change: Change | None = None
+    change: HubChange | None = None
     """That the repository or the revision is gone; `message` has the Hub's word for it."""
     message: str = ""
     hint: str | None = None
@@ -237,7 +237,7 @@ def judge(subject: Subject, now: Online) -> Iterator[Drift | Skip]:
         yield Skip(now.skip, now.hint)
         return
     if now.change is not None:
-        route = _VERSION if now.change is Change.REVISION_GONE else _SITE
+        route = _VERSION if now.change is HubChange.REVISION_GONE else _SITE
         yield Drift(_BY_CODE[now.change.code], Finding(now.message, route, now.hint))
     main, facts = now.main, subject.facts
     if main is None:
@@ -260,13 +260,13 @@ def judge(subject: Subject, now: Online) -> Iterator[Drift | Skip]:
     if now.pinned is not None:
         found = listed_facts(now.pinned, recorded_at=date.min)
         for difference in differences(facts, found):
-            if difference.change is not Change.MOVED:
+            if difference.change is not HubChange.MOVED:
                 yield _of(difference)
         yield from _license_at_main(subject, now.pinned, main)
         yield from _newer(now.pinned, main)
 
 
-def _of(difference: Difference) -> Drift:
+def _of(difference: FactDifference) -> Drift:
     rule = _BY_CODE[difference.change.code]
     key = difference.field.partition(":")[0]
     route: Route = tuple(key.split("."))
@@ -276,12 +276,12 @@ def _of(difference: Difference) -> Drift:
     )
     hint: str | None = "look at the difference, then 'kaito-catalog record --accept'"
     match difference.change:
-        case Change.RELICENSED:
+        case HubChange.RELICENSED:
             severity = ERROR
             message += " at the pinned revision"
-        case Change.GATED if difference.found == "no":
+        case HubChange.GATED if difference.found == "no":
             severity = NOTE
-        case Change.GATED:
+        case HubChange.GATED:
             message = (
                 f"the model became gated: {difference.field} was {difference.recorded}, is {difference.found}"
             )

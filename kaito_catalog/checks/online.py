@@ -14,7 +14,7 @@ from kaito_catalog.checks.hub import HUB_RULES, Drift, Online, judge
 from kaito_catalog.diagnostics import Diagnostic, Severity, Skipped, sort_key
 from kaito_catalog.formats.base import is_missing
 from kaito_catalog.hub.client import Hub
-from kaito_catalog.hub.differences import Change
+from kaito_catalog.hub.differences import HubChange
 from kaito_catalog.hub.errors import HubError, Trouble
 
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
@@ -30,7 +30,7 @@ def ask(hub: Hub, subject: Subject) -> Online:
         main = hub.repository(repo_id)
     except HubError as error:
         if error.trouble in (Trouble.GONE, Trouble.DISABLED, Trouble.GONE_OR_PRIVATE):
-            return Online(change=Change.GONE, message=error.message, hint=error.hint)
+            return Online(change=HubChange.GONE, message=error.message, hint=error.hint)
         return Online(skip=error.message, hint=error.hint)
     version = subject.proposal.requirements.version
     pinned = subject.facts.revision if subject.facts and subject.facts.revision else version
@@ -42,7 +42,7 @@ def ask(hub: Hub, subject: Subject) -> Online:
         return Online(main=main, pinned=hub.repository(main.repo_id, pinned))
     except HubError as error:
         if error.trouble is Trouble.REVISION_GONE:
-            return Online(main=main, change=Change.REVISION_GONE, message=error.message, hint=error.hint)
+            return Online(main=main, change=HubChange.REVISION_GONE, message=error.message, hint=error.hint)
         return Online(skip=error.message, hint=error.hint)
 
 

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from kaito_catalog.architectures import Unsupported
 from kaito_catalog.checks.base import (
-    MOST_GPUS,
+    MOST_GPUS_OF_A_CLAIM,
     NO_FACTS,
     WARNING,
     Context,
@@ -77,7 +77,7 @@ def legal_tensor_parallel_size(subject: Subject, context: Context) -> Iterator[O
     if reason:
         possible = [
             other
-            for other in range(1, min(max(size, 8), MOST_GPUS) + 1)
+            for other in range(1, min(max(size, 8), MOST_GPUS_OF_A_CLAIM) + 1)
             if not illegal_tensor_parallel(shape, other, vllm_version=version)
         ]
         yield Finding(

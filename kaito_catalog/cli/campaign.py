@@ -62,7 +62,7 @@ def run_campaign(options: argparse.Namespace) -> int:
     from kaito_catalog.dry_runs import on_ray
 
     with Progress(lambda: len(runs), wait_seconds=0) as progress:
-        collector = Collector(catalog, runs, options.format, progress)
+        collector = ResultWriter(catalog, runs, options.format, progress)
         on_ray.run_all(
             runs,
             on_ray.Cluster(
@@ -101,7 +101,7 @@ def _asked(options: argparse.Namespace) -> campaign.Options:
     )
 
 
-class Collector:
+class ResultWriter:
     """Writes each result when it arrives, says so, and counts."""
 
     def __init__(
@@ -152,7 +152,7 @@ def _on_kubernetes(
     from kaito_catalog.dry_runs.kubernetes import collector as cluster
     from kaito_catalog.dry_runs.kubernetes import objects
 
-    settings = objects.Settings(
+    settings = objects.ClusterSettings(
         image=options.image or objects.base_image(context.profile),
         namespace=options.namespace,
         python=options.vllm_python,
@@ -168,7 +168,7 @@ def _on_kubernetes(
         )
         return OK
     with Progress(lambda: len(runs), wait_seconds=0) as progress:
-        collector = Collector(catalog, runs, options.format, progress)
+        collector = ResultWriter(catalog, runs, options.format, progress)
         cluster.apply(
             runs, settings, at_once=options.at_once, done=collector.done, failed=collector.failed, say=say
         )

@@ -22,7 +22,7 @@ from kaito_catalog.vllm_bridge.client import Worker, find_python
 from kaito_catalog.vllm_bridge.conversation import WorkerError
 from kaito_catalog.vllm_bridge.exact_plans import exact_evidence, plan_worlds
 
-SIZES = (1, 2, 4, 8)
+EXACT_SIZES = (1, 2, 4, 8)
 """The tensor-parallel sizes that KAITO's instance types would use: the numbers of GPUs that they have."""
 
 
@@ -190,7 +190,7 @@ def record_exact(entry: Entry, worker: Callable[[], Worker], *, vllm_version: st
         worlds = plan_worlds(
             worker,
             config,
-            sizes=SIZES,
+            sizes=EXACT_SIZES,
             max_model_len=length,
             vllm_version=vllm_version,
             kv_cache_dtype=kv_cache_dtype,

@@ -20,7 +20,15 @@ from kaito_catalog.hub.directory import LocalSnapshot
 from kaito_catalog.hub.facts import facts_of
 from kaito_catalog.hub.fake.repositories import repositories_in, repository_from_facts
 from kaito_catalog.hub.fake.server import FakeHub
-from kaito_catalog.hub.record import Outcome, Result, Target, change_of, record_all, record_from, write
+from kaito_catalog.hub.record import (
+    RecordOutcome,
+    RecordTarget,
+    Result,
+    change_of,
+    record_all,
+    record_from,
+    write,
+)
 from kaito_catalog.proposals.draft import new_proposal
 from kaito_catalog.reports.style import printable
 from kaito_catalog.reports.summary import plural
@@ -132,12 +140,12 @@ def run_record(options: argparse.Namespace) -> int:
                 ):
                     show(result)
                 calls = hub.calls
-    counts = [f"{sum(r.outcome is outcome for r in results)} {outcome.value}" for outcome in Outcome]
+    counts = [f"{sum(r.outcome is outcome for r in results)} {outcome.value}" for outcome in RecordOutcome]
     _emit(
         f"{plural(len(results) + failed, 'model')}: {', '.join(counts)}"
         + (f"; {plural(calls, 'call')}" if calls else "")
     )
-    if any(result.outcome is Outcome.REFUSED for result in results):
+    if any(result.outcome is RecordOutcome.REFUSED for result in results):
         say("hint: look at each difference; 'kaito-catalog record NAME --accept' writes what was found")
     return FAILED if failed or any(result.failed for result in results) else OK
 
@@ -161,20 +169,20 @@ def _refuse_unusable(options: argparse.Namespace) -> None:
         raise CatalogError(f"'{options.revision[:60]}' is no commit", hint="write all 40 hex digits")
 
 
-def _targets(catalog: Catalog) -> tuple[list[Target], int]:
+def _targets(catalog: Catalog) -> tuple[list[RecordTarget], int]:
     """What can be recorded of the catalog, and how many of its models cannot, each with its reason on stdout."""
-    targets: list[Target] = []
+    targets: list[RecordTarget] = []
     failed = 0
     for entry in catalog.entries:
         try:
-            targets.append(Target.of(entry))
+            targets.append(RecordTarget.of(entry))
         except CatalogError as error:
             failed += 1
             _emit(f"{entry.name}: failed: {error.message}")
     return targets, failed
 
 
-def _from_directory(target: Target, options: argparse.Namespace, today: date) -> Result:
+def _from_directory(target: RecordTarget, options: argparse.Namespace, today: date) -> Result:
     """Record a model from the directory of `--from-local`."""
     try:
         snapshot = LocalSnapshot(
@@ -188,7 +196,7 @@ def _from_directory(target: Target, options: argparse.Namespace, today: date) ->
             say(f"{target.name}: the directory does not tell its commit; {hint}")
         return write(target, recorded, decision)
     except CatalogError as error:
-        return Result(target, Outcome.FAILED, error=error)
+        return Result(target, RecordOutcome.FAILED, error=error)
 
 
 def _show(result: Result) -> None:

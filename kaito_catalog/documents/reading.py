@@ -18,7 +18,7 @@ import yaml
 from kaito_catalog.diagnostics import Diagnostic, Place, Route, Severity
 from kaito_catalog.errors import CatalogError
 
-MAX_BYTES = 2**20
+MAX_YAML_BYTES = 2**20
 MAX_DEPTH = 40
 MAX_PROBLEMS = 50
 MAX_INTEGER_LENGTH = 100
@@ -99,7 +99,7 @@ def read(path: Path, *, shown_as: str | None = None) -> Document:
     name = shown_as or str(path)
     try:
         with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
+            data = stream.read(MAX_YAML_BYTES + 1)
     except OSError as error:
         raise CatalogError(f"cannot read {name}: {error.strerror or error}") from error
     return parse_bytes(data, path=name)
@@ -107,7 +107,7 @@ def read(path: Path, *, shown_as: str | None = None) -> Document:
 
 def parse_bytes(data: bytes, *, path: str) -> Document:
     """Parse the bytes of a file."""
-    if len(data) > MAX_BYTES:
+    if len(data) > MAX_YAML_BYTES:
         return _refused(
             path,
             "YML008",
@@ -132,7 +132,7 @@ def parse_bytes(data: bytes, *, path: str) -> Document:
 
 def parse(text: str, *, path: str) -> Document:
     """Parse YAML text."""
-    if len(text) > MAX_BYTES:
+    if len(text) > MAX_YAML_BYTES:
         return _refused(path, "YML008", "the text is larger than 1 MiB", "link to long texts")
     return _Builder(text.removeprefix("\ufeff"), path).build()
 

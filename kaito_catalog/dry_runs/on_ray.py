@@ -22,9 +22,9 @@ from kaito_catalog.vllm_bridge.archive import worker_archive
 
 CPUS_PER_GPU = 1
 CPUS_WITHOUT_GPU = 1
-RETRIES = 3
+TASK_RETRIES = 3
 """How often Ray starts a run again whose node or process died; what vLLM itself refuses is a result."""
-AT_ONCE = 1000
+TASKS_AT_ONCE = 1000
 """Runs that Ray knows of at a time. Far below the million tasks it can queue on a node, and above what it can run."""
 TICK_SECONDS = 1.0
 PROGRESS_SECONDS = 10.0
@@ -177,7 +177,7 @@ def _run_all(
     waiting = deque(sorted(waiting, key=lambda run: run.nodes > 1))
     start = _starter(ray, cluster)
     running: dict[Any, Run] = {}
-    most = cluster.at_once or AT_ONCE
+    most = cluster.at_once or TASKS_AT_ONCE
     last = time.monotonic()
     try:
         while waiting or running:
@@ -235,7 +235,7 @@ def _starter(ray: Any, cluster: Cluster) -> Callable[[Run], Any]:
         if cluster.python:
             task["python"] = cluster.python
         return remote.options(
-            name=f"dry-run {run.model}", max_retries=RETRIES, retry_exceptions=False, **resources(run)
+            name=f"dry-run {run.model}", max_retries=TASK_RETRIES, retry_exceptions=False, **resources(run)
         ).remote(task, archive, run.nodes > 1)
 
     return start

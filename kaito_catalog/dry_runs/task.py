@@ -33,7 +33,7 @@ from kaito_catalog.vllm_bridge.conversation import Conversation, WorkerError, re
 Json = dict[str, Any]
 Say = Callable[[str], None]
 
-API_VERSION = "catalog.kaito.sh/v1alpha1"
+RESULT_API_VERSION = "catalog.kaito.sh/v1alpha1"
 PYTHON_VARIABLE = "KAITO_CATALOG_VLLM_PYTHON"
 # `processes.HUB_TOKENS` once more: that module is not in a pod.
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
@@ -62,7 +62,7 @@ def run(task: Mapping[str, Any], archive: bytes, *, say: Say = lambda line: None
         answer = {"error": {"class": "other", "message": f"{error.filename or ''}: {error.strerror}"}}
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return {"apiVersion": API_VERSION, "kind": "DryRunResult", **echoed, **answer}
+    return {"apiVersion": RESULT_API_VERSION, "kind": "DryRunResult", **echoed, **answer}
 
 
 def _ask(task: Mapping[str, Any], archive: bytes, scratch: Path, say: Say) -> Json:

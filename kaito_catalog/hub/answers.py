@@ -24,7 +24,7 @@ def host(url: str) -> str:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Question:
     """What a request is about, for messages."""
 
     repo_id: str
@@ -48,7 +48,7 @@ class Asker:
         return host(self.endpoint)
 
 
-def diagnose(asked: Asked, error: Exception, asker: Asker) -> HubError:
+def diagnose(asked: Question, error: Exception, asker: Asker) -> HubError:
     """What a failed request means."""
     response = getattr(error, "response", None)
     if isinstance(error, HfHubHTTPError) and response is not None:
@@ -70,7 +70,7 @@ def diagnose(asked: Asked, error: Exception, asker: Asker) -> HubError:
     )
 
 
-def _diagnose_status(asked: Asked, response: httpx.Response, asker: Asker) -> HubError:
+def _diagnose_status(asked: Question, response: httpx.Response, asker: Asker) -> HubError:
     match response.status_code, response.headers.get("X-Error-Code", ""):
         case _, "GatedRepo":
             page = f"{USERINFO.sub('//', asker.endpoint)}/{asked.repo_id}"
@@ -106,7 +106,7 @@ def _diagnose_status(asked: Asked, response: httpx.Response, asker: Asker) -> Hu
             return HubError(Trouble.USAGE, f"{asked}: the Hub refuses the request ({status})")
 
 
-def _diagnose_refusal(asked: Asked, response: httpx.Response, asker: Asker) -> HubError:
+def _diagnose_refusal(asked: Question, response: httpx.Response, asker: Asker) -> HubError:
     """Of 401, 403 and 404, which say little: some come for a repository that does not exist, or from a proxy."""
     said = printable(response.headers.get("X-Error-Message", ""))
     match response.status_code, response.headers.get("X-Error-Code", ""):

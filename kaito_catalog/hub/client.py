@@ -23,7 +23,7 @@ from huggingface_hub.utils import get_token, httpx, parse_ratelimit_headers
 
 from kaito_catalog import __version__
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.hub.answers import USERINFO, Asked, Asker, diagnose, host, repository_of
+from kaito_catalog.hub.answers import USERINFO, Asker, Question, diagnose, host, repository_of
 from kaito_catalog.hub.errors import HubError, Trouble
 from kaito_catalog.hub.repository import RepoFile, Repository, printable
 from kaito_catalog.hub.safetensors import header_length, parse_header
@@ -198,7 +198,7 @@ class Hub:
                 return
             self._sleep(wait)
 
-    def _call(self, asked: Asked, function: Callable[[], T]) -> T:
+    def _call(self, asked: Question, function: Callable[[], T]) -> T:
         """Make a request, again where that may help."""
         for attempt in range(1, self._attempts + 1):
             self._wait_for_turn()
@@ -250,7 +250,7 @@ class Hub:
             )
             return repository_of(info)
 
-        return self._call(Asked(repo_id, what), ask)
+        return self._call(Question(repo_id, what), ask)
 
     def snapshot(self, repo_id: str, revision: str | None = None) -> HubSnapshot:
         """The repository at a revision, with files to read."""
@@ -258,7 +258,7 @@ class Hub:
 
     def read(self, repository: Repository, path: str, *, limit_bytes: int) -> bytes:
         """A file at the repository's commit, checked against the hash that the Hub lists for it; one call."""
-        asked = Asked(repository.repo_id, path)
+        asked = Question(repository.repo_id, path)
         file = repository.file(path)
         if file is None:
             raise HubError(Trouble.FILE_GONE, f"{asked}: there is no such file")
@@ -274,7 +274,7 @@ class Hub:
 
     def safetensors_header(self, repository: Repository, path: str) -> dict[str, int]:
         """Parameters by dtype of one weight file, from its header by range requests; one call, two if it is long."""
-        asked = Asked(repository.repo_id, path)
+        asked = Question(repository.repo_id, path)
         file = repository.file(path)
         size = file.size_bytes if file else None
 

@@ -317,7 +317,7 @@ def _validated(value: Mapping[str, Json]) -> ModelFacts:
     clean = {key: part for key, part in value.items() if part is not None}
     name = printable(str(clean.get("repoId")))
     text = writing.write(clean)
-    if len(text.encode()) > reading.MAX_BYTES:
+    if len(text.encode()) > reading.MAX_YAML_BYTES:
         raise CatalogError(f"{name}: its facts take {len(text.encode()):,} bytes, more than a file may have")
     facts, problems = load(reading.parse(text, path=FACTS), ModelFacts)
     if facts is None:

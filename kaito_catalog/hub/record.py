@@ -15,7 +15,7 @@ from kaito_catalog.catalog.reading import shown
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.facts import ModelFacts
-from kaito_catalog.hub.differences import Change, Difference, differences, short
+from kaito_catalog.hub.differences import FactDifference, HubChange, differences, short
 from kaito_catalog.hub.errors import HubError, Trouble
 from kaito_catalog.hub.facts import Recorded, facts_of
 from kaito_catalog.hub.repository import Snapshot
@@ -31,7 +31,7 @@ _WORKERS = 4
 # --- whether to write ------------------------------------------------------------------------------------------
 
 
-class Outcome(Enum):
+class RecordOutcome(Enum):
     """What `record` did with a model."""
 
     WRITTEN = "written"
@@ -45,8 +45,8 @@ class Outcome(Enum):
 class Decision:
     """Whether found facts may replace recorded ones."""
 
-    outcome: Outcome
-    differences: tuple[Difference, ...] = ()
+    outcome: RecordOutcome
+    differences: tuple[FactDifference, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -57,32 +57,36 @@ def decide(recorded: ModelFacts | None, found: ModelFacts, *, asked: str, accept
     needs a person's `--accept`, and so does a repository that answers under another name than was asked for.
     At another revision other facts are expected: they replace the old ones.
     """
-    moved = [] if asked == found.repo_id else [Difference(Change.MOVED, "repoId", asked, found.repo_id)]
+    moved = (
+        [] if asked == found.repo_id else [FactDifference(HubChange.MOVED, "repoId", asked, found.repo_id)]
+    )
     if recorded is None:
         refused = bool(moved) and not accept
-        return Decision(Outcome.REFUSED if refused else Outcome.WRITTEN, tuple(moved))
+        return Decision(RecordOutcome.REFUSED if refused else RecordOutcome.WRITTEN, tuple(moved))
     same_revision = recorded.revision is None or found.revision is None or recorded.revision == found.revision
-    contradictions = [d for d in differences(recorded, found) if d.change is not Change.MOVED]
+    contradictions = [d for d in differences(recorded, found) if d.change is not HubChange.MOVED]
     if recorded.repo_id != found.repo_id and not moved:
-        moved = [Difference(Change.MOVED, "repoId", recorded.repo_id, found.repo_id)]
+        moved = [FactDifference(HubChange.MOVED, "repoId", recorded.repo_id, found.repo_id)]
     if not same_revision:
         notes = [
             f"the revision was {short(recorded.revision or '')}, is {short(found.revision or '')}",
             *(f"{d.field} was {d.recorded}, is {d.found}" for d in contradictions),
         ]
         refused = bool(moved) and not accept
-        return Decision(Outcome.REFUSED if refused else Outcome.WRITTEN, tuple(moved), tuple(notes))
+        return Decision(
+            RecordOutcome.REFUSED if refused else RecordOutcome.WRITTEN, tuple(moved), tuple(notes)
+        )
     found_differences = tuple(moved + contradictions)
     if found_differences and not accept:
-        return Decision(Outcome.REFUSED, found_differences)
+        return Decision(RecordOutcome.REFUSED, found_differences)
     notes = []
     if recorded.source.kind == "transcribed":
         notes.append(
             f"replaces transcribed facts that {'do not all agree' if found_differences else 'agree'}"
         )
     elif not found_differences and _same(recorded, found):
-        return Decision(Outcome.UNCHANGED)
-    return Decision(Outcome.WRITTEN, found_differences, tuple(notes))
+        return Decision(RecordOutcome.UNCHANGED)
+    return Decision(RecordOutcome.WRITTEN, found_differences, tuple(notes))
 
 
 def _same(recorded: ModelFacts, found: ModelFacts) -> bool:
@@ -94,7 +98,7 @@ def _same(recorded: ModelFacts, found: ModelFacts) -> bool:
 
 
 @dataclass(frozen=True)
-class Target:
+class RecordTarget:
     """A model to record."""
 
     name: str
@@ -104,7 +108,7 @@ class Target:
     recorded: ModelFacts | None
 
     @classmethod
-    def of(cls, entry: Entry) -> Target:
+    def of(cls, entry: Entry) -> RecordTarget:
         """The target of an entry.
 
         Raises:
@@ -139,32 +143,32 @@ class Target:
 class Result:
     """What came of one target."""
 
-    target: Target
-    outcome: Outcome
+    target: RecordTarget
+    outcome: RecordOutcome
     decision: Decision | None = None
     error: CatalogError | None = None
 
     @property
     def failed(self) -> bool:
         """Whether the command ends with exit code 1."""
-        return self.outcome in (Outcome.REFUSED, Outcome.FAILED)
+        return self.outcome in (RecordOutcome.REFUSED, RecordOutcome.FAILED)
 
 
-def change_of(error: CatalogError) -> Change | None:
+def change_of(error: CatalogError) -> HubChange | None:
     """The name of what a failed request means for a recorded model; None where it means nothing."""
     if not isinstance(error, HubError):
         return None
     match error.trouble:
         case Trouble.GONE | Trouble.DISABLED:
-            return Change.GONE
+            return HubChange.GONE
         case Trouble.REVISION_GONE:
-            return Change.REVISION_GONE
+            return HubChange.REVISION_GONE
         case _:
             return None
 
 
 def record_from(
-    target: Target,
+    target: RecordTarget,
     snapshot: Snapshot,
     *,
     kind: Literal["hub", "local"],
@@ -185,7 +189,7 @@ def record_from(
 
 
 def record_all(
-    targets: Sequence[Target],
+    targets: Sequence[RecordTarget],
     hub: Hub,
     *,
     recorded_at: date,
@@ -198,14 +202,14 @@ def record_all(
     A model that fails keeps what was recorded of it, and the others go on.
     """
 
-    def one(target: Target) -> tuple[Recorded, Decision]:
+    def one(target: RecordTarget) -> tuple[Recorded, Decision]:
         snapshot = hub.snapshot(target.repo_id, target.revision)
         return record_from(
             target, snapshot, kind="hub", recorded_at=recorded_at, accept=accept, all_headers=all_headers
         )
 
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="record") as pool:
-        waiting: list[tuple[Target, Future[tuple[Recorded, Decision]]]] = [
+        waiting: list[tuple[RecordTarget, Future[tuple[Recorded, Decision]]]] = [
             (target, pool.submit(one, target)) for target in targets
         ]
         try:
@@ -214,7 +218,7 @@ def record_all(
                     recorded, decision = future.result()
                     yield write(target, recorded, decision)
                 except CatalogError as error:
-                    yield Result(target, Outcome.FAILED, error=error)
+                    yield Result(target, RecordOutcome.FAILED, error=error)
         except BaseException:
             # Also when the reader of these results stops: nobody waits for a rate limit that nobody needs.
             for _, future in waiting:
@@ -223,12 +227,12 @@ def record_all(
             raise
 
 
-def write(target: Target, recorded: Recorded, decision: Decision) -> Result:
+def write(target: RecordTarget, recorded: Recorded, decision: Decision) -> Result:
     """Write facts.yaml where the decision says so.
 
     Raises:
         CatalogError: the disk refuses.
     """
-    if decision.outcome is Outcome.WRITTEN:
+    if decision.outcome is RecordOutcome.WRITTEN:
         files.write_text(target.folder / FACTS, recorded.text)
     return Result(target, decision.outcome, decision)

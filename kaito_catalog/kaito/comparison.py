@@ -19,12 +19,12 @@ SCORE_COLUMNS = (
     "Model", "Runtime", "Overall", "Writing", "Roleplay", "Reasoning", "Math", "Coding", "Extraction",
     "STEM", "Humanities", "Date",
 )  # fmt: skip
-MAX_BYTES = 8 * 2**20
+MAX_CATALOG_BYTES = 8 * 2**20
 _NO_SCORES = f"{SCORES} is not beside the file, so which models have a score is not known"
 
 
 @dataclass(frozen=True)
-class Explained:
+class ExplainedDifference:
     """A field in which the files differ, and why; `reason` is None where nobody said."""
 
     name: str
@@ -41,7 +41,7 @@ class Comparison:
     path: str
     compared: int
     """Models in both."""
-    differences: tuple[Explained, ...]
+    differences: tuple[ExplainedDifference, ...]
     only_ours: tuple[str, ...]
     only_theirs: tuple[tuple[str, str], ...]
     """The models that would be lost, each with the reason why we do not write it."""
@@ -49,7 +49,7 @@ class Comparison:
     """Models of ours without an MT-bench score; None where the table of scores is not at hand."""
 
     @property
-    def unexplained(self) -> tuple[Explained, ...]:
+    def unexplained(self) -> tuple[ExplainedDifference, ...]:
         """The differences that nobody gave a reason for."""
         return tuple(difference for difference in self.differences if difference.reason is None)
 
@@ -91,7 +91,7 @@ def _compare(
         path=path,
         compared=len(ours) - len(new),
         differences=tuple(
-            Explained(d.name, d.field, d.ours, d.theirs, kaito.reason_for(d.name, d.field))
+            ExplainedDifference(d.name, d.field, d.ours, d.theirs, kaito.reason_for(d.name, d.field))
             for d in found
             if d.name not in new
         ),
@@ -109,8 +109,8 @@ def _compare(
 
 def _read(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise CatalogError(f"{path} is larger than {MAX_BYTES // 2**20} MiB")
+        if path.stat().st_size > MAX_CATALOG_BYTES:
+            raise CatalogError(f"{path} is larger than {MAX_CATALOG_BYTES // 2**20} MiB")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise CatalogError(f"{path} is not UTF-8 (byte {error.start})") from error

@@ -15,7 +15,7 @@ from pydantic import Field, JsonValue, ValidationError
 
 from kaito_catalog.formats.base import Items, Model, exactly
 
-API_VERSION = "kaito.sh/v1beta1"
+KAITO_API_VERSION = "kaito.sh/v1beta1"
 RUNTIME_ANNOTATION = "kaito.sh/runtime"
 CONFIG_KEY = "inference_config.yaml"
 

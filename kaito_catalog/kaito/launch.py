@@ -51,7 +51,7 @@ class Argument:
 
 
 @dataclass(frozen=True)
-class ConfigMap:
+class LaunchConfig:
     """What `inference_config.yaml` may hold."""
 
     vllm: Mapping[str, object] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class ConfigMap:
 
 
 @dataclass(frozen=True)
-class Place:
+class LaunchPlace:
     """Where KAITO starts the model."""
 
     estimate: Estimate
@@ -74,7 +74,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Workspace:
+class LaunchManifest:
     """What the manifest says beside the preset."""
 
     name: str | None = None
@@ -134,7 +134,9 @@ class Launch:
         return " \\\n  ".join([" ".join([*variables, "vllm serve", shlex.quote(model)]), *own])
 
 
-def launch(row: Row, kaito: Release, place: Place, workspace: Workspace, config: ConfigMap) -> Launch:
+def launch(
+    row: Row, kaito: Release, place: LaunchPlace, workspace: LaunchManifest, config: LaunchConfig
+) -> Launch:
     """The start that the release makes.
 
     Args:
@@ -164,7 +166,9 @@ def launch(row: Row, kaito: Release, place: Place, workspace: Workspace, config:
     )
 
 
-def _controller(row: Row, kaito: Release, place: Place, workspace: Workspace) -> Iterable[Argument]:
+def _controller(
+    row: Row, kaito: Release, place: LaunchPlace, workspace: LaunchManifest
+) -> Iterable[Argument]:
     """What buildVLLMInferenceCommand adds, in its order."""
 
     def argument(name: str, value: object, because: str) -> Argument:
@@ -197,7 +201,7 @@ def _controller(row: Row, kaito: Release, place: Place, workspace: Workspace) ->
         yield argument("distributed-executor-backend", "ray", "several nodes")
 
 
-def without_lmcache(row: Row, kaito: Release, place: Place) -> str | None:
+def without_lmcache(row: Row, kaito: Release, place: LaunchPlace) -> str | None:
     """Why the controller switches LMCache off; None where it leaves the launcher's default."""
     for architecture in row.get("architectures") or ():
         if architecture in kaito.launch.without_lmcache:
@@ -219,12 +223,12 @@ def _tier(split: Estimate) -> str:
     return "all GPUs of the node"
 
 
-def _config_map(config: ConfigMap) -> Iterable[Argument]:
+def _config_map(config: LaunchConfig) -> Iterable[Argument]:
     for key, value in config.vllm.items():
         yield Argument(key.replace("_", "-"), str(value), Step.CONFIG_MAP, "the ConfigMap")
 
 
-def _cpu_utilization(arguments: Iterable[Argument], kaito: Release, config: ConfigMap) -> float:
+def _cpu_utilization(arguments: Iterable[Argument], kaito: Release, config: LaunchConfig) -> float:
     """The controller's flag wins over the ConfigMap's key, and that over the launcher's default."""
     flag = next((a.value for a in arguments if a.name == CPU_UTILIZATION), None)
     if flag is not None:

@@ -14,7 +14,7 @@ from kaito_catalog.documents import writing
 from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal, Runtime, known_count
-from kaito_catalog.kaito.crd import API_VERSION, CONFIG_KEY, RUNTIME_ANNOTATION
+from kaito_catalog.kaito.crd import CONFIG_KEY, KAITO_API_VERSION, RUNTIME_ANNOTATION
 
 TOKEN_KEY = "HF_TOKEN"  # noqa: S105 - the key's name, not a token
 DEFAULT_SECRET = "hf-token"  # noqa: S105
@@ -220,14 +220,14 @@ def _serving_objects(
     selector = {"matchLabels": {"apps": name}}
     machine: dict[str, Any] = {"instanceType": instance_type} if instance_type else {}
     workspace = {
-        "apiVersion": API_VERSION,
+        "apiVersion": KAITO_API_VERSION,
         "kind": "Workspace",
         "metadata": _metadata(name, annotations),
         "resource": {**machine, "labelSelector": selector},
         "inference": inference,
     }
     inference_set = {
-        "apiVersion": API_VERSION,
+        "apiVersion": KAITO_API_VERSION,
         "kind": "InferenceSet",
         "metadata": _metadata(name, annotations),
         "spec": {

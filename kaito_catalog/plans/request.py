@@ -36,7 +36,7 @@ from kaito_catalog.vllm_bridge.versions import newest, parsed
 MAX_CONFIG_BYTES = 8 * 2**20
 DEFAULT_MAX_MODEL_LEN = 8192
 """The context of a plan that nobody asked for, at most the model's own limit."""
-MOST_GPUS = 64
+MOST_GPUS_OF_A_PLAN = 64
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,7 @@ def plan_one(request: Request, subject: PlanSubject, shared: Shared, profile: Pr
         subject.shape, stored=subject.stored, gpu=gpu, settings=settings, vllm_version=version
     )
     if tensor is None:
-        tensor = smallest_gpu_count(asked, most=MOST_GPUS) or 1
+        tensor = smallest_gpu_count(asked, most=MOST_GPUS_OF_A_PLAN) or 1
     parallelism = Parallelism(
         tensor, request.pipeline_parallel_size, request.data_parallel_size, request.enable_expert_parallel
     )

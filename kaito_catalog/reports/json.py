@@ -8,7 +8,7 @@ from typing import Any
 from kaito_catalog.checks.engine import ClaimState, EntryReport, Report
 from kaito_catalog.diagnostics import Diagnostic, Place
 
-VERSION = 1
+REPORT_VERSION = 1
 
 
 def json_report(report: Report) -> str:
@@ -19,7 +19,7 @@ def json_report(report: Report) -> str:
 def report_value(report: Report) -> dict[str, Any]:
     """The report as plain values."""
     return {
-        "version": VERSION,
+        "version": REPORT_VERSION,
         "ok": not report.failed,
         "summary": {
             "models": len(report.entries),

@@ -297,16 +297,16 @@ def _table_of_terminal(
     cells: Sequence[tuple[str, ...]], chosen: str | None, *, color: bool, width: int
 ) -> list[str]:
     """Where the terminal is too narrow, headings stand on two lines; then the GPUs go below the instance type."""
-    from kaito_catalog.reports.terminal import Column, Layout, table
+    from kaito_catalog.reports.terminal import Column, TableLayout, table
 
     def columns(headings: Sequence[str], left: int) -> list[Column]:
         return [Column(head, "left" if number < left else "right") for number, head in enumerate(headings)]
 
     stacked = [heading.replace("/", "\n/").replace("LONGEST ", "LONGEST\n") for heading in _HEAD]
     layouts = (
-        Layout(columns(_HEAD, _LEFT), cells, gap=2),
-        Layout(columns(stacked, _LEFT), cells, gap=1),
-        Layout(
+        TableLayout(columns(_HEAD, _LEFT), cells, gap=2),
+        TableLayout(columns(stacked, _LEFT), cells, gap=1),
+        TableLayout(
             columns((f"{_HEAD[0]}\n  {_HEAD[1]}", *stacked[2:]), _LEFT - 1),
             [(f"{name}\n  {gpus}", *others) for name, gpus, *others in cells],
             gap=1,

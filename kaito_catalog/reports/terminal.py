@@ -24,7 +24,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Layout:
+class TableLayout:
     """One way to lay out the same rows; a cell may have several lines."""
 
     columns: Sequence[Column]
@@ -42,7 +42,7 @@ class Layout:
         return sum(widest) + self.gap * (len(self.columns) - 1)
 
 
-def table(layouts: Sequence[Layout], styles: Sequence[str], *, width: int, color: bool) -> list[str]:
+def table(layouts: Sequence[TableLayout], styles: Sequence[str], *, width: int, color: bool) -> list[str]:
     """The lines of the first layout that fits into `width` columns; the last is broken to fit, if it has to be.
 
     Args:

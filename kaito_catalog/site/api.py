@@ -16,13 +16,13 @@ from kaito_catalog.site import kaito, model_page
 from kaito_catalog.site.figures import Figures, InstanceRow, MemoryChart
 from kaito_catalog.site.model_page import ModelPage
 
-VERSION = "v1"
+SITE_API_VERSION = "v1"
 
 
 def index(models: Sequence[ModelPage], catalog: Catalog) -> str:
     """`{"models": [{"name": …}, …]}`, in the order of the catalog page."""
     ordered = sorted(models, key=lambda page: natural(page.repo_id))
-    return _write({"apiVersion": VERSION, "models": [summary(page, catalog) for page in ordered]})
+    return _write({"apiVersion": SITE_API_VERSION, "models": [summary(page, catalog) for page in ordered]})
 
 
 def model(page: ModelPage, catalog: Catalog) -> str:
@@ -30,7 +30,7 @@ def model(page: ModelPage, catalog: Catalog) -> str:
     facts, figures, wanted = page.facts, page.figures, page.proposal.requirements
     return _write(
         {
-            "apiVersion": VERSION,
+            "apiVersion": SITE_API_VERSION,
             **summary(page, catalog),
             "description": page.proposal.summary.description if page.proposal.summary else None,
             "gated": facts.gated if facts else None,

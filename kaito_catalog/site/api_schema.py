@@ -34,7 +34,7 @@ FITS: Schema = {
     "enum": ["yes", "tight", "no", "unknown"],
     "description": "`tight`: fits, or does not, by less than the plan's expected error.",
 }
-API_VERSION: Schema = {"const": "v1"}
+SITE_API_VERSION_SCHEMA: Schema = {"const": "v1"}
 
 SUMMARY: dict[str, Schema] = {
     "name": {**STRING, "description": "The folder in the catalog."},
@@ -183,7 +183,7 @@ PLAN = _object(
 )
 MODEL = _object(
     {
-        "apiVersion": API_VERSION,
+        "apiVersion": SITE_API_VERSION_SCHEMA,
         **SUMMARY,
         "description": _or_null(STRING),
         "gated": _or_null({"enum": ["no", "auto", "manual", "yes"]}),
@@ -231,7 +231,7 @@ MODEL = _object(
         ),
     }
 )
-INDEX = _object({"apiVersion": API_VERSION, "models": _list(_object(SUMMARY))})
+INDEX = _object({"apiVersion": SITE_API_VERSION_SCHEMA, "models": _list(_object(SUMMARY))})
 
 GROUP: Schema = {"type": "array", "minItems": 5, "maxItems": 6}
 REFUSAL = _object({"fits": FITS, "limitedBy": _or_null(STRING), "reason": _or_null(STRING)})
@@ -305,7 +305,7 @@ COEFFICIENTS: Schema = {
 }
 PLAN_DATA = _object(
     {
-        "apiVersion": API_VERSION,
+        "apiVersion": SITE_API_VERSION_SCHEMA,
         "profile": STRING,
         "vllmVersion": STRING,
         "shortestModelLen": WHOLE,

@@ -18,7 +18,7 @@ from kaito_catalog.site.figures import InstanceRow
 from kaito_catalog.site.model_page import ModelPage, context_limit, weights_bytes
 from kaito_catalog.site.text import escape
 
-GATED = {"no": "no", "auto": "yes, granted at once", "manual": "yes, granted by a person", "yes": "yes"}
+GATED_WORDS = {"no": "no", "auto": "yes, granted at once", "manual": "yes, granted by a person", "yes": "yes"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def claims(page: ModelPage, policy: Policy) -> tuple[Claim, ...]:
             source,
         ),
         ("Runtime", ", ".join(r.name for r in page.proposal.runtimes or ()), None, ""),
-        ("Gated", None, GATED.get(facts.gated or "") if facts else None, source),
+        ("Gated", None, GATED_WORDS.get(facts.gated or "") if facts else None, source),
     ]
     seen = evidence(page.entry)
     return tuple(

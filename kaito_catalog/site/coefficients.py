@@ -20,7 +20,7 @@ from kaito_catalog.plans.instance_types import facts_shape
 from kaito_catalog.site.model_page import ModelPage
 from kaito_catalog.site.tables import (
     CACHE_DTYPES,
-    MOST_GPUS,
+    MOST_GPUS_OF_A_TABLE,
     SHORTEST_MODEL_LEN,
     DeviceClass,
     device_class,
@@ -28,7 +28,7 @@ from kaito_catalog.site.tables import (
     model,
 )
 
-VERSION = "v1"
+COEFFICIENTS_VERSION = "v1"
 
 
 def offered(shared: Shared) -> list[PlanGpu]:
@@ -57,11 +57,11 @@ def data(models: Sequence[ModelPage], catalog: Catalog) -> dict[str, Any]:
     index = {key: i for i, key in enumerate(classes)}
     batches = batches_in_flight(profile.vllm_version)
     return {
-        "apiVersion": VERSION,
+        "apiVersion": COEFFICIENTS_VERSION,
         "profile": profile.name,
         "vllmVersion": profile.vllm_version,
         "shortestModelLen": SHORTEST_MODEL_LEN,
-        "mostGPUs": MOST_GPUS,
+        "mostGPUs": MOST_GPUS_OF_A_TABLE,
         "cacheDtypes": list(CACHE_DTYPES),
         "deviceClasses": [
             {
@@ -99,7 +99,7 @@ def data(models: Sequence[ModelPage], catalog: Catalog) -> dict[str, Any]:
 def _start(page: ModelPage) -> dict[str, Any] | None:
     """The GPUs of the smallest instance type that fits, with which the page begins."""
     chart = page.figures.chart
-    if chart is None or page.figures.smallest is None or chart.gpu_count > MOST_GPUS:
+    if chart is None or page.figures.smallest is None or chart.gpu_count > MOST_GPUS_OF_A_TABLE:
         return None
     return {"gpu": chart.gpu, "gpuCount": chart.gpu_count}
 

@@ -24,7 +24,7 @@ from kaito_catalog.site.coefficients import offered
 from kaito_catalog.site.model_page import ModelPage
 from kaito_catalog.site.tables import SHORTEST_MODEL_LEN
 
-COUNTS = (1, 2, 4, 8)
+GPU_COUNTS = (1, 2, 4, 8)
 """The numbers of GPUs of the tables: those that instance types have."""
 
 
@@ -73,7 +73,7 @@ def tables(models: Sequence[ModelPage], catalog: Catalog) -> tuple[GpuTable, ...
                         utilization=share,
                         vllm_version=profile.vllm_version,
                     )
-                    for count in COUNTS
+                    for count in GPU_COUNTS
                 ),
             )
             for page, shape in zip(ordered, shapes, strict=True)

@@ -16,7 +16,7 @@ from kaito_catalog.plans.instance_types import facts_shape
 
 
 @dataclass(frozen=True)
-class Start:
+class InstanceStart:
     """How KAITO would start the model on one instance type."""
 
     name: str
@@ -35,14 +35,14 @@ class KaitoView:
     choices: tuple[Choice, ...] = ()
     declared: dict[str, str] | None = None
     """The options that the proposal sets; KAITO appends them, so they win."""
-    starts: tuple[Start, ...] = ()
+    starts: tuple[InstanceStart, ...] = ()
     max_model_len: int | None = None
     copies_cache: bool = False
     """Whether KAITO divides the cache by the GPUs, where vLLM keeps all of it on each."""
     unknown: str | None = None
 
     @property
-    def illegal(self) -> tuple[Start, ...]:
+    def illegal(self) -> tuple[InstanceStart, ...]:
         """The instance types on which vLLM would not start."""
         return tuple(start for start in self.starts if start.illegal)
 
@@ -56,7 +56,7 @@ class KaitoView:
         return tuple((words, tuple(names)) for (_, words), names in sorted(found.items()))
 
 
-def split_words(start: Start) -> str:
+def split_words(start: InstanceStart) -> str:
     """The split without the instance type: `1 node, tensor 4`."""
     estimate = start.estimate
     if estimate.nodes is None:
@@ -99,7 +99,7 @@ def view(entry: Entry, shared: Shared) -> KaitoView:
                         choice.option == "enable-expert-parallel" for choice in release.choices(row, kaito)
                     ),
                 )
-        starts.append(Start(machine.name, machine.cloud, machine.gpu_count, estimate, illegal))
+        starts.append(InstanceStart(machine.name, machine.cloud, machine.gpu_count, estimate, illegal))
     return KaitoView(
         kaito.name,
         choices=release.choices(row, kaito),

@@ -33,9 +33,9 @@ from kaito_catalog.site.model_page import (
 )
 from kaito_catalog.site.text import escape, fenced, line, link, prose, words
 
-VERDICTS = {Fit.YES: "fits", Fit.TIGHT: "tight", Fit.NO: "does not fit", Fit.UNKNOWN: "unknown"}
-SHORT_VERDICTS = {**VERDICTS, Fit.NO: "no"}
-LIMITS = {
+VERDICT_WORDS = {Fit.YES: "fits", Fit.TIGHT: "tight", Fit.NO: "does not fit", Fit.UNKNOWN: "unknown"}
+SHORT_VERDICTS = {**VERDICT_WORDS, Fit.NO: "no"}
+LIMIT_WORDS = {
     "kvCache": "KV cache",
     "maxModelLen": "the model's own limit",
     "maxNumSeqs": "max_num_seqs",
@@ -68,10 +68,10 @@ def _environment() -> Environment:
     )
     environment.globals.update(
         link=link,
-        verdicts=VERDICTS,
+        verdicts=VERDICT_WORDS,
         short_verdicts=SHORT_VERDICTS,
         clouds=CLOUDS,
-        limits=LIMITS,
+        limits=LIMIT_WORDS,
         short=chart.short,
     )
     return environment

@@ -30,7 +30,7 @@ from kaito_catalog.memory.weights.split import stages
 
 SHORTEST_MODEL_LEN = 16
 """Contexts below one block change vLLM's batch; the page does not take them."""
-MOST_GPUS = 16
+MOST_GPUS_OF_A_TABLE = 16
 CACHE_DTYPES = ("auto", *(name for name in CACHE_DTYPE_BYTES if name != "float32"))
 
 Item = TypeVar("Item")
@@ -61,7 +61,7 @@ def model(
     stored: Stored | None,
     classes: Mapping[DeviceClass, PlanGpu],
     vllm_version: str,
-    sizes: Iterable[int] = range(1, MOST_GPUS + 1),
+    sizes: Iterable[int] = range(1, MOST_GPUS_OF_A_TABLE + 1),
 ) -> dict[str, Any]:
     """A model's tables: for each tensor-parallel size why vLLM refuses it, or its accounts and layouts.
 

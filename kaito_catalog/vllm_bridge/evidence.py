@@ -24,7 +24,7 @@ from kaito_catalog.system import files
 from kaito_catalog.vllm_bridge.answers import Outcome
 from kaito_catalog.vllm_bridge.logs import RESULT_KIND, without_paths
 
-API_VERSION = "catalog.kaito.sh/v1alpha1"
+EVIDENCE_API_VERSION = "catalog.kaito.sh/v1alpha1"
 
 CPU_MAX_MODEL_LEN = 2048
 """The longest context of a dry run on a CPU that nobody asked for otherwise."""
@@ -62,7 +62,7 @@ def document(entry: Entry, kind: str, found: Mapping[str, Any]) -> dict[str, Any
     names = {"vllm": "vllmVersion", "torch": "torchVersion", "transformers": "transformersVersion"}
     revision = entry.facts.revision if entry.facts else None
     return {
-        "apiVersion": API_VERSION,
+        "apiVersion": EVIDENCE_API_VERSION,
         "kind": kind,
         "model": entry.name,
         **({"revision": revision} if revision else {}),

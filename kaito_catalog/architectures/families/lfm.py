@@ -15,7 +15,7 @@ from kaito_catalog.architectures.reading.parts import (
 from kaito_catalog.architectures.reading.pooling import COLBERT_WIDTHS
 from kaito_catalog.architectures.reading.record import Architecture, Source
 from kaito_catalog.architectures.reading.wrapping import holding, late, unread
-from kaito_catalog.architectures.shape import MOST_LAYERS, Layer, Mlp, Place, Shape, ShortConv
+from kaito_catalog.architectures.shape import MOST_LAYERS, Layer, Mlp, Shape, ShortConv, StagePart
 
 
 def _lfm2(source: Source) -> Shape:
@@ -69,8 +69,8 @@ def _colbert(source: Source) -> Shape:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "Lfm2ForCausalLM": Architecture(_lfm2, on_every_stage=frozenset({Place.EMBEDDING})),
-    "Lfm2MoeForCausalLM": Architecture(_lfm2, on_every_stage=frozenset({Place.EMBEDDING})),
+    "Lfm2ForCausalLM": Architecture(_lfm2, on_every_stage=frozenset({StagePart.EMBEDDING})),
+    "Lfm2MoeForCausalLM": Architecture(_lfm2, on_every_stage=frozenset({StagePart.EMBEDDING})),
     "Lfm2VlForConditionalGeneration": unread(),
     "ColBERTLfm2Model": holding(_colbert),
 }

@@ -25,8 +25,8 @@ from kaito_catalog.architectures.shape import (
     Layer,
     Matrix,
     Mlp,
-    Place,
     Shape,
+    StagePart,
 )
 
 
@@ -104,10 +104,13 @@ ARCHITECTURES: dict[str, Architecture] = {
     "MiniCPMV": holding(_minicpm_v, has_unread_encoder=True),
     "MiniCPMO": holding(_minicpm_v, has_unread_encoder=True),
     "MiniCPMV4_6ForConditionalGeneration": Architecture(
-        _minicpm_v4_6, on_every_stage=frozenset({Place.EMBEDDING}) | ENCODER, is_decoder=False
+        _minicpm_v4_6, on_every_stage=frozenset({StagePart.EMBEDDING}) | ENCODER, is_decoder=False
     ),
     "MiniCPMV4_7ForConditionalGeneration": Architecture(
-        _minicpm_v4_6, on_every_stage=frozenset({Place.EMBEDDING}) | ENCODER, is_decoder=False, since=V0_32_0
+        _minicpm_v4_6,
+        on_every_stage=frozenset({StagePart.EMBEDDING}) | ENCODER,
+        is_decoder=False,
+        since=V0_32_0,
     ),
 }
 """By their name in config.json."""

@@ -31,8 +31,8 @@ from kaito_catalog.architectures.shape import (
     Matrix,
     Medium,
     Mlp,
-    Place,
     Shape,
+    StagePart,
 )
 
 QWEN_IMAGE_TOKENS = 16384
@@ -355,15 +355,15 @@ ARCHITECTURES: dict[str, Architecture] = {
         mixture(_QWEN3, _qwen3_experts, is_sparse=_qwen_sparse), on_every_stage=ENDS
     ),
     "Qwen3NextForCausalLM": Architecture(
-        _qwen_hybrid, on_every_stage=frozenset({Place.EMBEDDING, Place.HEAD}), never_tied=True
+        _qwen_hybrid, on_every_stage=frozenset({StagePart.EMBEDDING, StagePart.HEAD}), never_tied=True
     ),
     "Qwen3_5ForCausalLM": Architecture(_qwen_hybrid),
     "Qwen3_5ForConditionalGeneration": Architecture(
-        _qwen_hybrid, on_every_stage=frozenset({Place.EMBEDDING}) | ENCODER
+        _qwen_hybrid, on_every_stage=frozenset({StagePart.EMBEDDING}) | ENCODER
     ),
     "Qwen3_5MoeForCausalLM": Architecture(_qwen_hybrid),
     "Qwen3_5MoeForConditionalGeneration": Architecture(
-        _qwen_hybrid, on_every_stage=frozenset({Place.EMBEDDING}) | ENCODER
+        _qwen_hybrid, on_every_stage=frozenset({StagePart.EMBEDDING}) | ENCODER
     ),
     "Qwen2VLForConditionalGeneration": Architecture(dense(_QWEN2, _qwen2_vl_encoder), on_every_stage=ENCODER),
     "Qwen2_5_VLForConditionalGeneration": Architecture(

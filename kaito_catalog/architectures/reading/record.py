@@ -8,11 +8,11 @@ from typing import TypeAlias
 
 from kaito_catalog.architectures.changes import Change, Version
 from kaito_catalog.architectures.reading.fields import Fields
-from kaito_catalog.architectures.shape import Config, Place, Shape
+from kaito_catalog.architectures.shape import Config, Shape, StagePart
 
-ENDS = frozenset({Place.EMBEDDING, Place.HEAD, Place.NORM})
-NO_HEAD = frozenset({Place.EMBEDDING, Place.NORM})
-ENCODER = frozenset({Place.ENCODER})
+ENDS = frozenset({StagePart.EMBEDDING, StagePart.HEAD, StagePart.NORM})
+NO_HEAD = frozenset({StagePart.EMBEDDING, StagePart.NORM})
+ENCODER = frozenset({StagePart.ENCODER})
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Architecture:
 
     reader: Reader
     """Reads a configuration into a shape, as vLLM 0.25.1 builds it, or the first version that has a class for it."""
-    on_every_stage: frozenset[Place] = frozenset()
+    on_every_stage: frozenset[StagePart] = frozenset()
     """Parts that vLLM builds on every pipeline stage, beside those of the decoder that it holds."""
     is_decoder: bool = True
     """Whether others may hold it as their decoder, and classifiers are made of it."""

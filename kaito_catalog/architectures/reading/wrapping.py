@@ -10,7 +10,7 @@ from kaito_catalog.architectures.reading.fields import UnreadableError, with_def
 from kaito_catalog.architectures.reading.pooling import EMBEDDING_WIDTHS
 from kaito_catalog.architectures.reading.record import ENCODER, Architecture, Reader, Source
 from kaito_catalog.architectures.reading.vision import siglip, vision_section
-from kaito_catalog.architectures.shape import Encoder, Matrix, Place, Shape
+from kaito_catalog.architectures.shape import Encoder, Matrix, Shape, StagePart
 
 DECODER_BY_MODEL_TYPE = {
     "cohere2": "Cohere2ForCausalLM",
@@ -102,7 +102,7 @@ def unread_encoder(of: str | None = None) -> Reader:
 def holding(
     reader: Reader,
     *,
-    on_every_stage: frozenset[Place] = ENCODER,
+    on_every_stage: frozenset[StagePart] = ENCODER,
     has_unread_encoder: bool = False,
     always_with_encoder: bool = False,
     since: Version | None = None,
@@ -121,7 +121,10 @@ def holding(
 
 
 def unread(
-    of: str | None = None, *, on_every_stage: frozenset[Place] = ENCODER, always_with_encoder: bool = False
+    of: str | None = None,
+    *,
+    on_every_stage: frozenset[StagePart] = ENCODER,
+    always_with_encoder: bool = False,
 ) -> Architecture:
     """The record of a model whose encoder has not been read, over the decoder that vLLM's class or the file names."""
     return holding(

@@ -21,7 +21,7 @@ from kaito_catalog.dry_runs.kubernetes.objects import (
     ROLE_LABEL,
     RUN_LABEL,
     SELECTOR,
-    Settings,
+    ClusterSettings,
     deadline_seconds,
     name_of,
     objects,
@@ -30,7 +30,7 @@ from kaito_catalog.dry_runs.kubernetes.objects import (
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.vllm_bridge.logs import evidence_lines
 
-AT_ONCE = 100
+PODS_AT_ONCE = 100
 """Runs that exist in the cluster at a time."""
 WATCH_SECONDS = 30
 LOG_ATTEMPTS = 3
@@ -66,7 +66,7 @@ def import_client() -> Any:
 
 def apply(
     runs: Sequence[Run],
-    settings: Settings,
+    settings: ClusterSettings,
     *,
     at_once: int | None = None,
     done: Callable[[Run, dict[str, Any]], None],
@@ -80,7 +80,7 @@ def apply(
     Raises:
         CatalogError: there is no cluster, it refuses, or it stays away.
     """
-    Collector(settings, done=done, failed=failed, say=say).run_all(runs, at_once or AT_ONCE)
+    Collector(settings, done=done, failed=failed, say=say).run_all(runs, at_once or PODS_AT_ONCE)
 
 
 class Collector:
@@ -88,7 +88,7 @@ class Collector:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ClusterSettings,
         *,
         done: Callable[[Run, dict[str, Any]], None],
         failed: Callable[[Run, str], None],

@@ -33,7 +33,7 @@ CONTAINER = "dry-run"
 FOLDER, SCRATCH = "/kaito-catalog", "/scratch"
 USER_ID = 1000
 
-RETRIES = 2
+POD_RETRIES = 2
 NODE_SECONDS = 1800
 """For a node to be provisioned and the image to be pulled, before the first second of the run."""
 KEPT_SECONDS = 86400
@@ -45,7 +45,7 @@ _NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Settings:
+class ClusterSettings:
     """What is the same for all runs of a campaign."""
 
     image: str
@@ -101,7 +101,7 @@ def sources() -> dict[str, Any]:
     }
 
 
-def objects(run: Run, settings: Settings) -> list[dict[str, Any]]:
+def objects(run: Run, settings: ClusterSettings) -> list[dict[str, Any]]:
     """The objects of a run: its ConfigMap, and the Job or LeaderWorkerSet."""
     name = name_of(run)
     config_map = {
@@ -113,7 +113,7 @@ def objects(run: Run, settings: Settings) -> list[dict[str, Any]]:
     return [config_map, _job(run, settings) if run.nodes == 1 else _leader_worker_set(run, settings)]
 
 
-def to_yaml(runs: Sequence[Run], settings: Settings) -> str:
+def to_yaml(runs: Sequence[Run], settings: ClusterSettings) -> str:
     """All objects of a campaign as one stream for `kubectl apply -f -`."""
     documents = [sources()] + [item for run in runs for item in objects(run, settings)]
     if settings.namespace:
@@ -142,10 +142,10 @@ def _labels(run: Run) -> dict[str, str]:
 
 def deadline_seconds(run: Run) -> int:
     """When Kubernetes gives a run up: waiting for a node, and every attempt at its longest."""
-    return NODE_SECONDS + int((1 + RETRIES) * (run.time_limit_seconds + 2 * task_module.GRACE_SECONDS))
+    return NODE_SECONDS + int((1 + POD_RETRIES) * (run.time_limit_seconds + 2 * task_module.GRACE_SECONDS))
 
 
-def _job(run: Run, settings: Settings) -> dict[str, Any]:
+def _job(run: Run, settings: ClusterSettings) -> dict[str, Any]:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -153,7 +153,7 @@ def _job(run: Run, settings: Settings) -> dict[str, Any]:
         "spec": {
             "completions": 1,
             "parallelism": 1,
-            "backoffLimit": RETRIES,
+            "backoffLimit": POD_RETRIES,
             "activeDeadlineSeconds": deadline_seconds(run),
             "ttlSecondsAfterFinished": KEPT_SECONDS,
             # An eviction or a node that goes away is not the run's own failure.
@@ -170,7 +170,7 @@ def _job(run: Run, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _leader_worker_set(run: Run, settings: Settings) -> dict[str, Any]:
+def _leader_worker_set(run: Run, settings: ClusterSettings) -> dict[str, Any]:
     """As https://docs.vllm.ai/en/latest/deployment/frameworks/lws/: Ray's head on the leader, the others join it."""
     return {
         "apiVersion": f"{LWS['group']}/{LWS['version']}",
@@ -188,7 +188,7 @@ def _leader_worker_set(run: Run, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _pod(run: Run, settings: Settings, role: str | None) -> dict[str, Any]:
+def _pod(run: Run, settings: ClusterSettings, role: str | None) -> dict[str, Any]:
     spec: dict[str, Any] = {
         # LeaderWorkerSets are made of StatefulSets, which know nothing else than Always.
         "restartPolicy": "Always" if role else "Never",
@@ -217,7 +217,7 @@ def _pod(run: Run, settings: Settings, role: str | None) -> dict[str, Any]:
     return {"metadata": {"labels": labels}, "spec": spec}
 
 
-def _container(run: Run, settings: Settings, role: str | None) -> dict[str, Any]:
+def _container(run: Run, settings: ClusterSettings, role: str | None) -> dict[str, Any]:
     program = f"{FOLDER}/{task_module.ARCHIVE}"
     resources: dict[str, dict[str, str]] = {"requests": {"cpu": "2", "memory": "8Gi"}}
     if run.weights == "real":
@@ -255,7 +255,7 @@ def _volumes(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _environment(run: Run, settings: Settings) -> list[dict[str, Any]]:
+def _environment(run: Run, settings: ClusterSettings) -> list[dict[str, Any]]:
     """Caches and temporary files where something may be written; a name for a user whom the image does not list."""
     plain = {
         "HOME": SCRATCH,

@@ -25,7 +25,7 @@ from kaito_catalog.hub.fake.repositories import FakeRepository
 
 
 @dataclass(frozen=True)
-class Request:
+class ClientRequest:
     """What a client asked."""
 
     method: str
@@ -84,7 +84,7 @@ class FakeHub:
         self.cdn = cdn
         self.limit = limit
         self.window_seconds = window_seconds
-        self.requests: list[Request] = []
+        self.requests: list[ClientRequest] = []
         self.faults: list[Fault] = []
         self.page_size = 1000
         self._clock = clock
@@ -146,7 +146,7 @@ class FakeHub:
         """Delete a repository."""
         del self.repositories[repo_id]
 
-    def note(self, request: Request) -> tuple[Fault | None, dict[str, str], bool]:
+    def note(self, request: ClientRequest) -> tuple[Fault | None, dict[str, str], bool]:
         """Count a request: the fault that befalls it, the rate-limit headers, whether it is over the limit."""
         with self._lock:
             self.requests.append(request)
@@ -223,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         hub = self.server_hub
-        request = Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()})
+        request = ClientRequest(self.command, self.path, {k.lower(): v for k, v in self.headers.items()})
         fault, limits, over = hub.note(request)
         if fault is not None and fault.status is not None:
             found = _Answer(
@@ -298,7 +298,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     # What the Hub knows.
 
-    def _find(self, request: Request) -> _Answer:
+    def _find(self, request: ClientRequest) -> _Answer:
         parts = urlsplit(request.path)
         token = request.headers.get("authorization", "").removeprefix("Bearer ").strip() or None
         if token is not None and token not in self.server_hub.tokens:
@@ -443,7 +443,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Link"] = f'<{self.server_hub.endpoint}{path}?cursor={first + page}{flag}>; rel="next"'
         return _json(entries[first : first + page], headers)
 
-    def _file(self, found: FakeRepository, rest: str, token: str | None, request: Request) -> _Answer:
+    def _file(self, found: FakeRepository, rest: str, token: str | None, request: ClientRequest) -> _Answer:
         revision, _, path = rest.partition("/")
         commit = found.commit(unquote(revision))
         if commit is None:

@@ -19,7 +19,7 @@ _CELL_END = re.compile(r"(?<!\\)\|")
 
 
 @dataclass(frozen=True)
-class Span:
+class TextSpan:
     """A piece of text and its place in the file (1-based)."""
 
     text: str
@@ -36,9 +36,9 @@ class Block:
     """
 
     kind: Kind
-    span: Span
+    span: TextSpan
     language: str = ""
-    rows: tuple[tuple[Span, ...], ...] = ()
+    rows: tuple[tuple[TextSpan, ...], ...] = ()
 
     @property
     def text(self) -> str:
@@ -49,7 +49,7 @@ class Block:
 class Section:
     """A heading (empty before the first one) and what stands below it."""
 
-    title: Span
+    title: TextSpan
     blocks: tuple[Block, ...]
 
     @property
@@ -58,7 +58,7 @@ class Section:
         return " ".join(re.sub(r"[*_`#:]", " ", self.title.text).lower().split())
 
     @property
-    def start(self) -> Span:
+    def start(self) -> TextSpan:
         """Where to point when something is missing in the section."""
         return self.title
 
@@ -68,16 +68,16 @@ class Markdown:
     """A file in its parts."""
 
     lines: tuple[str, ...]
-    front_matter: Span | None
+    front_matter: TextSpan | None
     sections: tuple[Section, ...]
 
-    def find(self, needle: str, near: Span) -> Span:
+    def find(self, needle: str, near: TextSpan) -> TextSpan:
         """Where `needle` stands on the line of `near`, from its column on; else `near`."""
         first = needle.split("\n")[0]
         if first and 0 < near.line <= len(self.lines):
             found = self.lines[near.line - 1].find(first, near.column - 1)
             if found >= 0:
-                return Span(first, near.line, found + 1)
+                return TextSpan(first, near.line, found + 1)
         return near
 
 
@@ -92,7 +92,7 @@ class Remarks:
         self,
         code: str,
         message: str,
-        at: Span,
+        at: TextSpan,
         hint: str | None = None,
         severity: Severity = Severity.WARNING,
     ) -> None:
@@ -116,7 +116,7 @@ def parse(text: str) -> Markdown:
     parser = MarkdownIt("commonmark", {"maxNesting": 20}).enable("table").disable(["inline", "reference"])
     tokens = parser.use(front_matter_plugin).parse(text)
     front = next((token for token in tokens if token.type == "front_matter"), None)
-    return Markdown(lines, Span(front.content, 2) if front else None, tuple(_sections(tokens, lines)))
+    return Markdown(lines, TextSpan(front.content, 2) if front else None, tuple(_sections(tokens, lines)))
 
 
 def one_line(text: str) -> str:
@@ -134,7 +134,7 @@ def _without_comments(text: str) -> str:
 
 
 def _sections(tokens: Sequence[Token], lines: Sequence[str]) -> Iterator[Section]:
-    title = Span("", 1)
+    title = TextSpan("", 1)
     blocks: list[Block] = []
     for index, token in enumerate(tokens):
         if token.type == "heading_open" and token.level == 0:
@@ -147,9 +147,9 @@ def _sections(tokens: Sequence[Token], lines: Sequence[str]) -> Iterator[Section
     yield Section(title, tuple(blocks))
 
 
-def _span(inline: Token, lines: Sequence[str]) -> Span:
+def _span(inline: Token, lines: Sequence[str]) -> TextSpan:
     line = inline.map[0] if inline.map else 0
-    return Span(
+    return TextSpan(
         one_line(inline.content), line + 1, max(lines[line].find(inline.content.split("\n")[0]), 0) + 1
     )
 
@@ -166,18 +166,18 @@ def _block(tokens: Sequence[Token], index: int, lines: Sequence[str]) -> Block |
         case "fence":
             column = max(lines[line].find(token.markup), 0) + 1
             language = next(iter(token.info.lower().split()), "")
-            return Block("code", Span(token.content or "\n", line + 2, column), language)
+            return Block("code", TextSpan(token.content or "\n", line + 2, column), language)
         case "table_open":
             last = token.map[1] if token.map else line
             rows = [_cells(lines[number], number + 1) for number in range(line, last) if number != line + 1]
-            return Block("table", Span("", line + 1), rows=tuple(rows))
+            return Block("table", TextSpan("", line + 1), rows=tuple(rows))
         case "html_block" | "code_block":
-            return Block("other", Span(one_line(token.content), line + 1))
+            return Block("other", TextSpan(one_line(token.content), line + 1))
         case _:
             return None
 
 
-def _cells(line: str, number: int) -> tuple[Span, ...]:
+def _cells(line: str, number: int) -> tuple[TextSpan, ...]:
     """The cells of a table row; an escaped pipe belongs to its cell."""
     ends = [match.start() for match in _CELL_END.finditer(line)]
     pieces = list(zip((0, *(end + 1 for end in ends)), (*ends, len(line)), strict=True))
@@ -189,5 +189,7 @@ def _cells(line: str, number: int) -> tuple[Span, ...]:
     for start, end in pieces:
         text = line[start:end]
         indent = len(text) - len(text.lstrip())
-        cells.append(Span(_without_comments(text.replace("\\|", "|")).strip(), number, start + indent + 1))
+        cells.append(
+            TextSpan(_without_comments(text.replace("\\|", "|")).strip(), number, start + indent + 1)
+        )
     return tuple(cells)

@@ -35,7 +35,7 @@ _COUNT = re.compile(
 
 
 @dataclass(frozen=True)
-class Figure:
+class ReadFigure:
     """A claim: a size as text, a count, TBD, N/A or None; what was said around it; why it cannot be read."""
 
     value: str | int | None = None
@@ -43,33 +43,33 @@ class Figure:
     problem: str | None = None
 
 
-def read_size(text: str) -> Figure:
+def read_size(text: str) -> ReadFigure:
     """``~16GB (per …)`` is 16GB with the note ``~; per …``."""
     return _figure(text, _SIZE)
 
 
-def read_count(text: str) -> Figure:
+def read_count(text: str) -> ReadFigure:
     """``01 GPU`` is 1 with the note ``GPU``; ``8+`` is 8 with the note ``8+``."""
     return _figure(text, _COUNT)
 
 
-def _figure(text: str, pattern: re.Pattern[str]) -> Figure:
+def _figure(text: str, pattern: re.Pattern[str]) -> ReadFigure:
     text = bare(text)
     word = missing_word(text)
     if word is not None:
-        return Figure(word or None)
+        return ReadFigure(word or None)
     unknown = re.match(r"(TBD|N/A)\s*\((.*)\)\Z", text)
     if unknown:
-        return Figure(unknown[1], unknown[2].strip() or None)
+        return ReadFigure(unknown[1], unknown[2].strip() or None)
     match = pattern.match(text)
     if match is None:
         wanted = quantity.problem(text) if pattern is _SIZE else "write a whole number, such as 1"
-        return Figure(None, text, wanted)
+        return ReadFigure(None, text, wanted)
     if pattern is _SIZE:
         try:
             quantity.parse(match["figure"])
         except ValueError as error:
-            return Figure(None, text, str(error))
+            return ReadFigure(None, text, str(error))
     parts = [
         match["before"],
         f"{match['figure']}+" if match["plus"] else None,
@@ -77,7 +77,7 @@ def _figure(text: str, pattern: re.Pattern[str]) -> Figure:
     ]
     note = "; ".join(part for part in parts if part)
     value = match["figure"] if pattern is _SIZE else int(match["figure"])
-    return Figure(value, note or None)
+    return ReadFigure(value, note or None)
 
 
 def _unwrapped(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from kaito_catalog.diagnostics import Severity
 from kaito_catalog.documents import reading
 from kaito_catalog.formats.proposal import Status
-from kaito_catalog.kaito.markdown.blocks import Markdown, Remarks, Span, shorten
+from kaito_catalog.kaito.markdown.blocks import Markdown, Remarks, TextSpan, shorten
 from kaito_catalog.kaito.markdown.fields import read_date
 
 _STATUSES: tuple[str, ...] = get_args(Status)
@@ -22,17 +22,17 @@ class Front:
     """The front matter: values by key, and the place of each."""
 
     values: Mapping[str, Any]
-    places: Mapping[str, Span]
-    start: Span
+    places: Mapping[str, TextSpan]
+    start: TextSpan
 
-    def place(self, key: str) -> Span:
+    def place(self, key: str) -> TextSpan:
         return self.places.get(key, self.start)
 
 
 def read_front(markdown: Markdown, remarks: Remarks) -> Front:
     """The front matter; what is wrong with it is remarked at its line."""
     text = markdown.front_matter
-    start = Span("", 1)
+    start = TextSpan("", 1)
     if text is None:
         remarks.say(
             "IMP001",
@@ -45,21 +45,21 @@ def read_front(markdown: Markdown, remarks: Remarks) -> Front:
     document = reading.parse(text.text, path=remarks.path)
     values: Mapping[str, Any] = document.value if isinstance(document.value, dict) else {}
     places = {
-        key: Span(key, document.spans[(key,)].line + 1, document.spans[(key,)].value_column)
+        key: TextSpan(key, document.spans[(key,)].line + 1, document.spans[(key,)].value_column)
         for key in values
         if document.spans[(key,)].line == document.spans[(key,)].value_line
     }
-    places |= {key: Span(key, document.spans[(key,)].line + 1) for key in values if key not in places}
+    places |= {key: TextSpan(key, document.spans[(key,)].line + 1) for key in values if key not in places}
     if document.problems or not values:
         for problem in document.problems:
-            at = Span("", problem.place.line + 1, problem.place.column)
+            at = TextSpan("", problem.place.line + 1, problem.place.column)
             remarks.say("IMP001", f"the front matter is no YAML: {problem.message}", at, problem.hint)
         values, places = _lenient_front(text)
         if not values:
             remarks.say("IMP001", "the front matter holds no keys and values", start, None, Severity.ERROR)
     for key in values:
         if key not in _FRONT_KEYS:
-            at = Span(key, places[key].line)
+            at = TextSpan(key, places[key].line)
             remarks.say(
                 "IMP018",
                 f"the front matter has an unknown key, '{shorten(key)}'",
@@ -140,10 +140,10 @@ def _date(front: Front, key: str, target: str, metadata: dict[str, Any], remarks
         metadata[target] = day.value
 
 
-def _lenient_front(text: Span) -> tuple[dict[str, Any], dict[str, Span]]:
+def _lenient_front(text: TextSpan) -> tuple[dict[str, Any], dict[str, TextSpan]]:
     """Front matter that is no YAML, line by line: ``key: value`` and ``- item``."""
     values: dict[str, Any] = {}
-    places: dict[str, Span] = {}
+    places: dict[str, TextSpan] = {}
     key = ""
     for number, line in enumerate(text.text.split("\n"), text.line):
         pair = re.match(r"(?P<key>[A-Za-z][A-Za-z_-]{0,40}):(?P<value>(?: .*)?)\Z", line)
@@ -152,7 +152,7 @@ def _lenient_front(text: Span) -> tuple[dict[str, Any], dict[str, Span]]:
             key = pair["key"]
             value = _unquoted(pair["value"])
             values[key] = value or []
-            places[key] = Span(key, number, len(key) + 3 if value else 1)
+            places[key] = TextSpan(key, number, len(key) + 3 if value else 1)
         elif item and isinstance(values.get(key), list) and _unquoted(item["value"]):
             values[key] = [*values[key], _unquoted(item["value"])]
     return {name: value for name, value in values.items() if value}, places

@@ -9,7 +9,7 @@ from typing import Any
 
 from kaito_catalog.diagnostics import Severity
 from kaito_catalog.kaito.markdown import words
-from kaito_catalog.kaito.markdown.blocks import Block, Span, shorten
+from kaito_catalog.kaito.markdown.blocks import Block, TextSpan, shorten
 from kaito_catalog.kaito.markdown.front import Front
 from kaito_catalog.kaito.markdown.page import Page
 from kaito_catalog.kaito.markdown.template import CLAIMS, MAX_MODELS, ROWS
@@ -17,16 +17,16 @@ from kaito_catalog.system.files import NAME
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelColumn:
     """A column of the requirements table: its title, its cells by claim, the repository it is about."""
 
     title: str
-    cells: Mapping[str, Span]
+    cells: Mapping[str, TextSpan]
     repo_id: str | None
     name: str
 
 
-def read_models(page: Page, table: Block, heading: Span) -> list[Model]:
+def read_models(page: Page, table: Block, heading: TextSpan) -> list[ModelColumn]:
     """The models of the requirements table, one a column."""
     header, *rows = table.rows
     titles = [cell.text for cell in header[1:]] or [""]
@@ -39,7 +39,7 @@ def read_models(page: Page, table: Block, heading: Span) -> list[Model]:
             Severity.ERROR,
         )
         titles = titles[:MAX_MODELS]
-    columns: list[dict[str, Span]] = [{} for _ in titles]
+    columns: list[dict[str, TextSpan]] = [{} for _ in titles]
     for row in rows:
         _requirements_row(page, row, columns, len(header))
     if len(titles) > 1:
@@ -60,7 +60,7 @@ def read_models(page: Page, table: Block, heading: Span) -> list[Model]:
 
 
 def _requirements_row(
-    page: Page, row: tuple[Span, ...], columns: Sequence[dict[str, Span]], width: int
+    page: Page, row: tuple[TextSpan, ...], columns: Sequence[dict[str, TextSpan]], width: int
 ) -> None:
     key = ROWS.get(words.label(row[0].text))
     if key is None:
@@ -81,13 +81,18 @@ def _requirements_row(
     for cells, cell in zip(columns, row[1:], strict=False):
         cells[key] = cell
     for cells in columns[len(row) - 1 :]:
-        cells[key] = Span("", row[0].line, row[0].column)
+        cells[key] = TextSpan("", row[0].line, row[0].column)
 
 
 def _model(
-    page: Page, title: str, cells: Mapping[str, Span], heading: Span, mentioned: list[str], table: Block
-) -> Model:
-    site = cells.get("downloadSite", Span("", table.span.line))
+    page: Page,
+    title: str,
+    cells: Mapping[str, TextSpan],
+    heading: TextSpan,
+    mentioned: list[str],
+    table: Block,
+) -> ModelColumn:
+    site = cells.get("downloadSite", TextSpan("", table.span.line))
     found = words.repo_id(words.address(site.text))
     named = found
     if named is None:
@@ -104,10 +109,12 @@ def _model(
     name = (named or "").partition("/")[2].lower() or words.slug(title or about)
     if not NAME.match(name) or ".." in name:
         name = words.slug(name)
-    return Model(title, cells, found or (named if title else None), name)
+    return ModelColumn(title, cells, found or (named if title else None), name)
 
 
-def compare_title(page: Page, front: Front, metadata: Mapping[str, Any], models: Sequence[Model]) -> None:
+def compare_title(
+    page: Page, front: Front, metadata: Mapping[str, Any], models: Sequence[ModelColumn]
+) -> None:
     """Remark a title of the front matter that names another model."""
     texts = [str(metadata.get("heading", ""))]
     for model in models:
@@ -119,18 +126,18 @@ def compare_title(page: Page, front: Front, metadata: Mapping[str, Any], models:
         page.remarks.say(
             "IMP007",
             f"the title names {other}, the proposal is about {models[0].name}",
-            page.markdown.find(title, Span("", front.place("title").line)),
+            page.markdown.find(title, TextSpan("", front.place("title").line)),
             "name the model of this proposal",
         )
 
 
-def compare_names(page: Page, model: Model, heading: Span, one_of_several: bool) -> None:
+def compare_names(page: Page, model: ModelColumn, heading: TextSpan, one_of_several: bool) -> None:
     """Remark headings, links and texts that name another model than the download site."""
     if model.repo_id is None:
         return
     repo_id, own = model.repo_id, model.repo_id.partition("/")[2]
     hint = f"the download site is {repo_id}"
-    family = model.cells.get("familyName", Span("", heading.line))
+    family = model.cells.get("familyName", TextSpan("", heading.line))
     for text in (family,) if one_of_several else (heading, family):
         other = words.other_name(words.plain(text.text), repo_id) or words.other_size(text.text, own)
         if other:

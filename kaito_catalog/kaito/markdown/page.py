@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kaito_catalog.diagnostics import Severity
 from kaito_catalog.kaito.markdown import blocks
-from kaito_catalog.kaito.markdown.blocks import Block, Remarks, Section, Span, shorten
+from kaito_catalog.kaito.markdown.blocks import Block, Remarks, Section, TextSpan, shorten
 from kaito_catalog.kaito.markdown.template import SECTIONS
 
 LEFT_OUT = "move what matters into the description"
@@ -25,15 +25,15 @@ class Page:
         """The blocks of a section; none where it is missing."""
         return self.sections[name].blocks if name in self.sections else ()
 
-    def start(self, name: str) -> Span:
+    def start(self, name: str) -> TextSpan:
         """Where to point when something is missing in a section."""
-        return self.sections[name].start if name in self.sections else Span("", 1)
+        return self.sections[name].start if name in self.sections else TextSpan("", 1)
 
     def left_out(self, block: Block) -> None:
         """Remark a text that has no place in a proposal."""
         self.remarks.say("IMP017", f"left out: '{shorten(block.text)}'", block.span, LEFT_OUT, Severity.NOTE)
 
-    def surplus(self, row: tuple[Span, ...], width: int) -> None:
+    def surplus(self, row: tuple[TextSpan, ...], width: int) -> None:
         """Remark a row with more cells than the table has columns."""
         if len(row) > max(width, 2):
             self.remarks.say(

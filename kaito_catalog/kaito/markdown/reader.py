@@ -8,18 +8,18 @@ from typing import Any
 
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity, sort_key
 from kaito_catalog.kaito.markdown import words
-from kaito_catalog.kaito.markdown.blocks import Block, Span, shorten
+from kaito_catalog.kaito.markdown.blocks import Block, TextSpan, shorten
 from kaito_catalog.kaito.markdown.front import read_front, read_metadata
-from kaito_catalog.kaito.markdown.models import Model, compare_names, compare_title, read_models
+from kaito_catalog.kaito.markdown.models import ModelColumn, compare_names, compare_title, read_models
 from kaito_catalog.kaito.markdown.page import Page
 from kaito_catalog.kaito.markdown.requirements import add_context, read_figures, read_requirements
 from kaito_catalog.kaito.markdown.runtimes import denied_below, runtime_tables, runtimes_of
 from kaito_catalog.kaito.markdown.samples import Samples, read_samples, text_in
 from kaito_catalog.kaito.markdown.summary import read_glossary, read_history, read_summary
 from kaito_catalog.kaito.markdown.template import (
-    API_VERSION,
     KEY_ORDER,
     OVERLAY_SECTION,
+    PROPOSAL_API_VERSION,
     ROWS,
     RUNTIME_ROWS,
     SAMPLES_SECTION,
@@ -27,7 +27,7 @@ from kaito_catalog.kaito.markdown.template import (
 )
 from kaito_catalog.system.files import NAME
 
-MAX_BYTES = 2**20
+MAX_MARKDOWN_BYTES = 2**20
 MAX_REMARKS = 300
 
 
@@ -54,7 +54,7 @@ def read_proposals(text: str, *, path: str) -> ImportResult:
         text: the Markdown.
         path: its name in diagnostics; the date in it is compared with the creation date.
     """
-    if len(text) > MAX_BYTES:
+    if len(text) > MAX_MARKDOWN_BYTES:
         message, hint = "the file is larger than 1 MiB", "a proposal is a few kilobytes"
         return ImportResult((), (Diagnostic("IMP002", Severity.ERROR, message, Place(path), hint),))
     page = Page(text, path)
@@ -106,7 +106,7 @@ def _read(page: Page) -> Iterator[ImportedProposal]:
         if figures:
             requirements["figures"] = figures
         value: dict[str, Any] = {
-            "apiVersion": API_VERSION,
+            "apiVersion": PROPOSAL_API_VERSION,
             "kind": "ModelProposal",
             "metadata": {"name": model.name, **metadata},
             "glossary": dict(glossary),
@@ -199,7 +199,7 @@ def _tables(page: Page) -> tuple[Block | None, Block | None]:
     return wanted.get("requirements"), wanted.get("runtimes")
 
 
-def _heading(page: Page) -> Span:
+def _heading(page: Page) -> TextSpan:
     for block in page.blocks("title"):
         if block.kind in ("paragraph", "item"):
             for other in page.blocks("title"):
@@ -216,10 +216,12 @@ def _heading(page: Page) -> Span:
         "write: Add [org/model](https://huggingface.co/org/model) to KAITO supported model list",
         Severity.ERROR,
     )
-    return Span("", page.start("title").line)
+    return TextSpan("", page.start("title").line)
 
 
-def _deployment(page: Page, samples: Samples, model: Model, models: Sequence[Model]) -> dict[str, str]:
+def _deployment(
+    page: Page, samples: Samples, model: ModelColumn, models: Sequence[ModelColumn]
+) -> dict[str, str]:
     several = len(models) > 1
     mine = [w for w in samples.workspaces if not several or words.slug(model.name) in words.dashed(w.words)]
     for workspace in samples.workspaces:

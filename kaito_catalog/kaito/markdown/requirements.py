@@ -9,11 +9,11 @@ from typing import Any
 from kaito_catalog import quantity
 from kaito_catalog.diagnostics import Severity
 from kaito_catalog.kaito.markdown import fields, words
-from kaito_catalog.kaito.markdown.blocks import Span, shorten
-from kaito_catalog.kaito.markdown.models import Model
+from kaito_catalog.kaito.markdown.blocks import TextSpan, shorten
+from kaito_catalog.kaito.markdown.models import ModelColumn
 from kaito_catalog.kaito.markdown.page import LEFT_OUT, Page
 from kaito_catalog.kaito.markdown.samples import Samples
-from kaito_catalog.kaito.markdown.template import BOILERPLATE, CLAIMS, COUNTS, SIZES
+from kaito_catalog.kaito.markdown.template import BOILERPLATE, CLAIMS, COUNT_CLAIMS, SIZE_CLAIMS
 
 _IMAGE = re.compile(r"!\[(?P<alt>[^\[\]\n]{0,300})\]\((?P<src>[^()\s]{1,2000})\)")
 
@@ -31,7 +31,7 @@ def read_figures(page: Page) -> list[dict[str, str]]:
     return result
 
 
-def read_requirements(page: Page, model: Model, table: Span) -> dict[str, Any]:
+def read_requirements(page: Page, model: ModelColumn, table: TextSpan) -> dict[str, Any]:
     """What one model requires, with the words around its figures as notes."""
     result: dict[str, Any] = {}
     notes: dict[str, str] = {}
@@ -49,7 +49,7 @@ def read_requirements(page: Page, model: Model, table: Span) -> dict[str, Any]:
                 _missing(page, key, f"there is no row '{title}'", table)
         elif key == "version":
             _version(page, cell, result, notes)
-        elif key in SIZES or key in COUNTS:
+        elif key in SIZE_CLAIMS or key in COUNT_CLAIMS:
             _claim(page, key, cell, result, notes)
         else:
             text = words.bare(cell.text)
@@ -64,7 +64,7 @@ def read_requirements(page: Page, model: Model, table: Span) -> dict[str, Any]:
     return result
 
 
-def _missing(page: Page, key: str, message: str, at: Span) -> None:
+def _missing(page: Page, key: str, message: str, at: TextSpan) -> None:
     required = key in ("familyName", "type", "downloadSite")
     page.remarks.say(
         "IMP011",
@@ -75,7 +75,7 @@ def _missing(page: Page, key: str, message: str, at: Span) -> None:
     )
 
 
-def _version(page: Page, cell: Span, result: dict[str, Any], notes: dict[str, str]) -> None:
+def _version(page: Page, cell: TextSpan, result: dict[str, Any], notes: dict[str, str]) -> None:
     version = fields.read_version(cell.text)
     if version.value is not None:
         result["version"] = version.value
@@ -107,8 +107,8 @@ def _version(page: Page, cell: Span, result: dict[str, Any], notes: dict[str, st
         )
 
 
-def _claim(page: Page, key: str, cell: Span, result: dict[str, Any], notes: dict[str, str]) -> None:
-    read = fields.read_size if key in SIZES else fields.read_count
+def _claim(page: Page, key: str, cell: TextSpan, result: dict[str, Any], notes: dict[str, str]) -> None:
+    read = fields.read_size if key in SIZE_CLAIMS else fields.read_count
     figure = read(cell.text)
     if figure.problem:
         page.remarks.say(
@@ -126,7 +126,7 @@ def _claim(page: Page, key: str, cell: Span, result: dict[str, Any], notes: dict
         notes[key] = figure.note
 
 
-def _compare_gpus(page: Page, found: Mapping[str, Any], model: Model) -> None:
+def _compare_gpus(page: Page, found: Mapping[str, Any], model: ModelColumn) -> None:
     count, total, each = found.get("gpuCount"), found.get("totalGPUMemory"), found.get("perGPUMemory")
     if fields.is_missing_figure(total) or fields.is_missing_figure(each):
         return
@@ -147,7 +147,7 @@ def _compare_gpus(page: Page, found: Mapping[str, Any], model: Model) -> None:
         )
 
 
-def add_context(page: Page, requirements: dict[str, Any], samples: Samples, model: Model) -> None:
+def add_context(page: Page, requirements: dict[str, Any], samples: Samples, model: ModelColumn) -> None:
     """The tokens the GPU claims are about: said in a row, in the sample's max-model-len, or in a note."""
     served = (samples.options.get("vllm") or {}).get("max-model-len")
     said = None

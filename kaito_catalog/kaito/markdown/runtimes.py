@@ -8,8 +8,8 @@ from typing import Any
 
 from kaito_catalog.formats.proposal import RuntimeName
 from kaito_catalog.kaito.markdown import fields, words
-from kaito_catalog.kaito.markdown.blocks import Block, Span, shorten
-from kaito_catalog.kaito.markdown.models import Model
+from kaito_catalog.kaito.markdown.blocks import Block, TextSpan, shorten
+from kaito_catalog.kaito.markdown.models import ModelColumn
 from kaito_catalog.kaito.markdown.page import Page
 from kaito_catalog.kaito.markdown.samples import Samples
 from kaito_catalog.kaito.markdown.template import BOILERPLATE, MAX_MODELS, RUNTIME_ROWS
@@ -20,7 +20,7 @@ class _RuntimeTable:
     """A column of the runtimes table: its title and its cells by label."""
 
     title: str
-    cells: Mapping[str, Span]
+    cells: Mapping[str, TextSpan]
 
 
 def runtime_tables(page: Page, table: Block | None) -> list[_RuntimeTable]:
@@ -42,7 +42,7 @@ def runtime_tables(page: Page, table: Block | None) -> list[_RuntimeTable]:
         return []
     header, *rows = table.rows
     titles = [cell.text for cell in header[1 : MAX_MODELS + 1]] or [""]
-    columns: list[dict[str, Span]] = [{} for _ in titles]
+    columns: list[dict[str, TextSpan]] = [{} for _ in titles]
     for row in rows:
         name = words.label(row[0].text)
         if name not in RUNTIME_ROWS:
@@ -67,9 +67,9 @@ def runtime_tables(page: Page, table: Block | None) -> list[_RuntimeTable]:
     return [_RuntimeTable(title, cells) for title, cells in zip(titles, columns, strict=True)]
 
 
-def denied_below(page: Page) -> dict[RuntimeName, Span]:
+def denied_below(page: Page) -> dict[RuntimeName, TextSpan]:
     """The runtimes that a paragraph of the section takes back."""
-    result: dict[RuntimeName, Span] = {}
+    result: dict[RuntimeName, TextSpan] = {}
     for block in page.blocks("runtimes"):
         if block.kind in ("paragraph", "item") and not BOILERPLATE.match(block.text):
             for name in fields.denied_runtimes(block.text):
@@ -80,11 +80,11 @@ def denied_below(page: Page) -> dict[RuntimeName, Span]:
 def runtimes_of(
     page: Page,
     columns: Sequence[_RuntimeTable],
-    model: Model,
-    models: Sequence[Model],
+    model: ModelColumn,
+    models: Sequence[ModelColumn],
     samples: Samples,
     requirements: dict[str, Any],
-    denied: Mapping[RuntimeName, Span],
+    denied: Mapping[RuntimeName, TextSpan],
 ) -> list[dict[str, Any]]:
     """The runtimes of one model, with the options that the sample has for each."""
     titles = [other.title for other in models]
@@ -128,7 +128,7 @@ def runtimes_of(
 
 
 def _runtime_names(
-    page: Page, column: _RuntimeTable, denied: Mapping[RuntimeName, Span]
+    page: Page, column: _RuntimeTable, denied: Mapping[RuntimeName, TextSpan]
 ) -> tuple[list[RuntimeName], str | None]:
     cell = column.cells.get("runtime")
     if cell is None or words.missing_word(cell.text) is not None:
@@ -155,7 +155,11 @@ def _runtime_names(
 
 
 def _runtime_options(
-    page: Page, column: _RuntimeTable, model: Model, models: Sequence[Model], requirements: dict[str, Any]
+    page: Page,
+    column: _RuntimeTable,
+    model: ModelColumn,
+    models: Sequence[ModelColumn],
+    requirements: dict[str, Any],
 ) -> dict[str, Any]:
     result: dict[str, Any] = {}
     cell = column.cells.get("distributedinference")

@@ -9,20 +9,20 @@ from typing import Any, TypeAlias, get_args
 from kaito_catalog.diagnostics import Severity
 from kaito_catalog.documents import reading
 from kaito_catalog.formats.proposal import RuntimeName
-from kaito_catalog.kaito.markdown.blocks import Block, Markdown, Remarks, Span, shorten
+from kaito_catalog.kaito.markdown.blocks import Block, Markdown, Remarks, TextSpan, shorten
 
 OVERLAY = "ModelProposalOverlay"
 """The kind of the block in which `writer` keeps what KAITO's template has no place for."""
 
 _RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
-_At: TypeAlias = Callable[..., Span]
+_At: TypeAlias = Callable[..., TextSpan]
 
 
 @dataclass
-class Workspace:
+class SampleWorkspace:
     """A sample manifest: where it stands, which preset it starts, and what it says."""
 
-    place: Span
+    place: TextSpan
     words: str
     deployment: dict[str, str] = field(default_factory=dict)
 
@@ -31,13 +31,13 @@ class Workspace:
 class Samples:
     """What the code blocks say."""
 
-    workspaces: list[Workspace] = field(default_factory=list)
+    workspaces: list[SampleWorkspace] = field(default_factory=list)
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
-    options_place: Span = field(default_factory=lambda: Span("", 1))
-    secrets: list[Span] = field(default_factory=list)
-    config_maps: list[Span] = field(default_factory=list)
+    options_place: TextSpan = field(default_factory=lambda: TextSpan("", 1))
+    secrets: list[TextSpan] = field(default_factory=list)
+    config_maps: list[TextSpan] = field(default_factory=list)
     overlay: dict[str, Any] | None = None
-    overlay_place: Span = field(default_factory=lambda: Span("", 1))
+    overlay_place: TextSpan = field(default_factory=lambda: TextSpan("", 1))
 
 
 def read_samples(markdown: Markdown, remarks: Remarks) -> Samples:
@@ -52,15 +52,17 @@ def read_samples(markdown: Markdown, remarks: Remarks) -> Samples:
 
 def _code(block: Block, samples: Samples, remarks: Remarks) -> None:
     if block.language not in ("", "yaml", "yml"):
-        at = Span("", block.span.line - 1, block.span.column)
+        at = TextSpan("", block.span.line - 1, block.span.column)
         remarks.say("IMP019", f"a block of {shorten(block.language)} is left out", at, None, Severity.NOTE)
         return
     for before, text in _documents(block.text):
         document = reading.parse(text, path=remarks.path)
-        start = Span("", block.span.line + before, block.span.column)
+        start = TextSpan("", block.span.line + before, block.span.column)
         if document.problems or not isinstance(document.value, dict):
             for problem in document.problems:
-                at = Span("", start.line + problem.place.line - 1, start.column + problem.place.column - 1)
+                at = TextSpan(
+                    "", start.line + problem.place.line - 1, start.column + problem.place.column - 1
+                )
                 remarks.say("IMP019", f"the sample cannot be read: {problem.message}", at, problem.hint)
             if not document.problems:
                 remarks.say("IMP019", "the block holds no keys and values", start, "a sample is a manifest")
@@ -77,7 +79,7 @@ def _manifest(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Rema
             _config_map(value, at, samples, remarks)
         case "Secret":
             samples.secrets.append(
-                Span(name or "", at("metadata", "name").line, at("metadata", "name").column)
+                TextSpan(name or "", at("metadata", "name").line, at("metadata", "name").column)
             )
         case kind if kind == OVERLAY:
             samples.overlay = {key: part for key, part in value.items() if key not in ("kind", "apiVersion")}
@@ -91,7 +93,7 @@ def _manifest(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Rema
             )
 
 
-def _workspace(value: Mapping[str, Any], at: _At, remarks: Remarks) -> Workspace:
+def _workspace(value: Mapping[str, Any], at: _At, remarks: Remarks) -> SampleWorkspace:
     body: Any = value
     prefix: tuple[str, ...] = ()
     spec = value.get("spec")
@@ -103,7 +105,7 @@ def _workspace(value: Mapping[str, Any], at: _At, remarks: Remarks) -> Workspace
         prefix, body = (("spec",), spec) if isinstance(spec, dict) else ((), value)
     preset = text_in(body, "inference", "preset", "name")
     words = " ".join(filter(None, (preset, text_in(value, "metadata", "name"))))
-    result = Workspace(at("kind"), words)
+    result = SampleWorkspace(at("kind"), words)
     instance_type = text_in(body, "resource", "instanceType")
     if instance_type:
         result.deployment["instanceType"] = instance_type
@@ -140,7 +142,7 @@ def _workspace(value: Mapping[str, Any], at: _At, remarks: Remarks) -> Workspace
 
 def _config_map(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Remarks) -> None:
     name, place = text_in(value, "metadata", "name"), at("metadata", "name")
-    samples.config_maps.append(Span(name or "", place.line, place.column))
+    samples.config_maps.append(TextSpan(name or "", place.line, place.column))
     text = text_in(value, "data", "inference_config.yaml")
     start = at("data", "inference_config.yaml")
     if text is None:
@@ -156,7 +158,7 @@ def _config_map(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Re
         return
     inner = reading.parse(text, path=remarks.path)
     for problem in inner.problems:
-        at_problem = Span("", start.line + problem.place.line, start.column)
+        at_problem = TextSpan("", start.line + problem.place.line, start.column)
         remarks.say(
             "IMP019", f"inference_config.yaml cannot be read: {problem.message}", at_problem, problem.hint
         )
@@ -173,7 +175,7 @@ def _config_map(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Re
             remarks.say(
                 "IMP019",
                 f"'{shorten(runtime)}' of inference_config.yaml is left out",
-                Span("", line, start.column),
+                TextSpan("", line, start.column),
                 "options stand below vllm:",
             )
 
@@ -190,12 +192,12 @@ def _documents(text: str) -> Iterator[tuple[int, str]]:
             start = number + 1
 
 
-def _places(document: reading.Document, start: Span) -> _At:
+def _places(document: reading.Document, start: TextSpan) -> _At:
     """The place in the Markdown of a key in a block."""
 
-    def at(*route: str | int) -> Span:
+    def at(*route: str | int) -> TextSpan:
         place = document.place(route)
-        return Span("", start.line + place.line - 1, start.column + place.column - 1)
+        return TextSpan("", start.line + place.line - 1, start.column + place.column - 1)
 
     return at
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kaito_catalog.kaito.markdown import fields, words
-from kaito_catalog.kaito.markdown.blocks import Block, Span, shorten
+from kaito_catalog.kaito.markdown.blocks import Block, TextSpan, shorten
 from kaito_catalog.kaito.markdown.page import Page
 from kaito_catalog.kaito.markdown.template import BOILERPLATE
 
@@ -40,7 +40,7 @@ def read_glossary(page: Page) -> dict[str, str]:
 def read_summary(page: Page) -> dict[str, Any]:
     """The description, the usage and the licence."""
     start = page.start("summary")
-    found: dict[str, Span] = {}
+    found: dict[str, TextSpan] = {}
     rest: list[Block] = []
     for block in page.blocks("summary"):
         if block.kind not in ("item", "paragraph") or BOILERPLATE.match(block.text):
@@ -51,9 +51,9 @@ def read_summary(page: Page) -> dict[str, Any]:
         elif bullet[0] in found:
             page.remarks.say("IMP018", f"the {bullet[0]} stands here a second time", block.span, "keep one")
         else:
-            found[bullet[0]] = Span(bullet[1], block.span.line, block.span.column)
+            found[bullet[0]] = TextSpan(bullet[1], block.span.line, block.span.column)
     summary: dict[str, Any] = {}
-    description = found.get("description", Span("", start.line)).text
+    description = found.get("description", TextSpan("", start.line)).text
     if description and words.missing_word(description) is None:
         summary["description"] = description
     elif rest:
@@ -69,7 +69,7 @@ def read_summary(page: Page) -> dict[str, Any]:
         )
     for block in rest:
         page.left_out(block)
-    usage = found.get("usage", Span("", start.line, start.column))
+    usage = found.get("usage", TextSpan("", start.line, start.column))
     read = fields.read_usage(usage.text)
     if read:
         summary["usage"] = read
@@ -77,7 +77,7 @@ def read_summary(page: Page) -> dict[str, Any]:
         page.remarks.say(
             "IMP011", "there is no usage figure", usage, "give the downloads, the day and the source"
         )
-    license_ = found.get("license", Span("", start.line, start.column))
+    license_ = found.get("license", TextSpan("", start.line, start.column))
     claimed = fields.read_license(license_.text)
     if claimed:
         summary["license"] = claimed
@@ -114,7 +114,7 @@ def read_history(page: Page, metadata: Mapping[str, Any]) -> list[dict[str, Any]
     return result
 
 
-def _event(page: Page, item: Span, known: tuple[str, ...]) -> dict[str, Any] | None:
+def _event(page: Page, item: TextSpan, known: tuple[str, ...]) -> dict[str, Any] | None:
     box = re.match(r"\[(?P<mark>[ xX])\] ?", item.text)
     text = item.text[box.end() :] if box else item.text
     if not box:

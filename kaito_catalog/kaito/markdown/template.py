@@ -6,12 +6,12 @@ import re
 
 from kaito_catalog.kaito.markdown import words
 
-API_VERSION = "catalog.kaito.sh/v1alpha1"
+PROPOSAL_API_VERSION = "catalog.kaito.sh/v1alpha1"
 OVERLAY_SECTION = "For kaito-catalog"
 SAMPLES_SECTION = "Sample manifests"
 MAX_MODELS = 32
-SIZES = ("storageSize", "totalGPUMemory", "perGPUMemory")
-COUNTS = ("gpuCount", "contextLength")
+SIZE_CLAIMS = ("storageSize", "totalGPUMemory", "perGPUMemory")
+COUNT_CLAIMS = ("gpuCount", "contextLength")
 CLAIMS = {
     "familyName": "Family name",
     "type": "Type",

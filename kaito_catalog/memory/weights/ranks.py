@@ -11,10 +11,10 @@ from kaito_catalog.architectures import (
     Experts,
     LatentAttention,
     Layer,
-    Place,
     Quantization,
     Scheme,
     Shape,
+    StagePart,
 )
 from kaito_catalog.memory.rounding import round_up
 from kaito_catalog.memory.weights.cache_scales import cache_scale_bytes
@@ -102,15 +102,15 @@ def _stage_bytes(
     for layer, count in Counter(shape.layers[layers.start : layers.stop]).items():
         size += count * _layer_bytes(layer, shape.hidden_size, dtype_bytes, shape.quantization, split)
     is_tied_head = is_last and shape.has_head and shape.tie_word_embeddings
-    if is_first or Place.EMBEDDING in every or is_tied_head:
+    if is_first or StagePart.EMBEDDING in every or is_tied_head:
         size += vocabulary.embedding + shape.position_elements * dtype_bytes
-    if is_first or Place.EMBEDDING in every:
+    if is_first or StagePart.EMBEDDING in every:
         size += shape.embedding_elements // ranks * dtype_bytes
-    if is_first or Place.ENCODER in every:
+    if is_first or StagePart.ENCODER in every:
         size += encoder_bytes(shape.encoder, dtype_bytes, ranks, shape.quantization)
-    if is_last or Place.NORM in every:
+    if is_last or StagePart.NORM in every:
         size += shape.final_norm_elements * dtype_bytes
-    if shape.has_head and not shape.tie_word_embeddings and (is_last or Place.HEAD in every):
+    if shape.has_head and not shape.tie_word_embeddings and (is_last or StagePart.HEAD in every):
         size += vocabulary.head
     return size
 
