@@ -125,9 +125,7 @@ def test_the_worker_and_the_rest_of_the_package_do_not_import_each_other(root: P
 MOST_LINES_OF_A_MODULE = 500
 MOST_LINES_OF_A_FUNCTION = 60
 """Its docstring not counted."""
-LONG_MODULES = {
-    "architectures/shape.py",
-}
+LONG_MODULES: set[str] = set()
 """Modules that are still to be split. Nothing is added here: a module that has to be long says why."""
 LONG_FUNCTIONS: set[str] = set()
 """Functions that are still to be split, each after its room. Nothing is added here."""

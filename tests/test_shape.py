@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -15,13 +16,13 @@ from kaito_catalog.architectures import (
     ARCHITECTURES,
     BY_MODEL_TYPE,
     Attention,
-    AttentionKind,
     Experts,
     Shape,
     Unsupported,
     families,
     read_shape,
 )
+from kaito_catalog.memory.kv_cache.layers import layer_caches
 
 
 def refused(config: dict[str, Any]) -> Unsupported:
@@ -87,8 +88,14 @@ def test_layer_types_of_the_wrong_length_are_refused() -> None:
     assert found.field == "layer_types"
 
 
+def caches(found: Shape) -> dict[str, int]:
+    whole = (range(len(found.layers)),)
+    (kept,) = layer_caches(found, whole, tensor_parallel_size=1, element_bytes=2, states=1)
+    return Counter(cache.kind for cache in kept)
+
+
 def test_gemma_3_slides_five_layers_of_six() -> None:
-    assert shape(GEMMA3_27B).kinds == {AttentionKind.SLIDING: 52, AttentionKind.FULL: 10}
+    assert caches(shape(GEMMA3_27B)) == {"sliding": 52, "full": 10}
 
 
 def test_gpt_oss_slides_every_second_layer_first_one_included() -> None:
@@ -98,7 +105,7 @@ def test_gpt_oss_slides_every_second_layer_first_one_included() -> None:
 
 
 def test_qwen3_next_has_one_full_attention_layer_in_four() -> None:
-    assert shape(QWEN3_NEXT_80B).kinds == {AttentionKind.STATE: 36, AttentionKind.FULL: 12}
+    assert caches(shape(QWEN3_NEXT_80B)) == {"linear-state": 36, "full": 12}
 
 
 def test_an_interval_that_transformers_would_ignore_is_refused() -> None:

@@ -55,7 +55,6 @@ from kaito_catalog.architectures.reading.record import Architecture, Source
 from kaito_catalog.architectures.shape import (
     MOST_LAYERS,
     Attention,
-    AttentionKind,
     CompressedAttention,
     Config,
     Encoder,
@@ -87,7 +86,6 @@ __all__ = [
     "BY_MODEL_TYPE",
     "Architecture",
     "Attention",
-    "AttentionKind",
     "CompressedAttention",
     "Config",
     "Encoder",

@@ -18,19 +18,6 @@ LARGEST_DIMENSION = 2**24
 LONGEST_CONTEXT = 10**9
 
 
-class AttentionKind(Enum):
-    """What a layer keeps of the tokens it has seen."""
-
-    FULL = "full"
-    SLIDING = "sliding"
-    CHUNKED = "chunked"
-    MLA = "mla"
-    STATE = "linear-state"
-    CROSS = "cross"
-    RING = "ring"
-    NONE = "none"
-
-
 @dataclass(frozen=True)
 class Attention:
     """Softmax attention with a key and a value per KV head and token."""
@@ -85,17 +72,6 @@ class Attention:
     latent: LatentAttention | None = None
     """Queries, keys and values come from latents, and the cache holds those of every head (MiniCPM 3)."""
 
-    @property
-    def kind(self) -> AttentionKind:
-        """What the layer keeps."""
-        if self.shares_cache or self.bidirectional:
-            return AttentionKind.NONE
-        if self.looks_at_encoder:
-            return AttentionKind.CROSS
-        if self.sliding_window is not None:
-            return AttentionKind.SLIDING
-        return AttentionKind.CHUNKED if self.chunk is not None else AttentionKind.FULL
-
 
 @dataclass(frozen=True)
 class Indexer:
@@ -123,11 +99,6 @@ class LatentAttention:
     output_gate: bool = False
     """Whether the output has a gate, in one matrix with what makes the latents (Kimi K3)."""
 
-    @property
-    def kind(self) -> AttentionKind:
-        """What the layer keeps."""
-        return AttentionKind.MLA
-
 
 @dataclass(frozen=True)
 class GatedDeltaNet:
@@ -147,11 +118,6 @@ class GatedDeltaNet:
     decay_bytes: int = 4
     """Bytes per element of the decay, one for each value head."""
 
-    @property
-    def kind(self) -> AttentionKind:
-        """What the layer keeps."""
-        return AttentionKind.STATE
-
 
 @dataclass(frozen=True)
 class Mamba2:
@@ -170,11 +136,6 @@ class Mamba2:
     time_step_rank: int = 0
     """Where one matrix says what to select for all heads: the width of its time step (PLaMo 2)."""
 
-    @property
-    def kind(self) -> AttentionKind:
-        """What the layer keeps."""
-        return AttentionKind.STATE
-
 
 @dataclass(frozen=True)
 class KimiDelta:
@@ -187,11 +148,6 @@ class KimiDelta:
     """Whether the gate of the output is a matrix of its own, and all that the input meets is one (Kimi K3)."""
     checkpoints: bool = False
     """Whether FlashKDA computes long prompts, which sets one state more aside (Kimi K3, GLM-5.3)."""
-
-    @property
-    def kind(self) -> AttentionKind:
-        """What the layer keeps."""
-        return AttentionKind.STATE
 
 
 @dataclass(frozen=True)
@@ -207,11 +163,6 @@ class Mamba1:
     normed: bool
     """Whether what selects is normalised by norms that have parameters."""
 
-    @property
-    def kind(self) -> AttentionKind:
-        """What the layer keeps."""
-        return AttentionKind.STATE
-
 
 @dataclass(frozen=True)
 class ShortConv:
@@ -220,11 +171,6 @@ class ShortConv:
     width: int
     conv_kernel: int
     bias: bool
-
-    @property
-    def kind(self) -> AttentionKind:
-        """What the layer keeps."""
-        return AttentionKind.STATE
 
 
 @dataclass(frozen=True)
@@ -238,11 +184,6 @@ class LightningAttention:
     head_norms: int
     norm_groups: int
     """Parts that what leaves it is normalised in: the ranks have to divide them."""
-
-    @property
-    def kind(self) -> AttentionKind:
-        """What the layer keeps."""
-        return AttentionKind.STATE
 
 
 @dataclass(frozen=True)
@@ -261,11 +202,6 @@ class CompressedAttention:
     """Where the ratio is 4."""
     hyper_elements: int
     """fp32 parameters of the layer's hyper-connections."""
-
-    @property
-    def kind(self) -> AttentionKind:
-        """What the layer keeps."""
-        return AttentionKind.MLA
 
 
 Recurrent: TypeAlias = GatedDeltaNet | KimiDelta | LightningAttention | Mamba2 | Mamba1 | ShortConv
@@ -548,15 +484,6 @@ class Shape:
     def dtype_bytes(self) -> int:
         """Bytes per element of what is not quantised."""
         return 4 if self.dtype == "float32" else 2
-
-    @property
-    def kinds(self) -> dict[AttentionKind, int]:
-        """How many layers there are of each kind."""
-        found: dict[AttentionKind, int] = {}
-        for layer in self.layers:
-            for kind in [mixer.kind for mixer in layer.mixers] or [AttentionKind.NONE]:
-                found[kind] = found.get(kind, 0) + 1
-        return found
 
 
 @dataclass(frozen=True)

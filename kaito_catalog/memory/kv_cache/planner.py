@@ -62,13 +62,13 @@ def plan_layout(
         if isinstance(found, Unplannable):
             return found
         by_stage = found
-    layouts = _layouts(shape, by_stage, element_bytes, in_flight_tokens, is_compressed=is_compressed)
+    layouts = _grouped(shape, by_stage, element_bytes, in_flight_tokens, is_compressed=is_compressed)
     if isinstance(layouts, Unplannable) or not reserved:
         return layouts
     return tuple(replace(layout, reserved_blocks=reserved) for layout in layouts)
 
 
-def _layouts(
+def _grouped(
     shape: Shape,
     stages: Sequence[Caches],
     element_bytes: int,

@@ -102,7 +102,7 @@ def _mxfp_scales(linear: Linear) -> int:
     return linear.elements // MXFP_BLOCK
 
 
-def _groups(linear: Linear, quantization: Quantization, ranks: int) -> int:
+def _groups_on_a_rank(linear: Linear, quantization: Quantization, ranks: int) -> int:
     """Groups of inputs that have scales on this rank; with an order of inputs, those of all ranks."""
     group = quantization.group_size or linear.inputs
     if linear.inputs % group:
@@ -112,7 +112,7 @@ def _groups(linear: Linear, quantization: Quantization, ranks: int) -> int:
 
 
 def _grouped_int(linear: Linear, quantization: Quantization, dtype_bytes: int, ranks: int) -> int:
-    groups, outputs = _groups(linear, quantization, ranks), sum(linear.outputs)
+    groups, outputs = _groups_on_a_rank(linear, quantization, ranks), sum(linear.outputs)
     packed = linear.elements * quantization.bits // 8
     zeros = groups * ceil_div(outputs * quantization.bits, 32) * 4 if quantization.zero_points else 0
     order = 4 * linear.inputs if quantization.act_order else 0
@@ -121,7 +121,7 @@ def _grouped_int(linear: Linear, quantization: Quantization, dtype_bytes: int, r
 
 
 def _awq(linear: Linear, quantization: Quantization, dtype_bytes: int, ranks: int) -> int:
-    scales = _groups(linear, quantization, ranks) * sum(linear.outputs)
+    scales = _groups_on_a_rank(linear, quantization, ranks) * sum(linear.outputs)
     packed = linear.elements * quantization.bits // 8
     return packed + scales * dtype_bytes + scales * quantization.bits // 8
 
