@@ -52,6 +52,13 @@ def layout(
     return result[0]
 
 
+def small(name: str) -> Shape:
+    """One of the made-up configurations that vLLM was asked about."""
+    config = next(m.config for m in exact_models.read(exact_models.SMALL_PLANS) if m.name == name)
+    assert config is not None
+    return shape(dict(config))
+
+
 # One request, bf16 cache, one GPU, one batch of 8,192 tokens in flight: vLLM's own planner, in GiB.
 NEEDED = [
     pytest.param(QWEN3_8B, 32_768, 8192, 4.500, id="Qwen3 8B"),
@@ -130,6 +137,16 @@ def test_hybrids_keep_two_states_once_they_cache_prefixes() -> None:
     assert states_per_sequence(found, "0.32.0") == 2
 
 
+@pytest.mark.parametrize("version", ["0.25.1", "0.32.0"])
+def test_models_of_states_alone_keep_one(version: str) -> None:
+    # vLLM's planner says the same of both: no prefixes are cached without attention.
+    found = small("FalconMambaForCausalLM")
+    states = states_per_sequence(found, version)
+    assert states == 1
+    plan = plan_layout(found, stages=stages(len(found.layers), 1), in_flight_tokens=8192, states=states)
+    assert _planned(plan)[0].needed_bytes(1024) == 233_472
+
+
 def test_qwen3_next_at_tp_4_needs_what_vllm_0_32_says() -> None:
     found = plan_layout(
         shape(QWEN3_NEXT_80B),
@@ -184,6 +201,24 @@ def test_chunks_keep_every_token_without_the_hybrid_manager() -> None:
     mixed = replace(found, layers=(local,) * 3 + found.layers[3:])
     assert _planned(without_manager(mixed)) == _planned(without_manager(found))
     assert layout(mixed).needed_bytes(131_072) < layout(found).needed_bytes(131_072)
+
+
+# Both versions' own planner with disable_hybrid_kv_cache_manager, the model's limit, one batch of 2,048 tokens.
+OFF = [("Cohere2ForCausalLM", 25_165_824), ("Llama4ForCausalLM", 25_165_824), ("MistralModel", 18_923_520)]
+
+
+@pytest.mark.parametrize(("name", "expected"), OFF)
+def test_without_the_hybrid_manager_a_request_needs_what_vllm_says(name: str, expected: int) -> None:
+    found = small(name)
+    (off,) = _planned(without_manager(found))
+    assert off.pool_bytes(min(32_768, found.max_model_len)) == expected
+
+
+@pytest.mark.parametrize("name", ["FalconH1ForCausalLM", "KimiLinearForCausalLM"])
+def test_what_vllm_refuses_without_the_hybrid_manager_is_refused(name: str) -> None:
+    refused = without_manager(small(name))
+    assert isinstance(refused, Unplannable)
+    assert refused.refused == "disableHybridKvCacheManager"
 
 
 def test_a_model_with_one_kind_of_cache_is_the_same_without_the_hybrid_manager() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from kaito_catalog.memory.kv_cache.kinds import FullAttentionCache, LayerCache, StateCache
+from kaito_catalog.memory.kv_cache.kinds import FullAttentionCache, LayerCache
 from kaito_catalog.memory.kv_cache.layout import Group, Layout, bytes_per_token, counted
 from kaito_catalog.memory.rounding import ceil_div
 
@@ -45,13 +45,7 @@ def uniform_layouts(stages: Sequence[Caches], in_flight_tokens: int) -> tuple[La
 
 def _uniform_layout(caches: Caches, in_flight_tokens: int) -> Layout:
     page_bytes = sum(cache.page_bytes for cache in caches)
-    groups: tuple[Group, ...] = ()
-    if caches:
-        first = caches[0]
-        if isinstance(first, StateCache):
-            # Models of states alone cache no prefixes.
-            first = replace(first, blocks_per_sequence=1)
-        groups = (Group(first, len(caches), page_bytes),)
+    groups = (Group(caches[0], len(caches), page_bytes),) if caches else ()
     return Layout(groups, page_bytes, in_flight_tokens, bytes_per_token(caches), counted(caches))
 
 

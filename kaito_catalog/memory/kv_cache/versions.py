@@ -13,7 +13,7 @@ What changes in the layers themselves (block sizes, packed blocks) is in `archit
 
 from __future__ import annotations
 
-from kaito_catalog.architectures import KimiDelta, Mamba1, Mamba2, Shape
+from kaito_catalog.architectures import KimiDelta, Mamba1, Mamba2, Recurrent, Shape
 from kaito_catalog.architectures.as_built import version_tuple
 from kaito_catalog.memory.kv_cache.layout import Unplannable
 
@@ -58,6 +58,9 @@ def states_per_sequence(shape: Shape, vllm_version: str) -> int | Unplannable:
     if version < FIRST_PREFIX_CACHING or shape.pools:
         return 1
     mixers = [mixer for layer in shape.layers for mixer in layer.mixers]
+    if version >= ALWAYS_ALIGNED and all(isinstance(m, Recurrent) for m in mixers):
+        # Nor of models without attention (is_prefix_caching_supported).
+        return 1
     checkpoints = any(isinstance(m, Mamba2) or (isinstance(m, KimiDelta) and m.checkpoints) for m in mixers)
     if version < ALWAYS_ALIGNED and any(isinstance(m, Mamba1 | Mamba2) for m in mixers):
         return Unplannable(f"no plan for Mamba layers with vLLM {vllm_version[:20]}")
