@@ -50,7 +50,7 @@ class GpuUsed(Model):
     """Such as 9.0."""
 
 
-class RecordedParallelism(Model):
+class Parallelism(Model):
     """How the model is split."""
 
     tensor_parallel_size: Count = 1
@@ -94,7 +94,7 @@ class ExactKvCache(Model):
 class ExactWorld(Model):
     """One parallelism of an exact plan."""
 
-    parallelism: RecordedParallelism
+    parallelism: Parallelism
     """How the model was split."""
     max_num_batched_tokens: Count | None = None
     """Tokens of a step, as vLLM chose or was told."""
@@ -179,7 +179,7 @@ class DryRun(Model):
     """Absent on a CPU."""
     host: str | None = None
     """What the machine is, in words."""
-    parallelism: RecordedParallelism = RecordedParallelism.model_construct()
+    parallelism: Parallelism = Parallelism.model_construct()
     """How the model was split."""
     command: Items[str]
     """The command line of the same start."""
