@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import strategies as st
 
-from kaito_catalog.architectures import Shape, read_shape
+from kaito_catalog.architectures import BuiltShape, Shape, read_shape
+from kaito_catalog.architectures.as_built import as_built
 
 Config = dict[str, Any]
 
@@ -316,6 +318,11 @@ def shape(config: Config) -> Shape:
     found = read_shape(config)
     assert isinstance(found, Shape), found
     return found
+
+
+def built(config: Mapping[str, Any], vllm_version: str = "0.25.1") -> BuiltShape:
+    """The same as that version builds it, which is what memory is computed of."""
+    return as_built(shape(dict(config)), vllm_version)
 
 
 @st.composite

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from kaito_catalog.architectures import read_shape
+from kaito_catalog.architectures import Shape, read_shape
+from kaito_catalog.architectures.as_built import as_built
 from kaito_catalog.memory.kv_cache.layout import Unplannable
 from kaito_catalog.memory.kv_cache.planner import plan_layout
 from kaito_catalog.memory.kv_cache.versions import batches_in_flight, reserved_blocks, states_per_sequence
@@ -223,7 +224,9 @@ def compare(worker: Worker, config: Config, arguments: dict[str, Any], version: 
     except WorkerError as error:
         assume(not any(words in error.words for words in REFUSALS))
         raise
-    shape = read_shape(config)
+    read = read_shape(config)
+    assert isinstance(read, Shape)
+    shape = as_built(read, version, 9.0)
     tensor, pipeline = arguments["tensor_parallel_size"], arguments["pipeline_parallel_size"]
     weights = weights_per_rank(
         shape, split_over(tensor_parallel_size=tensor, compute_capability=9.0), pipeline
@@ -231,12 +234,12 @@ def compare(worker: Worker, config: Config, arguments: dict[str, Any], version: 
     ranks = {rank["pipelineRank"]: rank["weightsBytes"] for rank in plan["ranks"] if rank["tensorRank"] == 0}
     assert weights == tuple(ranks[i] for i in sorted(ranks))
     batches = batches_in_flight(version, pipeline_parallel_size=pipeline)
-    states = states_per_sequence(shape, version)  # type: ignore[arg-type]
+    states = states_per_sequence(shape, version)
     assert not isinstance(states, Unplannable)
     layouts = plan_layout(
         shape,
         tensor_parallel_size=tensor,
-        stages=stages(len(shape.layers), pipeline),  # type: ignore[union-attr]
+        stages=stages(len(shape.layers), pipeline),
         kv_cache_dtype=arguments["kv_cache_dtype"],
         in_flight_tokens=arguments["max_num_batched_tokens"] * batches,
         states=states,

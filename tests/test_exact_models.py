@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kaito_catalog.architectures import Shape, read_shape
+from kaito_catalog.architectures.as_built import as_built
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.values import Parallelism, PlanGpu, PlanRequest, Settings
@@ -117,7 +118,9 @@ def test_with_the_size_of_the_files_an_unread_encoder_is_off_by_half_of_it_at_mo
     assert plan.expected_error_bytes is not None
     shape = read_shape(model.config)
     assert isinstance(shape, Shape)
-    decoder = weights_per_rank(replace(shape, encoder=None), split_over(tensor_parallel_size=1))
+    decoder = weights_per_rank(
+        as_built(replace(shape, encoder=None), "0.25.1"), split_over(tensor_parallel_size=1)
+    )
     assert not isinstance(decoder, Uncomputable)
     encoder = sum(said["tp1"]["weights"]) - sum(decoder)
     assert encoder > 0
@@ -169,10 +172,10 @@ def test_quantised_weights_that_vllm_names_otherwise_need_the_size_of_the_files(
     assert isinstance(quantised, Shape)
     assert isinstance(whole, Shape)
     split = split_over(tensor_parallel_size=1)
-    found = weights_per_rank(quantised, split)
+    found = weights_per_rank(as_built(quantised, "0.25.1"), split)
     assert isinstance(found, Uncomputable)
     assert "quantised weights of GPTBigCodeForCausalLM" in found.reason
-    assert not isinstance(weights_per_rank(whole, split), Uncomputable)
+    assert not isinstance(weights_per_rank(as_built(whole, "0.25.1"), split), Uncomputable)
 
 
 def test_latents_that_a_version_does_not_know_by_their_type_are_kept_for_every_head() -> None:

@@ -20,12 +20,12 @@ from shapes import (
     MINIMAX_M3,
     QWEN3_8B,
     QWEN3_NEXT_80B,
+    built,
     configs,
-    shape,
 )
 
-from kaito_catalog.architectures import Attention, Shape, read_shape
-from kaito_catalog.architectures.as_built import version_tuple
+from kaito_catalog.architectures import Attention, BuiltShape, Shape
+from kaito_catalog.architectures.as_built import as_built, version_tuple
 from kaito_catalog.catalog.entries import Catalog
 from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
 from kaito_catalog.memory.kv_cache.planner import plan_layout
@@ -39,7 +39,11 @@ GIB = 2**30
 
 
 def layout(
-    found: Shape, *, tensor_parallel_size: int = 1, in_flight_tokens: int = 8192, kv_cache_dtype: str = "auto"
+    found: BuiltShape,
+    *,
+    tensor_parallel_size: int = 1,
+    in_flight_tokens: int = 8192,
+    kv_cache_dtype: str = "auto",
 ) -> Layout:
     result = plan_layout(
         found,
@@ -74,28 +78,28 @@ NEEDED = [
 def test_one_request_needs_what_vllms_planner_says(
     config: dict[str, Any], tokens: int, in_flight: int, expected: float
 ) -> None:
-    found = layout(shape(config), in_flight_tokens=in_flight).needed_bytes(tokens) / GIB
+    found = layout(built(config), in_flight_tokens=in_flight).needed_bytes(tokens) / GIB
     assert found == pytest.approx(expected, abs=0.0005)
 
 
 def test_a_hybrids_block_is_enlarged_until_its_page_holds_a_state() -> None:
-    found = layout(shape(QWEN3_NEXT_80B), tensor_parallel_size=4)
+    found = layout(built(QWEN3_NEXT_80B), tensor_parallel_size=4)
     assert {(g.cache.block_size, g.page_bytes) for g in found.groups} == {(272, 278_528)}
 
 
 def test_qwen3_next_at_tp_4_needs_what_vllm_says() -> None:
-    found = layout(shape(QWEN3_NEXT_80B), tensor_parallel_size=4).needed_bytes(262_144)
+    found = layout(built(QWEN3_NEXT_80B), tensor_parallel_size=4).needed_bytes(262_144)
     assert found / GIB == pytest.approx(3.010, abs=0.0005)
 
 
 def test_gemma_3_is_put_into_seven_groups_and_pads_one() -> None:
-    found = layout(shape(GEMMA3_27B))
+    found = layout(built(GEMMA3_27B))
     assert len(found.groups) == 7
     assert found.pool_bytes(131_072) > found.needed_bytes(131_072)
 
 
 def test_deepseek_v4_packs_five_groups_into_one_block() -> None:
-    found = layout(shape(DEEPSEEK_V4_FLASH), kv_cache_dtype="fp8")
+    found = layout(built(DEEPSEEK_V4_FLASH), kv_cache_dtype="fp8")
     # vLLM 0.25.1's planner at 1,048,576 tokens: 4,600,135 blocks serve 651.116 requests.
     assert len(found.groups) == 5
     assert found.needed_bytes(1_048_576) == 6_785_877_312
@@ -105,7 +109,7 @@ def test_deepseek_v4_packs_five_groups_into_one_block() -> None:
 
 
 def test_deepseek_v4_is_refused_without_an_fp8_cache() -> None:
-    found = shape(DEEPSEEK_V4_FLASH)
+    found = built(DEEPSEEK_V4_FLASH)
     refused = plan_layout(found, stages=stages(43, 1), in_flight_tokens=8192)
     assert isinstance(refused, Unplannable)
     assert refused.refused == "kvCacheDtype"
@@ -114,25 +118,25 @@ def test_deepseek_v4_is_refused_without_an_fp8_cache() -> None:
 @pytest.mark.parametrize(("size", "expected"), [(1, 4_504_682_496), (2, 2_491_416_576), (8, 1_484_783_616)])
 def test_minimax_m3_keeps_an_index_beside_keys_and_values(size: int, expected: int) -> None:
     # vLLM 0.25.1's planner; the index is whole on every rank.
-    assert layout(shape(MINIMAX_M3), tensor_parallel_size=size).pool_bytes(32_768) == expected
+    assert layout(built(MINIMAX_M3), tensor_parallel_size=size).pool_bytes(32_768) == expected
 
 
 def test_minimax_m3_on_stages_is_not_guessed() -> None:
-    found = shape(MINIMAX_M3)
+    found = built(MINIMAX_M3)
     assert isinstance(plan_layout(found, stages=stages(60, 2), in_flight_tokens=8192), Unplannable)
 
 
 @pytest.mark.parametrize(("version", "tokens"), [("0.28.0", 8192 * 16), ("0.29.0", 8191 * 16)])
 def test_a_block_is_held_back_from_0_29_on(version: str, tokens: int) -> None:
     # Two layers of 8 heads of 128, 131,072 bytes a block: vLLM 0.32's planner says 131,056 tokens in 1 GiB.
-    two = shape(LLAMA_8B | {"num_hidden_layers": 2, "head_dim": 128, "max_position_embeddings": 10**6})
+    two = built(LLAMA_8B | {"num_hidden_layers": 2, "head_dim": 128, "max_position_embeddings": 10**6})
     found = plan_layout(two, stages=stages(2, 1), in_flight_tokens=2048, reserved=reserved_blocks(version))
     assert not isinstance(found, Unplannable)
     assert found[0].longest_model_len(GIB, 10**6) == tokens
 
 
 def test_hybrids_keep_two_states_once_they_cache_prefixes() -> None:
-    found = shape(QWEN3_NEXT_80B)
+    found = built(QWEN3_NEXT_80B)
     assert states_per_sequence(found, "0.25.1") == 1
     assert states_per_sequence(found, "0.32.0") == 2
 
@@ -149,7 +153,7 @@ def test_models_of_states_alone_keep_one(version: str) -> None:
 
 def test_qwen3_next_at_tp_4_needs_what_vllm_0_32_says() -> None:
     found = plan_layout(
-        shape(QWEN3_NEXT_80B),
+        built(QWEN3_NEXT_80B),
         tensor_parallel_size=4,
         stages=stages(48, 1),
         in_flight_tokens=16384,
@@ -159,7 +163,7 @@ def test_qwen3_next_at_tp_4_needs_what_vllm_0_32_says() -> None:
     assert found[0].needed_bytes(262_144) / GIB == pytest.approx(3.019, abs=0.0005)
 
 
-def without_manager(found: Shape, in_flight_tokens: int = 2048) -> tuple[Layout, ...] | Unplannable:
+def without_manager(found: BuiltShape, in_flight_tokens: int = 2048) -> tuple[Layout, ...] | Unplannable:
     return plan_layout(
         found,
         stages=stages(len(found.layers), 1),
@@ -181,8 +185,9 @@ def test_windows_keep_every_token_without_the_hybrid_manager(
 ) -> None:
     facts = next(entry.facts for entry in catalog.entries if entry.name == name)
     assert facts is not None
-    found = facts_shape(facts)
-    assert isinstance(found, Shape)
+    read = facts_shape(facts)
+    assert isinstance(read, Shape)
+    found = as_built(read, "0.25.1")
     assert layout(found, in_flight_tokens=2048).pool_bytes(131_072) == hybrid
     (off,) = _planned(without_manager(found))
     assert off.pool_bytes(131_072) == off.needed_bytes(131_072) == full
@@ -194,7 +199,7 @@ def _planned(found: tuple[Layout, ...] | Unplannable) -> tuple[Layout, ...]:
 
 
 def test_chunks_keep_every_token_without_the_hybrid_manager() -> None:
-    found = shape(LLAMA_8B)
+    found = built(LLAMA_8B)
     attention = found.layers[0].mixer
     assert isinstance(attention, Attention)
     local = replace(found.layers[0], mixer=replace(attention, chunk=8192))
@@ -223,36 +228,36 @@ def test_what_vllm_refuses_without_the_hybrid_manager_is_refused(name: str) -> N
 
 def test_a_model_with_one_kind_of_cache_is_the_same_without_the_hybrid_manager() -> None:
     for config in (LLAMA_8B, DEEPSEEK_V3):
-        found = shape(config)
+        found = built(config)
         assert _planned(without_manager(found)) == (layout(found, in_flight_tokens=2048),)
 
 
 def test_states_beside_attention_are_refused_without_the_hybrid_manager() -> None:
-    refused = without_manager(shape(QWEN3_NEXT_80B))
+    refused = without_manager(built(QWEN3_NEXT_80B))
     assert isinstance(refused, Unplannable)
     assert refused.refused == "disableHybridKvCacheManager"
     assert "it has full, linear-state" in refused.reason
 
 
 def test_a_latent_is_replicated_on_every_rank() -> None:
-    alone, eight = layout(shape(DEEPSEEK_V3)), layout(shape(DEEPSEEK_V3), tensor_parallel_size=8)
+    alone, eight = layout(built(DEEPSEEK_V3)), layout(built(DEEPSEEK_V3), tensor_parallel_size=8)
     assert alone.bytes_per_token == eight.bytes_per_token == 61 * 1152
 
 
 def test_kv_heads_are_divided_until_one_is_left() -> None:
-    found = shape(LLAMA_8B)
+    found = built(LLAMA_8B)
     sizes = [layout(found, tensor_parallel_size=n).bytes_per_token for n in (1, 2, 8, 16)]
     assert sizes == [131_072, 65_536, 16_384, 16_384]
 
 
 def test_an_fp8_cache_is_half_as_large() -> None:
-    found = shape(LLAMA_8B)
+    found = built(LLAMA_8B)
     half = layout(found, kv_cache_dtype="fp8").needed_bytes(32_768)
     assert 2 * half == layout(found).needed_bytes(32_768)
 
 
 def test_a_cache_dtype_nobody_knows_is_refused() -> None:
-    found = shape(LLAMA_8B)
+    found = built(LLAMA_8B)
     assert isinstance(
         plan_layout(found, stages=stages(32, 1), kv_cache_dtype="int3", in_flight_tokens=8192), Unplannable
     )
@@ -282,14 +287,14 @@ def test_versions_are_read_whatever_follows_the_digits(text: str, expected: tupl
 
 @given(configs(), st.integers(1, 200_000), st.integers(1, 50_000), st.sampled_from([1, 2, 4]))
 def test_a_longer_request_never_needs_less(config: dict[str, Any], tokens: int, more: int, size: int) -> None:
-    found = layout(shape(config), tensor_parallel_size=size)
+    found = layout(built(config), tensor_parallel_size=size)
     assert 0 <= found.pool_bytes(tokens) <= found.pool_bytes(tokens + more)
     assert found.needed_bytes(tokens) <= found.needed_bytes(tokens + more)
 
 
 @given(configs(), st.integers(1, 131_072))
 def test_padding_only_ever_adds(config: dict[str, Any], tokens: int) -> None:
-    found = layout(shape(config))
+    found = layout(built(config))
     assert found.pool_bytes(tokens) >= found.needed_bytes(tokens)
 
 
@@ -297,7 +302,7 @@ def test_padding_only_ever_adds(config: dict[str, Any], tokens: int) -> None:
 def test_the_longest_context_fits_and_one_token_more_does_not(
     config: dict[str, Any], available: int, limit: int
 ) -> None:
-    found = layout(shape(config))
+    found = layout(built(config))
     longest = found.longest_model_len(available, limit)
     assert 0 <= longest <= limit
     if longest:
@@ -308,7 +313,7 @@ def test_the_longest_context_fits_and_one_token_more_does_not(
 
 @given(configs(), st.integers(1, 4))
 def test_stages_hold_every_layer_once(config: dict[str, Any], pipeline: int) -> None:
-    found = shape(config)
+    found = built(config)
     if pipeline > len(found.layers):
         return
     cut = plan_layout(found, stages=stages(len(found.layers), pipeline), in_flight_tokens=8192)
@@ -324,7 +329,7 @@ PLANNER_CASES = json.loads((Path(__file__).parent / "data" / "planner_cases.json
 def test_random_mixes_of_windows_are_planned_as_vllm_does(case: dict[str, Any]) -> None:
     kinds = {"s": "sliding_attention", "f": "full_attention"}
     types = [kinds[letter] for letter in case["config"]["layer_types"]]
-    found = shape(
+    found = built(
         case["config"]
         | {
             "architectures": ["Gemma3ForCausalLM"],
@@ -350,9 +355,7 @@ CONFIGS = {model.name: model.config for model in exact_models.read()}
 
 @pytest.mark.parametrize("said", KV_GROUPS, ids=lambda said: said["model"])
 def test_the_pool_of_a_real_model_is_laid_out_as_vllm_does(said: dict[str, Any]) -> None:
-    found = read_shape(CONFIGS[said["model"]])
-    assert isinstance(found, Shape)
-    plan = layout(found)
+    plan = layout(built(CONFIGS[said["model"]]))
     assert plan.needed_bytes(said["maxModelLen"]) == said["neededBytes"]
     if "groups" in said:
         assert len(plan.groups) == said["groups"]

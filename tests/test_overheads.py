@@ -15,10 +15,10 @@ from shapes import (
     QWEN2_MOE,
     QWEN3_32B,
     QWEN3_NEXT_80B,
-    shape,
+    built,
 )
 
-from kaito_catalog.architectures import Shape, read_shape
+from kaito_catalog.architectures import BuiltShape
 from kaito_catalog.memory.overheads.compiled_copy import compiled_copy, is_copy_pinned, pinned_bytes
 from kaito_catalog.memory.overheads.defaults import serve_defaults
 from kaito_catalog.memory.overheads.encoder_profile import EncoderProfile, encoder_profile
@@ -64,13 +64,7 @@ GEMMA_4: dict[str, Any] = {
 }
 
 
-def made(config: dict[str, Any]) -> Shape:
-    found = read_shape(config)
-    assert isinstance(found, Shape)
-    return found
-
-
-def beside(of: Shape, version: str, **more: Any) -> Overheads:
+def beside(of: BuiltShape, version: str, **more: Any) -> Overheads:
     settings: dict[str, Any] = {
         "max_num_batched_tokens": 2048,
         "max_num_seqs": 256,
@@ -89,31 +83,31 @@ def test_graphs_are_as_many_as_vllm_says_it_profiles(max_num_seqs: int, graphs: 
 
 
 def test_dense_models_run_on_the_second_runner_from_0_25_on() -> None:
-    llama = shape(LLAMA_8B)
+    llama = built(LLAMA_8B)
     assert [runs_second_runner(llama, v) for v in ("0.22.1", "0.23.0", "0.25.1")] == [False, True, True]
-    quantised = made(LLAMA_8B | {"quantization_config": FP8})
+    quantised = built(LLAMA_8B | {"quantization_config": FP8})
     assert [runs_second_runner(quantised, v) for v in ("0.23.0", "0.25.1")] == [False, True]
 
 
 def test_models_with_experts_or_states_run_on_it_from_0_30_on() -> None:
     for config in (GPT_OSS_20B, QWEN3_NEXT_80B):
-        assert [runs_second_runner(shape(config), v) for v in ("0.25.1", "0.29.0", "0.30.0")] == [
+        assert [runs_second_runner(built(config), v) for v in ("0.25.1", "0.29.0", "0.30.0")] == [
             False,
             False,
             True,
         ]
-    assert runs_second_runner(shape(QWEN2_MOE), "0.25.1")
+    assert runs_second_runner(built(QWEN2_MOE), "0.25.1")
 
 
 def test_the_second_runner_sets_nothing_aside_for_graphs_until_0_28() -> None:
-    llama = shape(LLAMA_8B)
+    llama = built(LLAMA_8B)
     assert beside(llama, "0.25.1").cuda_graph_bytes == 0
     assert beside(llama, "0.28.0").cuda_graph_bytes > 0
-    assert beside(shape(GPT_OSS_20B), "0.25.1").cuda_graph_bytes > 0
+    assert beside(built(GPT_OSS_20B), "0.25.1").cuda_graph_bytes > 0
 
 
 def test_non_torch_memory_is_less_where_no_graph_is_captured_while_it_is_measured() -> None:
-    gpt_oss = shape(GPT_OSS_20B)
+    gpt_oss = built(GPT_OSS_20B)
     assert (
         beside(gpt_oss, "0.25.1", enforce_eager=True).non_torch_bytes
         < beside(gpt_oss, "0.25.1").non_torch_bytes
@@ -121,7 +115,7 @@ def test_non_torch_memory_is_less_where_no_graph_is_captured_while_it_is_measure
 
 
 def test_compiling_holds_a_second_embedding_that_eager_starts_do_without() -> None:
-    qwen = shape(QWEN3_32B)
+    qwen = built(QWEN3_32B)
     assert compiled_copy(qwen, 1, "0.25.1") == 151936 * 5120 * 2
     few: dict[str, Any] = {"max_num_batched_tokens": 256, "max_num_seqs": 16}
     compiled, eager = beside(qwen, "0.25.1", **few), beside(qwen, "0.25.1", enforce_eager=True, **few)
@@ -132,11 +126,11 @@ def test_compiling_holds_a_second_embedding_that_eager_starts_do_without() -> No
 
 
 def test_a_encoder_brings_embeddings_so_that_no_copy_is_made() -> None:
-    assert compiled_copy(made(QWEN2_5_VL), 1, "0.25.1") == 0
+    assert compiled_copy(built(QWEN2_5_VL), 1, "0.25.1") == 0
 
 
 def test_the_copy_may_count_twice_where_vllm_measures_what_is_gone() -> None:
-    qwen = shape(QWEN3_32B)
+    qwen = built(QWEN3_32B)
     assert [pinned_bytes(qwen, 2, v) > 0 for v in ("0.26.0", "0.27.1", "0.31.0", "0.32.0")] == [
         False,
         True,
@@ -146,14 +140,14 @@ def test_the_copy_may_count_twice_where_vllm_measures_what_is_gone() -> None:
 
 
 def test_the_copy_is_planned_for_large_batches_and_repacked_weights() -> None:
-    qwen = shape(QWEN3_32B)
+    qwen = built(QWEN3_32B)
     assert [is_copy_pinned(qwen, 1, tokens) for tokens in (2048, 8192)] == [False, True]
-    awq = shape({**QWEN3_32B, "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128}})
+    awq = built({**QWEN3_32B, "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128}})
     assert is_copy_pinned(awq, 1, 2048)
-    assert not is_copy_pinned(shape(QWEN2_MOE), 1, 8192)
+    assert not is_copy_pinned(built(QWEN2_MOE), 1, 8192)
 
 
-def profiled(of: Shape, version: str = "0.23.0", **more: Any) -> EncoderProfile:
+def profiled(of: BuiltShape, version: str = "0.23.0", **more: Any) -> EncoderProfile:
     batch: dict[str, Any] = {"max_num_batched_tokens": 2048, "max_num_seqs": 256, "max_model_len": 8192}
     found = encoder_profile(ProfileRun(of, vllm_version=version, **batch | more))
     assert found is not None
@@ -162,20 +156,20 @@ def profiled(of: Shape, version: str = "0.23.0", **more: Any) -> EncoderProfile:
 
 def test_a_video_as_long_as_the_context_decides_the_peak_of_qwen2_5_vl() -> None:
     # vLLM 0.23.0 on an A100 80GB left -14.28 GiB of 17.4: "profiled with 1 video items", a budget of 114688 tokens.
-    of = made(QWEN2_5_VL)
+    of = built(QWEN2_5_VL)
     long, short = (profiled(of, max_model_len=n).peak_bytes for n in (128000, 8192))
     assert long == 7 * short
     assert 14 * GIB < long < 16 * GIB
 
 
 def test_norms_that_do_not_add_in_place_take_two_hidden_states_more() -> None:
-    of = made(QWEN2_5_VL)
+    of = built(QWEN2_5_VL)
     older, newer = (profiled(of, version).peak_bytes for version in ("0.23.0", "0.25.1"))
     assert newer - older == 65536 * 2 * 1280 * 2
 
 
 def test_items_and_embeddings_stay_while_the_decoder_is_profiled() -> None:
-    of = made(QWEN2_5_VL)
+    of = built(QWEN2_5_VL)
     kept = profiled(of).kept_bytes
     assert kept == (65536 * 1176 + 16384 * 3584) * 2
     few: dict[str, Any] = {"max_num_batched_tokens": 32768, "max_num_seqs": 16}
@@ -186,7 +180,7 @@ def test_items_and_embeddings_stay_while_the_decoder_is_profiled() -> None:
 
 
 def test_gemma_4_takes_as_many_frames_at_once_as_a_tenth_of_the_gpu_allows() -> None:
-    of = made(GEMMA_4)
+    of = built(GEMMA_4)
     batch: dict[str, Any] = {"max_num_batched_tokens": 8192, "max_model_len": 32768}
     whole, small, large = (
         profiled(of, memory_bytes=n and n * GIB, **batch).peak_bytes for n in (None, 24, 80)
@@ -196,7 +190,7 @@ def test_gemma_4_takes_as_many_frames_at_once_as_a_tenth_of_the_gpu_allows() -> 
 
 
 def test_gpus_before_hopper_spare_most_of_the_workspaces_of_cublas() -> None:
-    llama = shape(LLAMA_8B)
+    llama = built(LLAMA_8B)
     ampere, hopper, unknown = (beside(llama, "0.28.0", compute_capability=c) for c in (8.0, 9.0, None))
     assert hopper == unknown
     assert hopper.activation_peak_bytes - ampere.activation_peak_bytes == 2 * 2**25 - 8_519_680 - 2**22
@@ -205,7 +199,7 @@ def test_gpus_before_hopper_spare_most_of_the_workspaces_of_cublas() -> None:
 
 
 def test_the_second_runner_did_not_profile_encoders_at_first() -> None:
-    of = made(QWEN2_5_VL)
+    of = built(QWEN2_5_VL)
     assert [profiles_everything(of, v) for v in ("0.23.0", "0.25.1", "0.28.0")] == [True, False, True]
     first, second = beside(of, "0.23.0", max_model_len=128000), beside(of, "0.25.1", max_model_len=128000)
     assert first.activation_peak_bytes > 10 * GIB > second.activation_peak_bytes
@@ -213,14 +207,14 @@ def test_the_second_runner_did_not_profile_encoders_at_first() -> None:
 
 def test_a_sparse_indexer_takes_forty_contexts_of_its_cache() -> None:
     # vLLM 0.25.1's indexer.py reckons 825 MB for DeepSeek-V3.2's 163,840 tokens.
-    sparse = made(DEEPSEEK_V3 | {"index_head_dim": 128, "index_n_heads": 64, "index_topk": 2048})
+    sparse = built(DEEPSEEK_V3 | {"index_head_dim": 128, "index_n_heads": 64, "index_topk": 2048})
     assert indexer_workspace(sparse, 163840) == 865_075_200
     few: dict[str, Any] = {"max_num_batched_tokens": 256, "max_num_seqs": 16, "enforce_eager": True}
     long, short = (beside(sparse, "0.25.1", max_model_len=n, **few) for n in (163840, 8192))
     assert long.activation_peak_bytes - short.activation_peak_bytes == indexer_workspace(
         sparse, 163840 - 8192
     )
-    assert indexer_workspace(shape(DEEPSEEK_V3), 163840) == 0
+    assert indexer_workspace(built(DEEPSEEK_V3), 163840) == 0
 
 
 def test_from_0_32_on_the_largest_devices_take_larger_batches() -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shapes import DEEPSEEK_V3, GEMMA3_27B, GPT_OSS_20B, LLAMA_8B, QWEN3_NEXT_80B, configs, shape
+from shapes import DEEPSEEK_V3, GEMMA3_27B, GPT_OSS_20B, LLAMA_8B, QWEN3_NEXT_80B, built, configs, shape
 
 from kaito_catalog.architectures import (
     ARCHITECTURES,
     BY_MODEL_TYPE,
     Attention,
+    BuiltShape,
     Experts,
     Shape,
     Unsupported,
@@ -88,14 +89,14 @@ def test_layer_types_of_the_wrong_length_are_refused() -> None:
     assert found.field == "layer_types"
 
 
-def caches(found: Shape) -> dict[str, int]:
+def caches(found: BuiltShape) -> dict[str, int]:
     whole = (range(len(found.layers)),)
     (kept,) = layer_caches(found, whole, tensor_parallel_size=1, element_bytes=2, states=1)
     return Counter(cache.kind for cache in kept)
 
 
 def test_gemma_3_slides_five_layers_of_six() -> None:
-    assert caches(shape(GEMMA3_27B)) == {"sliding": 52, "full": 10}
+    assert caches(built(GEMMA3_27B)) == {"sliding": 52, "full": 10}
 
 
 def test_gpt_oss_slides_every_second_layer_first_one_included() -> None:
@@ -105,7 +106,7 @@ def test_gpt_oss_slides_every_second_layer_first_one_included() -> None:
 
 
 def test_qwen3_next_has_one_full_attention_layer_in_four() -> None:
-    assert caches(shape(QWEN3_NEXT_80B)) == {"linear-state": 36, "full": 12}
+    assert caches(built(QWEN3_NEXT_80B)) == {"linear-state": 36, "full": 12}
 
 
 def test_an_interval_that_transformers_would_ignore_is_refused() -> None:

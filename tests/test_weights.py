@@ -21,16 +21,18 @@ from shapes import (
     QWEN3_30B,
     QWEN3_32B,
     QWEN3_NEXT_80B,
+    built,
     configs,
-    shape,
 )
 
-from kaito_catalog.architectures import Shape, read_shape
+from kaito_catalog.architectures import BuiltShape
 from kaito_catalog.memory.weights.ranks import absorbed_bytes, weights_per_rank
 from kaito_catalog.memory.weights.split import Uncomputable, split_over, stages
 
 
-def weights(found: Shape, tensor_parallel_size: int = 1, pipeline_parallel_size: int = 1) -> tuple[int, ...]:
+def weights(
+    found: BuiltShape, tensor_parallel_size: int = 1, pipeline_parallel_size: int = 1
+) -> tuple[int, ...]:
     result = weights_per_rank(
         found, split_over(tensor_parallel_size=tensor_parallel_size), pipeline_parallel_size
     )
@@ -58,34 +60,34 @@ KNOWN = [
 def test_weights_equal_vllms_own_to_the_byte(
     config: dict[str, Any], tensor_parallel_size: int, expected: int
 ) -> None:
-    assert weights(shape(config), tensor_parallel_size) == (expected,)
+    assert weights(built(config), tensor_parallel_size) == (expected,)
 
 
 def test_deepseek_v3_fp8_at_tp_8_is_its_fp8_and_bf16_and_scales() -> None:
-    (found,) = weights(shape(DEEPSEEK_V3), 8)
+    (found,) = weights(built(DEEPSEEK_V3), 8)
     scales = found - 84_441_235_456 - 678_213_632
     assert scales == pytest.approx(20.7e6, rel=0.01)
 
 
 def test_absorbed_matrices_of_deepseek_v3_at_tp_8() -> None:
-    assert absorbed_bytes(shape(DEEPSEEK_V3), split_over(tensor_parallel_size=8)) == 255_852_544
+    assert absorbed_bytes(built(DEEPSEEK_V3), split_over(tensor_parallel_size=8)) == 255_852_544
 
 
 def test_pipeline_stages_carry_the_embeddings_at_their_ends() -> None:
-    first, last = weights(shape(LLAMA_8B), 1, 2)
-    whole = weights(shape(LLAMA_8B))[0]
+    first, last = weights(built(LLAMA_8B), 1, 2)
+    whole = weights(built(LLAMA_8B))[0]
     assert first + last == whole
     assert last - first == 4096 * 2  # the final norm
 
 
 def test_four_stages_of_llama_8b_are_as_the_log_says() -> None:
     # vLLM 0.19.0 on H100: "Model loading took 4.26 GiB" at PP 4, rotary tables (32 MiB) included.
-    assert max(weights(shape(LLAMA_8B), 1, 4)) / 2**30 == pytest.approx(4.26 - 0.03, abs=0.01)
+    assert max(weights(built(LLAMA_8B), 1, 4)) / 2**30 == pytest.approx(4.26 - 0.03, abs=0.01)
 
 
 def test_tied_embeddings_count_once() -> None:
-    tied = shape(LLAMA_8B | {"tie_word_embeddings": True})
-    assert weights(shape(LLAMA_8B))[0] - weights(tied)[0] == 128256 * 4096 * 2
+    tied = built(LLAMA_8B | {"tie_word_embeddings": True})
+    assert weights(built(LLAMA_8B))[0] - weights(tied)[0] == 128256 * 4096 * 2
 
 
 def test_layers_that_remain_go_to_the_middle_stages() -> None:
@@ -93,20 +95,20 @@ def test_layers_that_remain_go_to_the_middle_stages() -> None:
 
 
 def test_experts_are_dealt_out_with_expert_parallelism() -> None:
-    found = shape(DEEPSEEK_V3)
+    found = built(DEEPSEEK_V3)
     dealt = weights_per_rank(found, split_over(tensor_parallel_size=8, enable_expert_parallel=True))
     cut = weights_per_rank(found, split_over(tensor_parallel_size=8))
     assert dealt == cut  # 256 experts are a multiple of 8, and so is their width
 
 
 def test_heads_that_cannot_be_divided_are_illegal() -> None:
-    found = weights_per_rank(shape(LLAMA_8B), split_over(tensor_parallel_size=3))
+    found = weights_per_rank(built(LLAMA_8B), split_over(tensor_parallel_size=3))
     assert isinstance(found, Uncomputable)
     assert found.illegal
 
 
 def test_a_quantisation_nobody_knows_is_named_and_not_guessed() -> None:
-    quantized = shape(LLAMA_8B | {"quantization_config": {"quant_method": "secret"}})
+    quantized = built(LLAMA_8B | {"quantization_config": {"quant_method": "secret"}})
     found = weights_per_rank(quantized, split_over(tensor_parallel_size=1))
     assert isinstance(found, Uncomputable)
     assert "secret" in found.reason
@@ -114,7 +116,7 @@ def test_a_quantisation_nobody_knows_is_named_and_not_guessed() -> None:
 
 
 def test_a_kv_head_is_repeated_where_there_are_more_ranks_than_heads() -> None:
-    multi_query = shape(LLAMA_8B | {"num_key_value_heads": 1})
+    multi_query = built(LLAMA_8B | {"num_key_value_heads": 1})
     (alone,), (eight,) = weights(multi_query), weights(multi_query, 8)
     replicated = 32 * 2 * 4096 * 128 * 2 + 65 * 4096 * 2  # K and V of each layer, and the norms
     assert (alone - replicated) // 8 + replicated == eight
@@ -235,7 +237,7 @@ QUANTIZED += [
 def test_quantised_weights_equal_vllms_own_to_the_byte(
     config: dict[str, Any], quantization: dict[str, Any], one: int, two: int
 ) -> None:
-    found = shape(config | {"quantization_config": quantization})
+    found = built(config | {"quantization_config": quantization})
     assert (weights(found, 1), weights(found, 2)) == ((one,), (two,))
 
 
@@ -243,14 +245,14 @@ def test_quantised_weights_equal_vllms_own_to_the_byte(
     "rules", [{"-:.*layers\\.1\\..*": {}}, {"+:.*mlp.*": {"bits": 8}}, {".*down_proj": {"group_size": 32}}]
 )
 def test_gptq_rules_that_set_layers_or_modules_apart_are_not_guessed(rules: dict[str, Any]) -> None:
-    found = shape(QWEN3_8B | {"quantization_config": GPTQ | {"dynamic": rules}})
+    found = built(QWEN3_8B | {"quantization_config": GPTQ | {"dynamic": rules}})
     assert isinstance(weights_per_rank(found, split_over(tensor_parallel_size=1)), Uncomputable)
 
 
 def test_modules_that_are_left_alone_keep_the_models_dtype() -> None:
     alone = AWQ | {"modules_to_not_convert": ["model.layers.0.self_attn.q_proj"]}
-    all_of_them = shape(QWEN3_8B | {"quantization_config": AWQ})
-    but_one = shape(QWEN3_8B | {"quantization_config": alone})
+    all_of_them = built(QWEN3_8B | {"quantization_config": AWQ})
+    but_one = built(QWEN3_8B | {"quantization_config": alone})
     fused = 4096 * (32 + 2 * 8) * 128  # Q, K and V are one matrix, and one scheme
     packed = fused // 2 + fused // 128 * 2 + fused // 128 // 2
     assert weights(but_one)[0] - weights(all_of_them)[0] == 2 * fused - packed
@@ -258,22 +260,22 @@ def test_modules_that_are_left_alone_keep_the_models_dtype() -> None:
 
 def test_an_expression_that_could_run_for_ever_is_not_run() -> None:
     evil = AWQ | {"modules_to_not_convert": ["re:(a*)*b", "re:((((x+)+)+)+)+y", "re:["]}
-    found = shape(QWEN3_8B | {"quantization_config": evil})
-    assert weights(found) == weights(shape(QWEN3_8B | {"quantization_config": AWQ}))
+    found = built(QWEN3_8B | {"quantization_config": evil})
+    assert weights(found) == weights(built(QWEN3_8B | {"quantization_config": AWQ}))
 
 
 def test_gpt_oss_has_its_embeddings_on_every_stage() -> None:
     # vLLM 0.25.1's classes: 8,038,902,144 bytes on both of two stages.
-    assert weights(shape(GPT_OSS_20B), 1, 2) == (8_038_902_144, 8_038_902_144)
+    assert weights(built(GPT_OSS_20B), 1, 2) == (8_038_902_144, 8_038_902_144)
 
 
 def test_minimax_m3_has_its_encoder_on_every_stage() -> None:
-    assert weights(shape(MINIMAX_M3), 1, 2) == (406_700_354_560, 449_200_728_064)
+    assert weights(built(MINIMAX_M3), 1, 2) == (406_700_354_560, 449_200_728_064)
 
 
 def test_mxfp4_is_padded_for_the_kernel_of_the_gpu() -> None:
     # 11.07 GB of experts on an RTX A6000 (8.6) where an H100 (9.0) needs 10.15.
-    found = shape(GPT_OSS_20B)
+    found = built(GPT_OSS_20B)
     sizes = [
         weights_per_rank(found, split_over(tensor_parallel_size=1, compute_capability=c)) for c in (9.0, 8.6)
     ]
@@ -285,7 +287,7 @@ def test_mxfp4_is_padded_for_the_kernel_of_the_gpu() -> None:
 
 @given(configs(), st.sampled_from([1, 2, 4]))
 def test_more_ranks_never_mean_more_weights_on_one(config: dict[str, Any], size: int) -> None:
-    found = shape(config)
+    found = built(config)
     one = weights_per_rank(found, split_over(tensor_parallel_size=size))
     two = weights_per_rank(found, split_over(tensor_parallel_size=2 * size))
     if isinstance(one, Uncomputable) or isinstance(two, Uncomputable):
@@ -297,7 +299,7 @@ def test_more_ranks_never_mean_more_weights_on_one(config: dict[str, Any], size:
 def test_stages_of_a_llama_hold_the_whole_model_and_at_most_one_embedding_more(
     config: dict[str, Any], pipeline: int
 ) -> None:
-    found = shape(config | {"architectures": ["LlamaForCausalLM"]})
+    found = built(config | {"architectures": ["LlamaForCausalLM"]})
     if pipeline > len(found.layers):
         return
     embedding = -(-found.vocab_size // 64) * 64 * found.hidden_size * found.dtype_bytes
@@ -330,14 +332,11 @@ EIGHT_BITS: dict[str, Any] = {
 def test_an_encoder_is_quantised_unless_the_configuration_names_a_part_of_it(ignored: list[str]) -> None:
     def weights(leaves_out: list[str]) -> int:
         config = {**QWEN2_5_VL, "quantization_config": {**EIGHT_BITS, "ignore": leaves_out}}
-        shape = read_shape(config)
-        assert isinstance(shape, Shape)
-        found = weights_per_rank(shape, split_over(tensor_parallel_size=1))
+        found = weights_per_rank(built(config), split_over(tensor_parallel_size=1))
         assert not isinstance(found, Uncomputable)
         return found[0]
 
-    plain = read_shape(QWEN2_5_VL)
-    assert isinstance(plain, Shape)
+    plain = built(QWEN2_5_VL)
     assert plain.encoder is not None
     matrices = plain.encoder.matrices or ()
     saved = sum(m.count * (m.inputs * m.outputs - 4 * m.outputs) for m in matrices)

@@ -23,6 +23,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from kaito_catalog.architectures import Shape, read_shape
+from kaito_catalog.architectures.as_built import as_built
 from kaito_catalog.kaito import estimator
 from kaito_catalog.kaito.release import recorded_release
 from kaito_catalog.memory.plan import make_plan
@@ -154,7 +155,7 @@ def stored_bytes(model: str, shape: Shape) -> float | None:
     known = KAITO_FILE_BYTES.get(model)
     if known is not None:
         return known
-    whole = weights_per_rank(shape, split_over(tensor_parallel_size=1))
+    whole = weights_per_rank(as_built(shape, peers.VERSION), split_over(tensor_parallel_size=1))
     return None if isinstance(whole, Uncomputable) else float(sum(whole))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kaito_catalog.architectures import Shape, read_shape
+from kaito_catalog.architectures.as_built import as_built
 from kaito_catalog.memory.overheads.encoder_profile import EncoderProfile, encoder_profile
 from kaito_catalog.memory.overheads.profile_run import ProfileRun
 from kaito_catalog.system import files
@@ -46,7 +47,11 @@ def planned(config: Mapping[str, Any]) -> EncoderProfile:
     shape = read_shape(config)
     assert isinstance(shape, Shape)
     run = ProfileRun(
-        shape, max_num_batched_tokens=BATCH, max_num_seqs=256, max_model_len=BATCH, vllm_version=VERSION
+        as_built(shape, VERSION),
+        max_num_batched_tokens=BATCH,
+        max_num_seqs=256,
+        max_model_len=BATCH,
+        vllm_version=VERSION,
     )
     found = encoder_profile(run)
     assert found is not None

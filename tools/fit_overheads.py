@@ -16,6 +16,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
+from kaito_catalog.architectures.as_built import as_built
 from kaito_catalog.memory.overheads.defaults import serve_defaults
 from kaito_catalog.memory.overheads.layer_widths import moe_workspace
 from kaito_catalog.quantity import GIB
@@ -51,7 +52,7 @@ def features(row: Observed) -> tuple[float, float, float]:
     rows = min(tokens, row.max_num_seqs or defaults.max_num_seqs)
     per_token = float(row.shape.hidden_size)
     if is_new(row):
-        per_token += moe_workspace(row.shape, row.tensor_parallel_size)
+        per_token += moe_workspace(as_built(row.shape, row.vllm_version), row.tensor_parallel_size)
     return 1.0, tokens * per_token * row.shape.dtype_bytes, float(rows * row.shape.vocab_size)
 
 

@@ -55,6 +55,7 @@ from kaito_catalog.architectures.reading.record import Architecture, Source
 from kaito_catalog.architectures.shape import (
     MOST_LAYERS,
     Attention,
+    BuiltShape,
     CompressedAttention,
     Config,
     Encoder,
@@ -86,6 +87,7 @@ __all__ = [
     "BY_MODEL_TYPE",
     "Architecture",
     "Attention",
+    "BuiltShape",
     "CompressedAttention",
     "Config",
     "Encoder",

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 from kaito_catalog.architectures import record_of
 from kaito_catalog.architectures.changes import V0_32_0, Version
-from kaito_catalog.architectures.shape import Attention, KimiDelta, Layer, Shape
+from kaito_catalog.architectures.shape import Attention, BuiltShape, KimiDelta, Layer, Shape
 
 HOPPER = 9
 
@@ -62,20 +62,21 @@ class Target:
 
 
 @lru_cache(maxsize=1024)
-def as_built(shape: Shape, vllm_version: str, compute_capability: float | None = None) -> Shape:
+def as_built(shape: Shape, vllm_version: str, compute_capability: float | None = None) -> BuiltShape:
     """The shape as vLLM of that version builds it; without a compute capability, on an H100."""
     version = version_tuple(vllm_version)
     target = Target(vllm_version, compute_capability)
+    built = BuiltShape(**{field.name: getattr(shape, field.name) for field in fields(Shape)})
     for since, change_for_all in FOR_ALL:
         if version >= since:
-            shape = change_for_all(shape, target)
+            built = change_for_all(built, target)
     for change in record_of(shape).changes:
         if change.applies(version):
-            shape = change.make(shape)
-    return shape
+            built = change.make(built)
+    return built
 
 
-def _quantizes(shape: Shape, target: Target) -> Shape:
+def _quantizes(shape: BuiltShape, target: Target) -> BuiltShape:
     """Inputs in another order are not taken any more, and some scales are stored otherwise."""
     how = shape.quantization
     if how is None:
@@ -89,7 +90,7 @@ def _quantizes(shape: Shape, target: Target) -> Shape:
     return replace(shape, quantization=how)
 
 
-def _makes_blocks(shape: Shape, target: Target) -> Shape:
+def _makes_blocks(shape: BuiltShape, target: Target) -> BuiltShape:
     """How the cache's blocks are made."""
     wide = any(
         isinstance(x.mixer, Attention) and x.mixer.head_dim == FLASH_ATTENTION_4_HEAD for x in shape.layers
@@ -102,7 +103,7 @@ def _makes_blocks(shape: Shape, target: Target) -> Shape:
     )
 
 
-def _in_layers(change: Callable[[Layer], Layer]) -> Callable[[Shape, Target], Shape]:
+def _in_layers(change: Callable[[Layer], Layer]) -> Callable[[BuiltShape, Target], BuiltShape]:
     return lambda shape, _: replace(shape, layers=tuple(change(layer) for layer in shape.layers))
 
 
@@ -114,7 +115,7 @@ def _shares_caches(layer: Layer) -> Layer:
     return replace(layer, mixer=replace(mixer, queries_only=True, head_norms=min(mixer.head_norms, 1)))
 
 
-def _computes_delta(shape: Shape, target: Target) -> Shape:
+def _computes_delta(shape: BuiltShape, target: Target) -> BuiltShape:
     """A GPU that FlashKDA has no kernels for sets no state aside for it."""
     if target.major in FLASH_KDA:
         return shape
@@ -125,7 +126,7 @@ def _computes_delta(shape: Shape, target: Target) -> Shape:
     return replace(shape, layers=layers)
 
 
-FOR_ALL: tuple[tuple[Version, Callable[[Shape, Target], Shape]], ...] = (
+FOR_ALL: tuple[tuple[Version, Callable[[BuiltShape, Target], BuiltShape]], ...] = (
     (V0_32_0, _quantizes),
     (V0_32_0, _makes_blocks),
     (V0_32_0, _in_layers(_shares_caches)),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from kaito_catalog.architectures.shape import Attention, Experts, LatentAttention, Layer, Mlp, Shape
+from kaito_catalog.architectures.shape import Attention, BuiltShape, Experts, LatentAttention, Layer, Mlp
 
 Version: TypeAlias = tuple[int, int, int]
 """A version of vLLM."""
@@ -21,7 +21,7 @@ LATENT_HYBRID_BLOCK = 128
 class Change:
     """What some versions of vLLM build otherwise than a reader says."""
 
-    make: Callable[[Shape], Shape]
+    make: Callable[[BuiltShape], BuiltShape]
     since: Version | None = None
     """The first version that it is true of; None: all before `before`."""
     before: Version | None = None
@@ -34,22 +34,22 @@ class Change:
         )
 
 
-def since(version: Version, *changes: Callable[[Shape], Shape]) -> tuple[Change, ...]:
+def since(version: Version, *changes: Callable[[BuiltShape], BuiltShape]) -> tuple[Change, ...]:
     """Changes from that version on."""
     return tuple(Change(change, since=version) for change in changes)
 
 
-def before(version: Version, *changes: Callable[[Shape], Shape]) -> tuple[Change, ...]:
+def before(version: Version, *changes: Callable[[BuiltShape], BuiltShape]) -> tuple[Change, ...]:
     """Changes in versions before that one."""
     return tuple(Change(change, before=version) for change in changes)
 
 
-def in_layers(change: Callable[[Layer], Layer]) -> Callable[[Shape], Shape]:
+def in_layers(change: Callable[[Layer], Layer]) -> Callable[[BuiltShape], BuiltShape]:
     """The change of a layer in each of them."""
     return lambda shape: replace(shape, layers=tuple(change(layer) for layer in shape.layers))
 
 
-def in_attention(**fields: object) -> Callable[[Shape], Shape]:
+def in_attention(**fields: object) -> Callable[[BuiltShape], BuiltShape]:
     """Other values of these fields of each softmax attention."""
 
     def change(layer: Layer) -> Layer:
@@ -61,7 +61,7 @@ def in_attention(**fields: object) -> Callable[[Shape], Shape]:
     return in_layers(change)
 
 
-def in_experts(**fields: object) -> Callable[[Shape], Shape]:
+def in_experts(**fields: object) -> Callable[[BuiltShape], BuiltShape]:
     """Other values of these fields of each mixture of experts."""
 
     def change(layer: Layer) -> Layer:
@@ -73,7 +73,7 @@ def in_experts(**fields: object) -> Callable[[Shape], Shape]:
     return in_layers(change)
 
 
-def in_mlps(**fields: object) -> Callable[[Shape], Shape]:
+def in_mlps(**fields: object) -> Callable[[BuiltShape], BuiltShape]:
     """Other values of these fields of each dense feed-forward block."""
 
     def change(layer: Layer) -> Layer:
@@ -85,12 +85,12 @@ def in_mlps(**fields: object) -> Callable[[Shape], Shape]:
     return in_layers(change)
 
 
-def built_once(shape: Shape) -> Shape:
+def built_once(shape: BuiltShape) -> BuiltShape:
     """No part is on more than one stage: most such models go through the Transformers back end."""
     return replace(shape, on_every_stage=frozenset())
 
 
-def latent_hybrid_blocks(shape: Shape) -> Shape:
+def latent_hybrid_blocks(shape: BuiltShape) -> BuiltShape:
     """A hybrid with latents, whose blocks are made longer."""
     return replace(shape, hybrid_block_size=LATENT_HYBRID_BLOCK)
 

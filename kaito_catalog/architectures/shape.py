@@ -425,7 +425,7 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Shape:
-    """What memory depends on, as the configuration says."""
+    """What memory depends on, as the configuration says; `as_built` makes a `BuiltShape` of it."""
 
     architecture: str
     hidden_size: int
@@ -459,14 +459,6 @@ class Shape:
     """Of a partial configuration: layers for speculation that are in the weight files and are not loaded."""
     is_partial: bool = False
     """Part of the configuration is missing: of the quantisation, or all of an encoder."""
-    fp8_block_size: int | None = None
-    """Tokens of a block under an fp8 cache, where its kernel asks for more than others."""
-    hybrid_block_size: int | None = None
-    """Tokens to a multiple of which a hybrid's blocks are made longer, where its kernel asks for more than others."""
-    packs_blocks: bool = False
-    """Groups of different page sizes share blocks without padding (DeepSeek V4)."""
-    aligns_by_stage: bool = False
-    """Each pipeline stage makes its blocks as long as its own layers ask for."""
     decoder: str | None = None
     """The language model's own architecture, where the model holds one of another family."""
     on_every_stage: frozenset[StagePart] = frozenset()
@@ -484,6 +476,24 @@ class Shape:
     def dtype_bytes(self) -> int:
         """Bytes per element of what is not quantised."""
         return 4 if self.dtype == "float32" else 2
+
+
+@dataclass(frozen=True)
+class BuiltShape(Shape):
+    """A shape as vLLM of one version builds it for one GPU: what is planned."""
+
+    fp8_block_size: int | None = None
+    """Tokens of a block under an fp8 cache, where its kernel asks for more than others."""
+    hybrid_block_size: int | None = None
+    """Tokens to a multiple of which a hybrid's blocks are made longer, where its kernel asks for more than others."""
+    packs_blocks: bool = False
+    """Groups of different page sizes share blocks without padding (DeepSeek V4)."""
+    aligns_by_stage: bool = False
+    """Each pipeline stage makes its blocks as long as its own layers ask for."""
+
+    def __hash__(self) -> int:
+        """As a shape's."""
+        return self._hash
 
 
 @dataclass(frozen=True)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 
-from kaito_catalog.architectures import Attention, LatentAttention, Shape, Unsupported
+from kaito_catalog.architectures import Attention, BuiltShape, LatentAttention, Shape, Unsupported
 from kaito_catalog.architectures.as_built import as_built
+from kaito_catalog.memory.remembered import remembered
 from kaito_catalog.memory.weights.ranks import weights_per_rank
 from kaito_catalog.memory.weights.split import Uncomputable, split_over
 
 
-@lru_cache(maxsize=4096)
+@remembered(maxsize=4096)
 def illegal_tensor_parallel(
     shape: Shape, size: int, *, enable_expert_parallel: bool = False, vllm_version: str | None = None
 ) -> str | None:
     """Why vLLM would refuse `tensor_parallel_size`, in words; None where it would not.
 
-    Without a version, 0.25.1 is asked.
+    Without a version, 0.25.1 is asked, or the one that the shape is built by.
     """
-    if vllm_version is not None:
-        shape = as_built(shape, vllm_version)
+    if vllm_version is not None or not isinstance(shape, BuiltShape):
+        shape = as_built(shape, vllm_version or "0.25.1")
     if size < 1:
         return f"a tensor-parallel size of {size} is not one"
     for layer in shape.layers:

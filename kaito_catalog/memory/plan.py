@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from kaito_catalog.architectures import Shape, Unsupported, record_of
+from kaito_catalog.architectures import BuiltShape, Shape, Unsupported, record_of
 from kaito_catalog.architectures.as_built import as_built
 from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
 from kaito_catalog.memory.kv_cache.planner import plan_layout
@@ -111,7 +111,7 @@ def without_account(request: PlanRequest, refusal: Refusal) -> Plan:
     )
 
 
-def _built(request: PlanRequest) -> Shape:
+def _built(request: PlanRequest) -> BuiltShape:
     """The model as that version builds it on that GPU, without an encoder where no prompt may hold what it is for."""
     shape, settings = request.shape, request.settings
     assert isinstance(shape, Shape)
@@ -158,7 +158,7 @@ class _Stage:
         )
 
 
-def _layouts(request: PlanRequest, built: Shape) -> Sequence[Layout] | Unplannable:
+def _layouts(request: PlanRequest, built: BuiltShape) -> Sequence[Layout] | Unplannable:
     """The KV cache of each stage."""
     states = states_per_sequence(built, request.vllm_version)
     if isinstance(states, Unplannable):
@@ -182,7 +182,7 @@ def _in_flight_tokens(request: PlanRequest) -> int:
 
 
 def _stages(
-    request: PlanRequest, built: Shape, split: Split, weights: StageWeights, layouts: Sequence[Layout]
+    request: PlanRequest, built: BuiltShape, split: Split, weights: StageWeights, layouts: Sequence[Layout]
 ) -> list[_Stage]:
     """The account of a GPU of each stage."""
     gpu, settings = request.gpu, request.settings
@@ -209,7 +209,7 @@ def _stages(
     return found
 
 
-def _cache(request: PlanRequest, built: Shape, accounts: Sequence[_Stage], tightest: _Stage) -> KvCache:
+def _cache(request: PlanRequest, built: BuiltShape, accounts: Sequence[_Stage], tightest: _Stage) -> KvCache:
     """What the available memory holds: requests at once, and the longest context."""
     settings = request.settings
     concurrency = min(
@@ -241,7 +241,7 @@ def _cache(request: PlanRequest, built: Shape, accounts: Sequence[_Stage], tight
 
 
 def _profile_run(
-    request: PlanRequest, built: Shape, split: Split, *, is_first: bool, is_last: bool
+    request: PlanRequest, built: BuiltShape, split: Split, *, is_first: bool, is_last: bool
 ) -> ProfileRun:
     """The run in which vLLM measures a stage."""
     settings = request.settings
@@ -263,7 +263,7 @@ def _profile_run(
     )
 
 
-def _error_beside_weights(request: PlanRequest, built: Shape) -> int:
+def _error_beside_weights(request: PlanRequest, built: BuiltShape) -> int:
     """How far the account may be off, apart from the weights."""
     tensor = request.parallelism.tensor_parallel_size
     assert request.gpu.memory_bytes is not None

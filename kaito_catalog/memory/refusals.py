@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kaito_catalog.architectures import LatentAttention, Shape, Unsupported
+from kaito_catalog.architectures import BuiltShape, LatentAttention, Shape, Unsupported
 from kaito_catalog.architectures.as_built import no_class
 from kaito_catalog.memory import kernels
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
@@ -30,7 +30,7 @@ class Refusal:
     reason: str
 
 
-def lacks_sparse_fp8(shape: Shape, compute_capability: float | None, kv_cache_dtype: str) -> bool:
+def lacks_sparse_fp8(shape: BuiltShape, compute_capability: float | None, kv_cache_dtype: str) -> bool:
     """vLLM 0.25.1 on Hopper finds no back end for sparse MLA over the fp8 cache that a checkpoint asks for."""
     asks = shape.quantization is not None and shape.quantization.kv_cache_dtype == "fp8"
     is_sparse = any(isinstance(x.mixer, LatentAttention) and x.mixer.sparse for x in shape.layers)
@@ -51,7 +51,7 @@ def why_unplanned(
     return None if unread is None else (unread, "settings")
 
 
-def refused(request: PlanRequest, built: Shape) -> Refusal | None:
+def refused(request: PlanRequest, built: BuiltShape) -> Refusal | None:
     """Why vLLM would not start, or why nothing can be said without the GPU's memory.
 
     Args:

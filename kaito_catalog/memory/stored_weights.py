@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from kaito_catalog.architectures import Shape
+from kaito_catalog.architectures import BuiltShape
 from kaito_catalog.memory.rounding import ceil_div
 from kaito_catalog.memory.values import Parallelism, Stored
 from kaito_catalog.memory.weights.ranks import weights_per_rank
@@ -29,7 +29,7 @@ class StageWeights:
 
 
 def weights_of_stages(
-    shape: Shape, stored: Stored | None, split: Split, parallelism: Parallelism
+    shape: BuiltShape, stored: Stored | None, split: Split, parallelism: Parallelism
 ) -> StageWeights | Uncomputable:
     """The weights of each stage; Uncomputable where neither the configuration nor the files give them.
 
@@ -59,7 +59,7 @@ def weights_of_stages(
     return StageWeights(tuple(size + each for size in computed), "facts", int(REPLICATED_SHARE * each))
 
 
-def _by_size(shape: Shape, stored: Stored, split: Split, parallelism: Parallelism) -> StageWeights:
+def _by_size(shape: BuiltShape, stored: Stored, split: Split, parallelism: Parallelism) -> StageWeights:
     """The files, divided evenly."""
     pipeline = parallelism.pipeline_parallel_size
     ranks = parallelism.tensor_parallel_size * pipeline
@@ -73,7 +73,9 @@ def _by_size(shape: Shape, stored: Stored, split: Split, parallelism: Parallelis
     return StageWeights((share,) * pipeline, "facts", error)
 
 
-def _beside_the_decoder(shape: Shape, stored: Stored, split: Split, pipeline: int) -> StageWeights | None:
+def _beside_the_decoder(
+    shape: BuiltShape, stored: Stored, split: Split, pipeline: int
+) -> StageWeights | None:
     """The decoder as configured; what else the files hold is an encoder, which a rank has whole or a share of.
 
     None where the files are too small for the decoder alone, or where it cannot be computed.
@@ -99,7 +101,7 @@ def _beside_the_decoder(shape: Shape, stored: Stored, split: Split, pipeline: in
     return StageWeights((first + middle,), "facts", error)
 
 
-def _untold_bytes(shape: Shape, stored: Stored, computed: int) -> int:
+def _untold_bytes(shape: BuiltShape, stored: Stored, computed: int) -> int:
     """Bytes of the weight files that part of a configuration does not explain: what it leaves unquantised, an encoder.
 
     Layers for speculation are in the files and are not loaded; they are stored in the model's dtype.

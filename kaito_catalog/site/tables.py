@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from kaito_catalog.architectures import Shape, Unsupported
+from kaito_catalog.architectures import BuiltShape, Shape, Unsupported
 from kaito_catalog.architectures.as_built import as_built, no_class
 from kaito_catalog.memory.kv_cache.kinds import LayerCache
 from kaito_catalog.memory.kv_cache.layers import CACHE_DTYPE_BYTES
@@ -162,9 +162,10 @@ def _account(
 
     # A sparse indexer's workspace grows with the context, once it is the largest, and a video that is profiled has as
     # many images as the context holds; all else does not.
-    per_token = indexer_workspace(shape, 1)
+    built = as_built(shape, vllm_version, gpu.compute_capability)
+    per_token = indexer_workspace(built, 1)
     least = plan.per_gpu.activation_peak_bytes
-    frames = _frames(shape, settings, vllm_version)
+    frames = _frames(built, settings, vllm_version)
     if frames is not None:
         # From one frame at once to all of them: what the page adds for each frame that a GPU's memory allows.
         most = peak(settings.max_model_len, 10 * frames.reckoned_bytes * frames.count)
@@ -175,7 +176,7 @@ def _account(
         "activationPeakBytes": least,
         "peakPerTokenBytes": per_token,
         "peakAtLimitBytes": peak(shape.max_model_len) if per_token else least,
-        "peakFrom": [[tokens, peak(tokens)] for tokens in video_contexts(shape, vllm_version)],
+        "peakFrom": [[tokens, peak(tokens)] for tokens in video_contexts(built, vllm_version)],
         "peakOfFrames": frames
         and {
             "count": frames.count,
@@ -189,12 +190,12 @@ def _account(
     }
 
 
-def _frames(shape: Shape, settings: Settings, vllm_version: str) -> Frames | None:
+def _frames(built: BuiltShape, settings: Settings, vllm_version: str) -> Frames | None:
     assert settings.max_num_batched_tokens is not None
     assert settings.max_num_seqs is not None
     return frames_profiled(
         ProfileRun(
-            shape,
+            built,
             max_num_batched_tokens=settings.max_num_batched_tokens,
             max_num_seqs=settings.max_num_seqs,
             max_model_len=settings.max_model_len,

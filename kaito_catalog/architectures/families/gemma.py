@@ -25,6 +25,7 @@ from kaito_catalog.architectures.shape import (
     LONGEST_CONTEXT,
     MOST_LAYERS,
     Attention,
+    BuiltShape,
     Encoder,
     Experts,
     FeedForward,
@@ -353,7 +354,7 @@ def _rnj1(source: Source) -> Shape:
     return make_shape(replace(source, text=text), [layer] * count, tied=True, rope_dim=attention.head_dim)
 
 
-def _without_window(shape: Shape) -> Shape:
+def _without_window(shape: BuiltShape) -> BuiltShape:
     """Layers that all see everything have no window, whatever the configuration says beside it."""
     mixers = [layer.mixer for layer in shape.layers]
     if not all(isinstance(m, Attention) and m.sliding_window is not None for m in mixers):

@@ -10,7 +10,7 @@ from kaito_catalog.architectures.reading.parts import Family, dense, unweighed
 from kaito_catalog.architectures.reading.pooling import COLBERT_WIDTHS, bidirectional, padded, pooling
 from kaito_catalog.architectures.reading.record import Architecture, Source
 from kaito_catalog.architectures.reading.wrapping import as_of, holding
-from kaito_catalog.architectures.shape import Shape
+from kaito_catalog.architectures.shape import BuiltShape, Shape
 
 
 def _jina_ranking(source: Source) -> Shape:
@@ -35,7 +35,7 @@ def _jina_vl(source: Source) -> Shape:
     return replace(shape, pools=True, divided_elements=2 * divided, plain_elements=plain)
 
 
-def _with_one_label(shape: Shape) -> Shape:
+def _with_one_label(shape: BuiltShape) -> BuiltShape:
     """It has one label, where 0.25.1 takes two."""
     one = 2 * shape.hidden_size
     return replace(
@@ -58,7 +58,7 @@ def _jina_v5_encoder(source: Source) -> Shape:
     return replace(shape, architecture=_V5_ENCODER, pools=True, has_head=False)
 
 
-def _without_head(shape: Shape) -> Shape:
+def _without_head(shape: BuiltShape) -> BuiltShape:
     return replace(shape, has_head=False)
 
 

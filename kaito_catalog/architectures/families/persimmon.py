@@ -8,7 +8,7 @@ from kaito_catalog.architectures.changes import V0_32_0, built_once, in_attentio
 from kaito_catalog.architectures.reading.fields import Fields
 from kaito_catalog.architectures.reading.parts import Family, dense, unweighed
 from kaito_catalog.architectures.reading.record import ENCODER, ENDS, Architecture, Source
-from kaito_catalog.architectures.shape import Encoder, Matrix, Shape
+from kaito_catalog.architectures.shape import BuiltShape, Encoder, Matrix, Shape
 
 
 def _persimmon(source: Source) -> Shape:
@@ -23,7 +23,7 @@ def _persimmon(source: Source) -> Shape:
     return unweighed(dense(family)(replace(source, text=text)))
 
 
-def _undivided(shape: Shape) -> Shape:
+def _undivided(shape: BuiltShape) -> BuiltShape:
     """The Transformers back end recognises nothing of it, and every rank has its layers whole."""
     return in_mlps(replicated=True)(in_attention(replicated=True)(shape))
 

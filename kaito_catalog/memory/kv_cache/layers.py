@@ -9,6 +9,7 @@ from typing import assert_never
 
 from kaito_catalog.architectures import (
     Attention,
+    BuiltShape,
     CompressedAttention,
     GatedDeltaNet,
     KimiDelta,
@@ -17,7 +18,6 @@ from kaito_catalog.architectures import (
     Mamba1,
     Mamba2,
     Recurrent,
-    Shape,
     ShortConv,
 )
 from kaito_catalog.architectures.shape import Layer, Mixer
@@ -62,7 +62,7 @@ V4_STATE_BLOCK_SIZES = {4: 4, 128: 8}
 """Tokens of a block of a compressor's state, by its ratio."""
 
 
-def cache_dtype_bytes(shape: Shape, kv_cache_dtype: str) -> int | None:
+def cache_dtype_bytes(shape: BuiltShape, kv_cache_dtype: str) -> int | None:
     """Bytes per element of the cache; None for a dtype that has no fixed size here."""
     if kv_cache_dtype == "auto":
         stated = shape.quantization.kv_cache_dtype if shape.quantization else None
@@ -71,7 +71,7 @@ def cache_dtype_bytes(shape: Shape, kv_cache_dtype: str) -> int | None:
 
 
 def layer_caches(
-    shape: Shape,
+    shape: BuiltShape,
     stages: tuple[range, ...],
     *,
     tensor_parallel_size: int,
@@ -111,7 +111,7 @@ def layer_caches(
 
 def _caches(
     mixer: Mixer,
-    shape: Shape,
+    shape: BuiltShape,
     block_size: int,
     tensor_parallel_size: int,
     element_bytes: int,
@@ -135,7 +135,7 @@ def _caches(
 
 
 def _attention_caches(
-    attention: Attention, shape: Shape, block_size: int, tensor_parallel_size: int, element_bytes: int
+    attention: Attention, shape: BuiltShape, block_size: int, tensor_parallel_size: int, element_bytes: int
 ) -> Iterator[LayerCache]:
     if attention.shares_cache or attention.bidirectional:
         return
@@ -185,7 +185,7 @@ class _BlockSizes:
     state_page_bytes: int
 
 
-def _block_sizes(shape: Shape, tensor_parallel_size: int, element_bytes: int) -> _BlockSizes:
+def _block_sizes(shape: BuiltShape, tensor_parallel_size: int, element_bytes: int) -> _BlockSizes:
     """The blocks that its kernels ask for, made longer in a hybrid until a page of attention holds a state."""
     mixers = [mixer for layer in set(shape.layers) for mixer in layer.mixers]
     latents = [m for m in mixers if isinstance(m, LatentAttention)]
@@ -206,7 +206,7 @@ def _block_sizes(shape: Shape, tensor_parallel_size: int, element_bytes: int) ->
     return _BlockSizes(block_size, block_size * per_token)
 
 
-def _kernel_block_size(shape: Shape, latents: list[LatentAttention], element_bytes: int) -> int:
+def _kernel_block_size(shape: BuiltShape, latents: list[LatentAttention], element_bytes: int) -> int:
     pool = max((m.indexer.pool for m in latents if m.indexer is not None), default=1)
     if pool > 1:
         return lcm(SPARSE_BLOCK_SIZE, INDEXER_PAGES[0] * pool)
@@ -217,7 +217,7 @@ def _kernel_block_size(shape: Shape, latents: list[LatentAttention], element_byt
     return SPARSE_BLOCK_SIZE if takes_longer else BLOCK_SIZE
 
 
-def _state_block_size(shape: Shape, layers: list[Layer], blocks: _BlockSizes) -> int:
+def _state_block_size(shape: BuiltShape, layers: list[Layer], blocks: _BlockSizes) -> int:
     """Tokens of the blocks of states on a stage.
 
     A stage without attention has no page that must hold a state: from 0.32 on its blocks stay as they are, and vLLM

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 
-from kaito_catalog.architectures import Attention, CompressedAttention, LatentAttention, Shape
+from kaito_catalog.architectures import Attention, BuiltShape, CompressedAttention, LatentAttention
 from kaito_catalog.memory.kv_cache.groups import (
     Caches,
     grouped_layouts,
@@ -18,11 +17,12 @@ from kaito_catalog.memory.kv_cache.kinds import RingCache
 from kaito_catalog.memory.kv_cache.layers import cache_dtype_bytes, layer_caches
 from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
 from kaito_catalog.memory.kv_cache.packing import compressed_layouts, packed_layouts
+from kaito_catalog.memory.remembered import remembered
 
 
-@lru_cache(maxsize=2048)
+@remembered(maxsize=2048)
 def plan_layout(
-    shape: Shape,
+    shape: BuiltShape,
     *,
     tensor_parallel_size: int = 1,
     stages: tuple[range, ...],
@@ -69,7 +69,7 @@ def plan_layout(
 
 
 def _grouped(
-    shape: Shape,
+    shape: BuiltShape,
     stages: Sequence[Caches],
     element_bytes: int,
     in_flight_tokens: int,
@@ -109,7 +109,7 @@ def _without_hybrid_manager(
 
 
 def _ringed_layouts(
-    shape: Shape, stages: Sequence[Caches], element_bytes: int, in_flight_tokens: int
+    shape: BuiltShape, stages: Sequence[Caches], element_bytes: int, in_flight_tokens: int
 ) -> tuple[Layout, ...] | Unplannable:
     """Rings lie in blocks of all layers, and all stages have to ask for that."""
     if not all(any(isinstance(cache, RingCache) for cache in caches) for caches in stages):

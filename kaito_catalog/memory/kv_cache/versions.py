@@ -13,7 +13,7 @@ What changes in the layers themselves (block sizes, packed blocks) is in `archit
 
 from __future__ import annotations
 
-from kaito_catalog.architectures import KimiDelta, Mamba1, Mamba2, Recurrent, Shape
+from kaito_catalog.architectures import BuiltShape, KimiDelta, Mamba1, Mamba2, Recurrent
 from kaito_catalog.architectures.as_built import version_tuple
 from kaito_catalog.memory.kv_cache.layout import Unplannable
 
@@ -47,7 +47,7 @@ def reserved_blocks(vllm_version: str) -> int:
     return int(version_tuple(vllm_version) >= FIRST_NULL_BLOCK)
 
 
-def states_per_sequence(shape: Shape, vllm_version: str) -> int | Unplannable:
+def states_per_sequence(shape: BuiltShape, vllm_version: str) -> int | Unplannable:
     """Blocks that vLLM keeps for the state of one sequence in a layer.
 
     One up to 0.26. From 0.27 on hybrids cache prefixes by default, and two are kept (mamba_cache_mode

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kaito_catalog.architectures import Experts, Scheme, Shape
+from kaito_catalog.architectures import BuiltShape, Experts, Scheme
 from kaito_catalog.architectures.as_built import version_tuple
 from kaito_catalog.memory.overheads.layer_widths import widest_layer
 from kaito_catalog.memory.overheads.versions import COMPILED_COPY, COPY_PINNED, COPY_RELEASED
@@ -10,7 +10,7 @@ from kaito_catalog.memory.overheads.versions import COMPILED_COPY, COPY_PINNED, 
 _REPACKED = (Scheme.AWQ, Scheme.GPTQ, Scheme.GROUPED_INT)
 
 
-def compiled_copy(shape: Shape, tensor_parallel_size: int, vllm_version: str) -> int:
+def compiled_copy(shape: BuiltShape, tensor_parallel_size: int, vllm_version: str) -> int:
     """The embedding that torch.compile tries fused kernels on, in bytes; a start that finds compiled graphs saves it.
 
     Inductor's benchmark_combo_kernel makes up each input of the kernels that it compares, and where a model
@@ -21,7 +21,7 @@ def compiled_copy(shape: Shape, tensor_parallel_size: int, vllm_version: str) ->
     return int(shape.vocab_size * shape.hidden_size * shape.dtype_bytes) // tensor_parallel_size
 
 
-def pinned_bytes(shape: Shape, tensor_parallel_size: int, vllm_version: str) -> int:
+def pinned_bytes(shape: BuiltShape, tensor_parallel_size: int, vllm_version: str) -> int:
     """How much of that copy may count a second time: freed, but in a block that the allocator cannot give back.
 
     Where `is_copy_pinned` it is planned, for all it is in the plan's expected error.
@@ -31,7 +31,7 @@ def pinned_bytes(shape: Shape, tensor_parallel_size: int, vllm_version: str) -> 
     return compiled_copy(shape, tensor_parallel_size, vllm_version)
 
 
-def is_copy_pinned(shape: Shape, tensor_parallel_size: int, max_num_batched_tokens: int) -> bool:
+def is_copy_pinned(shape: BuiltShape, tensor_parallel_size: int, max_num_batched_tokens: int) -> bool:
     """Whether to plan for a copy that counts twice: for dense models, repacked or with large batches.
 
     Repacked are weights that Marlin has in an order of its own. A batch is large where what a layer holds of it

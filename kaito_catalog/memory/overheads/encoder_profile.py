@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kaito_catalog.architectures import Shape
+from kaito_catalog.architectures import BuiltShape
 from kaito_catalog.architectures.as_built import version_tuple
 from kaito_catalog.architectures.shape import Medium
 from kaito_catalog.memory.overheads.constants import constants
@@ -54,7 +54,7 @@ def encoder_profile(run: ProfileRun) -> EncoderProfile | None:
     )
 
 
-def video_contexts(shape: Shape, vllm_version: str) -> tuple[int, ...]:
+def video_contexts(shape: BuiltShape, vllm_version: str) -> tuple[int, ...]:
     """The contexts, in tokens, from which on the encoder is profiled with a longer video; none where it is not."""
     medium = shape.encoder.medium if shape.encoder is not None else None
     if medium is None or not profiles_everything(shape, vllm_version):

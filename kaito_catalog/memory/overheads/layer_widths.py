@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from kaito_catalog.architectures import (
     Attention,
+    BuiltShape,
     CompressedAttention,
     Experts,
     GatedDeltaNet,
@@ -18,10 +17,10 @@ from kaito_catalog.architectures import (
     Mixer,
     Mlp,
     Scheme,
-    Shape,
     ShortConv,
 )
 from kaito_catalog.memory.kv_cache.kinds import indexer_entry_bytes
+from kaito_catalog.memory.remembered import remembered
 
 MLA_CONTEXT_TOKENS = 65536
 INDEXER_CONTEXTS = 40
@@ -29,8 +28,8 @@ INDEXER_LOGITS_BYTES = 512 * 2**20
 """VLLM_SPARSE_INDEXER_MAX_LOGITS_MB, allocated while a layer is profiled."""
 
 
-@lru_cache(maxsize=1024)
-def widest_layer(shape: Shape, tensor_parallel_size: int, expert_tensor_parallel_size: int) -> float:
+@remembered(maxsize=1024)
+def widest_layer(shape: BuiltShape, tensor_parallel_size: int, expert_tensor_parallel_size: int) -> float:
     """Elements per token that the widest layer holds at once beside the hidden states."""
     widths = (
         _layer_width(layer, shape.hidden_size, tensor_parallel_size, expert_tensor_parallel_size)
@@ -77,8 +76,8 @@ def _mixer_width(mixer: Mixer, ranks: int) -> float:
             return 4 * c.width / ranks
 
 
-@lru_cache(maxsize=1024)
-def moe_workspace(shape: Shape, expert_tensor_parallel_size: int) -> float:
+@remembered(maxsize=1024)
+def moe_workspace(shape: BuiltShape, expert_tensor_parallel_size: int) -> float:
     """Elements per token of the buffers that the fused experts keep: both products, the larger and the other.
 
     vLLM's WorkspaceManager never frees them, so that they are there while the sampler runs. The kernels for
@@ -95,7 +94,7 @@ def moe_workspace(shape: Shape, expert_tensor_parallel_size: int) -> float:
     return widest
 
 
-def prefill_context(shape: Shape, tensor_parallel_size: int) -> int:
+def prefill_context(shape: BuiltShape, tensor_parallel_size: int) -> int:
     """Bytes of keys and values that dense MLA makes of the latents of earlier chunks: MLA_CONTEXT_TOKENS of them.
 
     The profile run allocates them as they would be at worst (vLLM's mla_attention.py,
@@ -109,7 +108,7 @@ def prefill_context(shape: Shape, tensor_parallel_size: int) -> int:
     return MLA_CONTEXT_TOKENS * widest // tensor_parallel_size * shape.dtype_bytes
 
 
-def indexer_workspace(shape: Shape, max_model_len: int) -> int:
+def indexer_workspace(shape: BuiltShape, max_model_len: int) -> int:
     """Bytes that a sparse indexer gathers its cache into: 40 contexts (vLLM's indexer.py), kept like the experts'."""
     widths = {
         x.mixer.indexer.head_dim

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from kaito_catalog.architectures import Experts, Recurrent, Shape
+from kaito_catalog.architectures import BuiltShape, Experts, Recurrent
 from kaito_catalog.architectures.as_built import version_tuple
 from kaito_catalog.memory.overheads.versions import (
     EXPERT_ARCHITECTURES,
@@ -19,7 +19,7 @@ LARGEST_CAPTURE = 512
 """Sequences of the largest CUDA graph, where max_num_seqs allows it."""
 
 
-def runs_second_runner(shape: Shape, vllm_version: str) -> bool:
+def runs_second_runner(shape: BuiltShape, vllm_version: str) -> bool:
     """Whether vLLM takes its second model runner for the model (VllmConfig.use_v2_model_runner)."""
     version = version_tuple(vllm_version)
     if version >= SECOND_RUNNER_FOR_ALL:
@@ -33,7 +33,7 @@ def runs_second_runner(shape: Shape, vllm_version: str) -> bool:
     return is_named and shape.quantization is None
 
 
-def profiles_everything(shape: Shape, vllm_version: str) -> bool:
+def profiles_everything(shape: BuiltShape, vllm_version: str) -> bool:
     """Whether the profile run captures graphs and runs the encoder: the second runner did neither at first."""
     is_later = version_tuple(vllm_version) >= SECOND_RUNNER_PROFILES
     return is_later or not runs_second_runner(shape, vllm_version)

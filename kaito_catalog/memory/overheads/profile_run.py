@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kaito_catalog.architectures import Shape
+from kaito_catalog.architectures import BuiltShape
 
 
 @dataclass(frozen=True)
 class ProfileRun:
     """vLLM's profile run on a GPU of one pipeline stage."""
 
-    shape: Shape
+    shape: BuiltShape
     """As that version builds it."""
     max_num_batched_tokens: int
     """Tokens that it runs through the model."""

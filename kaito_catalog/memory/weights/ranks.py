@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import assert_never
 
 from kaito_catalog.architectures import (
+    BuiltShape,
     Experts,
     LatentAttention,
     Layer,
     Quantization,
     Scheme,
-    Shape,
     StagePart,
 )
+from kaito_catalog.memory.remembered import remembered
 from kaito_catalog.memory.rounding import round_up
 from kaito_catalog.memory.weights.cache_scales import cache_scale_bytes
 from kaito_catalog.memory.weights.encoder import encoder_bytes
@@ -38,9 +38,9 @@ VOCABULARY_PADDING = 64
 """What vLLM's VocabParallelEmbedding pads the vocabulary to before it divides it."""
 
 
-@lru_cache(maxsize=1024)
+@remembered(maxsize=1024)
 def weights_per_rank(
-    shape: Shape, split: Split, pipeline_parallel_size: int = 1
+    shape: BuiltShape, split: Split, pipeline_parallel_size: int = 1
 ) -> tuple[int, ...] | Uncomputable:
     """Bytes of the parameters on a rank of each pipeline stage, before vLLM repacks any.
 
@@ -72,7 +72,7 @@ class _VocabularyBytes:
     head: int
 
 
-def _vocabulary_bytes(shape: Shape, split: Split) -> _VocabularyBytes:
+def _vocabulary_bytes(shape: BuiltShape, split: Split) -> _VocabularyBytes:
     padded = round_up(shape.vocab_size, VOCABULARY_PADDING)
     vocabulary = divide(padded, split.tensor_parallel_size, "the padded vocabulary")
     rows = shape.vocab_size if shape.embedding_replicated else vocabulary
@@ -87,7 +87,7 @@ def _vocabulary_bytes(shape: Shape, split: Split) -> _VocabularyBytes:
 
 
 def _stage_bytes(
-    shape: Shape,
+    shape: BuiltShape,
     split: Split,
     vocabulary: _VocabularyBytes,
     layers: range,
@@ -115,7 +115,7 @@ def _stage_bytes(
     return size
 
 
-@lru_cache(maxsize=4096)
+@remembered(maxsize=4096)
 def _layer_bytes(
     layer: Layer, hidden_size: int, dtype_bytes: int, quantization: Quantization | None, split: Split
 ) -> int:
@@ -173,8 +173,8 @@ def _linear_bytes(
     return linear_bytes(linear, scheme, quantization, dtype_bytes, ranks)
 
 
-@lru_cache(maxsize=1024)
-def mxfp4_bytes(shape: Shape, split: Split) -> int:
+@remembered(maxsize=1024)
+def mxfp4_bytes(shape: BuiltShape, split: Split) -> int:
     """Bytes of the experts on a rank that are stored as mxfp4 (all stages)."""
     quantization = shape.quantization
     if quantization is None:
@@ -188,8 +188,8 @@ def mxfp4_bytes(shape: Shape, split: Split) -> int:
     return total
 
 
-@lru_cache(maxsize=1024)
-def absorbed_bytes(shape: Shape, split: Split) -> int:
+@remembered(maxsize=1024)
+def absorbed_bytes(shape: BuiltShape, split: Split) -> int:
     """What MLA's absorbed matrices add after loading on a rank (all layers, the model's dtype).
 
     vLLM 0.25.1's MLAAttention.process_weights_after_loading keeps `W_UK_T` and `W_UV` beside `kv_b_proj`:
