@@ -48,36 +48,38 @@ from kaito_catalog.architectures.families import (
     step,
     telechat,
 )
+from kaito_catalog.architectures.mixers import (
+    Attention,
+    CompressedAttention,
+    GatedDeltaNet,
+    Indexer,
+    KimiDelta,
+    LatentAttention,
+    LightningAttention,
+    Mamba1,
+    Mamba2,
+    Mixer,
+    Recurrent,
+    ShortConv,
+)
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError
 from kaito_catalog.architectures.reading.mistral_params import from_params
 from kaito_catalog.architectures.reading.pooling import pooling
 from kaito_catalog.architectures.reading.record import Architecture, Source
 from kaito_catalog.architectures.shape import (
     MOST_LAYERS,
-    Attention,
     BuiltShape,
-    CompressedAttention,
     Config,
     Encoder,
     Experts,
     FeedForward,
-    GatedDeltaNet,
-    Indexer,
     Json,
-    KimiDelta,
-    LatentAttention,
     Layer,
-    LightningAttention,
-    Mamba1,
-    Mamba2,
     Matrix,
-    Mixer,
     Mlp,
     Quantization,
-    Recurrent,
     Scheme,
     Shape,
-    ShortConv,
     StagePart,
     Unsupported,
 )

@@ -13,7 +13,8 @@ from functools import lru_cache
 
 from kaito_catalog.architectures import record_of
 from kaito_catalog.architectures.changes import V0_32_0, Version
-from kaito_catalog.architectures.shape import Attention, BuiltShape, KimiDelta, Layer, Shape
+from kaito_catalog.architectures.mixers import Attention, KimiDelta
+from kaito_catalog.architectures.shape import BuiltShape, Layer, Shape
 
 HOPPER = 9
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from kaito_catalog.architectures.shape import Attention, BuiltShape, Experts, LatentAttention, Layer, Mlp
+from kaito_catalog.architectures.mixers import Attention, LatentAttention
+from kaito_catalog.architectures.shape import BuiltShape, Experts, Layer, Mlp
 
 Version: TypeAlias = tuple[int, int, int]
 """A version of vLLM."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from kaito_catalog.architectures.shape import Attention, CompressedAttention, Encoder, LatentAttention, Shape
+from kaito_catalog.architectures.mixers import Attention, CompressedAttention, LatentAttention
+from kaito_catalog.architectures.shape import Encoder, Shape
 
 Option = tuple[str, str]
 """An option and its value, as on the command line: ("block-size", "128")."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kaito_catalog.architectures.mixers import Attention
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     Family,
@@ -16,7 +17,7 @@ from kaito_catalog.architectures.reading.parts import (
     shared_experts,
 )
 from kaito_catalog.architectures.reading.record import Architecture, Source
-from kaito_catalog.architectures.shape import Attention, Experts, Layer, Shape
+from kaito_catalog.architectures.shape import Experts, Layer, Shape
 
 
 def _afmoe(source: Source) -> Shape:

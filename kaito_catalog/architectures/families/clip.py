@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from kaito_catalog.architectures.mixers import Attention
 from kaito_catalog.architectures.reading.fields import with_defaults
 from kaito_catalog.architectures.reading.parts import Family, dense, unweighed
 from kaito_catalog.architectures.reading.pooling import bidirectional, padded
 from kaito_catalog.architectures.reading.record import Architecture, Source
 from kaito_catalog.architectures.reading.vision import clip, siglip, stated_vision
-from kaito_catalog.architectures.shape import LONGEST_CONTEXT, Attention, Encoder, Json, Matrix, Shape
+from kaito_catalog.architectures.shape import LONGEST_CONTEXT, Encoder, Json, Matrix, Shape
 
 _CLIP_TEXT: dict[str, Json] = {
     "vocab_size": 49_408, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12,

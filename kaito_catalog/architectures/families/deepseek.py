@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import cast
 
 from kaito_catalog.architectures.changes import V0_32_0, expanded, in_experts, since
+from kaito_catalog.architectures.mixers import CompressedAttention, Indexer
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError
 from kaito_catalog.architectures.reading.parts import (
     Family,
@@ -21,16 +22,7 @@ from kaito_catalog.architectures.reading.pooling import bidirectional
 from kaito_catalog.architectures.reading.quantization import experts_scheme
 from kaito_catalog.architectures.reading.record import Architecture, Source
 from kaito_catalog.architectures.reading.wrapping import as_of, holding, unread_encoder
-from kaito_catalog.architectures.shape import (
-    LONGEST_CONTEXT,
-    MOST_LAYERS,
-    CompressedAttention,
-    Indexer,
-    Layer,
-    Mlp,
-    Scheme,
-    Shape,
-)
+from kaito_catalog.architectures.shape import LONGEST_CONTEXT, MOST_LAYERS, Layer, Mlp, Scheme, Shape
 
 
 def read_deepseek(source: Source) -> Shape:

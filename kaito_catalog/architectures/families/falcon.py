@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kaito_catalog.architectures.families.mamba import read_mamba
+from kaito_catalog.architectures.mixers import Attention, Mamba2
 from kaito_catalog.architectures.reading.fields import with_defaults
 from kaito_catalog.architectures.reading.parts import (
     NO_BIAS,
@@ -15,7 +16,7 @@ from kaito_catalog.architectures.reading.parts import (
     read_attention,
 )
 from kaito_catalog.architectures.reading.record import ENDS, Architecture, Source
-from kaito_catalog.architectures.shape import Attention, Layer, Mamba2, Mlp, Shape
+from kaito_catalog.architectures.shape import Layer, Mlp, Shape
 
 
 def _falcon(source: Source) -> Shape:

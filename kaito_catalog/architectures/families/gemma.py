@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import cast
 
 from kaito_catalog.architectures.changes import V0_32_0, in_attention, since
+from kaito_catalog.architectures.mixers import Attention
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     Family,
@@ -24,7 +25,6 @@ from kaito_catalog.architectures.reading.wrapping import holding, late, over_sig
 from kaito_catalog.architectures.shape import (
     LONGEST_CONTEXT,
     MOST_LAYERS,
-    Attention,
     BuiltShape,
     Encoder,
     Experts,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from kaito_catalog.architectures.changes import V0_32_0, in_experts, latent_hybrid_blocks, since
 from kaito_catalog.architectures.families.deepseek import read_deepseek
 from kaito_catalog.architectures.families.kimi import FLASH_KDA_HEAD
+from kaito_catalog.architectures.mixers import Indexer, KimiDelta
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     Family,
@@ -21,17 +22,7 @@ from kaito_catalog.architectures.reading.parts import (
 from kaito_catalog.architectures.reading.record import ENDS, Architecture, Source
 from kaito_catalog.architectures.reading.vision import vision_section
 from kaito_catalog.architectures.reading.wrapping import decoder_of, holding, unread
-from kaito_catalog.architectures.shape import (
-    MOST_LAYERS,
-    Encoder,
-    Indexer,
-    Json,
-    KimiDelta,
-    Layer,
-    Matrix,
-    Mlp,
-    Shape,
-)
+from kaito_catalog.architectures.shape import MOST_LAYERS, Encoder, Json, Layer, Matrix, Mlp, Shape
 
 
 def _glm4_moe(source: Source) -> Shape:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import cast
 
 from kaito_catalog.architectures.changes import V0_32_0
+from kaito_catalog.architectures.mixers import Attention, Mamba2, Mixer
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     NO_BIAS,
@@ -21,19 +22,7 @@ from kaito_catalog.architectures.reading.parts import (
 from kaito_catalog.architectures.reading.record import ENDS, Architecture, Source
 from kaito_catalog.architectures.reading.vision import siglip, stated_vision
 from kaito_catalog.architectures.reading.wrapping import decoder_of, holding, unread
-from kaito_catalog.architectures.shape import (
-    MOST_LAYERS,
-    Attention,
-    Encoder,
-    Experts,
-    Json,
-    Layer,
-    Mamba2,
-    Matrix,
-    Mixer,
-    Mlp,
-    Shape,
-)
+from kaito_catalog.architectures.shape import MOST_LAYERS, Encoder, Experts, Json, Layer, Matrix, Mlp, Shape
 
 
 def _shared(text: Fields) -> Mlp | None:

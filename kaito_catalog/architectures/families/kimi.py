@@ -8,6 +8,7 @@ from typing import cast
 
 from kaito_catalog.architectures.changes import V0_32_0, before, in_experts, latent_hybrid_blocks, since
 from kaito_catalog.architectures.families.deepseek import read_deepseek
+from kaito_catalog.architectures.mixers import KimiDelta, LatentAttention
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     make_shape,
@@ -20,18 +21,7 @@ from kaito_catalog.architectures.reading.parts import (
 from kaito_catalog.architectures.reading.record import ENCODER, Architecture, Source
 from kaito_catalog.architectures.reading.vision import vision_section
 from kaito_catalog.architectures.reading.wrapping import unread
-from kaito_catalog.architectures.shape import (
-    MOST_LAYERS,
-    Encoder,
-    Experts,
-    KimiDelta,
-    LatentAttention,
-    Layer,
-    Matrix,
-    Mlp,
-    Scheme,
-    Shape,
-)
+from kaito_catalog.architectures.shape import MOST_LAYERS, Encoder, Experts, Layer, Matrix, Mlp, Scheme, Shape
 
 
 def _moonvit_encoder(source: Source) -> Encoder | None:

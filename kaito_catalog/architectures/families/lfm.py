@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kaito_catalog.architectures.mixers import ShortConv
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError
 from kaito_catalog.architectures.reading.parts import (
     Family,
@@ -15,7 +16,7 @@ from kaito_catalog.architectures.reading.parts import (
 from kaito_catalog.architectures.reading.pooling import COLBERT_WIDTHS
 from kaito_catalog.architectures.reading.record import Architecture, Source
 from kaito_catalog.architectures.reading.wrapping import holding, late, unread
-from kaito_catalog.architectures.shape import MOST_LAYERS, Layer, Mlp, Shape, ShortConv, StagePart
+from kaito_catalog.architectures.shape import MOST_LAYERS, Layer, Mlp, Shape, StagePart
 
 
 def _lfm2(source: Source) -> Shape:

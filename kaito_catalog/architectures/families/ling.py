@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kaito_catalog.architectures.changes import V0_32_0, in_experts, latent_hybrid_blocks, since
+from kaito_catalog.architectures.mixers import LightningAttention
 from kaito_catalog.architectures.reading.fields import Fields, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     Family,
@@ -17,15 +18,7 @@ from kaito_catalog.architectures.reading.parts import (
     shared_experts,
 )
 from kaito_catalog.architectures.reading.record import Architecture, Source
-from kaito_catalog.architectures.shape import (
-    MOST_LAYERS,
-    Experts,
-    Json,
-    Layer,
-    LightningAttention,
-    Mlp,
-    Shape,
-)
+from kaito_catalog.architectures.shape import MOST_LAYERS, Experts, Json, Layer, Mlp, Shape
 
 
 def _bailing(source: Source) -> Shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kaito_catalog.architectures.mixers import Attention, Mamba1, Mamba2
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     NO_BIAS,
@@ -14,7 +15,7 @@ from kaito_catalog.architectures.reading.parts import (
     unweighed,
 )
 from kaito_catalog.architectures.reading.record import ENDS, Architecture, Source
-from kaito_catalog.architectures.shape import MOST_LAYERS, Attention, Layer, Mamba1, Mamba2, Mlp, Shape
+from kaito_catalog.architectures.shape import MOST_LAYERS, Layer, Mlp, Shape
 
 
 def _mamba2(source: Source) -> Shape:

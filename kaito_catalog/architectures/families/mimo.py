@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kaito_catalog.architectures.changes import V0_32_0, in_attention, since
+from kaito_catalog.architectures.mixers import Attention
 from kaito_catalog.architectures.reading.fields import UnreadableError
 from kaito_catalog.architectures.reading.parts import (
     Family,
@@ -16,7 +17,7 @@ from kaito_catalog.architectures.reading.parts import (
 )
 from kaito_catalog.architectures.reading.record import Architecture, Source
 from kaito_catalog.architectures.reading.wrapping import unread
-from kaito_catalog.architectures.shape import LONGEST_CONTEXT, Attention, Layer, Mlp, Shape
+from kaito_catalog.architectures.shape import LONGEST_CONTEXT, Layer, Mlp, Shape
 
 
 def _mimo_v2(source: Source) -> Shape:

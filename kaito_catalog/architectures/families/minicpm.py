@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kaito_catalog.architectures.changes import V0_32_0
+from kaito_catalog.architectures.mixers import Attention
 from kaito_catalog.architectures.reading.fields import UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     NO_BIAS,
@@ -18,16 +19,7 @@ from kaito_catalog.architectures.reading.parts import (
 from kaito_catalog.architectures.reading.record import ENCODER, ENDS, Architecture, Source
 from kaito_catalog.architectures.reading.vision import siglip, stated_vision
 from kaito_catalog.architectures.reading.wrapping import decoder_of, holding, unread_encoder
-from kaito_catalog.architectures.shape import (
-    MOST_LAYERS,
-    Attention,
-    Encoder,
-    Layer,
-    Matrix,
-    Mlp,
-    Shape,
-    StagePart,
-)
+from kaito_catalog.architectures.shape import MOST_LAYERS, Encoder, Layer, Matrix, Mlp, Shape, StagePart
 
 
 def _minicpm3(source: Source) -> Shape:

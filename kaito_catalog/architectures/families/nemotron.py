@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kaito_catalog.architectures.changes import V0_32_0
+from kaito_catalog.architectures.mixers import Mamba2, Mixer
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     Family,
@@ -26,9 +27,7 @@ from kaito_catalog.architectures.shape import (
     Experts,
     FeedForward,
     Layer,
-    Mamba2,
     Matrix,
-    Mixer,
     Mlp,
     Shape,
 )

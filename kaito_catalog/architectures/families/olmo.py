@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import gcd
 
 from kaito_catalog.architectures.changes import V0_32_0, built_once, since
+from kaito_catalog.architectures.mixers import GatedDeltaNet
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     NO_BIAS,
@@ -23,16 +24,7 @@ from kaito_catalog.architectures.reading.parts import (
 from kaito_catalog.architectures.reading.pooling import padded
 from kaito_catalog.architectures.reading.record import ENCODER, ENDS, Architecture, Source
 from kaito_catalog.architectures.reading.vision import encoder_layers
-from kaito_catalog.architectures.shape import (
-    LONGEST_CONTEXT,
-    MOST_LAYERS,
-    Encoder,
-    GatedDeltaNet,
-    Layer,
-    Matrix,
-    Mlp,
-    Shape,
-)
+from kaito_catalog.architectures.shape import LONGEST_CONTEXT, MOST_LAYERS, Encoder, Layer, Matrix, Mlp, Shape
 
 
 def _olmo(source: Source) -> Shape:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from kaito_catalog.architectures.changes import V0_32_0, built_once, expanded, in_experts, in_layers, since
 from kaito_catalog.architectures.families.deepseek import read_deepseek
+from kaito_catalog.architectures.mixers import Attention, LatentAttention
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     NO_BIAS,
@@ -22,15 +23,7 @@ from kaito_catalog.architectures.reading.parts import (
     whole_numbers,
 )
 from kaito_catalog.architectures.reading.record import ENDS, NO_HEAD, Architecture, Source
-from kaito_catalog.architectures.shape import (
-    LONGEST_CONTEXT,
-    MOST_LAYERS,
-    Attention,
-    LatentAttention,
-    Layer,
-    Mlp,
-    Shape,
-)
+from kaito_catalog.architectures.shape import LONGEST_CONTEXT, MOST_LAYERS, Layer, Mlp, Shape
 
 _SEED_OSS = Family(head_dim=128, output_bias=False)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from kaito_catalog.architectures.changes import V0_32_0, in_attention, since
 from kaito_catalog.architectures.families.ling import read_latent_experts
+from kaito_catalog.architectures.mixers import Attention
 from kaito_catalog.architectures.reading.fields import UnreadableError
 from kaito_catalog.architectures.reading.parts import Family, dense, make_shape, num_layers, read_experts
 from kaito_catalog.architectures.reading.record import Architecture, Source
 from kaito_catalog.architectures.reading.wrapping import unread
-from kaito_catalog.architectures.shape import MOST_LAYERS, Attention, Layer, Mlp, Shape
+from kaito_catalog.architectures.shape import MOST_LAYERS, Layer, Mlp, Shape
 
 
 def _pangu_sinks(source: Source) -> Shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kaito_catalog.architectures.mixers import Mamba2
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError
 from kaito_catalog.architectures.reading.parts import (
     Family,
@@ -14,7 +15,7 @@ from kaito_catalog.architectures.reading.parts import (
     unweighed,
 )
 from kaito_catalog.architectures.reading.record import ENDS, Architecture, Source
-from kaito_catalog.architectures.shape import MOST_LAYERS, Json, Layer, Mamba2, Mlp, Shape
+from kaito_catalog.architectures.shape import MOST_LAYERS, Json, Layer, Mlp, Shape
 
 
 def _plamo3(source: Source) -> Shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kaito_catalog.architectures.mixers import GatedDeltaNet
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     Family,
@@ -26,7 +27,6 @@ from kaito_catalog.architectures.shape import (
     Encoder,
     Experts,
     FeedForward,
-    GatedDeltaNet,
     Layer,
     Matrix,
     Medium,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kaito_catalog.architectures.changes import V0_32_0, in_attention, since
+from kaito_catalog.architectures.mixers import Attention
 from kaito_catalog.architectures.reading.fields import with_defaults
 from kaito_catalog.architectures.reading.parts import Family, dense, unweighed
 from kaito_catalog.architectures.reading.record import Architecture, Source
-from kaito_catalog.architectures.shape import LONGEST_CONTEXT, Attention, Layer, Mlp, Shape
+from kaito_catalog.architectures.shape import LONGEST_CONTEXT, Layer, Mlp, Shape
 
 
 def _gpt_big_code(source: Source) -> Shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kaito_catalog.architectures.mixers import Attention
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     Family,
@@ -16,16 +17,7 @@ from kaito_catalog.architectures.reading.parts import (
 from kaito_catalog.architectures.reading.record import ENCODER, Architecture, Source
 from kaito_catalog.architectures.reading.vision import encoder_layers, vision_section
 from kaito_catalog.architectures.reading.wrapping import decoder_of, holding
-from kaito_catalog.architectures.shape import (
-    LONGEST_CONTEXT,
-    MOST_LAYERS,
-    Attention,
-    Encoder,
-    Layer,
-    Matrix,
-    Mlp,
-    Shape,
-)
+from kaito_catalog.architectures.shape import LONGEST_CONTEXT, MOST_LAYERS, Encoder, Layer, Matrix, Mlp, Shape
 
 
 def _step1(source: Source) -> Shape:

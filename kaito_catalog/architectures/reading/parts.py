@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
 
+from kaito_catalog.architectures.mixers import Attention, GatedDeltaNet, LatentAttention
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.quantization import (
     LAYER_NAME,
@@ -17,12 +18,9 @@ from kaito_catalog.architectures.reading.record import Reader, Source
 from kaito_catalog.architectures.shape import (
     LONGEST_CONTEXT,
     MOST_LAYERS,
-    Attention,
     Encoder,
     Experts,
-    GatedDeltaNet,
     Json,
-    LatentAttention,
     Layer,
     Mlp,
     Shape,

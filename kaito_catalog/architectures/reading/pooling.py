@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kaito_catalog.architectures.mixers import Attention
 from kaito_catalog.architectures.reading.fields import Fields
 from kaito_catalog.architectures.reading.parts import unweighed
 from kaito_catalog.architectures.reading.record import Reader, Source
-from kaito_catalog.architectures.shape import Attention, Shape
+from kaito_catalog.architectures.shape import Shape
 
 _PADDING = 64
 """vLLM's tables of positions and kinds of tokens are padded like a vocabulary's."""

@@ -20,7 +20,8 @@ from kaito_catalog.architectures import (
     Recurrent,
     ShortConv,
 )
-from kaito_catalog.architectures.shape import Layer, Mixer
+from kaito_catalog.architectures.mixers import Mixer
+from kaito_catalog.architectures.shape import Layer
 from kaito_catalog.memory.kv_cache.kinds import (
     INDEXER_PAGES,
     ChunkedLocalCache,

@@ -17,7 +17,7 @@ from kaito_catalog.architectures import (
     Mamba2,
     ShortConv,
 )
-from kaito_catalog.architectures.shape import Mixer
+from kaito_catalog.architectures.mixers import Mixer
 from kaito_catalog.memory.rounding import round_up
 from kaito_catalog.memory.weights.matrices import Linear, Parameters, Part
 from kaito_catalog.memory.weights.split import IllegalSplitError, divide
