@@ -56,11 +56,11 @@ def layout(
     return result[0]
 
 
-def small(name: str) -> Shape:
+def small(name: str) -> BuiltShape:
     """One of the made-up configurations that vLLM was asked about."""
     config = next(m.config for m in exact_models.read(exact_models.SMALL_PLANS) if m.name == name)
     assert config is not None
-    return shape(dict(config))
+    return built(config)
 
 
 # One request, bf16 cache, one GPU, one batch of 8,192 tokens in flight: vLLM's own planner, in GiB.
