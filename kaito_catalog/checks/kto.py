@@ -12,9 +12,10 @@ from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.hardware import InstanceType
 from kaito_catalog.formats.proposal import Runtime, known_count
 from kaito_catalog.kaito import manifests, model_catalog, release
-from kaito_catalog.kaito.estimator import Estimate
+from kaito_catalog.kaito.estimator import LONGEST_STARTUP_MINUTES, Estimate, startup_minutes_counted
 from kaito_catalog.kaito.release import Release, Row, release_of
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
+from kaito_catalog.quantity import GIB
 
 _INSTANCE_TYPE: Route = ("deployment", "instanceType")
 _COUNT: Route = ("requirements", "gpuCount")
@@ -350,3 +351,34 @@ def instance_type_that_kaito_knows(subject: Subject, context: Context) -> Iterat
         else "choose one of that file, or add it there with its source",
         severity=WARNING if custom else None,
     )
+
+
+@check("KTO009", severity=NOTE)
+def starts_before_kaito_gives_up(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """KAITO's start-up limit is shorter than the time that it counts for the files itself.
+
+    KAITO's start-up probe counts 15 minutes and 18 seconds for each GiB of weights, which covers a slow download, and
+    restarts a server that is not ready by then. The limit never goes beyond 180 minutes, so larger models need a
+    faster source: weights that lie on the node or are streamed (a ModelMirror).
+
+    Fails::
+
+        facts: {weights: {format: safetensors, total: {sizeBytes: 700000000000}}}
+
+    Passes::
+
+        facts: {weights: {format: safetensors, total: {sizeBytes: 500000000000}}}
+    """
+    row = _row(subject, release_of(context.profile))
+    if isinstance(row, Skip):
+        yield row
+        return
+    size = release.model_file_bytes(row)
+    counted = startup_minutes_counted(size)
+    if counted > LONGEST_STARTUP_MINUTES:
+        yield Finding(
+            f"KAITO gives up after {LONGEST_STARTUP_MINUTES} minutes; at the 18 s a GiB that it counts with, "
+            f"{size / GIB:.0f} GiB of weights take {counted:.0f}",
+            ("requirements", "storageSize"),
+            "serve the weights from the node or from a ModelMirror",
+        )

@@ -64,6 +64,7 @@ CHECKS: tuple[Check, ...] = (
     kto.tool_template_has_a_parser,
     kto.manifests_can_say_it,
     kto.instance_type_that_kaito_knows,
+    kto.starts_before_kaito_gives_up,
     evd.evidence_is_current,
     evd.plan_equals_exact_plan,
     evd.dry_run_served,
