@@ -9,7 +9,13 @@ from typing import Any
 
 from kaito_catalog.vllm_bridge.worker.ranks import RankContent, describe_layers, held_bytes
 from kaito_catalog.vllm_bridge.worker.refusals import own_words, refusal
-from kaito_catalog.vllm_bridge.worker.releases import find, pool_bytes_per_block, replace, resolve_layout
+from kaito_catalog.vllm_bridge.worker.releases import (
+    find,
+    plan_every_worker,
+    pool_bytes_per_block,
+    replace,
+    resolve_layout,
+)
 from kaito_catalog.vllm_bridge.worker.requests import JSON
 from kaito_catalog.vllm_bridge.worker.simulated_gpu import SimulatedHardware
 from kaito_catalog.vllm_bridge.worker.specs import bytes_per_token, describe_groups
@@ -55,7 +61,7 @@ def needs(vllm_config: Any, specs: Sequence[Mapping[str, Any]]) -> JSON:
     from vllm.v1.core import kv_cache_utils
 
     with record_admission() as checks:
-        configs = kv_cache_utils.get_kv_cache_configs(vllm_config, copies(specs), [1 << 50] * len(specs))
+        configs = plan_every_worker(vllm_config, copies(specs), [1 << 50] * len(specs))
     grouped = [config for config in configs if config.kv_cache_groups]
     concurrency = min(
         kv_cache_utils.get_max_concurrency_for_kv_cache_config(vllm_config, config) for config in grouped
@@ -78,7 +84,7 @@ def holds(vllm_config: Any, specs: Sequence[Mapping[str, Any]], budgets: Sequenc
 
     with record_admission() as checks:
         try:
-            configs = kv_cache_utils.get_kv_cache_configs(vllm_config, copies(specs), budgets)
+            configs = plan_every_worker(vllm_config, copies(specs), budgets)
         except ValueError as error:
             if not checks:
                 raise refusal(error, stage="kv-cache") from error

@@ -61,12 +61,13 @@ def release_numbers(version: str) -> tuple[int, ...]:
 NAMES: Mapping[str, tuple[Name, ...]] = {
     # Options and registries.
     "arguments of vllm serve": (
-        Name("vllm.entrypoints.launchers.cli_args", since="0.32.0"),
+        Name("vllm.entrypoints.common.cli_args", since="0.33.0"),
+        Name("vllm.entrypoints.launchers.cli_args", since="0.32.0", gone_by="0.33.0"),
         Name("vllm.entrypoints.openai.cli_args", gone_by="0.32.0"),
     ),
     "validation of the server's arguments": (
         Name("vllm.entrypoints.launchers.launcher:validate_api_server_args", since="0.32.0"),
-        Name("vllm.entrypoints.openai.api_server:validate_api_server_args", gone_by="0.32.0"),
+        Name("vllm.entrypoints.openai.api_server:validate_api_server_args"),
     ),
     "arguments of a configuration's fields": (Name("vllm.engine.arg_utils:get_kwargs"),),
     "tool parsers": (
@@ -111,8 +112,21 @@ NAMES: Mapping[str, tuple[Name, ...]] = {
     "layouts of a worker": (
         Name("vllm.v1.worker.worker_base:WorkerBase.get_supported_kv_cache_layouts", since="0.32.0"),
     ),
-    "bytes of a block": (Name("vllm.v1.core.kv_cache_utils:_pool_bytes_per_block"),),
-    "the admission check": (Name("vllm.v1.core.kv_cache_utils:_check_enough_kv_cache_memory"),),
+    "the plan of every worker's cache": (
+        Name("vllm.v1.core.kv_cache_planning:get_kv_cache_configs", since="0.33.0"),
+        Name("vllm.v1.core.kv_cache_utils:get_kv_cache_configs", gone_by="0.33.0"),
+    ),
+    "groups of the whole model": (
+        Name("vllm.v1.core.kv_cache_planning:get_global_kv_cache_groups", since="0.33.0"),
+    ),
+    "bytes of a block": (
+        Name("vllm.v1.core.kv_cache_planning:_pool_bytes_per_block", since="0.33.0"),
+        Name("vllm.v1.core.kv_cache_utils:_pool_bytes_per_block", gone_by="0.33.0"),
+    ),
+    "the admission check": (
+        Name("vllm.v1.core.kv_cache_planning:_check_enough_kv_cache_memory", since="0.33.0"),
+        Name("vllm.v1.core.kv_cache_utils:_check_enough_kv_cache_memory", gone_by="0.33.0"),
+    ),
     # Engines.
     "what follows loading": (
         Name("vllm.model_executor.model_loader.base_loader:process_weights_after_loading"),
@@ -222,6 +236,13 @@ def resolve_layout(vllm_config: Any, specs: Any) -> None:
     if resolve is not None and of_a_worker is not None:
         worker = types.SimpleNamespace(vllm_config=vllm_config)
         resolve(vllm_config, [of_a_worker(worker)], specs)
+
+
+def plan_every_worker(vllm_config: Any, specs: Any, budgets: Any) -> Any:
+    """The cache of every worker, as the engine core plans it; from 0.33 on it makes the groups of all first."""
+    plan, group = find("the plan of every worker's cache"), find_if_there("groups of the whole model")
+    groups = () if group is None else (group(vllm_config, specs),)
+    return plan(vllm_config, specs, budgets, *groups)
 
 
 def pool_bytes_per_block(vllm_config: Any, groups: Any) -> int:
