@@ -58,3 +58,16 @@ def test_a_model_that_differs_without_a_reason_is_named(monkeypatch: pytest.Monk
     assert add_vllm.differences("0.32.0") == []
     monkeypatch.setattr(known_differences, "SMALL_BOUNDS", {})
     assert add_vllm.differences("0.32.0") == ["NemotronParseForConditionalGeneration", "PhiForCausalLM"]
+
+
+def test_names_that_have_moved_are_said_one_by_one() -> None:
+    assert add_vllm.moved({"the platform": "vllm.platforms:_current_platform"}, []) == ()
+    assert add_vllm.moved({"the admission check": None}, ["vllm.a:b"]) == (
+        "the admission check: nowhere that NAMES says",
+        "vllm.a:b: not as its `since` and `gone_by` say",
+    )
+
+
+def test_without_a_vllm_to_ask_it_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert add_vllm.main([UNKNOWN, "--names", "--vllm-python", str(tmp_path / "python")]) == 2
+    assert "error: " in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 python -m tools.add_vllm 0.33.0            what is there, what is missing, and the command for it
 python -m tools.add_vllm 0.33.0 --check    exit code 1 while a required place is missing
+python -m tools.add_vllm 0.33.0 --names    which of vLLM's private names have moved (asks .venv-vllm)
 
 docs/adding.md walks through them. The list of versions itself is `OVERLAYS` of tools/setup_vllm.py.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from packaging.version import Version
 from kaito_catalog.catalog.reading import read_shared
 from kaito_catalog.memory.options import is_unread
 from kaito_catalog.plans.serving import ServedOptions
+from kaito_catalog.vllm_bridge.client import Worker, find_python
+from kaito_catalog.vllm_bridge.conversation import WorkerError
 from kaito_catalog.vllm_bridge.reference import known
 from kaito_catalog.vllm_bridge.versions import parsed
 from tools import exact_models
@@ -164,7 +167,8 @@ def _kaito(version: str) -> State:
 
 PLACES = (
     Place("tools/setup_vllm.py", "a line in OVERLAYS; then make vllm", _overlay),
-    Place("kaito_catalog/data/vllm-VERSION.json", "python tools/refresh_vllm_data.py", _surface),
+    Place("kaito_catalog/data/vllm-VERSION.json", "python tools/refresh_vllm_data.py; where the worker cannot ask it: "
+          "python -m tools.add_vllm VERSION --names, and NAMES in vllm_bridge/worker/releases.py", _surface),
     Place("tests/data/options_without_memory.txt or memory/options.py",
           "say of each new option whether memory depends on it", _options),
     Place("tests/data/exact_plans.json", "python -m tools.exact_models --record --version VERSION",
@@ -187,16 +191,46 @@ PLACES = (
 )  # fmt: skip
 
 
+def moved(names: Mapping[str, str | None], unexpected: Sequence[str]) -> tuple[str, ...]:
+    """What the worker's answer about its names comes to, one line each."""
+    gone = (f"{what}: nowhere that NAMES says" for what, place in names.items() if place is None)
+    return (*gone, *(f"{place}: not as its `since` and `gone_by` say" for place in unexpected))
+
+
+def _ask_names(version: str, python: str | None) -> int:
+    try:
+        with Worker(find_python(python, root=ROOT)) as worker:
+            found = worker.request("names", {"vllmVersion": version})
+    except WorkerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    lines = moved(found["names"], found["unexpected"])
+    for line in lines:
+        print(line)
+    print(
+        f"{len(found['names'])} names of vLLM {found['vllmVersion']} were looked for; {len(lines)} things to look at"
+    )
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print the places."""
     parser = argparse.ArgumentParser(prog="python -m tools.add_vllm")
     parser.add_argument("version", help="such as 0.33.0")
     parser.add_argument("--check", action="store_true", help="exit code 1 while a required place is missing")
+    parser.add_argument(
+        "--names", action="store_true", help="ask that vLLM for the private names that are used"
+    )
+    parser.add_argument(
+        "--vllm-python", metavar="PATH", help="the Python that has vLLM (default: .venv-vllm)"
+    )
     options = parser.parse_args(arguments)
     version, missing = options.version, 0
     if parsed(version) is None:
         print(f"error: {version[:64]!r} is not a version of vLLM", file=sys.stderr)
         return 2
+    if options.names:
+        return _ask_names(version, options.vllm_python)
     for place in PLACES:
         state = place.state(version)
         word = "there" if state.is_there else "MISSING" if place.required else "open"
