@@ -18,7 +18,7 @@ from kaito_catalog.memory.kv_cache.planner import plan_layout
 from kaito_catalog.memory.kv_cache.versions import batches_in_flight, reserved_blocks, states_per_sequence
 from kaito_catalog.memory.weights.ranks import weights_per_rank
 from kaito_catalog.memory.weights.split import split_over, stages
-from kaito_catalog.vllm_bridge.answers import ExactPlan
+from kaito_catalog.vllm_bridge.answers import ExactPlanAnswer
 from kaito_catalog.vllm_bridge.client import Worker
 from kaito_catalog.vllm_bridge.conversation import WorkerError
 from kaito_catalog.vllm_bridge.evidence import model_directory
@@ -192,7 +192,7 @@ def settings_of_a_start(draw: st.DrawFn) -> dict[str, Any]:
 # --- the comparison ---------------------------------------------------------------------------------------------
 
 
-def asked(worker: Worker, config: Config, arguments: dict[str, Any], version: str) -> ExactPlan:
+def asked(worker: Worker, config: Config, arguments: dict[str, Any], version: str) -> ExactPlanAnswer:
     """What vLLM says, with 1 GiB for the cache, so that it also says how long a request may be."""
     with model_directory(config) as folder:
         return worker.exact_plan(

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from kaito_catalog.vllm_bridge.answers import ExactPlan, OptionReport, Outcome
+from kaito_catalog.vllm_bridge.answers import ExactPlanAnswer, OptionReport, RunOutcome
 from kaito_catalog.vllm_bridge.archive import worker_archive
 from kaito_catalog.vllm_bridge.client import Worker, find_python
 from kaito_catalog.vllm_bridge.conversation import WorkerError
@@ -769,7 +769,7 @@ def tool_module(name: str) -> Any:
     return module
 
 
-def plan_of(worker: Worker, directory: Path, *, version: str = KAITO_VLLM, **args: Any) -> ExactPlan:
+def plan_of(worker: Worker, directory: Path, *, version: str = KAITO_VLLM, **args: Any) -> ExactPlanAnswer:
     return worker.exact_plan(directory, vllm_version=version, args=args, time_limit_seconds=240.0)
 
 
@@ -781,11 +781,11 @@ def kinds(report: OptionReport) -> list[tuple[str | None, str]]:
     return [(finding["option"], finding["kind"]) for finding in report["findings"]]
 
 
-def dry_run(worker: Worker, directory: Path, **args: Any) -> Outcome:
+def dry_run(worker: Worker, directory: Path, **args: Any) -> RunOutcome:
     return worker.dry_run(directory, device="cpu", args=args, time_limit_seconds=ENGINE_LIMIT_SECONDS)
 
 
-def class_of(outcome: Outcome) -> str | None:
+def class_of(outcome: RunOutcome) -> str | None:
     return outcome.get("class")
 
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from kaito_catalog.vllm_bridge.worker.configuration import engine_config
 from kaito_catalog.vllm_bridge.worker.ranks import stay_on_meta
 from kaito_catalog.vllm_bridge.worker.releases import register_kv_cache_specs
-from kaito_catalog.vllm_bridge.worker.requests import Gpu
+from kaito_catalog.vllm_bridge.worker.requests import DescribedGpu
 from kaito_catalog.vllm_bridge.worker.simulated_gpu import SimulatedHardware
 from kaito_catalog.vllm_bridge.worker.warm import import_for_planning, overlay_directory
 
@@ -40,7 +40,7 @@ def main() -> None:
     if overlay is not None:
         sys.path.insert(0, overlay)
     request["gpu"] = {"name": "NVIDIA H100 80GB", "memoryBytes": 85 * 10**9, "computeCapability": 9.0}
-    SimulatedHardware.gpu = Gpu.read(request)
+    SimulatedHardware.gpu = DescribedGpu.read(request)
     import_for_planning((9, 0))
     with contextlib.redirect_stdout(sys.stderr):
         answer = measure(request)

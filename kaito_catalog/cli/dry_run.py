@@ -26,7 +26,7 @@ from kaito_catalog.plans.serving import engine_arguments
 from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, GREEN, RED, paint, printable, wants_color
 from kaito_catalog.vllm_bridge import evidence
-from kaito_catalog.vllm_bridge.answers import Outcome
+from kaito_catalog.vllm_bridge.answers import RunOutcome
 from kaito_catalog.vllm_bridge.client import Worker
 from kaito_catalog.vllm_bridge.conversation import WorkerError
 from kaito_catalog.vllm_bridge.logs import evidence_lines
@@ -118,7 +118,7 @@ def _run(
     args: Mapping[str, Any],
     options: argparse.Namespace,
     device: str,
-) -> Outcome:
+) -> RunOutcome:
     assert entry.proposal is not None
     try:
         if options.serve:
@@ -177,7 +177,7 @@ def _too_large(entry: Entry, device: str) -> bool:
     return weights.size_bytes > CPU_SHARE * memory
 
 
-def _emit_outcome(entry: Entry, outcome: Outcome, form: str) -> None:
+def _emit_outcome(entry: Entry, outcome: RunOutcome, form: str) -> None:
     found: dict[str, Any] = dict(outcome)
     if form == "json":
         sys.stdout.write(json.dumps({"model": entry.name, **found}, ensure_ascii=False) + "\n")

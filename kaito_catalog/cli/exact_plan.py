@@ -17,7 +17,7 @@ from kaito_catalog.plans.serving import served_options
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable
 from kaito_catalog.system import files
 from kaito_catalog.vllm_bridge import evidence
-from kaito_catalog.vllm_bridge.answers import ExactPlan, Gpu
+from kaito_catalog.vllm_bridge.answers import ExactPlanAnswer, GpuToSimulate
 from kaito_catalog.vllm_bridge.client import Worker, find_python
 from kaito_catalog.vllm_bridge.conversation import WorkerError
 from kaito_catalog.vllm_bridge.exact_plans import exact_evidence, plan_worlds
@@ -72,7 +72,7 @@ def find_entry(name: str, root: Path) -> Entry:
     return entry
 
 
-def simulated(gpu: PlanGpu) -> Gpu:
+def simulated(gpu: PlanGpu) -> GpuToSimulate:
     """The GPU of a plan, as the worker wants it.
 
     Raises:
@@ -92,7 +92,7 @@ def simulated(gpu: PlanGpu) -> Gpu:
 
 def exact_plan(
     worker: Worker, config: Mapping[str, Any] | Path, request: Request, plan: Plan, *, vllm_version: str
-) -> ExactPlan:
+) -> ExactPlanAnswer:
     """vLLM's own plan for what `plan` was computed for.
 
     Raises:
@@ -115,7 +115,7 @@ def exact_plan(
     wanted = {name: value for name, value in args.items() if value is not None}
     available = plan.per_gpu.kv_cache_available_bytes if plan.per_gpu else 0
 
-    def ask(folder: Path) -> ExactPlan:
+    def ask(folder: Path) -> ExactPlanAnswer:
         try:
             return worker.exact_plan(
                 folder,
@@ -134,7 +134,7 @@ def exact_plan(
         return ask(folder)
 
 
-def exact_text(subject: PlanSubject, plan: Plan, found: ExactPlan, *, color: bool) -> str:
+def exact_text(subject: PlanSubject, plan: Plan, found: ExactPlanAnswer, *, color: bool) -> str:
     """The exact plan beside the closed form."""
     ours = plan.per_gpu
     cache = found["kvCache"]

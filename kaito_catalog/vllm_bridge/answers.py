@@ -7,7 +7,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 Json = dict[str, Any]
 
 
-class Gpu(TypedDict):
+class GpuToSimulate(TypedDict):
     """A GPU to simulate; `capability` is `major.minor`, `memoryBytes` the total that the driver reports."""
 
     name: str
@@ -15,7 +15,7 @@ class Gpu(TypedDict):
     memoryBytes: int
 
 
-class Versions(TypedDict):
+class VersionsAnswer(TypedDict):
     vllmVersion: str
     torchVersion: str
     transformersVersion: str
@@ -73,7 +73,7 @@ class AfterLoading(TypedDict):
     otherBytes: NotRequired[int]
 
 
-class PerGpu(TypedDict):
+class PerGpuAnswer(TypedDict):
     weightsBytes: int
     weightsBytesByDtype: dict[str, int]
     bufferBytes: int
@@ -95,7 +95,7 @@ class RankPlan(TypedDict):
     kvCacheBytesPerToken: float
 
 
-class Settings(TypedDict):
+class SettingsAnswer(TypedDict):
     """What vLLM settled on, the defaults of `vllm serve` for this GPU included."""
 
     tensorParallelSize: int
@@ -114,7 +114,7 @@ class Settings(TypedDict):
     attentionBackends: NotRequired[list[str]]
 
 
-class ExactPlan(Versions):
+class ExactPlanAnswer(VersionsAnswer):
     """What vLLM's own classes allocate; `perGPU` is the rank with least room for KV cache."""
 
     architecture: str
@@ -122,23 +122,23 @@ class ExactPlan(Versions):
     dtype: str
     quantization: str | None
     kvCacheDtype: str
-    gpu: Gpu | None
+    gpu: GpuToSimulate | None
     device: Literal["cuda", "cpu"]
-    settings: Settings
-    perGPU: PerGpu
+    settings: SettingsAnswer
+    perGPU: PerGpuAnswer
     ranks: list[RankPlan]
     kvCache: KvCachePlan
     seconds: float
 
 
-class Registry(Versions):
+class Registry(VersionsAnswer):
     architectures: list[str]
     removedArchitectures: dict[str, str]
     toolParsers: list[str]
     reasoningParsers: list[str]
 
 
-class Option(TypedDict):
+class OptionAnswer(TypedDict):
     name: str
     type: str
     default: Any
@@ -152,8 +152,8 @@ class Option(TypedDict):
     exclusiveMaximum: NotRequired[float]
 
 
-class Options(Versions):
-    options: dict[str, Option]
+class OptionsAnswer(VersionsAnswer):
+    options: dict[str, OptionAnswer]
 
 
 class OptionFinding(TypedDict):
@@ -174,7 +174,7 @@ class OptionFinding(TypedDict):
     parsed: NotRequired[bool]
 
 
-class OptionReport(Versions):
+class OptionReport(VersionsAnswer):
     accepted: bool
     findings: list[OptionFinding]
     expansion: list[str]
@@ -186,7 +186,7 @@ class OptionReport(Versions):
 _FailureClass = TypedDict("_FailureClass", {"class": str}, total=False)
 
 
-class Outcome(_FailureClass, TypedDict):
+class RunOutcome(_FailureClass, TypedDict):
     """A dry run or a served request: `class` and `message` where it failed, byte figures where it does not fit.
 
     What else a dry run reports (`ranks`, `kvCache`, `settings`, `hardware`, `tokensGenerated`) is in docs/vllm.md.

@@ -11,7 +11,15 @@ from types import TracebackType
 from typing import IO, Any, Literal, Self, cast
 
 from kaito_catalog.system import processes
-from kaito_catalog.vllm_bridge.answers import ExactPlan, Gpu, Json, OptionReport, Options, Outcome, Registry
+from kaito_catalog.vllm_bridge.answers import (
+    ExactPlanAnswer,
+    GpuToSimulate,
+    Json,
+    OptionReport,
+    OptionsAnswer,
+    Registry,
+    RunOutcome,
+)
 from kaito_catalog.vllm_bridge.archive import worker_archive
 from kaito_catalog.vllm_bridge.conversation import Conversation, WorkerError, result_of
 
@@ -130,13 +138,13 @@ class Worker:
         model: Path | str,
         *,
         args: Mapping[str, Any] | None = None,
-        gpu: Gpu | None = None,
+        gpu: GpuToSimulate | None = None,
         vllm_version: str | None = None,
         kv_cache_bytes: int | None = None,
         after_loading: bool = True,
         device: Literal["cuda", "cpu"] = "cuda",
         time_limit_seconds: float | None = None,
-    ) -> ExactPlan:
+    ) -> ExactPlanAnswer:
         """What vLLM allocates for the configuration in `model`; `args` are engine arguments by vLLM's names."""
         fields: Json = {
             "model": os.fspath(model),
@@ -145,20 +153,22 @@ class Worker:
             "device": device,
         }
         fields |= given(gpu=gpu, vllmVersion=vllm_version, kvCacheBytes=kv_cache_bytes)
-        return cast(ExactPlan, self.request("exact-plan", fields, time_limit_seconds=time_limit_seconds))
+        return cast(
+            ExactPlanAnswer, self.request("exact-plan", fields, time_limit_seconds=time_limit_seconds)
+        )
 
     def registry(self, *, vllm_version: str | None = None) -> Registry:
         return cast(Registry, self.request("registry", given(vllmVersion=vllm_version)))
 
-    def options(self, *, vllm_version: str | None = None) -> Options:
-        return cast(Options, self.request("options", given(vllmVersion=vllm_version)))
+    def options(self, *, vllm_version: str | None = None) -> OptionsAnswer:
+        return cast(OptionsAnswer, self.request("options", given(vllmVersion=vllm_version)))
 
     def check_options(
         self,
         model: Path | str,
         options: Mapping[str, Any],
         *,
-        gpu: Gpu | None = None,
+        gpu: GpuToSimulate | None = None,
         vllm_version: str | None = None,
         time_limit_seconds: float | None = None,
     ) -> OptionReport:
@@ -180,7 +190,7 @@ class Worker:
         host_memory_bytes: int | None = None,
         environment: Mapping[str, str] | None = None,
         time_limit_seconds: float | None = None,
-    ) -> Outcome:
+    ) -> RunOutcome:
         """Start a real engine and generate; a failure of the engine is an outcome, not an error."""
         fields: Json = {
             "model": os.fspath(model),
@@ -191,7 +201,7 @@ class Worker:
             "env": dict(environment or {}),
         }
         fields |= given(hostMemoryBytes=host_memory_bytes)
-        return cast(Outcome, self.request("dry-run", fields, time_limit_seconds=time_limit_seconds))
+        return cast(RunOutcome, self.request("dry-run", fields, time_limit_seconds=time_limit_seconds))
 
     def serve(
         self,
@@ -204,7 +214,7 @@ class Worker:
         max_tokens: int = 8,
         environment: Mapping[str, str] | None = None,
         time_limit_seconds: float | None = None,
-    ) -> Outcome:
+    ) -> RunOutcome:
         """Start the OpenAI server with `options` as KAITO passes them, wait for its health and send a chat request."""
         fields: Json = {
             "model": os.fspath(model),
@@ -214,7 +224,7 @@ class Worker:
             "env": dict(environment or {}),
         }
         fields |= given(toolCallParser=tool_call_parser, reasoningParser=reasoning_parser)
-        return cast(Outcome, self.request("serve", fields, time_limit_seconds=time_limit_seconds))
+        return cast(RunOutcome, self.request("serve", fields, time_limit_seconds=time_limit_seconds))
 
     # --- the protocol -----------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from kaito_catalog.formats.evidence import DryRun, FailureClass
 from kaito_catalog.formats.evidence import ExactPlan as ExactPlanFile
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.system import files
-from kaito_catalog.vllm_bridge.answers import Outcome
+from kaito_catalog.vllm_bridge.answers import RunOutcome
 from kaito_catalog.vllm_bridge.logs import RESULT_KIND, without_paths
 
 EVIDENCE_API_VERSION = "catalog.kaito.sh/v1alpha1"
@@ -73,7 +73,7 @@ def document(entry: Entry, kind: str, found: Mapping[str, Any]) -> dict[str, Any
 
 def dry_run_evidence(
     entry: Entry,
-    outcome: Outcome,
+    outcome: RunOutcome,
     *,
     args: Mapping[str, Any],
     weights: str,
@@ -217,7 +217,7 @@ def accepted(entry: Entry, value: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return dry_run_evidence(
             entry,
-            cast(Outcome, result),
+            cast(RunOutcome, result),
             args=dict(value["args"]),
             weights=str(value["weights"]),
             changed=dict(value.get("changed") or {}),

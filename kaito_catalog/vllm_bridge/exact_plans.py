@@ -8,12 +8,12 @@ from typing import Any
 
 from kaito_catalog.catalog.entries import Entry
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.vllm_bridge.answers import ExactPlan, Gpu, KvCachePlan, RankPlan
+from kaito_catalog.vllm_bridge.answers import ExactPlanAnswer, GpuToSimulate, KvCachePlan, RankPlan
 from kaito_catalog.vllm_bridge.client import Worker
 from kaito_catalog.vllm_bridge.conversation import WorkerError
 from kaito_catalog.vllm_bridge.evidence import document, model_directory
 
-H100: Gpu = {"name": "NVIDIA H100 80GB HBM3", "capability": "9.0", "memoryBytes": 80 * 2**30}
+H100: GpuToSimulate = {"name": "NVIDIA H100 80GB HBM3", "capability": "9.0", "memoryBytes": 80 * 2**30}
 """What exact plans of the catalog simulate: the GPU most start-up logs are of."""
 
 
@@ -25,9 +25,9 @@ def plan_worlds(
     max_model_len: int,
     vllm_version: str,
     kv_cache_dtype: str | None = None,
-    gpu: Gpu = H100,
+    gpu: GpuToSimulate = H100,
     time_limit_seconds: float = 300.0,
-) -> list[tuple[int, ExactPlan | WorkerError]]:
+) -> list[tuple[int, ExactPlanAnswer | WorkerError]]:
     """Exact plans of one configuration at several tensor-parallel sizes; what vLLM refuses keeps its reason.
 
     Args:
@@ -43,7 +43,7 @@ def plan_worlds(
     Raises:
         WorkerError: vLLM cannot be asked at all.
     """
-    found: list[tuple[int, ExactPlan | WorkerError]] = []
+    found: list[tuple[int, ExactPlanAnswer | WorkerError]] = []
     options = {"kv_cache_dtype": kv_cache_dtype} if kv_cache_dtype else {}
     with model_directory(config) as folder:
         for size in sizes:
@@ -66,10 +66,10 @@ def plan_worlds(
 
 def exact_evidence(
     entry: Entry,
-    worlds: Iterable[tuple[int, ExactPlan | WorkerError]],
+    worlds: Iterable[tuple[int, ExactPlanAnswer | WorkerError]],
     *,
     kv_cache_dtype: str | None = None,
-    gpu: Gpu = H100,
+    gpu: GpuToSimulate = H100,
     today: str | None = None,
 ) -> dict[str, Any]:
     """`kind: ExactPlan` of an entry.
@@ -94,7 +94,7 @@ def exact_evidence(
     }
 
 
-def _world(size: int, plan: ExactPlan | WorkerError, kv_cache_dtype: str | None) -> dict[str, Any]:
+def _world(size: int, plan: ExactPlanAnswer | WorkerError, kv_cache_dtype: str | None) -> dict[str, Any]:
     world: dict[str, Any] = {"parallelism": {"tensorParallelSize": size}}
     if isinstance(plan, WorkerError):
         return world | {"refused": plan.words[:2000]}

@@ -28,7 +28,7 @@ class RequestError(Exception):
 DEFAULT_GPU = {"name": "NVIDIA H100 80GB HBM3", "capability": "9.0", "memoryBytes": 80 * 1024**3}
 
 
-class Gpu(NamedTuple):
+class DescribedGpu(NamedTuple):
     """A GPU as the driver would describe it."""
 
     name: str
@@ -36,7 +36,7 @@ class Gpu(NamedTuple):
     memory_bytes: int
 
     @classmethod
-    def read(cls, request: JSON) -> Gpu:
+    def read(cls, request: JSON) -> DescribedGpu:
         given = {**DEFAULT_GPU, **(request.get("gpu") or {})}
         major, _, minor = str(given["capability"]).partition(".")
         try:

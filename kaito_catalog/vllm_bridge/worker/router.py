@@ -30,7 +30,7 @@ from kaito_catalog.vllm_bridge.worker.refusals import (
     exit_class,
     failed,
 )
-from kaito_catalog.vllm_bridge.worker.requests import JSON, Gpu, RequestError, simulated
+from kaito_catalog.vllm_bridge.worker.requests import JSON, DescribedGpu, RequestError, simulated
 from kaito_catalog.vllm_bridge.worker.warm import PLANNING, start_warm_process
 
 
@@ -76,7 +76,7 @@ class Router:
         raise RequestError("bad-request", f"op {op!r} is none of {known}")
 
     def _plan(self, request: JSON) -> JSON:
-        capability = Gpu.read(request).capability if simulated(request) else None
+        capability = DescribedGpu.read(request).capability if simulated(request) else None
         key = json.dumps([request.get("vllmVersion"), capability])
         starting = key not in self._warm
         if starting:

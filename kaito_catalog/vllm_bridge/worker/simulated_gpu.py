@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from kaito_catalog.vllm_bridge.worker import releases
-from kaito_catalog.vllm_bridge.worker.requests import Gpu
+from kaito_catalog.vllm_bridge.worker.requests import DescribedGpu
 
 # Streaming multiprocessors; only kernels' tuning looks at the number, never a size.
 COMPUTE_UNITS = 132
@@ -20,7 +20,7 @@ COMPUTE_UNITS = 132
 class SimulatedHardware:
     """What the simulated platform answers; set for each request in its own process."""
 
-    gpu: Gpu = Gpu.read({})
+    gpu: DescribedGpu = DescribedGpu.read({})
     device_count: int = 8
 
 

@@ -21,7 +21,7 @@ from kaito_catalog.vllm_bridge.worker.releases import (
     leave_expert_maps_undescribed,
     names,
 )
-from kaito_catalog.vllm_bridge.worker.requests import JSON, Gpu, RequestError, simulated
+from kaito_catalog.vllm_bridge.worker.requests import JSON, DescribedGpu, RequestError, simulated
 from kaito_catalog.vllm_bridge.worker.simulated_gpu import (
     SimulatedHardware,
     simulate_cuda,
@@ -68,7 +68,7 @@ def installed_version() -> str | None:
 def start_warm_process(request: JSON) -> Child:
     """Fork a process that imports vLLM for the request's version and GPU capability and then serves requests."""
     overlay = overlay_directory(request.get("vllmVersion")) if simulated(request) else None
-    capability = Gpu.read(request).capability if simulated(request) else None
+    capability = DescribedGpu.read(request).capability if simulated(request) else None
     requests_reader, requests_writer = os.pipe()
     answers_reader, answers_writer = os.pipe()
     parent = os.getpid()
@@ -148,7 +148,7 @@ def answer_in_fork(answers: int, request: JSON) -> None:
 
         torch.set_num_threads(1)
         with contextlib.suppress(RequestError):
-            SimulatedHardware.gpu = Gpu.read(request)
+            SimulatedHardware.gpu = DescribedGpu.read(request)
         reply(answers, PLANNING[request["op"]], request)
         os._exit(0)
     _, status = os.waitpid(child, 0)
