@@ -91,9 +91,9 @@ another end or under another name:
 
 ## Planned with the size of the weight files
 
-{len(unread)} hold a decoder that is planned as above and an encoder of images or sound that nobody here has read. Their
-KV cache comes from the configuration; their weights need the size of the files (facts, or `--weights-bytes N`). What
-is not the decoder's is the encoder's, which each GPU has whole or a share of: half of that is in the expected error.
+{len(unread)} hold a decoder that is planned as above and an encoder of images or sound that is not. Their KV cache
+comes from the configuration; their weights need the size of the files (facts, or `--weights-bytes N`). What is not the
+decoder's is the encoder's, which each GPU has whole or a share of: half of that is in the expected error.
 
 The cache of {len(unread & cache)} is compared with vLLM's:
 
@@ -116,9 +116,13 @@ starts an engine.
 
 ## Adding one
 
-1. A reader in `kaito_catalog/architectures/families/`: it turns the configuration into layers (`shape.py` beside that
-   folder has their types), and raises what names the field where one is missing or impossible. Numbers are never
-   guessed.
+1. One record in the file of its family, `kaito_catalog/architectures/families/FAMILY.py`:
+   `"NAME": Architecture(reader)`. The reader turns the configuration into layers (`shape.py` and `mixers.py` have their
+   types) and raises what names the field where one is missing or impossible; numbers are never guessed. Many decoders
+   are `dense(Family(…))` or `mixture(…)` of `reading/parts.py`, a model over another's decoder is `holding(reader)` of
+   `reading/wrapping.py`. The record also has what vLLM builds on every pipeline stage, the first version with a class
+   for it (`since=`) and what later versions build otherwise (`changes=`); `reading/record.py` explains each field. A
+   new family is a new file: add it to `architectures/__init__.py` and to its row in `ARCHITECTURE.md`.
 2. A made-up configuration, as small as may be, in `tests/data/exact_small.json`, with `"plans": {{}}`.
    Where the model's repository brings the configuration's class, `"auto_map": {{"AutoConfig": "configuration.NAME"}}`
    makes one of that name, which keeps what it is given. Files that vLLM's class reads besides (a tokenizer, a
