@@ -103,4 +103,4 @@ def expanded(layer: Layer) -> Layer:
         return layer
     width = latent.qk_nope_head_dim + latent.qk_rope_head_dim
     heads = latent.num_attention_heads
-    return replace(layer, mixer=Attention(heads, heads, width, width, latent=latent))
+    return replace(layer, mixer=Attention(heads, heads, width, width, projections=latent))

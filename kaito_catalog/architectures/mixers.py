@@ -3,7 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TypeAlias
+
+
+class Gate(Enum):
+    """What the output of an attention is multiplied by."""
+
+    OUTPUT = "output"
+    """As wide as the output: the query projection gives it too (Qwen3-Next), or another matrix (Trinity)."""
+    HEAD = "head"
+    """One number for each head (Step 3.5)."""
+    QUERY = "query"
+    """One number for each head, from its own query (IQuest's loops)."""
+
+
+@dataclass(frozen=True)
+class LearntKeys:
+    """Keys that lie before every text (openPangu)."""
+
+    tokens: int
+    with_values: bool
+
+
+@dataclass(frozen=True)
+class LowRankQueries:
+    """Queries come from a vector of that width, which every rank makes, as it does keys and values (Step 3)."""
+
+    rank: int
 
 
 @dataclass(frozen=True)
@@ -23,10 +50,7 @@ class Attention:
     """Norms over one head's width: 2 where queries and keys are normalised."""
     flat_norms: bool = False
     """Queries and keys normalised over all heads at once (MiniMax M2)."""
-    output_gate: bool = False
-    """The query projection also gives a gate of the output (Qwen3-Next), or another as wide does (Trinity)."""
-    head_gate: bool = False
-    """One gate of the output for each head (Step 3.5)."""
+    gate: Gate | None = None
     sinks: bool = False
     """One learnt logit per head (gpt-oss)."""
     head_elements: int = 0
@@ -49,16 +73,10 @@ class Attention:
     """Keeps scales of its cache, of quantised weights; PLaMo 2's is not told how the weights are quantised."""
     replicated: bool = False
     """Every rank has the projections whole, although each keeps its share of the cache (StarCoder)."""
-    query_rank: int = 0
-    """Queries come from a vector of that width, which every rank makes, as it does keys and values (Step 3)."""
-    sink_tokens: int = 0
-    """Learnt keys that lie before every text (openPangu)."""
-    sink_values: bool = False
-    """Whether those have values that are learnt too."""
-    query_gate: bool = False
-    """A gate for each head from its own query (IQuest's loops)."""
-    latent: LatentAttention | None = None
-    """Queries, keys and values come from latents, and the cache holds those of every head (MiniCPM 3)."""
+    learnt_keys: LearntKeys | None = None
+    projections: LatentAttention | LowRankQueries | None = None
+    """Where queries, keys and values are not made of hidden states at once; with latents, the cache still holds keys
+    and values of every head (MiniCPM 3)."""
 
 
 @dataclass(frozen=True)

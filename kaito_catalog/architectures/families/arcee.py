@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kaito_catalog.architectures.mixers import Attention
+from kaito_catalog.architectures.mixers import Attention, Gate
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     Family,
@@ -17,7 +17,7 @@ from kaito_catalog.architectures.reading.parts import (
     shared_experts,
 )
 from kaito_catalog.architectures.reading.record import Architecture, Source
-from kaito_catalog.architectures.shape import Experts, Layer, Shape
+from kaito_catalog.architectures.shape import Experts, Shape
 
 
 def _afmoe(source: Source) -> Shape:
@@ -37,13 +37,11 @@ def _afmoe(source: Source) -> Shape:
     family = Family(qkv_bias=False, output_bias=False, head_norms=2, norms=4)
     read = mixture(family, experts, is_sparse=dense_before("num_dense_layers"))
     shape = read(replace(source, text=text))
-    layers = tuple(_gated(layer, output_gate=True) for layer in shape.layers)
+    layers = tuple(
+        replace(x, mixer=replace(x.mixer, gate=Gate.OUTPUT)) if isinstance(x.mixer, Attention) else x
+        for x in shape.layers
+    )
     return replace(shape, layers=layers, tie_word_embeddings=False)
-
-
-def _gated(layer: Layer, *, output_gate: bool = False, head_gate: bool = False) -> Layer:
-    assert isinstance(layer.mixer, Attention)
-    return replace(layer, mixer=replace(layer.mixer, output_gate=output_gate, head_gate=head_gate))
 
 
 ARCHITECTURES: dict[str, Architecture] = {

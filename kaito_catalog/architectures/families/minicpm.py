@@ -32,7 +32,7 @@ def _minicpm3(source: Source) -> Shape:
     heads = latent.num_attention_heads
     width = latent.qk_nope_head_dim + latent.qk_rope_head_dim
     # Values are made as wide as keys.
-    attention = Attention(heads, heads, width, width, latent=latent)
+    attention = Attention(heads, heads, width, width, projections=latent)
     hidden = text.count("hidden_size")
     layers = [Layer(attention, Mlp(text.count("intermediate_size")), 2 * hidden)] * num_layers(text)
     # MiniCPM3Config ties, where config.json does not say otherwise.

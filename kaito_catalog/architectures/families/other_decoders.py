@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from kaito_catalog.architectures.changes import V0_32_0, built_once, expanded, in_experts, in_layers, since
 from kaito_catalog.architectures.families.deepseek import read_deepseek
-from kaito_catalog.architectures.mixers import Attention, LatentAttention
+from kaito_catalog.architectures.mixers import Attention, Gate, LatentAttention
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     NO_BIAS,
@@ -75,7 +75,7 @@ def _loops(source: Source) -> Shape:
     is_ouro = source.architecture.startswith("Ouro")
     name, default = ("total_ut_steps", 4) if is_ouro else ("loop_num", 2)
     times = text.count(name, default=default, most=64)
-    attention = read_attention(text, NO_BIAS, query_gate=not is_ouro)
+    attention = read_attention(text, NO_BIAS, gate=None if is_ouro else Gate.QUERY)
     # LoopCoder looks at a window when it comes again.
     window = None if is_ouro else text.count("loop_window_size", default=64, most=LONGEST_CONTEXT)
     again = replace(attention, sliding_window=window)
@@ -120,6 +120,7 @@ def _laguna(source: Source) -> Shape:
     only_dense = whole_numbers(text, "mlp_only_layers") or []
     gating = text.values.get("gating", True)
     per_head = gating is True or gating == "per-head"
+    gate = (Gate.HEAD if per_head else Gate.OUTPUT) if gating else None
     family = Family(qkv_bias=text.flag("qkv_bias"), output_bias=text.flag("attention_bias"), head_norms=2)
     shared = text.count("shared_expert_intermediate_size", least=0)
     routed = read_experts(
@@ -137,8 +138,7 @@ def _laguna(source: Source) -> Shape:
             filled,
             family,
             sliding_window=window if is_sliding else None,
-            head_gate=bool(gating) and per_head,
-            output_gate=bool(gating) and not per_head,
+            gate=gate,
             sinks=is_sliding and text.flag("swa_attention_sink_enabled"),
         )
         sparse = i not in only_dense and (i + 1) % step == 0
@@ -214,8 +214,8 @@ def _axk1(source: Source) -> Shape:
 def _other_spelling(layer: Layer) -> Layer:
     """Later versions know the other spelling: where there were latents there are keys and values, and vice versa."""
     mixer = layer.mixer
-    if isinstance(mixer, Attention) and mixer.latent is not None:
-        return replace(layer, mixer=mixer.latent)
+    if isinstance(mixer, Attention) and isinstance(mixer.projections, LatentAttention):
+        return replace(layer, mixer=mixer.projections)
     return expanded(layer)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kaito_catalog.architectures.changes import V0_32_0, in_attention, since
 from kaito_catalog.architectures.families.ling import read_latent_experts
-from kaito_catalog.architectures.mixers import Attention
+from kaito_catalog.architectures.mixers import Attention, LearntKeys
 from kaito_catalog.architectures.reading.fields import UnreadableError
 from kaito_catalog.architectures.reading.parts import Family, dense, make_shape, num_layers, read_experts
 from kaito_catalog.architectures.reading.record import Architecture, Source
@@ -38,8 +38,7 @@ def _pangu_sinks(source: Source) -> Shape:
         head_norms=1,
         repeats_kv_heads=False,
         cache_scales=False,
-        sink_tokens=sinks,
-        sink_values=text.flag("param_sink_with_value"),
+        learnt_keys=LearntKeys(sinks, text.flag("param_sink_with_value")),
     )
     shared = text.count("n_shared_experts", default=0, least=0, most=2**10)
     width = text.count("moe_intermediate_size")

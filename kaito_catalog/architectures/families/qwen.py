@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kaito_catalog.architectures.mixers import GatedDeltaNet
+from kaito_catalog.architectures.mixers import Gate, GatedDeltaNet
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     Family,
@@ -199,7 +199,7 @@ def _qwen_hybrid(source: Source) -> Shape:
     attention = read_attention(
         text,
         Family(head_dim=256, head_norms=2, qkv_bias=text.flag("qkv_bias"), output_bias=False),
-        output_gate=text.flag("attn_output_gate", True),
+        gate=Gate.OUTPUT if text.flag("attn_output_gate", True) else None,
     )
     is_next = source.architecture.startswith("Qwen3Next")
     state = text.text("mamba_ssm_dtype")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kaito_catalog.architectures.mixers import Attention
+from kaito_catalog.architectures.mixers import Attention, Gate, LowRankQueries
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     Family,
@@ -43,7 +43,8 @@ def _step3p5(source: Source) -> Shape:
     source = Family(names=names).of(source)
     text = source.text
     family = Family(qkv_bias=False, output_bias=False, head_norms=2)
-    usual = read_attention(text, family, head_gate=text.flag("use_head_wise_attn_gate"))
+    gate = Gate.HEAD if text.flag("use_head_wise_attn_gate") else None
+    usual = read_attention(text, family, gate=gate)
     other, kind = usual, None
     settings = text.section("attention_other_setting")
     if settings is not None:
@@ -54,7 +55,7 @@ def _step3p5(source: Source) -> Shape:
             "head_dim": settings.count("head_dim", most=2**16),
         }
         filled = Fields({**text.values, **changed}, text.where)
-        other = read_attention(filled, family, head_gate=usual.head_gate)
+        other = read_attention(filled, family, gate=gate)
     window = text.optional("sliding_window", most=LONGEST_CONTEXT)
     routed = read_experts(
         text,
@@ -131,7 +132,7 @@ def _step3(source: Source) -> Shape:
     head_dim = text.count("head_dim", most=2**16)
     heads = text.count("num_attention_heads", most=2**16)
     rank = text.count("share_q_dim", default=2048, least=0) or head_dim
-    attention = Attention(heads, 1, head_dim, head_dim, query_rank=rank, cache_scales=False)
+    attention = Attention(heads, 1, head_dim, head_dim, projections=LowRankQueries(rank), cache_scales=False)
     routed = read_experts(
         with_defaults(text, num_experts_per_tok=text.values.get("moe_top_k")),
         ("moe_num_experts",),

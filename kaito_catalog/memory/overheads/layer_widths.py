@@ -19,6 +19,7 @@ from kaito_catalog.architectures import (
     Scheme,
     ShortConv,
 )
+from kaito_catalog.architectures.mixers import Gate
 from kaito_catalog.memory.kv_cache.kinds import indexer_entry_bytes
 from kaito_catalog.memory.remembered import remembered
 
@@ -55,7 +56,7 @@ def _layer_width(layer: Layer, hidden_size: int, ranks: int, expert_ranks: int) 
 def _mixer_width(mixer: Mixer, ranks: int) -> float:
     match mixer:
         case Attention() as a:
-            query = a.num_attention_heads * a.head_dim * (2 if a.output_gate else 1)
+            query = a.num_attention_heads * a.head_dim * (2 if a.gate is Gate.OUTPUT else 1)
             return (2 * query + 2 * a.num_key_value_heads * a.head_dim) / (1 if a.replicated else ranks)
         case LatentAttention() as m:
             heads = m.num_attention_heads / ranks

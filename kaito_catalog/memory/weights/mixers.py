@@ -17,7 +17,7 @@ from kaito_catalog.architectures import (
     Mamba2,
     ShortConv,
 )
-from kaito_catalog.architectures.mixers import Mixer
+from kaito_catalog.architectures.mixers import Gate, Mixer
 from kaito_catalog.memory.rounding import round_up
 from kaito_catalog.memory.weights.matrices import Linear, Parameters, Part
 from kaito_catalog.memory.weights.split import IllegalSplitError, divide
@@ -62,17 +62,17 @@ def _heads(num_attention_heads: int, tensor_parallel_size: int) -> int:
 
 
 def _attention(attention: Attention, hidden_size: int, tensor_parallel_size: int) -> Iterator[Part]:
-    if attention.latent is not None:
-        yield from _latent_attention(attention.latent, hidden_size, tensor_parallel_size)
+    if isinstance(attention.projections, LatentAttention):
+        yield from _latent_attention(attention.projections, hidden_size, tensor_parallel_size)
         return
     heads = _heads(attention.num_attention_heads, tensor_parallel_size)
-    if attention.query_rank:
-        yield from _low_rank_queries(attention, hidden_size, heads)
+    if attention.projections is not None:
+        yield from _low_rank_queries(attention, attention.projections.rank, hidden_size, heads)
         return
     kv_heads = max(1, attention.num_key_value_heads // tensor_parallel_size)
     if attention.replicated:
         heads, kv_heads = attention.num_attention_heads, attention.num_key_value_heads
-    query = heads * attention.head_dim * (2 if attention.output_gate else 1)
+    query = heads * attention.head_dim * (2 if attention.gate is Gate.OUTPUT else 1)
     outputs: tuple[int, ...] = (query, kv_heads * attention.head_dim, kv_heads * attention.v_head_dim)
     if attention.queries_only:
         outputs = (query,)
@@ -84,23 +84,23 @@ def _attention(attention: Attention, hidden_size: int, tensor_parallel_size: int
     yield Linear("self_attn.o_proj", heads * attention.v_head_dim, (hidden_size,), attention.output_bias)
     of_heads = heads * (attention.sinks + attention.head_elements)
     yield Parameters(attention.head_norms * attention.head_dim + of_heads + 2 * attention.index_dim)
-    if attention.head_gate:
+    if attention.gate is Gate.HEAD:
         yield Linear("self_attn.g_proj", hidden_size, (heads,))
-    if attention.sink_tokens:
-        width = attention.head_dim + (attention.v_head_dim if attention.sink_values else 0)
-        yield Parameters(attention.sink_tokens * kv_heads * width)
-    if attention.query_gate:
+    if attention.learnt_keys is not None:
+        width = attention.head_dim + (attention.v_head_dim if attention.learnt_keys.with_values else 0)
+        yield Parameters(attention.learnt_keys.tokens * kv_heads * width)
+    if attention.gate is Gate.QUERY:
         yield Linear("gate_projection.gate_proj", attention.head_dim, (heads,), bias=True)
     if attention.flat_norms:
         yield Parameters(heads * attention.head_dim + kv_heads * attention.head_dim)
 
 
-def _low_rank_queries(attention: Attention, hidden_size: int, heads: int) -> Iterator[Part]:
+def _low_rank_queries(attention: Attention, rank: int, hidden_size: int, heads: int) -> Iterator[Part]:
     """Step 3: every rank makes the vector that queries come from, and all keys and values."""
     keys = attention.num_key_value_heads * attention.head_dim
-    yield Linear("self_attn.qkv_proj", hidden_size, (attention.query_rank, keys, keys))
-    yield Parameters(attention.query_rank)
-    yield Linear("self_attn.wq", attention.query_rank, (heads * attention.head_dim,))
+    yield Linear("self_attn.qkv_proj", hidden_size, (rank, keys, keys))
+    yield Parameters(rank)
+    yield Linear("self_attn.wq", rank, (heads * attention.head_dim,))
     yield Linear("self_attn.o_proj", heads * attention.head_dim, (hidden_size,))
 
 
