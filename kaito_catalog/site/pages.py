@@ -35,7 +35,7 @@ from kaito_catalog.site.text import escape, fenced, line, link, prose, words
 
 VERDICT_WORDS = {Fit.YES: "fits", Fit.TIGHT: "tight", Fit.NO: "does not fit", Fit.UNKNOWN: "unknown"}
 SHORT_VERDICTS = {**VERDICT_WORDS, Fit.NO: "no"}
-LIMIT_WORDS = {
+LIMITED_BY_WORDS = {
     "kvCache": "KV cache",
     "maxModelLen": "the model's own limit",
     "maxNumSeqs": "max_num_seqs",
@@ -71,7 +71,7 @@ def _environment() -> Environment:
         verdicts=VERDICT_WORDS,
         short_verdicts=SHORT_VERDICTS,
         clouds=CLOUDS,
-        limits=LIMIT_WORDS,
+        limits=LIMITED_BY_WORDS,
         short=chart.short,
     )
     return environment
