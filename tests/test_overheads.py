@@ -125,7 +125,7 @@ def test_compiling_holds_a_second_embedding_that_eager_starts_do_without() -> No
     )
 
 
-def test_a_encoder_brings_embeddings_so_that_no_copy_is_made() -> None:
+def test_an_encoder_brings_embeddings_so_that_no_copy_is_made() -> None:
     assert compiled_copy(built(QWEN2_5_VL), 1, "0.25.1") == 0
 
 

@@ -94,11 +94,11 @@ def test_layers_that_remain_go_to_the_middle_stages() -> None:
     assert [len(s) for s in stages(62, 4)] == [15, 16, 16, 15]
 
 
-def test_experts_are_dealt_out_with_expert_parallelism() -> None:
+def test_experts_are_distributed_with_expert_parallelism() -> None:
     found = built(DEEPSEEK_V3)
-    dealt = weights_per_rank(found, split_over(tensor_parallel_size=8, enable_expert_parallel=True))
+    distributed = weights_per_rank(found, split_over(tensor_parallel_size=8, enable_expert_parallel=True))
     cut = weights_per_rank(found, split_over(tensor_parallel_size=8))
-    assert dealt == cut  # 256 experts are a multiple of 8, and so is their width
+    assert distributed == cut  # 256 experts are a multiple of 8, and so is their width
 
 
 def test_heads_that_cannot_be_divided_are_illegal() -> None:

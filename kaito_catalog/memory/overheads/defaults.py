@@ -1,4 +1,4 @@
-"""What `vllm serve` takes on a device when nobody says: batches and sequences."""
+"""The batch and the number of sequences that `vllm serve` takes by default on a device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kaito_catalog.quantity import GIB
 
 @dataclass(frozen=True)
 class Defaults:
-    """What `vllm serve` takes on a device when nobody says."""
+    """What `vllm serve` takes by default on a device."""
 
     max_num_batched_tokens: int
     max_num_seqs: int

@@ -89,7 +89,7 @@ def expected_error(
     tensor_parallel_size: int,
     has_encoder: bool,
 ) -> int:
-    """Bytes by which the available KV memory may be off: more where nobody measured that GPU or version."""
+    """Bytes by which the available KV memory may be off: more where no start on that GPU or version was measured."""
     known = constants()["expectedError"]
     version: Version = version_tuple(vllm_version)
     share, size = float(known["measured"]), 0
