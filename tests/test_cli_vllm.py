@@ -29,6 +29,8 @@ for line in sys.stdin:
     request = json.loads(line)
     print(json.dumps({{"id": request["id"], "progress": "importing vLLM"}}), flush=True)
     answer = json.loads({answers!r})[request["op"]]
+    with open({asked!r}, "a") as stream:
+        stream.write(line)
     size = request.get("args", {{}}).get("tensor_parallel_size", 1)
     if request["op"] == "exact-plan" and size == 8:
         answer = {{"ok": False, "error": {{"class": "bad-option", "message": "10 heads cannot be divided by 8"}}}}
@@ -89,7 +91,9 @@ def no_vllm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def python_that_answers(folder: Path, **answers: object) -> str:
     path = folder / "python"
     given = {op.replace("_", "-"): {"ok": True, "result": result} for op, result in answers.items()}
-    path.write_text(WORKER.format(python=sys.executable, answers=json.dumps(given)))
+    path.write_text(
+        WORKER.format(python=sys.executable, answers=json.dumps(given), asked=str(folder / "asked"))
+    )
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)
 
@@ -102,6 +106,24 @@ def test_the_exact_plan_is_shown_beside_the_closed_form(
     shown = capsys.readouterr()
     assert "29,319,014,400    29,319,014,400  =" in shown.out
     assert "importing vLLM" in shown.err
+
+
+def test_every_option_of_the_proposal_gets_to_vllms_own_parser(here: Path) -> None:
+    proposal = here / "catalog/models/phi-4/proposal.yaml"
+    lines = ("block-size: 32", "enable-prefix-caching: false", "hf-overrides: {rope: 1}", 'enforce-eager: ""')
+    options = "".join(f"    {line}\n" for line in lines)
+    text = proposal.read_text()
+    proposal.write_text(text.replace("    max-model-len: 16384\n", "    max-model-len: 16384\n" + options, 1))
+    python = python_that_answers(here, exact_plan=PLAN)
+    assert cli.main(["plan", "phi-4", "--exact", "--vllm-python", python]) == 0
+    (request,) = [json.loads(line) for line in (here / "asked").read_text().splitlines()]
+    assert request["arguments"] == [
+        "--max-model-len=16384",
+        "--block-size=32",
+        "--no-enable-prefix-caching",
+        '--hf-overrides={"rope": 1}',
+        "--enforce-eager",
+    ]
 
 
 def test_the_block_that_newer_versions_keep_free_is_no_difference(here: Path) -> None:

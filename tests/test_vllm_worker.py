@@ -25,6 +25,9 @@ from kaito_catalog.vllm_bridge.answers import ExactPlanAnswer, OptionReport, Run
 from kaito_catalog.vllm_bridge.archive import worker_archive
 from kaito_catalog.vllm_bridge.client import Worker, find_python
 from kaito_catalog.vllm_bridge.conversation import WorkerError
+from kaito_catalog.vllm_bridge.worker.engine import ENGINES
+from kaito_catalog.vllm_bridge.worker.requests import FIELDS
+from kaito_catalog.vllm_bridge.worker.warm import PLANNING
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = Path(__file__).with_name("configs")
@@ -334,6 +337,44 @@ def test_progress_names_what_is_being_built(python: Path, model: Callable[..., P
     ]
 
 
+@pytest.mark.parametrize("version", [KAITO_VLLM, NEWER_VLLM])
+def test_arguments_of_a_command_line_reach_the_engine_or_are_the_servers(
+    worker: Worker, model: Callable[..., Path], version: str
+) -> None:
+    arguments = ["--max-num-seqs=16", "--block-size=32", "--no-enable-prefix-caching", "--max-model-len=4096"]
+    server = ["--enable-auto-tool-choice", "--tool-call-parser=hermes", "--api-key=x"]
+    plan = worker.exact_plan(
+        model("llama-70b"),
+        vllm_version=version,
+        arguments=[*arguments, *server],
+        args={"max_model_len": 8192, "tensor_parallel_size": 8},
+    )
+    assert plan["arguments"] == {
+        "engine": ["block_size", "enable_prefix_caching", "max_model_len", "max_num_seqs"],
+        "server": ["api_key", "enable_auto_tool_choice", "tool_call_parser"],
+    }
+    assert (plan["settings"]["maxNumSeqs"], plan["settings"]["blockSize"]) == (16, 32)
+    assert plan["settings"]["maxModelLen"] == 8192
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--swap-space=4", "unrecognized arguments: --swap-space=4"),
+        ("--block-size=seven", "--block-size"),
+        ("True", "'True' would be the name of a model"),
+        ("--enable-auto-tool-choice --tool-call-parser=nope", "nope"),
+        ("--max-num-batched-tokens=-1", "max_num_batched_tokens"),
+    ],
+)
+def test_an_argument_that_is_not_used_is_named(
+    worker: Worker, model: Callable[..., Path], argument: str, words: str
+) -> None:
+    with pytest.raises(WorkerError, match=words) as refusal:
+        worker.exact_plan(model("tiny-llama"), vllm_version=KAITO_VLLM, arguments=argument.split())
+    assert refusal.value.failure_class == "bad-option"
+
+
 # --- options --------------------------------------------------------------------------------------------------------
 
 
@@ -587,6 +628,27 @@ def test_the_worker_takes_one_request_as_its_argument(
     answer = json.loads(done.stdout.splitlines()[-1])
     assert (answer["id"], answer["ok"]) == ("only", True)
     assert answer["result"]["perGPU"]["weightsBytes"] == 4_820_480
+
+
+# --- requests that cannot be answered --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("op", "fields", "words"),
+    [
+        ("exact-plan", {"model": "/x", "kvCacheByte": 1}, "exact-plan does not read kvCacheByte"),
+        ("dry-run", {"model": "/x", "options": {}, "flags": []}, "dry-run does not read flags, options"),
+        ("nonsense", {}, "'nonsense' is none of exact-plan, "),
+    ],
+)
+def test_a_field_that_is_not_read_is_refused(op: str, fields: dict[str, Any], words: str) -> None:
+    with Worker(sys.executable) as worker, pytest.raises(WorkerError, match=words) as refusal:
+        worker.request(op, fields)
+    assert refusal.value.failure_class == "bad-request"
+
+
+def test_every_operation_says_which_fields_it_reads() -> None:
+    assert FIELDS.keys() == PLANNING.keys() | ENGINES.keys()
 
 
 # --- engines that die, in the place of vLLM --------------------------------------------------------------------------

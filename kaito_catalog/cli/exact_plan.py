@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,9 +92,24 @@ def simulated(gpu: PlanGpu) -> GpuToSimulate:
 
 
 def exact_plan(
-    worker: Worker, config: Mapping[str, Any] | Path, request: Request, plan: Plan, *, vllm_version: str
+    worker: Worker,
+    config: Mapping[str, Any] | Path,
+    request: Request,
+    plan: Plan,
+    *,
+    vllm_version: str,
+    options: Mapping[str, Any] | None = None,
 ) -> ExactPlanAnswer:
     """vLLM's own plan for what `plan` was computed for.
+
+    Args:
+        worker: asks vLLM.
+        config: the configuration, or a folder with it.
+        request: what the plan was asked for.
+        plan: ours.
+        vllm_version: whose code.
+        options: the `vllm:` block of the proposal; all of it gets to vLLM's own parser, and the plan's figures go
+            before it.
 
     Raises:
         CatalogError: vLLM refuses the model or the options, in its own words.
@@ -120,6 +136,7 @@ def exact_plan(
             return worker.exact_plan(
                 folder,
                 args=wanted,
+                arguments=arguments_of(options or {}),
                 gpu=simulated(plan.gpu),
                 vllm_version=vllm_version,
                 kv_cache_bytes=available if available > 0 else None,
@@ -132,6 +149,18 @@ def exact_plan(
         return ask(config)
     with evidence.model_directory(config) as folder:
         return ask(folder)
+
+
+def arguments_of(options: Mapping[str, Any]) -> list[str]:
+    """Options of a proposal as arguments of `vllm serve` that mean the same: `--no-NAME` where one is off."""
+    found: list[str] = []
+    for name, value in options.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool) or value == "":
+            found.append(f"--no-{flag}" if value is False else f"--{flag}")
+        else:
+            found.append(f"--{flag}={value if isinstance(value, str) else json.dumps(value)}")
+    return found
 
 
 def exact_text(subject: PlanSubject, plan: Plan, found: ExactPlanAnswer, *, color: bool) -> str:

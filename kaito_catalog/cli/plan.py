@@ -84,12 +84,15 @@ def _run_exact(
     folder = Path(request.model)
     local = (folder / "config.json").is_file() or (folder / "params.json").is_file()
     with exact_plan.asking(options.vllm_python, root.parent) as worker:
+        own: Mapping[str, Any] = {}
         if local:
             config: Path | Mapping[str, Any] = folder
         else:
             entry = read_entry(root / "models" / subject.name)
             config = evidence.need_config(entry.facts, entry.name)
-        found = exact_plan.exact_plan(worker(), config, asked, plan, vllm_version=version)
+            runtime = entry.proposal.vllm if entry.proposal else None
+            own = (runtime.config if runtime else None) or {}
+        found = exact_plan.exact_plan(worker(), config, asked, plan, vllm_version=version, options=own)
         if options.record:
             if local:
                 raise CatalogError("only a model of the catalog has evidence", hint="leave out --record")

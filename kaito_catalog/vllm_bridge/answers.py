@@ -114,6 +114,13 @@ class SettingsAnswer(TypedDict):
     attentionBackends: NotRequired[list[str]]
 
 
+class Arguments(TypedDict):
+    """Which arguments of a command line the engine was made with, and which only the server reads."""
+
+    engine: list[str]
+    server: list[str]
+
+
 class ExactPlanAnswer(VersionsAnswer):
     """What vLLM's own classes allocate; `perGPU` is the rank with least room for KV cache."""
 
@@ -126,6 +133,7 @@ class ExactPlanAnswer(VersionsAnswer):
     device: Literal["cuda", "cpu"]
     settings: SettingsAnswer
     perGPU: PerGpuAnswer
+    arguments: NotRequired[Arguments]
     ranks: list[RankPlan]
     kvCache: KvCachePlan
     seconds: float

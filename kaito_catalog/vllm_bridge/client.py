@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -138,6 +138,7 @@ class Worker:
         model: Path | str,
         *,
         args: Mapping[str, Any] | None = None,
+        arguments: Sequence[str] = (),
         gpu: GpuToSimulate | None = None,
         vllm_version: str | None = None,
         kv_cache_bytes: int | None = None,
@@ -145,7 +146,11 @@ class Worker:
         device: Literal["cuda", "cpu"] = "cuda",
         time_limit_seconds: float | None = None,
     ) -> ExactPlanAnswer:
-        """What vLLM allocates for the configuration in `model`; `args` are engine arguments by vLLM's names."""
+        """What vLLM allocates for the configuration in `model`.
+
+        `args` are engine arguments by vLLM's names. `arguments` are those of a `vllm serve` command line, which vLLM's
+        own parser reads; one that it has not, or refuses, is an error that names it. `args` go before them.
+        """
         fields: Json = {
             "model": os.fspath(model),
             "args": dict(args or {}),
@@ -153,6 +158,7 @@ class Worker:
             "device": device,
         }
         fields |= given(gpu=gpu, vllmVersion=vllm_version, kvCacheBytes=kv_cache_bytes)
+        fields |= {"arguments": list(arguments)} if arguments else {}
         return cast(
             ExactPlanAnswer, self.request("exact-plan", fields, time_limit_seconds=time_limit_seconds)
         )

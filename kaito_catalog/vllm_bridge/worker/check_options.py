@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from kaito_catalog.vllm_bridge.worker.arguments import find_action, parse, serve_parser
 from kaito_catalog.vllm_bridge.worker.configuration import describe_config, describe_settings, versions
-from kaito_catalog.vllm_bridge.worker.options import serve_parser
 from kaito_catalog.vllm_bridge.worker.refusals import failure_class, own_words
 from kaito_catalog.vllm_bridge.worker.releases import find
 from kaito_catalog.vllm_bridge.worker.requests import JSON, Progress, model_path
@@ -54,29 +53,6 @@ def check_options(request: JSON, progress: Progress) -> JSON:
 PARSER_KINDS = frozenset({"unknown-option", "invalid-value"})
 
 
-class Parsed(NamedTuple):
-    namespace: Any
-    unrecognized: list[str]
-    error: str
-
-
-def parse(parser: Any, argv: Sequence[str]) -> Parsed:
-    """Parse as KAITO's launcher does; the error is the parser's last line, without the usage."""
-    import io
-
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            namespace, unrecognized = parser.parse_known_args(list(argv))
-    except SystemExit:
-        lines = said.getvalue().strip().splitlines() or ["the parser gave no reason"]
-        return Parsed(None, [], lines[-1].partition(": error: ")[2] or lines[-1])
-    except Exception as error:
-        return Parsed(None, [], own_words(error))
-    error_text = f"unrecognized arguments: {' '.join(unrecognized)}" if unrecognized else ""
-    return Parsed(namespace, list(unrecognized), error_text)
-
-
 def kaito_expansion(key: str, value: Any) -> list[str]:
     """KAITO's launcher appends the key with two dashes and Python's text of the value."""
     return [f"--{key}"] if value == "" else [f"--{key}", str(value)]
@@ -91,12 +67,6 @@ def intended_arguments(parser: Any, key: str, value: Any) -> list[str]:
         negation = f"--no-{key}"
         return [negation] if negation in parser._option_string_actions else []
     return kaito_expansion(key, value)
-
-
-def find_action(parser: Any, key: str) -> Any:
-    flag = "--" + key.partition(".")[0].replace("_", "-")
-    actions = parser._option_string_actions
-    return actions.get(flag) or actions.get("--" + key)
 
 
 def judge_option(parser: Any, key: str, value: Any) -> Iterator[JSON]:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from kaito_catalog.vllm_bridge.worker.arguments import NOTHING_GIVEN, Given
 from kaito_catalog.vllm_bridge.worker.refusals import refusal
 from kaito_catalog.vllm_bridge.worker.requests import JSON, Progress, model_path, only_params
 from kaito_catalog.vllm_bridge.worker.simulated_gpu import SimulatedHardware
 
 
-def engine_config(request: JSON, progress: Progress) -> Any:
-    """vLLM's configuration as `vllm serve` would make it; refusals carry vLLM's own words."""
+def engine_config(request: JSON, progress: Progress, given: Given = NOTHING_GIVEN) -> Any:
+    """vLLM's configuration as `vllm serve` would make it; refusals carry vLLM's own words.
+
+    Args:
+        request: names the model; its `args` are engine arguments by vLLM's names, and go before `given`.
+        progress: is told.
+        given: what arguments of the command line set.
+    """
     from vllm.engine.arg_utils import EngineArgs
     from vllm.usage.usage_lib import UsageContext
 
     progress("reading the configuration")
-    args = dict(request.get("args") or {})
+    args = {**given.engine, **(request.get("args") or {})}
     world = int(args.get("tensor_parallel_size") or 1) * int(args.get("pipeline_parallel_size") or 1)
     SimulatedHardware.device_count = max(8, world * int(args.get("data_parallel_size") or 1))
     if world > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import cast
 
+from kaito_catalog.vllm_bridge.worker.arguments import NOTHING_GIVEN, given_arguments
 from kaito_catalog.vllm_bridge.worker.configuration import (
     describe_config,
     describe_settings,
@@ -31,7 +32,9 @@ from kaito_catalog.vllm_bridge.worker.simulated_gpu import SimulatedHardware
 def exact_plan(request: JSON, progress: Progress) -> JSON:
     """What each rank holds and what vLLM's planner makes of its KV cache, from the configuration alone."""
     started = time.monotonic()
-    vllm_config = engine_config(request, progress)
+    argv = [str(part) for part in request.get("arguments") or ()]
+    given = given_arguments(argv) if argv else NOTHING_GIVEN
+    vllm_config = engine_config(request, progress, given)
     ranks = distinct_ranks(vllm_config)
     after_loading = bool(request.get("afterLoading", True))
 
@@ -72,6 +75,7 @@ def exact_plan(request: JSON, progress: Progress) -> JSON:
             "afterLoading": fullest.after_loading,
             "kvCacheNeededBytes": kv_cache["neededBytes"],
         },
+        **({"arguments": {"engine": sorted(given.engine), "server": given.server}} if argv else {}),
         "ranks": [describe_rank(content) for content in contents],
         "kvCache": kv_cache,
         "seconds": round(time.monotonic() - started, 2),

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from kaito_catalog.vllm_bridge.worker.arguments import serve_parser
 from kaito_catalog.vllm_bridge.worker.configuration import versions
 from kaito_catalog.vllm_bridge.worker.releases import find, find_if_there, parser_managers, replace
 from kaito_catalog.vllm_bridge.worker.requests import JSON, Progress
@@ -49,13 +50,6 @@ def registered_values() -> dict[str, list[str]]:
         "load-format": list(find("load formats")),
         "tokenizer-mode": list(get_args(TokenizerMode)),
     }
-
-
-def serve_parser() -> Any:
-    """The parser of `vllm serve`."""
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-    return find("arguments of vllm serve").make_arg_parser(FlexibleArgumentParser(prog="vllm serve"))
 
 
 LIMIT_WORDS = {"Ge": "minimum", "Gt": "exclusiveMinimum", "Le": "maximum", "Lt": "exclusiveMaximum"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 JSON = dict[str, Any]
@@ -47,6 +47,44 @@ class DescribedGpu(NamedTuple):
     def as_json(self) -> JSON:
         capability = ".".join(map(str, self.capability))
         return {"name": self.name, "capability": capability, "memoryBytes": self.memory_bytes}
+
+
+FIELDS: Mapping[str, frozenset[str]] = {
+    "exact-plan": frozenset(
+        {"model", "args", "arguments", "gpu", "device", "vllmVersion", "kvCacheBytes", "afterLoading"}
+    ),
+    "registry": frozenset({"gpu", "device", "vllmVersion"}),
+    "options": frozenset({"gpu", "device", "vllmVersion"}),
+    "names": frozenset({"gpu", "device", "vllmVersion"}),
+    "check-options": frozenset({"model", "options", "gpu", "device", "vllmVersion"}),
+    "dry-run": frozenset(
+        {"model", "args", "weights", "device", "promptTokenIds", "maxTokens", "env", "hostMemoryBytes"}
+    ),
+    "serve": frozenset(
+        {
+            "model",
+            "options",
+            "flags",
+            "weights",
+            "toolCallParser",
+            "reasoningParser",
+            "maxTokens",
+            "env",
+        }
+    ),
+}
+"""What each operation reads of a request, beside OF_EVERY_REQUEST."""
+OF_EVERY_REQUEST = frozenset({"id", "op", "timeLimitSeconds"})
+
+
+def check_fields(request: JSON) -> None:
+    """Refuse a request for what is not known, or with a field that its operation does not read."""
+    op = request.get("op")
+    if not isinstance(op, str) or op not in FIELDS:
+        raise RequestError("bad-request", f"op {op!r} is none of {', '.join(FIELDS)}")
+    unread = sorted(request.keys() - FIELDS[op] - OF_EVERY_REQUEST)
+    if unread:
+        raise RequestError("bad-request", f"{op} does not read {', '.join(unread)}")
 
 
 def simulated(request: JSON) -> bool:

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-from kaito_catalog.vllm_bridge.worker.engine import ENGINES, start_engine
+from kaito_catalog.vllm_bridge.worker.engine import start_engine
 from kaito_catalog.vllm_bridge.worker.machine import kernel_out_of_memory_kills
 from kaito_catalog.vllm_bridge.worker.processes import (
     LOG_LINES_KEPT,
@@ -30,7 +30,13 @@ from kaito_catalog.vllm_bridge.worker.refusals import (
     exit_class,
     failed,
 )
-from kaito_catalog.vllm_bridge.worker.requests import JSON, DescribedGpu, RequestError, simulated
+from kaito_catalog.vllm_bridge.worker.requests import (
+    JSON,
+    DescribedGpu,
+    RequestError,
+    check_fields,
+    simulated,
+)
 from kaito_catalog.vllm_bridge.worker.warm import PLANNING, start_warm_process
 
 
@@ -67,13 +73,8 @@ class Router:
         write_line(self._output, {"id": name, **{key: value for key, value in answer.items() if key != "id"}})
 
     def _dispatch(self, request: JSON) -> JSON:
-        op = request.get("op")
-        if op in PLANNING:
-            return self._plan(request)
-        if op in ENGINES:
-            return self._run_engine(request)
-        known = ", ".join((*PLANNING, *ENGINES))
-        raise RequestError("bad-request", f"op {op!r} is none of {known}")
+        check_fields(request)
+        return self._plan(request) if request["op"] in PLANNING else self._run_engine(request)
 
     def _plan(self, request: JSON) -> JSON:
         capability = DescribedGpu.read(request).capability if simulated(request) else None
