@@ -387,6 +387,8 @@ def write(
 def verdict(comparisons: Sequence[Comparison]) -> str:
     """A model's column of the table."""
     asked = [c for c in comparisons if not c.is_refused]
+    if not comparisons:
+        return "not recorded"
     if not asked:
         return f"vLLM refuses: {comparisons[0].vllm}"
     equal = [c for c in asked if c.is_equal]

@@ -92,6 +92,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "LlamaForCausalLM": Architecture(dense(Family())),
     "LLaMAForCausalLM": Architecture(dense(Family())),
     "CwmForCausalLM": Architecture(dense(Family())),
+    "Fairseq2LlamaForCausalLM": Architecture(dense(Family())),
     "Llama4ForCausalLM": Architecture(_llama4),
     "Llama4ForConditionalGeneration": Architecture(_llama4, on_every_stage=ENCODER),
     "LlamaModel": Architecture(pooling(dense(Family())), is_decoder=False),
