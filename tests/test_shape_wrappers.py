@@ -9,6 +9,7 @@ import pytest
 
 from kaito_catalog.architectures import Shape, Unsupported, read_shape
 from kaito_catalog.architectures.as_built import as_built, no_class
+from kaito_catalog.architectures.changes import V0_32_0, Version, before, built_once, since
 from tools.exact_models import SMALL_PLANS
 
 SMALL = json.loads(SMALL_PLANS.read_text(encoding="utf-8"))["models"]
@@ -101,6 +102,45 @@ def test_layers_of_embedding_gemma_are_read_one_by_one_where_the_configuration_l
     assert isinstance(listed, Shape)
     assert isinstance(stated, Shape)
     assert listed.layers == stated.layers
+
+
+@pytest.mark.parametrize(
+    ("version", "applied"),
+    [
+        ((0, 25, 1), ["early"]),
+        ((0, 31, 9), ["early"]),
+        ((0, 32, 0), ["late"]),
+        ((0, 33, 0), ["late", "last"]),
+    ],
+)
+def test_a_change_is_made_from_its_version_on_or_before_it(version: Version, applied: list[str]) -> None:
+    changes = {
+        "early": before(V0_32_0, built_once),
+        "late": since(V0_32_0, built_once),
+        "last": since((0, 33, 0), built_once),
+    }
+    assert [name for name, (change,) in changes.items() if change.applies(version)] == applied
+
+
+def test_a_classifier_is_built_by_a_version_as_the_decoder_that_it_is_made_of() -> None:
+    decoder = read_shape(SMALL["HYV3ForCausalLM"]["config"])
+    scored = read_shape(changed("HYV3ForCausalLM", "architectures", ["HYV3ForSequenceClassification"]))
+    assert isinstance(decoder, Shape)
+    assert isinstance(scored, Shape)
+    for version in ("0.25.1", "0.32.0"):
+        assert as_built(decoder, version).layers == as_built(scored, version).layers
+    assert as_built(scored, "0.25.1").layers != as_built(scored, "0.32.0").layers
+
+
+def test_a_params_file_that_names_itself_as_its_decoder_is_refused() -> None:
+    config: dict[str, Any] = {
+        "architectures": ["PixtralForConditionalGeneration"],
+        "text_config": {"architectures": ["PixtralForConditionalGeneration"]},
+        "vision_config": {},
+    }
+    found = read_shape(config)
+    assert isinstance(found, Unsupported)
+    assert "no plan for the decoder Pixtral" in found.reason
 
 
 def test_a_model_that_names_itself_as_its_decoder_is_refused() -> None:

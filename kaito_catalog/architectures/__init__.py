@@ -206,7 +206,7 @@ def read_shape(config: Config, *, quantization: Config | None = None) -> Shape |
         quantization: hf_quant_config.json, where the quantisation lies beside the configuration.
 
     Returns:
-        The shape, or why there is none: an architecture nobody here knows, or a field that is missing
+        The shape, or why there is none: an architecture that is not planned, or a field that is missing
         or impossible, by name. Numbers are never guessed; what a class of transformers documents as
         its default is taken.
     """

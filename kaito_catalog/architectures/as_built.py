@@ -27,7 +27,7 @@ FLASH_KDA = frozenset({9, 10, 12})
 
 
 def no_class(shape: Shape, vllm_version: str) -> str | None:
-    """Why nobody knows what that version makes of the architecture; None where it has a class for it."""
+    """Why that version cannot be planned for the architecture; None where it has a class for it."""
     since = record_of(shape).since
     if since is None or version_tuple(vllm_version) >= since:
         return None

@@ -172,13 +172,13 @@ class Encoder:
     kind: str
     num_heads: int
     matrices: tuple[Matrix, ...] | None
-    """None: an encoder whose size nobody here can compute."""
+    """None: an encoder whose size is not computed."""
     plain_elements: int = 0
     """Norms, embeddings, convolutions: replicated."""
     divided: bool = True
     """Whether tensor parallelism cuts it, so that its heads must be a multiple of the ranks."""
     medium: Medium | None = None
-    """None: nobody here knows what vLLM profiles it with."""
+    """None: unknown what vLLM profiles it with."""
     quantized: bool = False
     """Whether vLLM quantises its matrices like the decoder's, unless the configuration leaves them out."""
 
@@ -199,7 +199,7 @@ class Quantization:
     method: str
     """fp8, mxfp4, compressed-tensors, modelopt, awq, gptq …"""
     scheme: Scheme | None
-    """None where a module has its own (`mixed`), or where nobody here knows the method."""
+    """None where a module has its own (`mixed`), or where the method is unknown."""
     mixed: bool = False
     bits: int = 8
     group_size: int | None = None
@@ -220,7 +220,7 @@ class Quantization:
     problem: str | None = None
     """Why the bytes cannot be computed, where they cannot."""
     kv_cache_dtype: str | None = None
-    """What the configuration asks of the KV cache where nobody else does."""
+    """What the configuration asks of the KV cache where no argument does."""
     is_partial: bool = False
     """The configuration names the method and not what every published one says beside it: part of it is missing."""
     refused: str | None = None

@@ -221,7 +221,7 @@ def _gemma4(source: Source) -> Shape:
     types = layer_types(text, count)
     if types is None or set(types) - {"sliding_attention", "full_attention"}:
         field = text.path("layer_types")
-        raise UnreadableError(f"{field} is missing or names a kind nobody knows", field)
+        raise UnreadableError(f"{field} is missing or names an unknown kind", field)
     sliding, full = _gemma4_attentions(text)
     shared = text.count("num_kv_shared_layers", default=0, least=0, most=MOST_LAYERS)
     first_shared = count - shared if shared else count

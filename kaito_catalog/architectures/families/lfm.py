@@ -30,7 +30,7 @@ def _lfm2(source: Source) -> Shape:
         types = ["full_attention" if i in attending else "conv" for i in range(count)]
     if types is None or set(types) - {"conv", "full_attention"}:
         field = text.path("layer_types")
-        raise UnreadableError(f"{field} is missing or names a kind nobody knows", field)
+        raise UnreadableError(f"{field} is missing or names an unknown kind", field)
     attention = read_attention(text, Family(head_norms=2, qkv_bias=False, output_bias=False))
     width = text.count("conv_dim", default=hidden)
     conv = ShortConv(width, text.count("conv_L_cache", default=3, least=2), text.flag("conv_bias"))

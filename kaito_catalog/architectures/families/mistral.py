@@ -106,7 +106,7 @@ def _mistral3(source: Source) -> Shape:
 
 
 def _gritlm(source: Source) -> Shape:
-    """GritLM: Mistral, which vLLM serves for embeddings where nobody asks for texts, and then it looks both ways."""
+    """GritLM: Mistral, which vLLM serves for embeddings unless asked for texts, and then it looks both ways."""
     of = "MistralForCausalLM"
     return replace(bidirectional(as_of(source, of)), pools=True)
 

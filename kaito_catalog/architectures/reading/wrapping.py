@@ -89,7 +89,7 @@ def over_siglip(projector: Callable[[Source, int, int], tuple[list[Matrix], int]
 
 
 def unread_encoder(of: str | None = None) -> Reader:
-    """A model whose encoder nobody has read: its cache is the decoder's, its weights need the size of the files."""
+    """A model whose encoder is not computed: its cache is the decoder's, its weights need the size of the files."""
 
     def read(source: Source) -> Shape:
         shape = decoder_of(source, of)
