@@ -26,6 +26,7 @@ from kaito_catalog.vllm_bridge.archive import worker_archive
 from kaito_catalog.vllm_bridge.client import Worker, find_python
 from kaito_catalog.vllm_bridge.conversation import WorkerError
 from kaito_catalog.vllm_bridge.worker.engine import ENGINES
+from kaito_catalog.vllm_bridge.worker.machine import available_host_bytes
 from kaito_catalog.vllm_bridge.worker.requests import FIELDS
 from kaito_catalog.vllm_bridge.worker.warm import PLANNING
 
@@ -680,6 +681,23 @@ def test_a_server_that_an_illegal_instruction_ends_fails_with_its_class(
     assert (outcome["outcome"], class_of(outcome)) == ("failed", "illegal-instruction")
 
 
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("max", 8000 * 1024), ("5000000", 5_000_000 - 4_000_000 + 3_000_000), ("1", 0)]
+)
+def test_an_engine_may_have_what_the_host_and_the_containers_limit_leave(
+    tmp_path: Path, limit: str, expected: int
+) -> None:
+    cgroup = tmp_path / "sys/fs/cgroup"
+    cgroup.mkdir(parents=True)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 8000 kB\n")
+    (cgroup / "memory.max").write_text(f"{limit}\n")
+    (cgroup / "memory.current").write_text("4000000\n")
+    (cgroup / "memory.stat").write_text("anon 1000000\ninactive_file 2000000\nactive_file 1000000\n")
+    assert available_host_bytes(tmp_path) == expected
+    assert available_host_bytes(tmp_path / "absent") is None
+
+
 def worker_on(folder: Path, modules: dict[str, str]) -> Worker:
     """A worker with this Python, to which `modules` are vLLM."""
     for name, text in modules.items():
@@ -787,6 +805,22 @@ def test_an_interrupted_set_up_goes_on_where_it_stopped(
     for one in (step("first", "1"), step("second", "1"), step("first", "1"), step("second", "2")):
         setup.perform(tmp_path, one)
     assert done == ["first", "second", "second"]
+
+
+def test_a_complete_set_up_is_left_alone_by_who_may_not_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = tool_module("setup_vllm")
+    monkeypatch.setattr(setup, "is_done", lambda directory, step: True)
+    assert setup.main(["--into", "/proc/absent"]) == 0
+
+
+def test_a_place_where_nothing_may_be_written_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup = tool_module("setup_vllm")
+    assert setup.main(["--into", "/proc/absent"]) == 1
+    assert "/proc/absent" in capsys.readouterr().err
 
 
 def test_kernels_are_installed_into_the_overlay_where_they_are_asked_for(

@@ -118,13 +118,14 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     directory = Path(os.path.abspath(options.into))
     asked = (*steps(), *(kernel_steps() if options.kernels else ()))
-    if options.check:
-        return 0 if all(is_done(directory, step) for step in asked) else 1
+    complete = all(is_done(directory, step) for step in asked)
+    if complete or options.check:
+        return 0 if complete else 1
     try:
         with locked(directory):
             for step in asked:
                 perform(directory, step)
-    except SetupError as error:
+    except (SetupError, OSError) as error:
         print(f"setup_vllm: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

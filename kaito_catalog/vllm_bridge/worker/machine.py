@@ -47,11 +47,25 @@ def limit_host_memory(limit_bytes: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (int(limit_bytes), int(limit_bytes)))
 
 
-def available_host_bytes() -> int | None:
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
-    return None
+def available_host_bytes(root: Path = Path("/")) -> int | None:
+    """What the host has left, and no more than the container's limit leaves; None where neither is known."""
+    found: list[int] = []
+    with contextlib.suppress(OSError, KeyError):
+        found.append(numbers(root / "proc/meminfo")["MemAvailable:"] * 1024)
+    cgroup = root / "sys/fs/cgroup"
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        statistics = numbers(cgroup / "memory.stat")
+        # Files that were read count as used, and give way to what asks for memory.
+        cached = statistics["inactive_file"] + statistics["active_file"]
+        limit = int((cgroup / "memory.max").read_text())
+        found.append(limit - int((cgroup / "memory.current").read_text()) + cached)
+    return max(0, min(found)) if found else None
+
+
+def numbers(path: Path) -> dict[str, int]:
+    """A file of the kernel's with a name and a number a line."""
+    lines = (line.split() for line in path.read_text().splitlines())
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
 
 
 def describe_hardware(device: str) -> JSON:
