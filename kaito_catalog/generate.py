@@ -18,6 +18,7 @@ from kaito_catalog.kaito.markdown import writer
 from kaito_catalog.kaito.model_catalog import LeftOut
 from kaito_catalog.kaito.release import release_of
 from kaito_catalog.plans import manifest_options
+from kaito_catalog.plans.kaito_start import needs_no_lmcache
 from kaito_catalog.site import (
     api,
     api_schema,
@@ -175,8 +176,12 @@ def _page(
 def _manifests(proposal: Proposal, facts: ModelFacts | None, catalog: Catalog) -> manifests.Manifests:
     """The manifests of a model; none, with the first reason, where KAITO or vLLM would refuse them."""
     profile = catalog.shared.policy.default_profile()
+    shared = catalog.shared
     built = manifests.build(
-        proposal, facts, max_num_seqs=manifest_options.max_num_seqs(proposal, facts, catalog.shared, profile)
+        proposal,
+        facts,
+        max_num_seqs=manifest_options.max_num_seqs(proposal, facts, shared, profile),
+        without_lmcache=needs_no_lmcache(proposal, facts, shared, profile),
     )
     kaito = release_of(profile)
     row = model_catalog.row(facts, kaito)[0] if facts else None

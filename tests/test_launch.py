@@ -143,6 +143,13 @@ def test_a_negation_replaces_its_option() -> None:
     assert (found.value("trust-remote-code"), found.value("no-trust-remote-code")) == (None, "")
 
 
+@pytest.mark.parametrize(("written", "count"), [(4, 4), ("many", None), (-1, None), (0.5, None)])
+def test_a_size_that_is_not_a_whole_number_is_none(written: object, count: int | None) -> None:
+    assert (
+        start(config=LaunchConfig({"tensor-parallel-size": written})).count("tensor-parallel-size") == count
+    )
+
+
 def test_minimax_is_started_with_expert_parallelism() -> None:
     assert (
         start(row("MiniMaxAI/MiniMax-M2.7", "MiniMaxM2ForCausalLM"), tensor=8).value("enable-expert-parallel")

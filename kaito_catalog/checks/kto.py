@@ -6,7 +6,18 @@ import re
 from collections.abc import Iterator
 
 from kaito_catalog.architectures import Shape
-from kaito_catalog.checks.base import NO_FACTS, NOTE, WARNING, Context, Finding, Outcome, Skip, Subject, check
+from kaito_catalog.checks.base import (
+    ERROR,
+    NO_FACTS,
+    NOTE,
+    WARNING,
+    Context,
+    Finding,
+    Outcome,
+    Skip,
+    Subject,
+    check,
+)
 from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.hardware import InstanceType
@@ -14,11 +25,14 @@ from kaito_catalog.formats.proposal import Runtime, known_count
 from kaito_catalog.kaito import manifests, model_catalog, release
 from kaito_catalog.kaito.estimator import LONGEST_STARTUP_MINUTES, Estimate, startup_minutes_counted
 from kaito_catalog.kaito.release import Release, Row, release_of
+from kaito_catalog.memory.kv_cache.layout import Unplannable
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
-from kaito_catalog.quantity import GIB
+from kaito_catalog.plans.kaito_start import harm_of_lmcache, kaito_start
+from kaito_catalog.quantity import GIB, gib
 
 _INSTANCE_TYPE: Route = ("deployment", "instanceType")
 _COUNT: Route = ("requirements", "gpuCount")
+_LMCACHE: Route = ("deployment", "kvCacheCPUMemoryUtilization")
 
 
 def _row(subject: Subject, kaito: Release) -> Row | Skip:
@@ -381,4 +395,56 @@ def starts_before_kaito_gives_up(subject: Subject, context: Context) -> Iterator
             f"{size / GIB:.0f} GiB of weights take {counted:.0f}",
             ("requirements", "storageSize"),
             "serve the weights from the node or from a ModelMirror",
+        )
+
+
+@check("KTO010", severity=WARNING)
+def lmcache_leaves_the_model_its_cache(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """KAITO attaches LMCache, which costs the model context or keeps it from starting.
+
+    Unless an architecture is on its list, KAITO starts vLLM with LMCache's connector. vLLM then switches its hybrid
+    KV cache manager off: layers with a sliding window are cached like those without, and a model that mixes
+    attention with states (Mamba, gated delta nets, short convolutions) does not start, which is an error. A ConfigMap
+    with `kv_cache_cpu_memory_utilization: 0` starts it without LMCache. The generated manifests have that line where
+    it is needed; a proposal should say it too, since others copy from it.
+
+    Fails::
+
+        facts:
+          weights: {format: safetensors, total: {sizeBytes: 29319017472}}
+          config:
+            {architectures: [Gemma3ForCausalLM], model_type: gemma3_text, hidden_size: 2560, head_dim: 256,
+            num_hidden_layers: 34, num_attention_heads: 8, num_key_value_heads: 4, intermediate_size: 10240,
+            vocab_size: 262144, sliding_window: 1024, sliding_window_pattern: 6, max_position_embeddings: 131072,
+            torch_dtype: bfloat16}
+        deployment: {instanceType: Standard_NC24ads_A100_v4}
+
+    Passes::
+
+        deployment: {instanceType: Standard_NC24ads_A100_v4, kvCacheCPUMemoryUtilization: 0}
+    """
+    found = _start(subject, context)
+    if isinstance(found, Skip):
+        yield found
+        return
+    start = kaito_start(subject.proposal, subject.facts, context.shared, context.profile)
+    if start is None or subject.facts is None:
+        yield Skip("which start KAITO would make is not known")
+        return
+    if not start.uses_lmcache:
+        return
+    harm = harm_of_lmcache(subject.facts, start, context.profile.vllm_version)
+    attaches = f"KAITO {start.release} attaches LMCache, which switches vLLM's hybrid KV cache manager off"
+    hint = "deployment.kvCacheCPUMemoryUtilization: 0, which the ConfigMap then has beside vllm:"
+    if isinstance(harm, Unplannable) and harm.refused is None:
+        yield Skip(harm.reason)
+    elif isinstance(harm, Unplannable):
+        yield Finding(f"{attaches}: {harm.reason}", _LMCACHE, hint, severity=ERROR)
+    elif harm is not None:
+        tokens = subject.proposal.max_model_len or harm.max_model_len
+        yield Finding(
+            f"{attaches}: one request of {tokens:,} tokens takes {gib(harm.bytes_with(tokens))} of KV cache on each "
+            f"GPU instead of {gib(harm.bytes_without(tokens))}",
+            _LMCACHE,
+            hint,
         )

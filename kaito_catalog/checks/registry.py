@@ -65,6 +65,7 @@ CHECKS: tuple[Check, ...] = (
     kto.manifests_can_say_it,
     kto.instance_type_that_kaito_knows,
     kto.starts_before_kaito_gives_up,
+    kto.lmcache_leaves_the_model_its_cache,
     evd.evidence_is_current,
     evd.plan_equals_exact_plan,
     evd.dry_run_served,

@@ -28,7 +28,7 @@ MISSING_WORDS = ("TBD", "N/A")
 def camel_case(name: str) -> str:
     """The YAML key of a field: ``total_gpu_memory`` is ``totalGPUMemory``."""
     first, *rest = name.split("_")
-    return first + "".join("GPU" if word == "gpu" else word.capitalize() for word in rest)
+    return first + "".join(word.upper() if word in ("gpu", "cpu") else word.capitalize() for word in rest)
 
 
 class Model(BaseModel):

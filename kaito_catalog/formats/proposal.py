@@ -12,9 +12,11 @@ from kaito_catalog.formats.base import (
     CatalogName,
     ClaimedCount,
     ClaimedSize,
+    Count,
     IsoDate,
     Items,
     Model,
+    Number,
     Text,
     Url,
     exactly,
@@ -144,6 +146,10 @@ class Deployment(Model):
     """The Secret with the Hub's token, for gated models."""
     config_map: Text | None = None
     """The ConfigMap that holds the options."""
+    kv_cache_cpu_memory_utilization: Annotated[Number, Field(ge=0, le=1)] | None = None
+    """KAITO's key beside `vllm:` in the ConfigMap: the share of the host's free memory for LMCache; 0 is off."""
+    max_probe_steps: Count | None = None
+    """KAITO's other key there, which its launcher reads and no longer uses."""
 
 
 class HistoryEvent(Model):

@@ -10,6 +10,7 @@ presets/workspace/inference/vllm/inference_api.py. What differs between releases
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -105,6 +106,13 @@ class Launch:
     def value(self, name: str) -> str | None:
         """The value of an argument; None where the start has none of that name."""
         return next((a.value for a in self.arguments if a.name == name), None)
+
+    def count(self, name: str) -> int | None:
+        """The value of a size, 1 where the start has none of that name; None where it is not a whole number."""
+        text = self.value(name)
+        if text is None:
+            return 1
+        return int(text) if re.fullmatch(r"[1-9][0-9]{0,5}", text) else None
 
     @property
     def uses_lmcache(self) -> bool:

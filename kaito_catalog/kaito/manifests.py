@@ -152,8 +152,36 @@ def _option(key: str, value: JsonValue) -> tuple[str, str | int | float]:
     return key, value
 
 
-def build(proposal: Proposal, facts: ModelFacts | None, *, max_num_seqs: int | None = None) -> Manifests:
-    """The manifests of a model: file name to YAML; `max_num_seqs` where a hybrid needs one."""
+def kaito_keys(proposal: Proposal, *, without_lmcache: bool = False) -> dict[str, int | float]:
+    """KAITO's own keys beside `vllm:` in inference_config.yaml: the proposal's, and LMCache off where it has to be."""
+    deployment = proposal.deployment
+    share = deployment.kv_cache_cpu_memory_utilization if deployment else None
+    steps = deployment.max_probe_steps if deployment else None
+    if share is None and without_lmcache:
+        share = 0
+    keys = {"kv_cache_cpu_memory_utilization": share, "max_probe_steps": steps}
+    return {
+        name: int(value) if value == int(value) else value
+        for name, value in keys.items()
+        if value is not None
+    }
+
+
+def build(
+    proposal: Proposal,
+    facts: ModelFacts | None,
+    *,
+    max_num_seqs: int | None = None,
+    without_lmcache: bool = False,
+) -> Manifests:
+    """The manifests of a model: file name to YAML.
+
+    Args:
+        proposal: what is deployed.
+        facts: of the model; None leaves the repository's own spelling and its gate unknown.
+        max_num_seqs: what a hybrid needs, where the proposal sets none.
+        without_lmcache: whether the ConfigMap switches LMCache off, where the proposal says nothing of it.
+    """
     repo_id = (facts.repo_id if facts else None) or proposal.repo_id
     if repo_id is None:
         return Manifests({}, "the download site is no page of the Hub, so KAITO has no name for the model")
@@ -186,7 +214,11 @@ def build(proposal: Proposal, facts: ModelFacts | None, *, max_num_seqs: int | N
                 "apiVersion": "v1",
                 "kind": "ConfigMap",
                 "metadata": {"name": config_map},
-                "data": {CONFIG_KEY: _write({"vllm": options})},
+                "data": {
+                    CONFIG_KEY: _write(
+                        {"vllm": options, **kaito_keys(proposal, without_lmcache=without_lmcache)}
+                    )
+                },
             }
         )
     if secret:

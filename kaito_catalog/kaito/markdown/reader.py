@@ -221,7 +221,7 @@ def _heading(page: Page) -> TextSpan:
 
 def _deployment(
     page: Page, samples: Samples, model: ModelColumn, models: Sequence[ModelColumn]
-) -> dict[str, str]:
+) -> dict[str, Any]:
     several = len(models) > 1
     mine = [w for w in samples.workspaces if not several or words.slug(model.name) in words.dashed(w.words)]
     for workspace in samples.workspaces:
@@ -231,7 +231,9 @@ def _deployment(
             page.remarks.say(
                 "IMP019", "a further manifest is left out", workspace.place, "keep one per model"
             )
-    result = dict(mine[0].deployment) if mine else {}
+    result: dict[str, Any] = dict(mine[0].deployment) if mine else {}
+    if not several:
+        result |= samples.kaito_keys
     for key, what, objects in (
         ("modelAccessSecret", "Secret", samples.secrets),
         ("configMap", "ConfigMap", samples.config_maps),

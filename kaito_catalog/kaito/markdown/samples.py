@@ -15,6 +15,11 @@ OVERLAY = "ModelProposalOverlay"
 """The kind of the block in which `writer` keeps what KAITO's template has no place for."""
 
 _RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
+KAITO_KEYS: Mapping[str, str] = {
+    "kv_cache_cpu_memory_utilization": "kvCacheCPUMemoryUtilization",
+    "max_probe_steps": "maxProbeSteps",
+}
+"""KAITO's own keys beside `vllm:` in inference_config.yaml, and their fields of `deployment`."""
 _At: TypeAlias = Callable[..., TextSpan]
 
 
@@ -33,6 +38,8 @@ class Samples:
 
     workspaces: list[SampleWorkspace] = field(default_factory=list)
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    kaito_keys: dict[str, Any] = field(default_factory=dict)
+    """Values of KAITO's own keys, by their field of `deployment`."""
     options_place: TextSpan = field(default_factory=lambda: TextSpan("", 1))
     secrets: list[TextSpan] = field(default_factory=list)
     config_maps: list[TextSpan] = field(default_factory=list)
@@ -170,6 +177,8 @@ def _config_map(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Re
     for runtime, options in inner.value.items():
         if isinstance(options, dict) and runtime in _RUNTIMES:
             samples.options[runtime] = options
+        elif runtime in KAITO_KEYS and _is_number(options):
+            samples.kaito_keys[KAITO_KEYS[runtime]] = options
         else:
             line = start.line + inner.place((runtime,)).line
             remarks.say(
@@ -178,6 +187,10 @@ def _config_map(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Re
                 TextSpan("", line, start.column),
                 "options stand below vllm:",
             )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _documents(text: str) -> Iterator[tuple[int, str]]:

@@ -13,7 +13,7 @@ from kaito_catalog.formats.base import MISSING_WORDS
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito.markdown.fields import context_in, read_license, read_usage
 from kaito_catalog.kaito.markdown.reader import read_proposals
-from kaito_catalog.kaito.markdown.samples import OVERLAY
+from kaito_catalog.kaito.markdown.samples import KAITO_KEYS, OVERLAY
 from kaito_catalog.kaito.markdown.template import OVERLAY_SECTION, SAMPLES_SECTION
 from kaito_catalog.kaito.markdown.words import repo_id
 
@@ -280,6 +280,7 @@ def _samples(value: Mapping[str, Any]) -> list[str]:
     options = {
         runtime["name"]: runtime["config"] for runtime in value.get("runtimes", ()) if runtime.get("config")
     }
+    options |= {key: deployment[field] for key, field in KAITO_KEYS.items() if field in deployment}
     if options:
         documents.append(
             {
