@@ -105,6 +105,25 @@ def test_the_install_page_names_the_wheel_of_this_version() -> None:
     assert set(re.findall(r"kaito_catalog-([\w.]+)-py3", page)) == {__version__}
 
 
+# Guides
+
+
+@pytest.mark.parametrize(
+    "page", ["docs/adding.md", "docs/contributing.md", "CONTRIBUTING.md", "ARCHITECTURE.md"]
+)
+def test_what_a_guide_names_is_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    modules = {name.replace(".", "/") + ".py" for name in re.findall(r"python3? -m (tools\.\w+)", text)}
+    paths = set(
+        re.findall(
+            r"`((?:kaito_catalog|tools|tests|catalog|\.github)/[\w./-]+\.(?:py|ya?ml|json|txt))`", text
+        )
+    )
+    later = {"kaito_catalog/data/kaito-v0.13.yaml"}  # what a command of the guide writes
+    assert modules | paths
+    assert [path for path in sorted(modules | paths - later) if not (ROOT / path).exists()] == []
+
+
 # Commits
 
 
