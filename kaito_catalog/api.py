@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 from kaito_catalog.catalog.entries import Catalog
 from kaito_catalog.catalog.reading import found_or_shipped, read_catalog
@@ -16,9 +17,11 @@ from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import Report, check_catalog
 from kaito_catalog.checks.registry import require_codes, selected
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.memory.values import Plan
+from kaito_catalog.memory.options import PLANNED
+from kaito_catalog.memory.values import EngineOptions, Plan
 from kaito_catalog.plans import request as planning
 from kaito_catalog.plans.instance_types import InstanceTypePlan
+from kaito_catalog.plans.start import GivenOptions
 
 
 def load_catalog(
@@ -53,12 +56,6 @@ def plan_model(
     gpu_memory_bytes: int | None = None,
     gpu_count: int | None = None,
     max_model_len: int | None = None,
-    gpu_memory_utilization: float | None = None,
-    kv_cache_dtype: str = "auto",
-    max_num_seqs: int | None = None,
-    max_num_batched_tokens: int | None = None,
-    enforce_eager: bool = False,
-    language_model_only: bool = False,
     tensor_parallel_size: int | None = None,
     pipeline_parallel_size: int = 1,
     data_parallel_size: int = 1,
@@ -66,6 +63,7 @@ def plan_model(
     weights_bytes: int | None = None,
     vllm_version: str | None = None,
     profile: str | None = None,
+    **options: Unpack[EngineOptions],
 ) -> Plan:
     """What vLLM would find on each GPU, and whether one request of `max_model_len` tokens fits.
 
@@ -81,19 +79,14 @@ def plan_model(
         gpu_memory_bytes: total memory of one GPU as the driver reports it.
         gpu_count: None is the smallest number that fits.
         max_model_len: in tokens; None is the proposal's context, else the model's own limit up to 8,192.
-        gpu_memory_utilization: above 0, at most 1; None is what the profile starts vLLM with.
-        kv_cache_dtype: vLLM's argument, as are the following up to `enable_expert_parallel`; None is vLLM's default.
-        max_num_seqs: requests in one batch.
-        max_num_batched_tokens: tokens in one batch.
-        enforce_eager: no CUDA graphs.
-        language_model_only: no images and no sound, and no encoder of them.
-        tensor_parallel_size: GPUs that share each layer.
+        tensor_parallel_size: vLLM's argument, as are the following three: GPUs that share each layer.
         pipeline_parallel_size: stages that share the layers.
         data_parallel_size: copies of the engine.
         enable_expert_parallel: experts are spread instead of cut.
         weights_bytes: stored size of all weight files, where it is known better than by the facts.
         vllm_version: None is the profile's.
         profile: a KAITO release of policy.yaml; None is the policy's own.
+        options: vLLM's own, which win over the proposal's; they are listed below.
 
     Returns:
         The plan; memory is in bytes, for the GPU with the least room. "Does not fit" is an answer, not an error.
@@ -101,19 +94,17 @@ def plan_model(
     Raises:
         CatalogError: there is no such model, GPU, instance type or profile, or a file cannot be read.
     """
-    request = planning.Request(
+    unknown = sorted(options.keys() - {option.attribute for option in PLANNED})
+    if unknown:
+        raise TypeError(f"plan_model() got an unexpected keyword argument '{unknown[0]}'")
+    request = planning.PlanArguments(
         model=os.fspath(model),
         instance_type=instance_type,
         gpu=gpu,
         gpu_memory_bytes=gpu_memory_bytes,
         gpu_count=gpu_count,
         max_model_len=max_model_len,
-        gpu_memory_utilization=gpu_memory_utilization,
-        kv_cache_dtype=kv_cache_dtype,
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=max_num_batched_tokens,
-        enforce_eager=enforce_eager,
-        language_model_only=language_model_only,
+        options=GivenOptions.of(options),
         tensor_parallel_size=tensor_parallel_size,
         pipeline_parallel_size=pipeline_parallel_size,
         data_parallel_size=data_parallel_size,
@@ -128,7 +119,13 @@ def plan_model(
         )
     chosen = catalog.shared.profile(profile)
     subject = planning.read_subject(request, catalog.root, shared=catalog.shared, profile=chosen)
-    return planning.plan_one(request, subject, catalog.shared, chosen)
+    return planning.plan_one(request, subject, catalog.shared)
+
+
+if plan_model.__doc__:  # python -OO has none
+    plan_model.__doc__ += "\n    vLLM's options:\n" + "".join(
+        f"        {option.attribute}: {option.help}.\n" for option in PLANNED
+    )
 
 
 def compare_instance_types(
@@ -149,10 +146,10 @@ def compare_instance_types(
     Raises:
         CatalogError: there is no such model or profile, or a file cannot be read.
     """
-    request = planning.Request(model=os.fspath(model), max_model_len=max_model_len)
+    request = planning.PlanArguments(model=os.fspath(model), max_model_len=max_model_len)
     chosen = catalog.shared.profile(profile)
     subject = planning.read_subject(request, catalog.root, shared=catalog.shared, profile=chosen)
-    return planning.plan_all(request, subject, catalog.shared, chosen)
+    return planning.plan_all(subject, catalog.shared)
 
 
 def check_models(

@@ -17,8 +17,8 @@ from kaito_catalog.kaito import admission, manifests, model_catalog
 from kaito_catalog.kaito.markdown import writer
 from kaito_catalog.kaito.model_catalog import LeftOut
 from kaito_catalog.kaito.release import release_of
-from kaito_catalog.plans import manifest_options
 from kaito_catalog.plans.kaito_start import needs_no_lmcache
+from kaito_catalog.plans.start import max_num_seqs
 from kaito_catalog.site import (
     api,
     api_schema,
@@ -180,7 +180,7 @@ def _manifests(proposal: Proposal, facts: ModelFacts | None, catalog: Catalog) -
     built = manifests.build(
         proposal,
         facts,
-        max_num_seqs=manifest_options.max_num_seqs(proposal, facts, shared, profile),
+        max_num_seqs=max_num_seqs(proposal, facts, shared, profile),
         without_lmcache=needs_no_lmcache(proposal, facts, shared, profile),
     )
     kaito = release_of(profile)

@@ -18,7 +18,7 @@ from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito import admission, manifests, model_catalog
 from kaito_catalog.kaito.release import recorded_release
-from kaito_catalog.plans import manifest_options
+from kaito_catalog.plans import start
 from kaito_catalog.site.figures import plan_figures
 from kaito_catalog.vllm_bridge.reference import known
 
@@ -47,7 +47,7 @@ def test_every_entry_of_the_catalog_is_admitted(catalog: Catalog) -> None:
     profile = catalog.shared.policy.default_profile()
     for found in catalog.entries:
         assert found.proposal is not None
-        count = manifest_options.max_num_seqs(found.proposal, found.facts, catalog.shared, profile)
+        count = start.max_num_seqs(found.proposal, found.facts, catalog.shared, profile)
         built = manifests.build(found.proposal, found.facts, max_num_seqs=count)
         assert built.left_out is None, found.name
         row = model_catalog.row(found.facts, V0_12)[0] if found.facts else None
@@ -197,10 +197,7 @@ def test_a_dense_model_needs_no_max_num_seqs() -> None:
     files = shared()
     found = entry(proposal(), facts())
     assert found.proposal is not None
-    assert (
-        manifest_options.max_num_seqs(found.proposal, found.facts, files, files.policy.default_profile())
-        is None
-    )
+    assert start.max_num_seqs(found.proposal, found.facts, files, files.policy.default_profile()) is None
 
 
 def on_an_a100(utilization: float) -> tuple[Proposal, ModelFacts]:
@@ -224,7 +221,7 @@ def test_a_hybrid_gets_as_many_requests_as_the_cache_has_blocks(
 ) -> None:
     claims, recorded = on_an_a100(utilization)
     profile = catalog.shared.policy.default_profile()
-    assert manifest_options.max_num_seqs(claims, recorded, catalog.shared, profile) == expected
+    assert start.max_num_seqs(claims, recorded, catalog.shared, profile) == expected
 
 
 def test_a_count_that_a_hybrid_needs_is_written_unless_the_proposal_sets_one() -> None:
@@ -251,7 +248,7 @@ def test_a_plan_of_the_catalog_counts_the_requests_that_the_manifests_set(
     small = read_catalog(tmp_path / "catalog")
     found = small.entries[0]
     assert found.proposal is not None
-    expected = manifest_options.max_num_seqs(
+    expected = start.max_num_seqs(
         found.proposal, found.facts, small.shared, small.shared.policy.default_profile()
     )
     assert expected is not None

@@ -127,11 +127,11 @@ def test_every_option_of_the_proposal_gets_to_vllms_own_parser(here: Path) -> No
 
 
 def test_the_block_that_newer_versions_keep_free_is_no_difference(here: Path) -> None:
-    request = planning.Request("phi-4", gpu="NVIDIA H100 80GB", gpu_count=1, vllm_version="0.32.0")
+    request = planning.PlanArguments("phi-4", gpu="NVIDIA H100 80GB", gpu_count=1, vllm_version="0.32.0")
     shared = read_shared(here / "catalog")
     profile = shared.profile(None)
     subject = planning.read_subject(request, here / "catalog", shared=shared, profile=profile)
-    plan = planning.plan_one(request, subject, shared, profile)
+    plan = planning.plan_one(request, subject, shared)
     assert plan.kv_cache is not None
     assert plan.kv_cache.reserved_bytes == 3_276_800
     assert exact_plan.exact_need(plan) == 3_355_443_200 == plan.kv_cache.pool_bytes - 3_276_800

@@ -8,11 +8,11 @@ import pytest
 
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Runtime
-from kaito_catalog.plans.request import Request, filled_in
-from kaito_catalog.plans.serving import ServedOptions, read_options
+from kaito_catalog.memory.values import Settings
+from kaito_catalog.plans.start import GivenOptions, Start, read_options
 
 
-def _options(**config: Any) -> ServedOptions:
+def _options(**config: Any) -> GivenOptions:
     written = {name.replace("_", "-"): value for name, value in config.items()}
     return read_options(Runtime.model_validate({"name": "vllm", "config": written}))
 
@@ -30,8 +30,12 @@ def _profile() -> Profile:
     )
 
 
+def _settings(options: GivenOptions, *, max_model_len: int) -> Settings:
+    return Start(options, _profile(), max_model_len, "0.25.1").settings("NVIDIA A10")
+
+
 def test_what_the_proposal_leaves_open_comes_from_the_release() -> None:
-    settings = _options().settings(_profile(), "NVIDIA A10", max_model_len=4096)
+    settings = _settings(_options(), max_model_len=4096)
     assert (settings.gpu_memory_utilization, settings.kv_cache_dtype, settings.max_num_seqs) == (
         0.82,
         "auto",
@@ -41,7 +45,7 @@ def test_what_the_proposal_leaves_open_comes_from_the_release() -> None:
 
 def test_the_proposals_own_options_win() -> None:
     own = _options(gpu_memory_utilization=0.95, kv_cache_dtype="fp8", max_num_seqs=16, enforce_eager=True)
-    settings = own.settings(_profile(), "NVIDIA A10", max_model_len=4096)
+    settings = _settings(own, max_model_len=4096)
     assert settings.gpu_memory_utilization == 0.95
     assert settings.kv_cache_dtype == "fp8"
     assert settings.max_num_seqs == 16
@@ -49,17 +53,17 @@ def test_the_proposals_own_options_win() -> None:
 
 
 def test_a_model_served_for_text_alone_is_planned_without_its_encoder() -> None:
-    settings = _options(language_model_only=True).settings(_profile(), "NVIDIA A10", max_model_len=4096)
+    settings = _settings(_options(language_model_only=True), max_model_len=4096)
     assert settings.language_model_only
 
 
 def test_underscores_are_as_good_as_dashes() -> None:
     runtime = Runtime.model_validate({"name": "vllm", "config": {"max_num_seqs": 8}})
-    assert read_options(runtime).max_num_seqs == 8
+    assert read_options(runtime).get("max_num_seqs") == 8
 
 
 def test_a_number_in_quotes_counts_as_kaito_passes_texts_only() -> None:
-    expected = ServedOptions(gpu_memory_utilization=0.9, max_num_seqs=16)
+    expected = GivenOptions.of({"gpu_memory_utilization": 0.9, "max_num_seqs": 16})
     assert _options(gpu_memory_utilization="0.9", max_num_seqs="16") == expected
 
 
@@ -78,10 +82,10 @@ def test_a_number_in_quotes_counts_as_kaito_passes_texts_only() -> None:
     ids=str,
 )
 def test_a_value_of_the_wrong_kind_is_as_good_as_absent(config: dict[str, Any]) -> None:
-    assert _options(**config) == ServedOptions()
+    assert _options(**config) == GivenOptions()
 
 
 def test_a_plan_takes_the_proposals_options_unless_asked_otherwise() -> None:
     own = _options(kv_cache_dtype="fp8", max_num_seqs=16)
-    asked = filled_in(Request(model="some-model", max_num_seqs=4), own)
-    assert (asked.kv_cache_dtype, asked.max_num_seqs) == ("fp8", 4)
+    asked = GivenOptions.of({"max_num_seqs": 4}).over(own)
+    assert (asked.get("kv_cache_dtype"), asked.get("max_num_seqs")) == ("fp8", 4)

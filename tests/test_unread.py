@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,16 @@ from shapes import LLAMA_8B, QWEN2_5_VL, QWEN3_NEXT_80B
 
 from kaito_catalog.architectures import Shape, read_shape
 from kaito_catalog.formats.proposal import Runtime
-from kaito_catalog.memory.options import is_unread
+from kaito_catalog.memory.options import PLANNED
 from kaito_catalog.memory.plan import make_plan
+from kaito_catalog.memory.unplanned_options import is_unplanned
 from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings
-from kaito_catalog.plans.serving import ServedOptions, read_options
+from kaito_catalog.plans.start import read_options
 from kaito_catalog.vllm_bridge.reference import known, versions
 
 HARMLESS = (Path(__file__).parent / "data" / "options_without_memory.txt").read_text().split()
 READ_BY_PLANS = {
-    *(field.name.replace("_", "-") for field in fields(ServedOptions) if field.name != "unread"),
+    *(option.name for option in PLANNED),
     "data-parallel-size",
     "enable-expert-parallel",
     "max-model-len",
@@ -38,7 +39,7 @@ def planned(config: dict[str, Any], **options: str) -> Plan:
             shape,
             gpu=PlanGpu("NVIDIA H100 80GB", 85_045_870_592, 9.0),
             parallelism=Parallelism(2),
-            settings=replace(Settings(8192, 0.9), unread=read_options(runtime).unread or ()),
+            settings=replace(Settings(8192, 0.9), unplanned=read_options(runtime).unplanned),
             vllm_version="0.25.1",
         )
     )
@@ -48,9 +49,9 @@ def planned(config: dict[str, Any], **options: str) -> Plan:
 def test_somebody_has_said_of_every_option_of_vllm_whether_memory_depends_on_it(version: str) -> None:
     read = known(version)
     assert read is not None
-    nobody = [n for n in read.options if not is_unread(n) and n not in READ_BY_PLANS and n not in HARMLESS]
+    nobody = [n for n in read.options if not is_unplanned(n) and n not in READ_BY_PLANS and n not in HARMLESS]
     assert nobody == []
-    assert [name for name in HARMLESS if is_unread(name) or name in READ_BY_PLANS] == []
+    assert [name for name in HARMLESS if is_unplanned(name) or name in READ_BY_PLANS] == []
 
 
 @pytest.mark.parametrize(

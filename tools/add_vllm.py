@@ -12,15 +12,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from packaging.version import Version
 
 from kaito_catalog.catalog.reading import read_shared
-from kaito_catalog.memory.options import is_unread
-from kaito_catalog.plans.serving import ServedOptions
+from kaito_catalog.memory.options import PLANNED
+from kaito_catalog.memory.unplanned_options import is_unplanned
 from kaito_catalog.vllm_bridge.client import Worker, find_python
 from kaito_catalog.vllm_bridge.conversation import WorkerError
 from kaito_catalog.vllm_bridge.reference import known
@@ -85,8 +85,8 @@ def unsorted_options(version: str) -> list[str]:
     if surface is None or earlier is None:
         return []
     said = {*WITHOUT_MEMORY.read_text(encoding="utf-8").split(), *earlier.options}
-    said |= {field.name.replace("_", "-") for field in fields(ServedOptions)}
-    return sorted(name for name in surface.options if name not in said and not is_unread(name))
+    said |= {option.name for option in PLANNED}
+    return sorted(name for name in surface.options if name not in said and not is_unplanned(name))
 
 
 def _options(version: str) -> State:

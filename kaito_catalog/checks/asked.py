@@ -12,8 +12,7 @@ from kaito_catalog.formats.proposal import Proposal, known_count, known_size
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
 from kaito_catalog.memory.plan import make_plan, smallest_gpu_count
 from kaito_catalog.memory.values import Plan, PlanGpu, PlanRequest, Settings
-from kaito_catalog.plans.manifest_options import manifest_options
-from kaito_catalog.plans.serving import served_parallelism
+from kaito_catalog.plans.start import served_parallelism, start_of
 from kaito_catalog.quantity import GIB, Quantity, gb
 
 # The brochure's figure is met by 80GB as well as by 80GiB (7 % more): people write both for the same card.
@@ -117,7 +116,7 @@ def asked_of(subject: Subject, context: Context) -> Asked | Skip:
     ]
     # A card sold as 16GB never has more than 16 GiB: good enough to say that something does not fit.
     at_most = [PlanGpu(card.name, card.nominal_memory.bytes * GIB // 10**9, None) for card in cards]
-    options = manifest_options(proposal, subject.facts, context.shared, context.profile)
+    start = start_of(proposal, subject.facts, context.shared, context.profile, max_model_len=max_model_len)
     gpus = tuple(reported or at_most) or (PlanGpu(None, each.bytes),)
     name = cards[0].name if cards else None
     return Asked(
@@ -127,12 +126,12 @@ def asked_of(subject: Subject, context: Context) -> Asked | Skip:
             stored=subject.facts.weights.total if subject.facts.weights else None,
             gpu=gpus[0],
             parallelism=parallelism,
-            settings=options.settings(context.profile, name, max_model_len=max_model_len),
-            vllm_version=context.profile.vllm_version,
+            settings=start.settings(name),
+            vllm_version=start.vllm_version,
         ),
         count=count,
         each=each,
         gpus=gpus,
         measured=bool(reported) or not cards,
-        own_utilization=options.gpu_memory_utilization is not None,
+        own_utilization=start.options.get("gpu_memory_utilization") is not None,
     )

@@ -23,7 +23,7 @@ from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.proposal import known_count
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
 from kaito_catalog.near_names import nearest
-from kaito_catalog.plans.serving import served_parallelism
+from kaito_catalog.plans.start import served_parallelism
 from kaito_catalog.vllm_bridge.reference import Option, VllmVersion, known
 
 

@@ -11,10 +11,13 @@ from collections.abc import Callable, Sequence
 
 from kaito_catalog import __version__
 from kaito_catalog.errors import visible
+from kaito_catalog.memory.options import COUNT, PLANNED, SHARE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing is not loaded for --version and --help
     from typing import NoReturn
+
+    from kaito_catalog.memory.options import Value
 
 USAGE = 2
 """The exit code of wrong arguments and of input that cannot be read."""
@@ -29,27 +32,26 @@ def _number(text_: str) -> float:
         raise argparse.ArgumentTypeError(f"'{text_[:40]}' is no number") from None
 
 
-def _positive(text_: str) -> int:
-    try:
-        value = int(text_)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text_[:40]}' is no whole number") from None
-    if not 0 < value < 2**63:
-        raise argparse.ArgumentTypeError("must be at least 1" if value < 1 else "is too large")
-    return value
+def _word(parse: Callable[[str], Value]) -> Callable[[str], Value]:
+    """How a word of the command line is read, its errors said as argparse says them."""
+
+    def read(text_: str) -> Value:
+        try:
+            return parse(text_)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+_positive = _word(COUNT.parse)
+_share = _word(SHARE.parse)
 
 
 def _port(text_: str) -> int:
     if not (text_.isascii() and text_.isdigit() and int(text_[:6]) < 2**16):
         raise argparse.ArgumentTypeError("must be a number from 0 to 65535")
     return int(text_)
-
-
-def _share(text_: str) -> float:
-    value = _number(text_)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError("must be above 0 and at most 1")
-    return value
 
 
 def _gibibytes(text_: str) -> float:
@@ -273,17 +275,12 @@ def _add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
     plan.add_argument("--gpu-memory", metavar="GIB", type=_gibibytes, help="total as the driver reports it")
     plan.add_argument("--gpu-count", metavar="N", type=_positive, help="GPUs (default: what the model needs)")
     plan.add_argument("--max-model-len", metavar="N", type=_positive, help="default: the proposal's context")
-    plan.add_argument("--gpu-memory-utilization", metavar="X", type=_share, help="default: the profile's")
-    plan.add_argument("--kv-cache-dtype", metavar="T")
-    plan.add_argument("--max-num-seqs", metavar="N", type=_positive)
-    plan.add_argument("--max-num-batched-tokens", metavar="N", type=_positive)
-    plan.add_argument("--enforce-eager", action="store_true", default=None, help="no CUDA graphs")
-    plan.add_argument(
-        "--language-model-only",
-        action="store_true",
-        default=None,
-        help="no images and no sound: vLLM does without their encoder",
-    )
+    for option in PLANNED:
+        if option.kind.metavar is None:
+            plan.add_argument(f"--{option.name}", action="store_true", default=None, help=option.help)
+        else:
+            kind = _word(option.kind.parse)
+            plan.add_argument(f"--{option.name}", metavar=option.kind.metavar, type=kind, help=option.help)
     plan.add_argument("--tensor-parallel-size", metavar="N", type=_positive)
     plan.add_argument("--pipeline-parallel-size", metavar="N", type=_positive, default=1)
     plan.add_argument("--data-parallel-size", metavar="N", type=_positive, default=1)

@@ -20,9 +20,8 @@ from kaito_catalog.cli.exact_plan import asking, find_entry
 from kaito_catalog.cli.progress import Progress
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.kaito.manifests import vllm_options
-from kaito_catalog.plans.manifest_options import manifest_options
 from kaito_catalog.plans.request import DEFAULT_MAX_MODEL_LEN
-from kaito_catalog.plans.serving import engine_arguments
+from kaito_catalog.plans.start import engine_arguments, start_of
 from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, GREEN, RED, paint, printable, wants_color
 from kaito_catalog.vllm_bridge import evidence
@@ -96,9 +95,9 @@ def _engine_args(entry: Entry, options: argparse.Namespace, root: Path, device: 
     if device == "cuda":
         shared = read_shared(root)
         profile = shared.profile(options.profile)
-        served = manifest_options(entry.proposal, entry.facts, shared, profile)
-        settings = served.settings(profile, None, max_model_len=length)
-        left_out = ", ".join(name for name, _ in settings.unread)
+        start = start_of(entry.proposal, entry.facts, shared, profile, max_model_len=length)
+        settings = start.settings(None)
+        left_out = ", ".join(name for name, _ in settings.unplanned)
         if left_out:
             say(f"started without {left_out}: what a dry run shows is of the model without it")
         args = engine_arguments(settings)

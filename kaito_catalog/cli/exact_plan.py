@@ -12,9 +12,9 @@ from kaito_catalog.catalog.entries import Entry
 from kaito_catalog.catalog.reading import read_entry, shown
 from kaito_catalog.cli.common import say
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.memory.values import Plan, PlanGpu
-from kaito_catalog.plans.request import PlanSubject, Request
-from kaito_catalog.plans.serving import served_options
+from kaito_catalog.memory.values import Plan, PlanGpu, Settings
+from kaito_catalog.plans.request import PlanSubject
+from kaito_catalog.plans.start import engine_arguments, own_options
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable
 from kaito_catalog.system import files
 from kaito_catalog.vllm_bridge import evidence
@@ -94,10 +94,9 @@ def simulated(gpu: PlanGpu) -> GpuToSimulate:
 def exact_plan(
     worker: Worker,
     config: Mapping[str, Any] | Path,
-    request: Request,
+    settings: Settings,
     plan: Plan,
     *,
-    vllm_version: str,
     options: Mapping[str, Any] | None = None,
 ) -> ExactPlanAnswer:
     """vLLM's own plan for what `plan` was computed for.
@@ -105,30 +104,22 @@ def exact_plan(
     Args:
         worker: asks vLLM.
         config: the configuration, or a folder with it.
-        request: what the plan was asked for.
-        plan: ours.
-        vllm_version: whose code.
+        settings: what the plan was asked with, before vLLM's defaults were filled in.
+        plan: ours; gives GPU, parallelism and version.
         options: the `vllm:` block of the proposal; all of it gets to vLLM's own parser, and the plan's figures go
             before it.
 
     Raises:
         CatalogError: vLLM refuses the model or the options, in its own words.
     """
-    sizes, settings = plan.parallelism, plan.settings
-    args: dict[str, Any] = {
+    sizes, vllm_version = plan.parallelism, plan.vllm_version
+    wanted: dict[str, Any] = {
         "tensor_parallel_size": sizes.tensor_parallel_size,
         "pipeline_parallel_size": sizes.pipeline_parallel_size,
         "data_parallel_size": sizes.data_parallel_size,
         "enable_expert_parallel": sizes.enable_expert_parallel,
-        "max_model_len": settings.max_model_len,
-        "gpu_memory_utilization": settings.gpu_memory_utilization,
-        "kv_cache_dtype": settings.kv_cache_dtype,
-        "max_num_seqs": request.max_num_seqs,
-        "max_num_batched_tokens": request.max_num_batched_tokens,
-        "enforce_eager": request.enforce_eager or None,
-        "language_model_only": settings.language_model_only or None,
+        **engine_arguments(settings),
     }
-    wanted = {name: value for name, value in args.items() if value is not None}
     available = plan.per_gpu.kv_cache_available_bytes if plan.per_gpu else 0
 
     def ask(folder: Path) -> ExactPlanAnswer:
@@ -214,7 +205,8 @@ def record_exact(entry: Entry, worker: Callable[[], Worker], *, vllm_version: st
     config = evidence.need_config(entry.facts, entry.name)
     proposal = entry.proposal
     length = (proposal.max_model_len if proposal else None) or 8192
-    kv_cache_dtype = served_options(proposal).kv_cache_dtype
+    chosen = own_options(proposal).get("kv_cache_dtype")
+    kv_cache_dtype = None if chosen is None else str(chosen)
     try:
         worlds = plan_worlds(
             worker,

@@ -15,8 +15,8 @@ from kaito_catalog.catalog.reading import read_entry, read_shared, shown
 from kaito_catalog.cli import exact_plan
 from kaito_catalog.cli.common import OK, catalog_root, emit, say
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.formats.policy import Profile
 from kaito_catalog.plans import request as planning
+from kaito_catalog.plans.start import GivenOptions
 from kaito_catalog.reports.plan import instance_types_text, plan_text
 from kaito_catalog.reports.style import terminal_width, wants_color
 from kaito_catalog.vllm_bridge import evidence
@@ -25,19 +25,14 @@ from kaito_catalog.vllm_bridge import evidence
 def run_plan(options: argparse.Namespace) -> int:
     """`plan`."""
     root = catalog_root(options, or_shipped=not options.record)
-    request = planning.Request(
+    request = planning.PlanArguments(
         model=options.model,
         instance_type=options.instance_type,
         gpu=options.gpu,
         gpu_memory_bytes=int(options.gpu_memory * 2**30) if options.gpu_memory else None,
         gpu_count=options.gpu_count,
         max_model_len=options.max_model_len,
-        gpu_memory_utilization=options.gpu_memory_utilization,
-        kv_cache_dtype=options.kv_cache_dtype,
-        max_num_seqs=options.max_num_seqs,
-        max_num_batched_tokens=options.max_num_batched_tokens,
-        enforce_eager=options.enforce_eager,
-        language_model_only=options.language_model_only,
+        options=GivenOptions.of(vars(options)),
         tensor_parallel_size=options.tensor_parallel_size,
         pipeline_parallel_size=options.pipeline_parallel_size,
         data_parallel_size=options.data_parallel_size,
@@ -52,15 +47,15 @@ def run_plan(options: argparse.Namespace) -> int:
     if options.record and not options.exact:
         raise CatalogError("--record writes what --exact found", hint="add --exact")
     if options.exact:
-        return _run_exact(options, request, subject, shared, profile, root)
+        return _run_exact(options, request, subject, shared, root)
     if request.names_a_gpu:
-        plan = planning.plan_one(request, subject, shared, profile)
+        plan = planning.plan_one(request, subject, shared)
         if options.format == "json":
             emit(json.dumps(planning.plan_value(subject, plan), indent=2, ensure_ascii=False) + "\n")
         else:
             emit(plan_text(subject, plan, color=color, width=width))
         return OK  # "does not fit" is an answer, not an error
-    rows = planning.plan_all(request, subject, shared, profile)
+    rows = planning.plan_all(subject, shared)
     if options.format == "json":
         emit(json.dumps(planning.rows_value(subject, rows), indent=2, ensure_ascii=False) + "\n")
     else:
@@ -70,17 +65,14 @@ def run_plan(options: argparse.Namespace) -> int:
 
 def _run_exact(
     options: argparse.Namespace,
-    request: planning.Request,
+    request: planning.PlanArguments,
     subject: planning.PlanSubject,
     shared: Shared,
-    profile: Profile,
     root: Path,
 ) -> int:
-    asked = planning.filled_in(request, subject.options)
-    if not asked.names_a_gpu:
-        asked = replace(asked, gpu="NVIDIA H100 80GB")
-    plan = planning.plan_one(asked, subject, shared, profile)
-    version = request.vllm_version or profile.vllm_version
+    asked = request if request.names_a_gpu else replace(request, gpu="NVIDIA H100 80GB")
+    plan = planning.plan_one(asked, subject, shared)
+    settings, version = subject.start.settings(plan.gpu.name), subject.start.vllm_version
     folder = Path(request.model)
     local = (folder / "config.json").is_file() or (folder / "params.json").is_file()
     with exact_plan.asking(options.vllm_python, root.parent) as worker:
@@ -92,7 +84,7 @@ def _run_exact(
             config = evidence.need_config(entry.facts, entry.name)
             runtime = entry.proposal.vllm if entry.proposal else None
             own = (runtime.config if runtime else None) or {}
-        found = exact_plan.exact_plan(worker(), config, asked, plan, vllm_version=version, options=own)
+        found = exact_plan.exact_plan(worker(), config, settings, plan, options=own)
         if options.record:
             if local:
                 raise CatalogError("only a model of the catalog has evidence", hint="leave out --record")

@@ -27,9 +27,8 @@ from kaito_catalog.kaito.manifests import access_secret
 from kaito_catalog.memory.refusals import why_unplanned
 from kaito_catalog.memory.values import Fit, Parallelism, Settings
 from kaito_catalog.plans.instance_types import InstanceTypePlan, facts_shape, instance_type_plans
-from kaito_catalog.plans.manifest_options import manifest_options
 from kaito_catalog.plans.request import DEFAULT_MAX_MODEL_LEN
-from kaito_catalog.plans.serving import engine_arguments
+from kaito_catalog.plans.start import engine_arguments, start_of
 from kaito_catalog.vllm_bridge import evidence as exact
 from kaito_catalog.vllm_bridge.scaled_down import scaled_down
 
@@ -292,10 +291,10 @@ def _rows(
 ) -> list[InstanceTypePlan] | str:
     """The plans of the instance types that were asked for, or why there is none."""
     shape = facts_shape(facts)
-    served = manifest_options(proposal, facts, context.shared, context.profile)
+    start = start_of(proposal, facts, context.shared, context.profile, max_model_len=length)
 
     def settings(gpu: str | None) -> Settings:
-        found = served.settings(context.profile, gpu, max_model_len=length)
+        found = start.settings(gpu)
         share = options.gpu_memory_utilization
         return found if share is None else replace(found, gpu_memory_utilization=share)
 

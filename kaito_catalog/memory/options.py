@@ -1,20 +1,149 @@
-"""vLLM's options that change what a GPU's memory holds and that no plan reads: with one of them a plan is unknown.
+"""vLLM's options that memory depends on, each told once: `PLANNED` are read by plans, `UNPLANNED` make them unknown.
 
-Read in vLLM 0.25.1's and 0.32.0's arguments (vllm/engine/arg_utils.py) and in what their configurations do with them.
+The command line's arguments, the library's keywords, the options of a proposal, the JSON of a plan and vLLM's engine
+arguments follow from these tables. Nothing is imported here, so that `kaito-catalog --help` stays fast.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing and collections.abc are not loaded for --help
+    from collections.abc import Callable, Mapping
 
-from kaito_catalog.architectures.mixers import Attention, CompressedAttention, LatentAttention
-from kaito_catalog.architectures.shape import Encoder, Shape
+Value = str | int | float | bool
+"""Of an option."""
 
-Option = tuple[str, str]
-"""An option and its value, as on the command line: ("block-size", "128")."""
 
-_EFFECTS: Mapping[str, tuple[str, ...]] = {
+class Kind:
+    """What an option takes: how it is read from a proposal or JSON, and from a word of the command line."""
+
+    __slots__ = ("metavar", "parse", "read")
+
+    def __init__(
+        self, metavar: str | None, read: Callable[[object], Value | None], parse: Callable[[str], Value]
+    ) -> None:
+        self.metavar = metavar
+        """As `--help` shows the value; None for a switch, which takes none."""
+        self.read = read
+        """A plain value of YAML or JSON; None where it is of the wrong kind, which the check RUN002 says."""
+        self.parse = parse
+        """A word of the command line; ValueError says in words what is wrong with it."""
+
+
+class Option:
+    """An option of `vllm serve` that plans read."""
+
+    __slots__ = ("default", "kind", "meaning", "name", "unset")
+
+    def __init__(
+        self, name: str, kind: Kind, meaning: str, *, default: str, unset: Value | None = None
+    ) -> None:
+        self.name = name
+        """As vLLM spells it on its command line, without the dashes in front."""
+        self.kind = kind
+        self.meaning = meaning
+        """In a sentence."""
+        self.default = default
+        """What holds where nobody sets it, in words."""
+        self.unset = unset
+        """What leaves it to vLLM: it is not among the engine's arguments then."""
+
+    @property
+    def attribute(self) -> str:
+        """Its name in `Settings`, and among vLLM's engine arguments."""
+        return self.name.replace("-", "_")
+
+    @property
+    def json_key(self) -> str:
+        """Its name in the JSON of a plan."""
+        first, *others = self.name.split("-")
+        return first + "".join(word.capitalize() for word in others)
+
+    @property
+    def help(self) -> str:
+        """What `--help` says of it."""
+        return f"{self.meaning} (default: {self.default})"
+
+
+def number(value: object) -> int | float | None:
+    """A finite number, also where it is written as a text: KAITO passes texts only, so "0.9" is as good as 0.9."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) < float("inf") else None
+
+
+def _read_share(value: object) -> float | None:
+    found = number(value)
+    return float(found) if found is not None and 0 < found <= 1 else None
+
+
+def _parse_share(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        raise ValueError(f"'{text[:40]}' is no number") from None
+    if not 0 < found <= 1:
+        raise ValueError("must be above 0 and at most 1")
+    return found
+
+
+def _read_count(value: object) -> int | None:
+    found = number(value)
+    return int(found) if found is not None and found == int(found) > 0 else None
+
+
+def _parse_count(text: str) -> int:
+    try:
+        found = int(text)
+    except ValueError:
+        raise ValueError(f"'{text[:40]}' is no whole number") from None
+    if not 0 < found < 2**63:
+        raise ValueError("must be at least 1" if found < 1 else "is too large")
+    return found
+
+
+SHARE = Kind("X", _read_share, _parse_share)
+"""Above 0 and at most 1."""
+COUNT = Kind("N", _read_count, _parse_count)
+"""A whole number from 1 on."""
+WORD = Kind("T", lambda value: value if isinstance(value, str) else None, str)
+"""A name that vLLM knows."""
+SWITCH = Kind(None, lambda value: True if str(value).lower() == "true" else None, lambda text: True)
+"""On where it is given."""
+
+PLANNED: tuple[Option, ...] = (
+    Option(
+        "gpu-memory-utilization",
+        SHARE,
+        "the share of a GPU's memory that vLLM may use",
+        default="the profile's",
+    ),
+    Option(
+        "kv-cache-dtype",
+        WORD,
+        "how the KV cache is stored, such as fp8",
+        default="auto, as the model has it",
+        unset="auto",
+    ),
+    Option("max-num-seqs", COUNT, "requests in one batch", default="vLLM's for the GPU"),
+    Option("max-num-batched-tokens", COUNT, "tokens in one batch", default="vLLM's for the GPU"),
+    Option("enforce-eager", SWITCH, "no CUDA graphs", default="with graphs", unset=False),
+    Option(
+        "language-model-only",
+        SWITCH,
+        "no images and no sound: vLLM does without their encoder",
+        default="with it",
+        unset=False,
+    ),
+)
+"""In the order in which they are shown. `memory.values.Settings` has a field for each, of its type."""
+
+UNPLANNED: Mapping[str, tuple[str, ...]] = {
     "it adds a draft model or its guesses": (
         "speculative-config",
         "spec-method",
@@ -131,65 +260,15 @@ _EFFECTS: Mapping[str, tuple[str, ...]] = {
         "optimization-level",
     ),
 }
+"""What changes a GPU's memory and no plan reads, by its effect: with one of these a plan is unknown.
 
-_EFFECT = {name: effect for effect, names in _EFFECTS.items() for name in names}
+Read in vLLM 0.25.1's and 0.32.0's arguments (vllm/engine/arg_utils.py) and in what their configurations do with them.
+"""
 
-_PLANNED_VALUES: Mapping[str, frozenset[str]] = {
+AS_BY_DEFAULT: Mapping[str, frozenset[str]] = {
     "convert": frozenset({"none"}),
     "dtype": frozenset({"bfloat16", "float16", "half"}),
     "load-format": frozenset({"safetensors", "hf", "mistral", "runai_streamer", "fastsafetensors"}),
     "model-impl": frozenset({"vllm"}),
 }
-"""What takes the same bytes as vLLM's default."""
-
-LIMIT_PER_PROMPT = "limit-mm-per-prompt"
-"""Images and sounds that a prompt may hold: fewer than by default take less than is planned, none is no encoder."""
-
-_MEDIA: Mapping[str, frozenset[str]] = {
-    "vision": frozenset({"image", "video"}),
-    "audio": frozenset({"audio"}),
-}
-
-
-def is_unread(name: str) -> bool:
-    """Whether the option, written with dashes, is one of those."""
-    return name in _EFFECT or name == LIMIT_PER_PROMPT
-
-
-def why_unknown(options: Iterable[Option], shape: Shape) -> str | None:
-    """Why no plan can be made with the options; None where they change nothing for this model."""
-    for name, value in options:
-        if name in _EFFECT and not _is_planned(name, value, shape):
-            return f"no plan reads {name} {value[:40]}: {_EFFECT[name]}"
-    return None
-
-
-def leaves_out_encoder(options: Iterable[Option], encoder: Encoder | None) -> bool:
-    """Whether no prompt may hold what the encoder is for, so that vLLM builds none (_mark_tower_model)."""
-    limits = next((value for name, value in options if name == LIMIT_PER_PROMPT), None)
-    if encoder is None or limits is None:
-        return False
-    media = _MEDIA.get(encoder.kind, frozenset({"image", "video", "audio"}))
-    return media <= {medium for medium, limit in _limits(limits).items() if limit == 0}
-
-
-def _limits(text: str) -> Mapping[str, object]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    return {
-        medium: limit.get("count") if isinstance(limit, dict) else limit for medium, limit in found.items()
-    }
-
-
-def _is_planned(name: str, value: str, shape: Shape) -> bool:
-    if name == "quantization":
-        method = shape.quantization.method if shape.quantization else None
-        return method is not None and value.removesuffix("_marlin") == method.removesuffix("_marlin")
-    if name in ("enable-prefix-caching", "no-enable-prefix-caching"):
-        kinds = (Attention, LatentAttention, CompressedAttention)
-        return all(isinstance(mixer, kinds) for layer in shape.layers for mixer in layer.mixers)
-    return value in _PLANNED_VALUES.get(name, ())
+"""Values of unplanned options that take the same bytes as vLLM's default."""

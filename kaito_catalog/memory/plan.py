@@ -13,7 +13,6 @@ from kaito_catalog.architectures.as_built import as_built
 from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
 from kaito_catalog.memory.kv_cache.planner import plan_layout
 from kaito_catalog.memory.kv_cache.versions import batches_in_flight, reserved_blocks, states_per_sequence
-from kaito_catalog.memory.options import leaves_out_encoder
 from kaito_catalog.memory.overheads.activations import HOPPER, activation_growth
 from kaito_catalog.memory.overheads.compiled_copy import pinned_bytes
 from kaito_catalog.memory.overheads.defaults import serve_defaults
@@ -21,6 +20,7 @@ from kaito_catalog.memory.overheads.profile_run import ProfileRun
 from kaito_catalog.memory.overheads.total import Overheads, expected_error, repacked_bytes, stage_overheads
 from kaito_catalog.memory.refusals import Refusal, refused, why_unplanned
 from kaito_catalog.memory.stored_weights import StageWeights, weights_of_stages
+from kaito_catalog.memory.unplanned_options import leaves_out_encoder
 from kaito_catalog.memory.values import (
     Fit,
     KvCache,
@@ -115,7 +115,7 @@ def _built(request: PlanRequest) -> BuiltShape:
     """The model as that version builds it on that GPU, without an encoder where no prompt may hold what it is for."""
     shape, settings = request.shape, request.settings
     assert isinstance(shape, Shape)
-    is_text_only = settings.language_model_only or leaves_out_encoder(settings.unread, shape.encoder)
+    is_text_only = settings.language_model_only or leaves_out_encoder(settings.unplanned, shape.encoder)
     if is_text_only and not record_of(shape).always_with_encoder:
         shape = replace(shape, encoder=None)
     return as_built(shape, request.vllm_version, request.gpu.compute_capability)

@@ -8,7 +8,7 @@ from kaito_catalog.architectures import BuiltShape, LatentAttention, Shape, Unsu
 from kaito_catalog.architectures.as_built import no_class
 from kaito_catalog.memory import kernels
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
-from kaito_catalog.memory.options import why_unknown
+from kaito_catalog.memory.unplanned_options import why_unknown
 from kaito_catalog.memory.values import Fit, PlanRequest, Settings
 
 BLACKWELL = 10
@@ -47,8 +47,8 @@ def why_unplanned(
     newer = no_class(shape, vllm_version)
     if newer is not None:
         return newer, "architecture"
-    unread = why_unknown(settings.unread, shape)
-    return None if unread is None else (unread, "settings")
+    unplanned = why_unknown(settings.unplanned, shape)
+    return None if unplanned is None else (unplanned, "settings")
 
 
 def refused(request: PlanRequest, built: BuiltShape) -> Refusal | None:

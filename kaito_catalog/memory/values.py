@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from kaito_catalog.architectures import Shape, Unsupported
+from kaito_catalog.memory.options import PLANNED
 
 
 class Stored(Protocol):
@@ -52,7 +53,10 @@ class Parallelism:
 
 @dataclass(frozen=True)
 class Settings:
-    """vLLM's arguments that memory depends on. None: what `vllm serve` does by default on that GPU."""
+    """vLLM's arguments that memory depends on: `options.PLANNED`, each with its type and what leaves it to vLLM.
+
+    None is what `vllm serve` does by default on that GPU.
+    """
 
     max_model_len: int
     gpu_memory_utilization: float
@@ -62,8 +66,19 @@ class Settings:
     enforce_eager: bool = False
     language_model_only: bool = False
     """No images and no sound: vLLM builds no encoder for them, and profiles none."""
-    unread: tuple[tuple[str, str], ...] = ()
-    """Other options that change what memory holds, with their values: most make the plan unknown (`unread`)."""
+    unplanned: tuple[tuple[str, str], ...] = ()
+    """Other options that change what memory holds, with their values: most make the plan unknown."""
+
+
+class EngineOptions(TypedDict, total=False):
+    """The options of `Settings` as keywords: what is absent is left to the proposal, the release and vLLM."""
+
+    gpu_memory_utilization: float | None
+    kv_cache_dtype: str | None
+    max_num_seqs: int | None
+    max_num_batched_tokens: int | None
+    enforce_eager: bool | None
+    language_model_only: bool | None
 
 
 @dataclass(frozen=True)
@@ -198,12 +213,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "vllmVersion": plan.vllm_version,
         "settings": {
             "maxModelLen": settings.max_model_len,
-            "gpuMemoryUtilization": settings.gpu_memory_utilization,
-            "kvCacheDtype": settings.kv_cache_dtype,
-            "maxNumSeqs": settings.max_num_seqs,
-            "maxNumBatchedTokens": settings.max_num_batched_tokens,
-            "enforceEager": settings.enforce_eager,
-            "languageModelOnly": settings.language_model_only,
+            **{option.json_key: getattr(settings, option.attribute) for option in PLANNED},
         },
         "sources": dict(plan.sources),
     }

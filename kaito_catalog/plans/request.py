@@ -12,13 +12,13 @@ from kaito_catalog.architectures import Shape, Unsupported, read_shape
 from kaito_catalog.catalog.entries import Shared
 from kaito_catalog.catalog.reading import read_entry, shown
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.formats.facts import StoredSize
+from kaito_catalog.formats.facts import ModelFacts, StoredSize
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.memory.kv_cache.layers import CACHE_DTYPE_BYTES
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel, tensor_parallel_sizes
 from kaito_catalog.memory.plan import make_plan, smallest_gpu_count
-from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings, to_json
+from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, to_json
 from kaito_catalog.near_names import near_names, nearest
 from kaito_catalog.plans import recommend
 from kaito_catalog.plans.instance_types import (
@@ -28,8 +28,7 @@ from kaito_catalog.plans.instance_types import (
     plan_gpu,
     without_vllm,
 )
-from kaito_catalog.plans.manifest_options import manifest_options
-from kaito_catalog.plans.serving import ServedOptions, served_options
+from kaito_catalog.plans.start import GivenOptions, Start, manifest_options, own_options, start_of
 from kaito_catalog.vllm_bridge.reference import known, versions
 from kaito_catalog.vllm_bridge.versions import newest, parsed
 
@@ -40,7 +39,7 @@ MOST_GPUS_OF_A_PLAN = 64
 
 
 @dataclass(frozen=True)
-class Request:
+class PlanArguments:
     """The arguments of `plan`; None is "not given"."""
 
     model: str
@@ -49,13 +48,8 @@ class Request:
     gpu_memory_bytes: int | None = None
     gpu_count: int | None = None
     max_model_len: int | None = None
-    gpu_memory_utilization: float | None = None
-    kv_cache_dtype: str | None = None
-    max_num_seqs: int | None = None
-    max_num_batched_tokens: int | None = None
-    enforce_eager: bool | None = None
-    language_model_only: bool | None = None
-    unread: tuple[tuple[str, str], ...] | None = None
+    options: GivenOptions = field(default_factory=GivenOptions)
+    """vLLM's options, which win over the proposal's."""
     tensor_parallel_size: int | None = None
     pipeline_parallel_size: int = 1
     data_parallel_size: int = 1
@@ -76,15 +70,21 @@ class PlanSubject:
     name: str
     shape: Shape | Unsupported
     stored: StoredSize | None
-    max_model_len: int
     max_model_len_reason: str
-    options: ServedOptions = field(default_factory=ServedOptions)
+    start: Start
+    """How vLLM is started: as asked, else as the proposal's manifests do it."""
+    options: GivenOptions = field(default_factory=GivenOptions)
     """What the manifests start vLLM with, where nothing else is asked for."""
-    own_options: ServedOptions = field(default_factory=ServedOptions)
+    own_options: GivenOptions = field(default_factory=GivenOptions)
     """Those of them that the proposal itself sets."""
 
+    @property
+    def max_model_len(self) -> int:
+        """The context, in tokens."""
+        return self.start.max_model_len
 
-def read_subject(request: Request, root: Path, *, shared: Shared, profile: Profile) -> PlanSubject:
+
+def read_subject(request: PlanArguments, root: Path, *, shared: Shared, profile: Profile) -> PlanSubject:
     """The model that was named: an entry of the catalog, its repository id, or a folder with a config.json.
 
     Args:
@@ -104,8 +104,9 @@ def read_subject(request: Request, root: Path, *, shared: Shared, profile: Profi
         folder = folder.parent
     if (folder / "config.json").is_file() or (folder / "params.json").is_file():
         shape = read_directory(folder)
-        found = _choose_context(request, shape, None)
-        return PlanSubject(folder.resolve().name, shape, stored or _weight_files(folder), *found)
+        length, reason = _choose_context(request, shape, None)
+        start = _start(request, None, None, shared, profile, length)
+        return PlanSubject(folder.resolve().name, shape, stored or _weight_files(folder), reason, start)
     name = request.model.rpartition("/")[2].lower()
     entry_folder = root / "models" / name
     if not name or not (entry_folder / "proposal.yaml").is_file():
@@ -124,13 +125,37 @@ def read_subject(request: Request, root: Path, *, shared: Shared, profile: Profi
         raise CatalogError(f"the catalog has {entry.proposal.repo_id}, not {request.model}")
     shape = facts_shape(entry.facts) if entry.facts else Unsupported("there is no facts.yaml", None)
     known = entry.facts.weights.total if entry.facts and entry.facts.weights else None
+    length, reason = _choose_context(request, shape, entry.proposal)
     return PlanSubject(
         name,
         shape,
         stored or known,
-        *_choose_context(request, shape, entry.proposal),
+        reason,
+        _start(request, entry.proposal, entry.facts, shared, profile, length),
+        own_options=own_options(entry.proposal),
         options=manifest_options(entry.proposal, entry.facts, shared, profile),
-        own_options=served_options(entry.proposal),
+    )
+
+
+def _start(
+    request: PlanArguments,
+    proposal: Proposal | None,
+    facts: ModelFacts | None,
+    shared: Shared,
+    profile: Profile,
+    max_model_len: int,
+) -> Start:
+    version = _version(request, profile)
+    dtype = request.options.get("kv_cache_dtype")
+    _check_cache_dtype(None if dtype is None else str(dtype), version)
+    return start_of(
+        proposal,
+        facts,
+        shared,
+        profile,
+        max_model_len=max_model_len,
+        asked=request.options,
+        vllm_version=version,
     )
 
 
@@ -178,7 +203,7 @@ def _weight_files(folder: Path) -> StoredSize | None:
 
 
 def _choose_context(
-    request: Request, shape: Shape | Unsupported, proposal: Proposal | None
+    request: PlanArguments, shape: Shape | Unsupported, proposal: Proposal | None
 ) -> tuple[int, str]:
     if request.max_model_len:
         return request.max_model_len, "as asked"
@@ -187,28 +212,6 @@ def _choose_context(
     if isinstance(shape, Shape) and shape.max_model_len <= DEFAULT_MAX_MODEL_LEN:
         return shape.max_model_len, "the model's own limit"
     return DEFAULT_MAX_MODEL_LEN, "chosen here: nothing was asked for"
-
-
-def filled_in(request: Request, options: ServedOptions) -> Request:
-    """The request, with the proposal's own options where nothing else was asked for."""
-    own = options.given()
-    missing = {name: value for name, value in own.items() if getattr(request, name) is None}
-    return replace(request, **missing)  # type: ignore[arg-type]
-
-
-def _settings(request: Request, subject: PlanSubject, profile: Profile, gpu: str | None) -> Settings:
-    _check_cache_dtype(request.kv_cache_dtype, _version(request, profile))
-    asked = filled_in(request, subject.options)
-    return Settings(
-        max_model_len=subject.max_model_len,
-        gpu_memory_utilization=asked.gpu_memory_utilization or profile.utilization(gpu),
-        kv_cache_dtype=asked.kv_cache_dtype or "auto",
-        max_num_seqs=asked.max_num_seqs,
-        max_num_batched_tokens=asked.max_num_batched_tokens,
-        enforce_eager=bool(asked.enforce_eager),
-        language_model_only=bool(asked.language_model_only),
-        unread=asked.unread or (),
-    )
 
 
 def _near_models(root: Path, name: str) -> str | None:
@@ -223,7 +226,7 @@ def _near_instance_types(asked: str, shared: Shared) -> str:
     return f"did you mean {' or '.join(near)}? Or {instead}" if near else instead
 
 
-def _gpu(request: Request, shared: Shared) -> tuple[PlanGpu, int | None]:
+def _gpu(request: PlanArguments, shared: Shared) -> tuple[PlanGpu, int | None]:
     """The GPU that was asked for, and how many the instance type has."""
     if request.instance_type:
         machine = shared.instance_type(request.instance_type)
@@ -255,7 +258,7 @@ def newest_vllm() -> str:
     return newest(versions())
 
 
-def _version(request: Request, profile: Profile) -> str:
+def _version(request: PlanArguments, profile: Profile) -> str:
     """The vLLM to plan for.
 
     Raises:
@@ -284,7 +287,7 @@ def _check_cache_dtype(asked: str | None, vllm_version: str) -> None:
         raise CatalogError(f"vLLM has no kv-cache-dtype '{asked[:40]}'", hint=wanted)
 
 
-def plan_one(request: Request, subject: PlanSubject, shared: Shared, profile: Profile) -> Plan:
+def plan_one(request: PlanArguments, subject: PlanSubject, shared: Shared) -> Plan:
     """The plan on the GPU that was asked for.
 
     Without a count, the GPUs of the instance type are used, or else the fewest that are enough.
@@ -293,8 +296,6 @@ def plan_one(request: Request, subject: PlanSubject, shared: Shared, profile: Pr
         CatalogError: the GPU or the instance type is not known, or the sizes contradict each other.
     """
     gpu, of_the_machine = _gpu(request, shared)
-    settings = _settings(request, subject, profile, gpu.name)
-    version = _version(request, profile)
     others = request.pipeline_parallel_size * request.data_parallel_size
     count = request.gpu_count or of_the_machine
     tensor = request.tensor_parallel_size
@@ -307,9 +308,7 @@ def plan_one(request: Request, subject: PlanSubject, shared: Shared, profile: Pr
         tensor = count // others
     if tensor is not None and request.gpu_count is not None and tensor * others > request.gpu_count:
         raise CatalogError(f"{tensor * others} GPUs are asked for, there are {request.gpu_count}")
-    asked = PlanRequest(
-        subject.shape, stored=subject.stored, gpu=gpu, settings=settings, vllm_version=version
-    )
+    asked = subject.start.request(subject.shape, subject.stored, gpu)
     if tensor is None:
         tensor = smallest_gpu_count(asked, most=MOST_GPUS_OF_A_PLAN) or 1
     parallelism = Parallelism(
@@ -320,14 +319,14 @@ def plan_one(request: Request, subject: PlanSubject, shared: Shared, profile: Pr
     if refused is not None:
         return refused
     plan = make_plan(asked)
-    return plan if request.tensor_parallel_size else _with_legal_size(plan, subject, version)
+    return plan if request.tensor_parallel_size else _with_legal_size(plan, subject)
 
 
 MOST_GPUS_TRIED = 128
 """More than any node has: from here down a legal size is sought when a node's own count is refused."""
 
 
-def _with_legal_size(plan: Plan, subject: PlanSubject, vllm_version: str) -> Plan:
+def _with_legal_size(plan: Plan, subject: PlanSubject) -> Plan:
     """A refusal of all GPUs of a node also says how many of them vLLM would take."""
     sizes = plan.parallelism
     if (
@@ -341,7 +340,7 @@ def _with_legal_size(plan: Plan, subject: PlanSubject, vllm_version: str) -> Pla
             subject.shape,
             size,
             enable_expert_parallel=sizes.enable_expert_parallel,
-            vllm_version=vllm_version,
+            vllm_version=plan.vllm_version,
         )
         if illegal is None:
             words = f"{plan.reason}; --tensor-parallel-size {size} uses {size} of the GPUs"
@@ -349,16 +348,14 @@ def _with_legal_size(plan: Plan, subject: PlanSubject, vllm_version: str) -> Pla
     return plan
 
 
-def plan_all(
-    request: Request, subject: PlanSubject, shared: Shared, profile: Profile
-) -> tuple[InstanceTypePlan, ...]:
+def plan_all(subject: PlanSubject, shared: Shared) -> tuple[InstanceTypePlan, ...]:
     """The plan on every instance type, those that fit first, smallest first."""
     return instance_type_plans(
         subject.shape,
         subject.stored,
         shared,
-        settings=lambda gpu: _settings(request, subject, profile, gpu),
-        vllm_version=_version(request, profile),
+        settings=subject.start.settings,
+        vllm_version=subject.start.vllm_version,
     )
 
 

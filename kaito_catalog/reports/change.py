@@ -78,11 +78,11 @@ def _memory(entry: Entry, root: Path, shared: Shared) -> dict[str, str]:
     deployment = entry.proposal.deployment if entry.proposal else None
     if entry.facts is None or deployment is None or deployment.instance_type is None:
         return {}
-    request = planning.Request(model=entry.name, instance_type=deployment.instance_type)
+    request = planning.PlanArguments(model=entry.name, instance_type=deployment.instance_type)
     try:
         profile = shared.policy.default_profile()
         subject = planning.read_subject(request, root, shared=shared, profile=profile)
-        plan = planning.plan_one(request, subject, shared, profile)
+        plan = planning.plan_one(request, subject, shared)
     except CatalogError as error:
         return {"Memory: fits": f"unknown: {error.message}"}
     found = {"Memory: fits": plan.fits.value, "Memory: GPUs used": str(plan.parallelism.world_size)}

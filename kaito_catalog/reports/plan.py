@@ -11,7 +11,6 @@ from kaito_catalog.memory.values import Fit, Plan, Settings
 from kaito_catalog.plans import recommend
 from kaito_catalog.plans.instance_types import InstanceTypePlan
 from kaito_catalog.plans.request import PlanSubject, newest_vllm, smallest
-from kaito_catalog.plans.serving import ServedOptions
 from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, fitted, paint, printable
 from kaito_catalog.reports.summary import plural
@@ -182,8 +181,7 @@ def _legal_sizes(subject: PlanSubject, plan: Plan) -> list[str]:
 
 def _options(subject: PlanSubject, used: Settings) -> list[str]:
     """The options that the plan takes from the proposal and its manifests; one that was asked for is neither."""
-    given = subject.options.given()
-    taken = ServedOptions(**{name: value for name, value in given.items() if getattr(used, name) == value})  # type: ignore[arg-type]
+    taken = subject.options.used_by(used)
     own = [word for word in taken.words() if word in subject.own_options.words()]
     added = [word for word in taken.words() if word not in own]
     return [

@@ -14,8 +14,8 @@ from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.refusals import why_unplanned
 from kaito_catalog.memory.values import Fit, PerGpu, Plan, PlanRequest
 from kaito_catalog.plans.instance_types import InstanceTypePlan, facts_shape, instance_type_plans
-from kaito_catalog.plans.manifest_options import manifest_options
 from kaito_catalog.plans.recommend import Recommendations, by_cloud, recommend
+from kaito_catalog.plans.start import start_of
 
 __all__ = ["ChartPoint", "Figures", "Fit", "InstanceRow", "MemoryChart", "chart_lengths", "plan_figures"]
 
@@ -136,21 +136,21 @@ def plan_figures(entry: Entry, shared: Shared) -> Figures:
     if runtime is not None and runtime.name != "vllm":
         return Figures(unknown=f"only vLLM is planned, and the proposal serves with {runtime.name}")
     shape = facts_shape(facts)
-    options = manifest_options(entry.proposal, facts, shared, profile)
     claimed = entry.proposal.max_model_len
-    settings = options.settings(profile, None, max_model_len=claimed or DEFAULT_MODEL_LEN)
-    unplanned = why_unplanned(shape, settings, profile.vllm_version)
+    start = start_of(entry.proposal, facts, shared, profile, max_model_len=claimed or DEFAULT_MODEL_LEN)
+    unplanned = why_unplanned(shape, start.settings(None), start.vllm_version)
     if unplanned is not None:
         return Figures(unknown=unplanned[0])
     assert isinstance(shape, Shape)
     asked = claimed or min(shape.max_model_len, DEFAULT_MODEL_LEN)
+    start = replace(start, max_model_len=asked)
     stored = facts.weights.total if facts.weights else None
     found = instance_type_plans(
         shape,
         stored,
         shared,
-        settings=lambda gpu: options.settings(profile, gpu, max_model_len=asked),
-        vllm_version=profile.vllm_version,
+        settings=start.settings,
+        vllm_version=start.vllm_version,
     )
     plans = found
     reasons = {item.plan.reason for item in plans}
@@ -164,7 +164,7 @@ def plan_figures(entry: Entry, shared: Shared) -> Figures:
         matrix=_matrix(shape, stored, plans, contexts),
         is_claimed=claimed is not None,
         rows=tuple(_row(item) for item in plans),
-        options=options.words(),
+        options=start.options.words(),
         chart=_chart(shape, stored, plans),
         vllm_version=profile.vllm_version,
         profile=profile.name,
