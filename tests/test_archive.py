@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from kaito_catalog.dry_runs import task
 from kaito_catalog.vllm_bridge.archive import worker_archive
+from kaito_catalog.vllm_bridge.worker.extension import EXTENSION
 
 
 def test_it_is_the_same_bytes_whoever_makes_it(root: Path) -> None:
@@ -76,3 +78,14 @@ def test_a_newer_kaito_catalog_in_the_environment_is_not_taken_for_it(tmp_path: 
         check=True,
     )
     assert json.loads(done.stdout)["id"] == 1
+
+
+def test_the_other_nodes_of_a_run_can_import_what_vllms_workers_are_extended_by(tmp_path: Path) -> None:
+    program = tmp_path / "vllm_worker.pyz"
+    program.write_bytes(worker_archive())
+    variables = task._for_the_other_nodes(program)
+    (folder,) = json.loads(variables["RAY_JOB_CONFIG_JSON_ENV_VAR"])["runtime_env"]["py_modules"]
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(folder).parent)!r}); import {EXTENSION.rpartition('.')[0]}"
+    )
+    subprocess.run([sys.executable, "-I", "-S", "-c", script], cwd=tmp_path, check=True)
