@@ -30,7 +30,9 @@ from kaito_catalog.catalog.entries import Catalog, Shared
 from kaito_catalog.catalog.reading import read_entry
 from kaito_catalog.formats.facts import ModelFacts, StoredSize
 from kaito_catalog.formats.hardware import Gpu, InstanceType
+from kaito_catalog.formats.proposal import Runtime
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
+from kaito_catalog.memory.options import BYTES, PLANNED
 from kaito_catalog.memory.plan import make_plan, smallest_gpu_count
 from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings, to_json
 from kaito_catalog.plans.instance_types import (
@@ -39,6 +41,7 @@ from kaito_catalog.plans.instance_types import (
     request_for_facts,
     size_in_name,
 )
+from kaito_catalog.plans.start import engine_arguments, read_options
 from kaito_catalog.quantity import GIB
 from kaito_catalog.quantity import parse as parse_quantity
 
@@ -622,3 +625,57 @@ GRANITE_SWA = LLAMA_8B | {
     "model_type": "granite_swa",
     "sliding_window": 512,
 }
+
+
+GIVEN = 4 * 2**30
+"""Bytes of a cache that is asked for by kv-cache-memory-bytes: 32,768 tokens of Llama 3.1 8B."""
+
+
+def test_a_given_cache_is_what_vllm_has_available_whatever_the_utilization() -> None:
+    found = plan(kv_cache_memory_bytes=GIVEN, gpu_memory_utilization=0.3)
+    assert found.per_gpu is not None
+    assert found.kv_cache is not None
+    assert (found.fits, found.per_gpu.kv_cache_available_bytes) == (Fit.YES, GIVEN)
+    assert (found.kv_cache.max_concurrency, found.kv_cache.longest_model_len) == (4.0, 32768)
+
+
+def test_a_given_cache_of_less_than_one_request_does_not_fit_for_certain() -> None:
+    found = plan(kv_cache_memory_bytes=GIVEN, max_model_len=32784)
+    assert (found.fits, found.limited_by) == (Fit.NO, "kvCache")
+    assert found.reason is not None
+    assert found.reason.endswith("kv_cache_memory_bytes is 4.00 GiB; 32,768 tokens would fit")
+
+
+@pytest.mark.parametrize(("given", "fits"), [(60, Fit.YES), (62, Fit.TIGHT), (90, Fit.NO)])
+def test_a_given_cache_has_to_lie_on_the_gpu_beside_the_weights(given: int, fits: Fit) -> None:
+    found = plan(kv_cache_memory_bytes=given * 2**30)
+    assert found.fits is fits
+    assert (found.limited_by is None) == (fits is Fit.YES)
+
+
+def test_a_negative_cache_is_refused_and_none_at_all_is_as_good_as_not_given() -> None:
+    assert plan(kv_cache_memory_bytes=-1).fits is Fit.NO
+    assert plan(kv_cache_memory_bytes=0).per_gpu == plan().per_gpu
+
+
+@pytest.mark.parametrize("written", [GIVEN, str(GIVEN), "4G", "4194304K", " 4096M "])
+def test_a_proposal_a_command_line_and_json_say_the_same_cache(written: int | str) -> None:
+    option = next(option for option in PLANNED if option.name == "kv-cache-memory-bytes")
+    runtime = Runtime.model_validate({"name": "vllm", "config": {option.name: written}})
+    found = read_options(runtime)
+    assert (found.get(option.attribute), found.unplanned) == (GIVEN, ())
+    assert option.kind.parse(str(written)) == GIVEN
+    assert to_json(plan(kv_cache_memory_bytes=GIVEN))["settings"][option.json_key] == GIVEN
+    assert engine_arguments(plan(kv_cache_memory_bytes=GIVEN).settings)[option.attribute] == GIVEN
+
+
+@pytest.mark.parametrize(("text", "size"), [("4g", 4 * 10**9), ("1.5k", 1500), ("2T", 2**41)])
+def test_sizes_are_read_as_vllm_reads_them(text: str, size: int) -> None:
+    assert BYTES.parse(text) == size
+
+
+@pytest.mark.parametrize("text", ["4.5G", "4Gi", "", "G", ".5g", "5.g", "lots", "1e9"])
+def test_what_vllm_does_not_read_as_a_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="number of bytes"):
+        BYTES.parse(text)
+    assert BYTES.read(text) is None

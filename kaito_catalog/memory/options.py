@@ -107,10 +107,37 @@ def _parse_count(text: str) -> int:
     return found
 
 
+_MULTIPLES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def _read_bytes(value: object) -> int | None:
+    try:
+        return _parse_bytes(value) if isinstance(value, str) else value if type(value) is int else None
+    except ValueError:
+        return None
+
+
+def _parse_bytes(text: str) -> int:
+    """As human_readable_int of vLLM 0.25.1 and 0.32.0: 4g is 4 × 10⁹, 4G is 4 × 2³⁰, 4.5g is read and 4.5G is not."""
+    text = text.strip()
+    count, suffix = text[:-1], text[-1:]
+    whole, point, rest = count.partition(".")
+    try:
+        if suffix not in _MULTIPLES:
+            return int(text)
+        if whole.isdecimal() and point and rest.isdecimal() and suffix.islower():
+            return int(float(count) * _MULTIPLES[suffix])
+        return int(count if count.isdecimal() else "none") * _MULTIPLES[suffix]
+    except ValueError:
+        raise ValueError(f"'{text[:40]}' is not a number of bytes such as 4294967296, 4G or 4.2g") from None
+
+
 SHARE = Kind("X", _read_share, _parse_share)
 """Above 0 and at most 1."""
 COUNT = Kind("N", _read_count, _parse_count)
 """A whole number from 1 on."""
+BYTES = Kind("BYTES", _read_bytes, _parse_bytes)
+"""A whole number; 0 is as good as absent for vLLM."""
 WORD = Kind("T", lambda value: value if isinstance(value, str) else None, str)
 """A name that vLLM knows."""
 SWITCH = Kind(None, lambda value: True if str(value).lower() == "true" else None, lambda text: True)
@@ -122,6 +149,12 @@ PLANNED: tuple[Option, ...] = (
         SHARE,
         "the share of a GPU's memory that vLLM may use",
         default="the profile's",
+    ),
+    Option(
+        "kv-cache-memory-bytes",
+        BYTES,
+        "the KV cache's size on each GPU, such as 4G, whatever the utilization would leave for it",
+        default="what is left",
     ),
     Option(
         "kv-cache-dtype",
@@ -222,7 +255,6 @@ UNPLANNED: Mapping[str, tuple[str, ...]] = {
         "enable-mamba-shared-prefix-checkpoint",
         "enable-prefix-caching",
         "kv-cache-dtype-skip-layers",
-        "kv-cache-memory-bytes",
         "kv-offloading-size",
         "kv-sharing-fast-prefill",
         "kv-transfer-config",

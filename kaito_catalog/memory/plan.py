@@ -76,11 +76,18 @@ def make_plan(request: PlanRequest) -> Plan:
         fits = Fit.UNKNOWN if layouts.refused is None else Fit.NO
         return without_account(request, Refusal(fits, layouts.refused or "kvCache", layouts.reason))
     accounts = _stages(request, built, split, weights, layouts)
-    tightest = min(accounts, key=lambda stage: stage.available_bytes - stage.wanted_bytes)
+    tightest = min(accounts, key=lambda stage: stage.spare_bytes)
     per_gpu = tightest.per_gpu(settings.max_model_len)
     cache = _cache(request, built, accounts, tightest)
     error = weights.error_bytes + _error_beside_weights(request, built)
-    found = verdict(per_gpu, cache, tightest.layout, settings, error_bytes=error)
+    found = verdict(
+        per_gpu,
+        cache,
+        tightest.layout,
+        settings,
+        error_bytes=error,
+        memory_bytes=request.gpu.memory_bytes or 0,
+    )
     return Plan(
         found.fits,
         found.limited_by,
@@ -92,7 +99,7 @@ def make_plan(request: PlanRequest) -> Plan:
         request.gpu,
         request.vllm_version,
         settings,
-        _sources(weights.source),
+        _sources(weights.source, is_cache_given=bool(settings.kv_cache_memory_bytes)),
     )
 
 
@@ -132,6 +139,26 @@ class _Stage:
     layout: Layout
     wanted_bytes: int
     """What vLLM asks to be free for the cache before it starts."""
+    room_bytes: int | None
+    """What the GPU has beside all this, where the cache's size is given; None where the budget leaves it."""
+
+    @property
+    def spare_bytes(self) -> int:
+        """What is left when one request of the context has its cache; below 0 where it does not fit."""
+        spare = self.available_bytes - self.wanted_bytes
+        return spare if self.room_bytes is None else min(spare, self.room_bytes)
+
+    def longest_model_len(self, limit: int) -> int:
+        """The longest context that fits, at most `limit`."""
+        available, room, grows = self.available_bytes, self.room_bytes, activation_growth(self.run)
+        if room is None:
+            return self.layout.longest_model_len(available, limit, grows=grows)
+
+        def too_much(tokens: int) -> int:
+            """More than is available, where the peak leaves no room for a cache of that size."""
+            return available + 1 if (grows(tokens) if grows else 0) > room else 0
+
+        return self.layout.longest_model_len(available, limit, grows=too_much)
 
     @property
     def available_bytes(self) -> int:
@@ -196,14 +223,22 @@ def _stages(
         run = _profile_run(request, built, split, is_first=number == 0, is_last=number == pipeline - 1)
         beside = stage_overheads(run, stage_layers=len(layers), kept_bytes=kept)
         layout = layouts[number]
+        budget, room = math.ceil(gpu.memory_bytes * settings.gpu_memory_utilization), None
+        if settings.kv_cache_memory_bytes:
+            # vLLM takes it for what is available, and looks at nothing else (determine_available_memory of
+            # v1/worker/gpu_worker.py, 0.25.1 and 0.32.0; 0 is as good as absent): the GPU has to have room for it.
+            held = weights.stages[number] + beside.non_torch_bytes + beside.activation_peak_bytes
+            budget = held + beside.cuda_graph_bytes + settings.kv_cache_memory_bytes
+            room = gpu.memory_bytes - budget
         found.append(
             _Stage(
                 run=run,
-                budget_bytes=math.ceil(gpu.memory_bytes * settings.gpu_memory_utilization),
+                budget_bytes=budget,
                 weights_bytes=weights.stages[number],
                 beside=beside,
                 layout=layout,
                 wanted_bytes=layout.pool_bytes(settings.max_model_len) + layout.reserved_bytes,
+                room_bytes=room,
             )
         )
     return found
@@ -215,12 +250,7 @@ def _cache(request: PlanRequest, built: BuiltShape, accounts: Sequence[_Stage], 
     concurrency = min(
         stage.layout.max_concurrency(stage.available_bytes, settings.max_model_len) for stage in accounts
     )
-    longest = min(
-        stage.layout.longest_model_len(
-            stage.available_bytes, built.max_model_len, grows=activation_growth(stage.run)
-        )
-        for stage in accounts
-    )
+    longest = min(stage.longest_model_len(built.max_model_len) for stage in accounts)
     undivided = plan_layout(
         built,
         tensor_parallel_size=1,
@@ -292,7 +322,7 @@ def _groups(layout: Layout) -> tuple[Mapping[str, Any], ...]:
     )
 
 
-def _sources(weights: str) -> dict[str, str]:
+def _sources(weights: str, *, is_cache_given: bool) -> dict[str, str]:
     computed = (
         "budgetBytes", "kvCacheNeededBytes", "bytesPerToken", "groups",
     )  # fmt: skip
@@ -300,7 +330,11 @@ def _sources(weights: str) -> dict[str, str]:
     derived = ("kvCacheAvailableBytes", "tokens", "maxConcurrency", "longestModelLen")
     sources = dict.fromkeys(computed, "configuration") | dict.fromkeys(calibrated, "measured")
     # What is derived from several is as good as the least certain of them.
-    return {**sources, **dict.fromkeys(derived, "measured"), "weightsBytes": weights}
+    sources |= {
+        **dict.fromkeys(derived, "configuration" if is_cache_given else "measured"),
+        "weightsBytes": weights,
+    }
+    return sources | {"budgetBytes": "measured"} if is_cache_given else sources
 
 
 def smallest_gpu_count(request: PlanRequest, *, most: int = 16, allow_tight: bool = True) -> int | None:

@@ -66,6 +66,8 @@ class Settings:
     enforce_eager: bool = False
     language_model_only: bool = False
     """No images and no sound: vLLM builds no encoder for them, and profiles none."""
+    kv_cache_memory_bytes: int | None = None
+    """What vLLM gives the KV cache on each GPU; `gpu_memory_utilization` says nothing of the cache then."""
     unplanned: tuple[tuple[str, str], ...] = ()
     """Other options that change what memory holds, with their values: most make the plan unknown."""
 
@@ -79,6 +81,7 @@ class EngineOptions(TypedDict, total=False):
     max_num_batched_tokens: int | None
     enforce_eager: bool | None
     language_model_only: bool | None
+    kv_cache_memory_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ class PerGpu:
     """Memory of the GPU that has least room for KV cache; all in bytes."""
 
     budget_bytes: int
+    """What vLLM may use; where `kv_cache_memory_bytes` is set, what it uses with that cache."""
     weights_bytes: int
     non_torch_bytes: int
     activation_peak_bytes: int

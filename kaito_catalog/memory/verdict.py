@@ -19,8 +19,18 @@ class Verdict:
     reason: str | None = None
 
 
+BEFORE_VLLM_BYTES = 600 * 2**20
+"""What CUDA takes before vLLM looks at the GPU is in no account; KAITO's inference_api.py sets this much aside."""
+
+
 def verdict(
-    per_gpu: PerGpu, cache: KvCache, layout: Layout, settings: Settings, *, error_bytes: int
+    per_gpu: PerGpu,
+    cache: KvCache,
+    layout: Layout,
+    settings: Settings,
+    *,
+    error_bytes: int,
+    memory_bytes: int,
 ) -> Verdict:
     """The verdict of a plan.
 
@@ -30,7 +40,10 @@ def verdict(
         layout: the cache of that GPU, in blocks.
         settings: with vLLM's defaults filled in.
         error_bytes: how far the account may be off.
+        memory_bytes: of the GPU.
     """
+    if settings.kv_cache_memory_bytes:
+        return _of_given_cache(per_gpu, cache, layout, settings, error_bytes, memory_bytes)
     spare = per_gpu.kv_cache_available_bytes - cache.pool_bytes
     if spare < 0:
         return _does_not_fit(per_gpu, cache, settings, error_bytes, lacking=-spare)
@@ -40,6 +53,36 @@ def verdict(
     if spare <= error_bytes:
         words = f"fits with {gib(spare)} to spare, and the plan may be off by {gib(error_bytes)}"
         return Verdict(Fit.TIGHT, "kvCache", words)
+    return Verdict(Fit.YES)
+
+
+def _of_given_cache(
+    per_gpu: PerGpu, cache: KvCache, layout: Layout, settings: Settings, error_bytes: int, memory_bytes: int
+) -> Verdict:
+    """With `kv_cache_memory_bytes`: vLLM compares it with one request, and the GPU has to hold it beside the rest."""
+    given = per_gpu.kv_cache_available_bytes
+    if given < cache.pool_bytes:
+        reason = (
+            f"one request of {settings.max_model_len:,} tokens needs {gib(cache.pool_bytes)} of KV cache and "
+            f"kv_cache_memory_bytes is {gib(given)}"
+        )
+        more = f"; {cache.longest_model_len:,} tokens would fit" if cache.longest_model_len else ""
+        return Verdict(Fit.NO, "kvCache", reason + more)
+    held = per_gpu.budget_bytes - given
+    limits = ((per_gpu.weights_bytes, "weights"), (held, "overheads"), (per_gpu.budget_bytes, "kvCache"))
+    term = next((term for size, term in limits if size > memory_bytes), "kvCache")
+    words = (
+        f"weights and what vLLM needs beside take {gib(held)} and kv_cache_memory_bytes {gib(given)}, "
+        f"of the GPU's {gib(memory_bytes)}"
+    )
+    lacking = per_gpu.budget_bytes - memory_bytes
+    if lacking > error_bytes:
+        return Verdict(Fit.NO, term, words)
+    states = _too_many_states(per_gpu, layout, settings, error_bytes=0)
+    if states is not None:
+        return states
+    if lacking > -error_bytes - BEFORE_VLLM_BYTES:
+        return Verdict(Fit.TIGHT, term, f"{words}; the plan may be off by {gib(error_bytes)}")
     return Verdict(Fit.YES)
 
 
