@@ -130,6 +130,9 @@ starts an engine.
 3. `make vllm`, then `python -m tools.exact_models --small --record NAME`: vLLM's own classes say what they allocate.
 4. `python -m pytest tests/test_exact_models.py` says what differs, to the byte; `python -m tools.architectures` writes
    this page.
+
+Followed with HRM-Text, which needs a reader of its own: 26 lines in one file and one line of configuration, equal to
+the byte at once. vLLM's answers took 42 seconds for both versions, on two busy cores; the test and the page took 6.
 """
 
 

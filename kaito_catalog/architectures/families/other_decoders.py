@@ -245,11 +245,37 @@ def _param2(source: Source) -> Shape:
     return replace(shape, layers=layers)
 
 
+def _hrm_text(source: Source) -> Shape:
+    """HRM-Text: two stacks, of which each run keeps its own cache; norms without parameters, and one vector beside."""
+    # HrmTextConfig's defaults (transformers), which counts each run as a layer where it has written the file.
+    text = with_defaults(source.text, H_cycles=2, L_cycles=3, head_dim=128)
+    depth = text.count("num_layers_per_stack", "num_hidden_layers", most=MOST_LAYERS)
+    high, low = text.count("H_cycles", most=64), text.count("L_cycles", most=64)
+    heads = text.count("num_attention_heads", most=2**16)
+    text = Fields({**text.values, "num_key_value_heads": heads}, text.where)
+    attention = read_attention(text, Family(), gate=Gate.OUTPUT)
+    mlp = Mlp(text.count("intermediate_size"), bias=text.flag("mlp_bias"))
+    layers = [
+        Layer(attention, mlp, 0, echoes=(attention,) * (runs - 1))
+        for runs in (high * low, high)
+        for _ in range(depth)
+    ]
+    return make_shape(
+        source=replace(source, text=text),
+        layers=layers,
+        tied=False,
+        rope_dim=attention.head_dim,
+        final_norm_elements=0,
+        plain_elements=text.count("hidden_size"),
+    )
+
+
 ARCHITECTURES: dict[str, Architecture] = {
     "ApertusForCausalLM": Architecture(dense(Family(gated=False, head_norms=2))),
     "ArcticForCausalLM": Architecture(_arctic, on_every_stage=ENDS),
     "AXK1ForCausalLM": Architecture(_axk1, changes=since(V0_32_0, in_layers(_other_spelling))),
     "BloomForCausalLM": Architecture(_bloom, on_every_stage=ENDS),
+    "HrmTextForCausalLM": Architecture(_hrm_text),
     "IQuestCoderForCausalLM": Architecture(dense(Family())),
     "IQuestLoopCoderForCausalLM": Architecture(_loops),
     "OuroForCausalLM": Architecture(_loops),
