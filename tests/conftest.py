@@ -18,7 +18,7 @@ from kaito_catalog.cli import main
 from kaito_catalog.vllm_bridge.client import find_python
 from kaito_catalog.vllm_bridge.conversation import WorkerError
 
-# Machines are noisy: an example that takes long once is no failure.
+# Machines are noisy: an example that takes long once is not a failure.
 settings.register_profile("kaito-catalog", deadline=None)
 settings.load_profile("kaito-catalog")
 # A shell starts what goes into the background with SIGINT ignored, and tests press Ctrl-C, also in programs they start.

@@ -108,8 +108,8 @@ def test_an_instance_type_is_asked_for_where_kaito_makes_the_nodes() -> None:
     ("selector", "reason"),
     [
         ({"matchLabels": {"kaito.sh/workspace": "x"}}, "KAITO's own"),
-        ({"matchExpressions": [{"key": "a", "operator": "Exists"}]}, "no single value"),
-        ({"matchExpressions": [{"key": "a", "operator": "In", "values": ["x", "y"]}]}, "no single value"),
+        ({"matchExpressions": [{"key": "a", "operator": "Exists"}]}, "not a single value"),
+        ({"matchExpressions": [{"key": "a", "operator": "In", "values": ["x", "y"]}]}, "not a single value"),
     ],
 )
 def test_a_selector_that_kaito_cannot_use_is_refused(selector: dict[str, Any], reason: str) -> None:

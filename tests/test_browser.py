@@ -307,8 +307,8 @@ def test_gpus_that_a_model_cannot_be_divided_over_are_told_with_those_that_it_ca
     ("text", "said"),
     [
         ("", "Paste the text of a config.json above."),
-        ("{", "config.json is no JSON text: "),
-        ("[1]", "config.json holds no JSON object"),
+        ("{", "config.json is not JSON: "),
+        ("[1]", "config.json does not hold a JSON object"),
         ('{"architectures": ["<img src=x onerror=alert(1)>"]}', "no plan for the architecture <img src=x"),
         (
             '{"architectures": ["FooForCausalLM"], "auto_map": {"AutoModel": "modeling_foo.Foo"}}',

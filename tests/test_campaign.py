@@ -245,7 +245,7 @@ def test_the_plan_as_json_has_every_run_and_its_key(here: Path, capsys: pytest.C
         (["--all"], "--all needs a place to run"),
         (["--plan"], "name a model, or ask for --all"),
         (["phi-4", "--all", "--plan"], "name a model, or ask for --all"),
-        (["phi-5", "--plan"], "no model of the catalog"),
+        (["phi-5", "--plan"], "is not in the catalog"),
         (["phi-4", "--on", "slurm"], "it is ray, ray://HOST:PORT or kubernetes"),
         (["phi-4", "--on", "ray", "--serve"], "--serve is of one dry run on this machine"),
         (["phi-4", "--plan", "--instance-type", "Cray-1"], "instance-types.yaml has no 'Cray-1'"),

@@ -77,8 +77,8 @@ def test_a_model_is_found_by_name_repository_folder_or_file(
         (["check", "phi-5"], "'phi-5' is neither a model", "did you mean phi-4?"),
         (["check", "--select", "XYZ"], "there is no check 'XYZ'", "lists the codes"),
         (["check", "--profile", "kaito-v9"], "there is no profile 'kaito-v9'", "kaito-v0.12"),
-        (["check", "--catalog", "/nowhere"], "/nowhere is no folder", None),
-        (["plan", "phi-5"], "'phi-5' is no model of the catalog", "did you mean phi-4?"),
+        (["check", "--catalog", "/nowhere"], "/nowhere is not a folder", None),
+        (["plan", "phi-5"], "'phi-5' is neither in the catalog nor a folder with a config.json", "did you mean phi-4?"),
         (["plan", "phi-4", "--instance-type", "Standard_NC24ads_A100"], "has no 'Standard_NC24ads_A100'",
          "did you mean Standard_NC24ads_A100_v4?"),
         (["plan", "phi-4", "--instance-type", "Standard_NC24"], "has no 'Standard_NC24'",
@@ -277,10 +277,10 @@ def test_a_pipe_that_is_closed_early_is_no_error(here: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--max-model-len", "abc"], "'abc' is no whole number"),
+        (["--max-model-len", "abc"], "'abc' is not a whole number"),
         (["--max-model-len", "0"], "must be at least 1"),
         (["--max-model-len", "9" * 30], "is too large"),
-        (["--gpu-memory-utilization", "most"], "'most' is no number"),
+        (["--gpu-memory-utilization", "most"], "'most' is not a number"),
         (["--gpu-memory", "nan"], "must be a number of GiB above 0"),
     ],
     ids=str,
@@ -336,7 +336,7 @@ def test_a_folder_that_is_no_catalog_is_named_with_a_hint(
 ) -> None:
     assert cli.main(["check", "--catalog", str(tmp_path)]) == 2
     shown = capsys.readouterr().err
-    assert "is no catalog folder: it has none of policy.yaml, gpus.yaml, instance-types.yaml" in shown
+    assert "is not a catalog folder: it has none of policy.yaml, gpus.yaml, instance-types.yaml" in shown
     assert "hint: a folder of proposals alone is checked by its path" in shown
 
 
@@ -345,7 +345,7 @@ def test_a_catalog_that_is_not_there_is_named_and_nothing_is_written(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main([command, "--catalog", str(tmp_path / "absent")]) == 2
-    assert "absent is no folder" in capsys.readouterr().err
+    assert "absent is not a folder" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -165,7 +165,7 @@ def test_a_word_that_is_no_version_of_vllm_is_refused(
     machine: list[str], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["plan", "phi-4", "--vllm-version", "latest", *machine]) == 2
-    assert "'latest' is no version of vLLM" in capsys.readouterr().err
+    assert "'latest' is not a version of vLLM" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("machine", [[], ["--gpu", "NVIDIA A10"]], ids=["all", "one"])
@@ -199,11 +199,11 @@ def test_a_plan_for_a_vllm_that_nobody_has_read_says_so(
 ) -> None:
     cli.main(["plan", "phi-4", "--vllm-version", "9.9.0", *machine])
     assert (
-        f"nobody has read vLLM 9.9.0 here: planned by the rules of {request.newest_vllm()}"
+        f"vLLM 9.9.0 is not known here: planned by the rules of {request.newest_vllm()}"
         in capsys.readouterr().out
     )
     cli.main(["plan", "phi-4", "--vllm-version", request.newest_vllm(), *machine])
-    assert "nobody has read" not in capsys.readouterr().out
+    assert "is not known here" not in capsys.readouterr().out
 
 
 def test_a_version_may_be_written_as_its_tag_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

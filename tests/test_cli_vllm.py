@@ -245,10 +245,10 @@ def test_evidence_from_elsewhere_is_found_among_other_lines_of_a_log(
     [
         ({"revision": "f" * 40}, "phi-4 pins"),
         ({"configSha256": "0" * 64}, "of another configuration"),
-        ({"model": "../../etc"}, "no model of the catalog"),
-        ({"model": "phi-5"}, "no model of the catalog"),
-        ({"outcome": "great"}, "no valid evidence"),
-        ({"surprise": 1}, "no valid evidence"),
+        ({"model": "../../etc"}, "is not in the catalog"),
+        ({"model": "phi-5"}, "is not in the catalog"),
+        ({"outcome": "great"}, "not valid evidence"),
+        ({"surprise": 1}, "not valid evidence"),
         ({"kind": "Other"}, "no line is evidence"),
     ],
 )

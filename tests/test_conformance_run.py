@@ -16,9 +16,9 @@ from tools import conformance
     ("kaito", "configs", "said"),
     [
         ("", "", "make conformance compares with files that are not in this repository"),
-        ("absent", "", "KAITO=absent is no folder."),
+        ("absent", "", "KAITO=absent is not a folder."),
         (".", "", "KAITO=. has no presets/workspace/models/model_catalog.yaml."),
-        (".", "absent", "CONFIGS=absent is no folder."),
+        (".", "absent", "CONFIGS=absent is not a folder."),
     ],
 )
 def test_without_its_folders_it_says_what_to_fetch(

@@ -1,4 +1,4 @@
-"""Every way in, with input that nobody expects; `make fuzz` runs the same targets on 100,000 inputs and more."""
+"""Every way in, with unexpected input; `make fuzz` runs the same targets on 100,000 inputs and more."""
 
 from __future__ import annotations
 

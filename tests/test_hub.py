@@ -417,7 +417,7 @@ def test_an_answer_larger_than_any_list_of_files_is_not_taken(
 
 
 def test_an_endpoint_that_is_no_web_address_is_refused() -> None:
-    with pytest.raises(CatalogError, match="HF_ENDPOINT is 'file:///etc', which is no web address"):
+    with pytest.raises(CatalogError, match="HF_ENDPOINT is 'file:///etc', which is not a web address"):
         Hub(endpoint="file:///etc")
 
 

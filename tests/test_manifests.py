@@ -122,7 +122,7 @@ def test_nothing_is_generated_for_a_model_that_is_not_on_the_hub() -> None:
     claims["requirements"] = {**claims["requirements"], "downloadSite": "https://example.org/phi"}
     assert (
         build(claims).left_out
-        == "the download site is no page of the Hub, so KAITO has no name for the model"
+        == "the download site is not a page of the Hub, so KAITO has no name for the model"
     )
 
 

@@ -166,7 +166,7 @@ def test_several_nodes_are_a_leader_worker_set_whose_workers_join_the_leader() -
 def test_what_is_no_image_is_refused(image: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if image:
         assert cli.main(["dry-run", "phi-4", "--on", "kubernetes", f"--image={image}"]) == 2
-        assert "is no image" in capsys.readouterr().err
+        assert "is not an image" in capsys.readouterr().err
 
 
 def test_a_config_map_has_room_for_the_code() -> None:
@@ -310,10 +310,10 @@ def test_the_inside_of_an_endless_line_is_no_line() -> None:
     [
         ({"revision": "f" * 40}, "pins"),
         ({"configSha256": "0" * 64}, "another configuration"),
-        ({"args": {"tensor_parallel_size": "two"}}, "no valid evidence"),
+        ({"args": {"tensor_parallel_size": "two"}}, "not valid evidence"),
         ({"args": ["--reboot"]}, "none of the worker's"),
         ({"result": {"vllmVersion": "0.25.1"}}, "none of the worker's"),
-        ({"result": {**RESULT, "outcome": "great"}}, "no valid evidence"),
+        ({"result": {**RESULT, "outcome": "great"}}, "not valid evidence"),
         ({"result": {"outcome": "failed", "class": "time-out", "message": "slow"}}, "before vLLM said"),
         ({"result": None, "error": {"message": "no vLLM here"}}, "no vLLM here"),
     ],

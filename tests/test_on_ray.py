@@ -289,7 +289,7 @@ def test_without_a_cluster_at_the_address_it_says_how_to_start_one(
     engine = address if address.startswith("ray:") else "ray"
     assert cli.main(["dry-run", "phi-4", "--device", "cpu", "--on", engine]) == 2
     shown = capsys.readouterr().err
-    assert f"nobody listens at {address}" in shown
+    assert f"nothing listens at {address}" in shown
     assert "ray start --head" in shown
 
 

@@ -214,7 +214,7 @@ def test_a_revision_that_does_not_exist_is_a_usage_error(
     clone: Path, revision: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["check", f"--changed-since={revision}"]) == 2
-    assert f"'{revision}' is no commit of this clone" in capsys.readouterr().err
+    assert f"'{revision}' is not a commit of this clone" in capsys.readouterr().err
 
 
 def test_the_rest_of_the_findings_goes_to_the_step_summary(

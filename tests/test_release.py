@@ -171,7 +171,7 @@ def test_the_view_says_what_the_proposal_sets_beside_it() -> None:
 @pytest.mark.parametrize(
     ("claims", "recorded", "reason"),
     [
-        (small_proposal(), None, "nobody has recorded facts"),
+        (small_proposal(), None, "no recorded facts"),
         (small_proposal(runtimes=[{"name": "transformers"}]), small_facts(), "serves with transformers"),
         (small_proposal(), small_facts(license=None), "the facts lack license"),
     ],

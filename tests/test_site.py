@@ -86,7 +86,7 @@ def test_a_proposal_without_a_context_is_planned_at_ours() -> None:
 @pytest.mark.parametrize(
     ("made", "reason"),
     [
-        (entry(small_proposal()), "nobody has recorded facts"),
+        (entry(small_proposal()), "no recorded facts"),
         (
             entry(small_proposal(runtimes=[{"name": "transformers"}]), small_facts()),
             "only vLLM is planned, and the proposal serves with transformers",
@@ -168,7 +168,7 @@ def test_a_page_shows_where_the_model_fits_and_what_limits_it() -> None:
     shown = render(page())
     fitting = shown[: shown.index('class="kc-more"')]
     assert '<span class="kc-badge kc-fit-yes">fits</span>' in fitting
-    assert "tight" in fitting
+    assert "may not fit" in fitting
     assert "KV cache" in fitting
     assert "does not fit" not in fitting
     assert "2 that do not fit or are unknown" in shown
@@ -258,7 +258,7 @@ def test_a_model_that_nothing_is_generated_for_says_why() -> None:
 
 def test_findings_and_skips_are_told_apart() -> None:
     finding = Diagnostic("STO001", Severity.ERROR, "too small", Place("x"), "claim more", "accepted")
-    skipped = Skipped("EVD001", "m", "nobody ran it", Place("x"))
+    skipped = Skipped("EVD001", "m", "it was not run", Place("x"))
     shown = render(page(findings=(finding, skipped)))
     assert 'kc-severity-error">error</span> <a href="../../checks/#sto001">' in shown
     assert "Waived: accepted" in shown

@@ -174,7 +174,7 @@ def test_the_action_takes_paths_a_line_each_and_a_catalog(action: Any, clone: Pa
 def test_the_action_stops_where_the_program_cannot_be_used(action: Any) -> None:
     done = action(SINCE="no-such-revision", REPORT="report")
     assert done.returncode != 0
-    assert "error: 'no-such-revision' is no commit of this clone" in done.stderr
+    assert "error: 'no-such-revision' is not a commit of this clone" in done.stderr
 
 
 @pytest.mark.parametrize(("outcome", "code"), [("exit 0", 0), ("exit 1", 1)])

@@ -32,6 +32,11 @@ PLUGIN = "pkg/utils/plugin/plugin.go"
 ESTIMATOR = "pkg/workspace/estimator"
 BY_HAND = {
     "fixedOptions": (LAUNCHER, "presets/workspace/models/vllm_model.go"),
+    "launch": (
+        LAUNCHER,
+        "pkg/workspace/inference/preset_inferences.go",
+        "presets/workspace/inference/vllm/inference_api.py",
+    ),
     "reservedLabels": ("api/v1beta1/labels.go",),
 }
 """Parts that no table in KAITO's sources states, and where they come from."""

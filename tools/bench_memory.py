@@ -270,7 +270,7 @@ def print_starts(scores: Sequence[Score], *, short: bool = False) -> None:
     near = sum(s.plan.fits in (Fit.TIGHT, Fit.UNKNOWN) for s in scores)
     late = sum(s.started is None for s in scores)
     print()
-    print(f"Plans that say tight or unknown: {near} of {len(scores)}.")
+    print(f'Plans that say "may not fit" or "unknown": {near} of {len(scores)}.')
     print(f"Within the expected error that the plan states: {sum(within)} of {len(within)}.")
     print(f"No verdict is scored on {late} starts that ran out of memory after the cache had its share.")
 

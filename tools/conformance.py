@@ -38,7 +38,7 @@ def missing(kaito: str, configs: str) -> str | None:
         return WANTED
     for name, folder in (("KAITO", kaito), ("CONFIGS", configs)):
         if folder and not Path(folder).is_dir():
-            return f"{name}={folder} is no folder.\n\n{WANTED}"
+            return f"{name}={folder} is not a folder.\n\n{WANTED}"
     tables = ("presets/workspace/models/model_catalog.yaml", "model_catalog.yaml")
     if not any((Path(kaito) / name).is_file() for name in tables):
         return f"KAITO={kaito} has no {tables[0]}.\n\n{WANTED}"

@@ -114,7 +114,7 @@ class Live:
 
 @contextlib.contextmanager
 def counted() -> Iterator[Live]:
-    """Count what every operator returns until nobody holds it."""
+    """Count what every operator returns until it is freed."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_iter

@@ -47,7 +47,7 @@ LONGEST_CONFIG = 4_000
 """Characters of a configuration that is committed, once its lists of modules are folded."""
 
 INCOMPLETE = frozenset({"Qwen/Qwen3.6-27B-FP8"})
-"""Started models of which nobody has published the modules that stay unquantised."""
+"""Started models of which no publication names the modules that stay unquantised."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Figures:
     """Bytes on a rank of each pipeline stage, and the KV cache that one request needs."""
 
     weights: tuple[int, ...] | None
-    """None: of an encoder that nobody here has read."""
+    """None: of an encoder that is not planned here."""
     needed: int
 
 

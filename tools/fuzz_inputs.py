@@ -1,4 +1,4 @@
-"""Inputs that nobody expects: strange values, values with a few changes, texts with damage; from a seeded generator."""
+"""Unexpected inputs: strange values, values with a few changes, texts with damage; from a seeded generator."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NUMBERS: tuple[Any, ...] = (
 
 
 def strange(rng: random.Random, depth: int = 0) -> Any:
-    """A value that nobody expects."""
+    """An unexpected value."""
     kind = rng.random()
     if kind < 0.4:
         return rng.choice(NUMBERS)

@@ -179,7 +179,7 @@ def _instead_of_proposal(folder: Path) -> str:
 
 
 def _not_read(folder: Path) -> list[Diagnostic]:
-    """Files that look like data and lie where nobody reads them: nothing may pass because it was overlooked."""
+    """Files that look like data and lie where they are never read: nothing may pass because it was overlooked."""
     found = []
     for path in sorted((*folder.glob("*.y*ml"), *(folder / EVIDENCE).glob("*.yml"))):
         if path.name in (PROPOSAL, FACTS) or not path.is_file():
@@ -231,7 +231,7 @@ def _leads_outside(path: Path) -> Diagnostic:
     return Diagnostic(
         "YML012",
         Severity.ERROR,
-        f"{path.name[:60]} is no file of this folder: it is a link that leads elsewhere, or no file at all",
+        f"{path.name[:60]} is not a file of this folder: it is a link that leads elsewhere, or not a file at all",
         Place(shown(path)),
         "put the file itself there",
     )

@@ -36,7 +36,7 @@ def type_of_the_hub(subject: Subject, context: Context) -> Iterator[Outcome]:
             f"the type is {tag} on the Hub, the proposal says '{claimed[:60]}'", _TYPE, f"type: {tag}"
         )
     elif claimed != tag:
-        yield Finding(f"'{claimed}' is an older word for {tag}", _TYPE, f"type: {tag}", severity=WARNING)
+        yield Finding(f"'{claimed}' is an older name for {tag}", _TYPE, f"type: {tag}", severity=WARNING)
 
 
 @check("ARC002")

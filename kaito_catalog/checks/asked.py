@@ -31,7 +31,7 @@ class Asked:
     gpus: tuple[PlanGpu, ...]
     """The cards that the claim may mean, with what the driver reports."""
     measured: bool
-    """False: nobody published that figure, and the memory of `gpus` is what the card cannot exceed."""
+    """False: that figure is not published, and the memory of `gpus` is what the card cannot exceed."""
     own_utilization: bool
 
     @property
@@ -109,7 +109,7 @@ def asked_of(subject: Subject, context: Context) -> Asked | Skip:
         vllm_version=context.profile.vllm_version,
     )
     if illegal:
-        return Skip(f"{size} GPUs are no tensor_parallel_size of this model: {illegal}", "see RUN001")
+        return Skip(f"{size} is not a possible tensor_parallel_size for this model: {illegal}", "see RUN001")
     cards = cards_of(each, proposal.deployment.instance_type if proposal.deployment else None, context.shared)
     reported = [
         PlanGpu(card.name, card.memory_bytes, card.compute_capability) for card in cards if card.memory_bytes

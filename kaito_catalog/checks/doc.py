@@ -59,7 +59,9 @@ def calendar_dates(subject: Subject, context: Context) -> Iterator[Outcome]:
         if day is None:
             yield Finding(f"{text} is not in the calendar", route, _DATE_HINT)
         elif day.year not in _YEARS:
-            yield Finding(f"{day.year} is no year of a proposal to KAITO", route, "look for a mistyped digit")
+            yield Finding(
+                f"{day.year} cannot be the year of a proposal to KAITO", route, "look for a mistyped digit"
+            )
 
 
 @check("DOC002")

@@ -64,7 +64,7 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Whether any finding is an error that nobody waived."""
+        """Whether any finding is an error that is not waived."""
         return any(d.fails for entry in self.entries for d in entry.diagnostics)
 
     def count(self, state: ClaimState) -> int:

@@ -19,7 +19,7 @@ GONE = read_rule(
     """The repository is gone.
 
 The Hub answers 404 with a token; without one it answers 401, and does not tell whether the repository is private.
-Nobody can download the model any more. A gated repository is not gone: it is still listed.
+The model can no longer be downloaded. A gated repository is not gone: it is still listed.
 
 Fails::
 

@@ -322,7 +322,7 @@ def manifests_can_say_it(subject: Subject, context: Context) -> Iterator[Outcome
         )
         if name is not None and not is_missing(name) and not _OBJECT_NAME.match(name):
             yield Finding(
-                f"'{name[:60]}' is no name that Kubernetes takes",
+                f"'{name[:60]}' is not a name that Kubernetes accepts",
                 ("deployment", key),
                 f"{key}: {manifests.object_name(name)}",
             )

@@ -57,7 +57,7 @@ def license_of_the_hub(subject: Subject, context: Context) -> Iterator[Outcome]:
         try:
             licenses.read(claimed, policy)
         except licenses.NotALicenseError:
-            yield Skip(f"'{claimed[:60]}' is no licence id that is known", f"the Hub says {facts.id}")
+            yield Skip(f"'{claimed[:60]}' is not a known licence id", f"the Hub says {facts.id}")
             return
     yield Finding(
         f"the licence is {facts.id} on the Hub, the proposal says {claimed}", _ID, f"id: {facts.id}"
@@ -112,7 +112,7 @@ def gated_needs_a_secret(subject: Subject, context: Context) -> Iterator[Outcome
         deployment: {modelAccessSecret: hf-token}
     """
     if subject.facts is None or subject.facts.gated is None:
-        yield NO_FACTS if subject.facts is None else Skip("nobody has recorded whether the model is gated")
+        yield NO_FACTS if subject.facts is None else Skip("whether the model is gated is not recorded")
         return
     deployment = subject.proposal.deployment
     secret = deployment.model_access_secret if deployment else None

@@ -44,7 +44,7 @@ def _unknown(asked: Asked, plans: list[Plan]) -> Skip | None:
     if unknown is not None:
         return Skip(unknown.reason or "the plan is unknown")
     if not asked.measured and any(plan.fits is not Fit.NO for plan in plans):
-        return Skip(f"nobody has published what the driver reports for {asked.gpus[0].name}")
+        return Skip(f"no published figure of what the driver reports for {asked.gpus[0].name}")
     return None
 
 
@@ -101,7 +101,7 @@ def fits(subject: Subject, context: Context) -> Iterator[Outcome]:
         error = tight[0].expected_error_bytes or 0
         words = tight[0].reason if tight[0].limited_by == "maxNumSeqs" else _needs(tight[0])
         yield Finding(
-            f"{asked.count} × {asked.each} is tight: {words}",
+            f"{asked.count} × {asked.each} may not be enough: {words}",
             _COUNT,
             f"the plan is sure to {gib(error)}; a dry run on that GPU would tell",
             severity=WARNING,
@@ -242,7 +242,7 @@ def no_more_gpus_than_needed(subject: Subject, context: Context) -> Iterator[Out
 def total_is_count_times_each(subject: Subject, context: Context) -> Iterator[Outcome]:
     """The total GPU memory is not the count times the memory of each.
 
-    Three figures that contradict each other cannot all be true, and nobody knows which one was meant.
+    Three figures that contradict each other cannot all be true, and which one was meant is not known.
 
     Fails::
 
@@ -345,7 +345,7 @@ def context_is_what_is_served(subject: Subject, context: Context) -> Iterator[Ou
     """contextLength and max-model-len differ.
 
     `contextLength` says which context the GPU claims are about, `max-model-len` which one is served. When they
-    differ, the claims are about something that nobody starts.
+    differ, the claims are about something that is never started.
 
     Fails::
 

@@ -23,8 +23,8 @@ from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.hub.repository import is_safe, printable
 
 _RECORD = "record them from the Hub: kaito-catalog record NAME"
-_NO_FILES = Skip("nobody has recorded the files of the repository", _RECORD)
-_NO_CODE = Skip("nobody has recorded whether the repository holds code", _RECORD)
+_NO_FILES = Skip("the repository's files are not recorded", _RECORD)
+_NO_CODE = Skip("whether the repository holds code is not recorded", _RECORD)
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 
@@ -45,9 +45,7 @@ def no_pickle(subject: Subject, context: Context) -> Iterator[Outcome]:
     """
     if subject.facts is None or subject.facts.weights is None:
         yield (
-            NO_FACTS
-            if subject.facts is None
-            else Skip("nobody has recorded the format of the weights", _RECORD)
+            NO_FACTS if subject.facts is None else Skip("the format of the weights is not recorded", _RECORD)
         )
     elif subject.facts.weights.format == "pickle":
         yield Finding(
@@ -80,7 +78,7 @@ def _pins_code(subject: Subject) -> bool:
 
 @check("SEC002")
 def code_of_others_is_pinned(subject: Subject, context: Context) -> Iterator[Outcome]:
-    """The configuration loads code from another repository that nobody pinned.
+    """The configuration loads code from another repository that is not pinned.
 
     `auto_map` may name a class as `org/repo--module.Class`. That code comes from the main branch of the other
     repository, whatever revision of this one is pinned, unless `code-revision` says which commit is meant.
@@ -139,8 +137,9 @@ def code_has_hashes(subject: Subject, context: Context) -> Iterator[Outcome]:
 
     `trustRemoteCode: true` runs the repository's Python files on the GPU node, with its secrets. Which code was
     looked at is known only by its hashes. KAITO v0.12 starts every model with `--trust-remote-code`, so files
-    without a hash are a warning also where the proposal does not ask for them. Where nobody has looked for such files,
-    the permission is an error; with transcribed facts a warning, as only the Hub lists the files.
+    without a hash are a warning also where the proposal does not ask for them. Where the repository was
+    not searched for such files, the permission is an error; with transcribed facts it is a warning, since only the Hub
+    lists the files.
 
     Fails::
 
@@ -162,7 +161,7 @@ def code_has_hashes(subject: Subject, context: Context) -> Iterator[Outcome]:
     if facts is None or not _code_is_known(facts):
         if number is not None:
             yield Finding(
-                "trustRemoteCode is true, and nobody has recorded which files would run",
+                "trustRemoteCode is true, and which files would run is not recorded",
                 ("runtimes", number, "trustRemoteCode"),
                 _RECORD,
                 severity=WARNING if facts is not None and facts.source.kind == "transcribed" else ERROR,
@@ -202,7 +201,7 @@ def safe_names(subject: Subject, context: Context) -> Iterator[Outcome]:
     for number, file in enumerate(subject.facts.files):
         if not is_safe(file.path):
             yield Finding(
-                f"'{printable(file.path[:80])}' is no safe name of a file",
+                f"'{printable(file.path[:80])}' is not a safe file name",
                 ("files", number, "path"),
                 "do not use the repository; tell the Hub (report this model)",
                 in_facts=True,
@@ -213,7 +212,7 @@ def safe_names(subject: Subject, context: Context) -> Iterator[Outcome]:
 def weights_have_hashes(subject: Subject, context: Context) -> Iterator[Outcome]:
     """A file of weights has no recorded hash.
 
-    The Hub keeps weights in LFS and knows the SHA-256 of each. Without it nobody can say whether the file that a
+    The Hub keeps weights in LFS and knows the SHA-256 of each. Without it there is no telling whether the file that a
     node downloads is the one that was checked.
 
     Fails::
@@ -306,7 +305,7 @@ def options_stay_with_what_was_pinned(subject: Subject, context: Context) -> Ite
 
     KAITO appends the options to its own, and the last one counts: `revision: main` undoes the pinned commit, `model`
     and `tokenizer` name another repository, a draft model without a commit is whatever its branch holds, and the
-    plug-in options make vLLM import a module that nobody has seen. A key in a proposal is public.
+    plug-in options make vLLM import a module that has not been checked. A key in a proposal is public.
 
     Fails::
 
@@ -340,9 +339,9 @@ def _leads_away(subject: Subject, option: str, value: JsonValue) -> tuple[str, s
     if option == "code-revision" and not _FULL_COMMIT.match(str(value)):
         return f"is {shown}, which can change", "write the full commit of the repository with the code"
     if option in _OTHER_REPOSITORIES and value != subject.proposal.repo_id:
-        return f"names {shown}, which nobody has checked", "leave it out: KAITO passes the model"
+        return f"names {shown}, which has not been checked", "leave it out: KAITO passes the model"
     if option in _IMPORTED and value not in ("", None, [], {}):
-        return f"makes vLLM import {shown}, which nobody has checked", "leave it out"
+        return f"makes vLLM import {shown}, which has not been checked", "leave it out"
     if option in _SECRETS:
         return "would be public", "leave it out; a token belongs into deployment.modelAccessSecret's Secret"
     if option in _OPENED and value not in ("", None):

@@ -53,7 +53,7 @@ def room_for_the_weights(subject: Subject, context: Context) -> Iterator[Outcome
         return
     total = subject.facts.weights.total if subject.facts.weights else None
     if total is None:
-        yield Skip("nobody has recorded the size of the weights")
+        yield Skip("the size of the weights is not recorded")
         return
     yield from _against(claim, total, "weights", f"storageSize: {_round_up_gb(total.high_bytes)}GB or more")
 
@@ -81,9 +81,7 @@ def room_for_all_files(subject: Subject, context: Context) -> Iterator[Outcome]:
         return
     if subject.facts is None or subject.facts.repository is None:
         yield (
-            NO_FACTS
-            if subject.facts is None
-            else Skip("nobody has recorded the size of the whole repository")
+            NO_FACTS if subject.facts is None else Skip("the size of the whole repository is not recorded")
         )
         return
     total = subject.facts.repository
@@ -115,7 +113,7 @@ def not_far_too_much(subject: Subject, context: Context) -> Iterator[Outcome]:
     weights = subject.facts.weights.total if subject.facts.weights else None
     total = subject.facts.repository or weights
     if total is None:
-        yield Skip("nobody has recorded the size of the files")
+        yield Skip("the size of the files is not recorded")
         return
     factor = context.shared.policy.tolerances.storage_over
     if claim.bytes > factor * total.high_bytes:

@@ -107,8 +107,8 @@ SYNTAX_RULES = (
     ),
     _rule(
         "YML012",
-        "There is no proposal.yaml, a file that nobody reads, or a link that leads elsewhere",
-        "Every folder in catalog/models holds a proposal. A file that lies where nobody reads it (`facts.yml`, a "
+        "There is no proposal.yaml, a file that is never read, or a link that leads elsewhere",
+        "Every folder in catalog/models holds a proposal. A file that lies where it is never read (`facts.yml`, a "
         "proposal beside the folders) would pass unseen. A link to a file of another folder is refused: a report would "
         "quote what the author of a pull request cannot read.",
         "",
@@ -124,7 +124,7 @@ SYNTAX_RULES = (
     _rule(
         "SCH002",
         "A required key is missing",
-        "Without apiVersion, kind, the metadata and the first three requirements a file is no proposal. All other "
+        "Without apiVersion, kind, the metadata and the first three requirements a file is not a proposal. All other "
         "claims may wait while the status is provisional (DOC008).",
         _GOOD.replace("  type: text-generation\n", ""),
         _GOOD,

@@ -29,7 +29,7 @@ def _number(text_: str) -> float:
     try:
         return float(text_)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text_[:40]}' is no number") from None
+        raise argparse.ArgumentTypeError(f"'{text_[:40]}' is not a number") from None
 
 
 def _word(parse: Callable[[str], Value]) -> Callable[[str], Value]:

@@ -116,7 +116,7 @@ class ResultWriter:
         progress.step("dry runs")
 
     def done(self, run: campaign.Run, result: dict[str, Any]) -> None:
-        """Take a result; one that is no evidence counts as failed."""
+        """Take a result; one that is not evidence counts as failed."""
         try:
             path, value = campaign.write_result(run, self._entries[run.model], result)
         except CatalogError as error:

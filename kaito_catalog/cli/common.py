@@ -41,11 +41,11 @@ def catalog_root(options: argparse.Namespace, *, or_shipped: bool = False) -> Pa
         named = Path(options.catalog)
         if not named.is_dir():
             raise CatalogError(
-                f"{named} is no folder", hint="--catalog names the folder that holds models/ and gpus.yaml"
+                f"{named} is not a folder", hint="--catalog names the folder that holds models/ and gpus.yaml"
             )
         if not any((named / name).exists() for name in SHARED_FILES):
             raise CatalogError(
-                f"{named} is no catalog folder: it has none of {', '.join(SHARED_FILES)}",
+                f"{named} is not a catalog folder: it has none of {', '.join(SHARED_FILES)}",
                 hint="a folder of proposals alone is checked by its path: kaito-catalog check DIR",
             )
         return named

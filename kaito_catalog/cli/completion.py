@@ -50,7 +50,7 @@ def _quiet(completer: Completer) -> Callable[..., Sequence[str] | Mapping[str, s
             root = Path(parsed_args.catalog) if parsed_args.catalog else found_or_shipped(Path.cwd())
             return completer(root, prefix)
         except CatalogError:
-            return ()  # nobody sees a message in the middle of a line
+            return ()  # a message in the middle of a line is not seen
 
     return words
 

@@ -64,7 +64,7 @@ def find_entry(name: str, root: Path) -> Entry:
     folder = root / "models" / files.safe_name(name.rpartition("/")[2].lower())
     if not folder.is_dir():
         raise CatalogError(
-            f"'{name[:80]}' is no model of the catalog", hint=f"the models are in {shown(root / 'models')}"
+            f"'{name[:80]}' is not in the catalog", hint=f"the models are in {shown(root / 'models')}"
         )
     entry = read_entry(folder)
     if not entry.is_readable:

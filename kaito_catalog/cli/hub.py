@@ -58,7 +58,7 @@ def run_new(options: argparse.Namespace) -> int:
     repo_id = page[1] if page else options.repo_id
     if not _REPO_ID.fullmatch(repo_id):
         raise CatalogError(
-            f"'{printable(options.repo_id[:120])}' is no repository id",
+            f"'{printable(options.repo_id[:120])}' is not a repository id",
             hint="write ORG/MODEL, such as microsoft/phi-4",
         )
     root = catalog_root(options, or_shipped=bool(options.into))
@@ -166,7 +166,7 @@ def _refuse_unusable(options: argparse.Namespace) -> None:
             hint="the Hub is asked for the revision that the proposal pins",
         )
     if options.revision and not re.fullmatch("[0-9a-f]{40}", options.revision):
-        raise CatalogError(f"'{options.revision[:60]}' is no commit", hint="write all 40 hex digits")
+        raise CatalogError(f"'{options.revision[:60]}' is not a commit", hint="write all 40 hex digits")
 
 
 def _targets(catalog: Catalog) -> tuple[list[RecordTarget], int]:

@@ -22,7 +22,7 @@ MAX_YAML_BYTES = 2**20
 MAX_DEPTH = 40
 MAX_PROBLEMS = 50
 MAX_INTEGER_LENGTH = 100
-"""Characters; whatever is shorter is also a float, so that nobody who compares the two has to care."""
+"""Characters; whatever is shorter is also a float, so that the two can be compared without a special case."""
 
 Value: TypeAlias = Any
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -205,7 +205,7 @@ def make_campaign(catalog: Catalog, context: Context, names: Iterable[str], opti
 def _entry(catalog: Catalog, name: str) -> Entry:
     entry = catalog.entry(name)
     if entry is None:
-        raise CatalogError(f"'{name[:80]}' is no model of the catalog")
+        raise CatalogError(f"'{name[:80]}' is not in the catalog")
     return entry
 
 

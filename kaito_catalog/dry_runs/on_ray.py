@@ -136,9 +136,9 @@ def _connect(ray: Any, cluster: Cluster, say: Callable[[str], None]) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     where = cluster.address or os.environ.get("RAY_ADDRESS") or "this machine"
     hint = "start one with 'ray start --head'; Ray and Python have to be of the same version here and there"
-    # Ray itself waits for minutes where nobody listens.
+    # Ray itself waits for minutes where nothing listens.
     if not _listens(where):
-        raise CatalogError(f"nobody listens at {where[:100]}", hint=hint)
+        raise CatalogError(f"nothing listens at {where[:100]}", hint=hint)
     options: dict[str, Any] = {"address": cluster.address} if cluster.address else {}
     try:
         ray.init(**options, logging_level="ERROR", log_to_driver=True)

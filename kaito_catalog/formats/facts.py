@@ -125,7 +125,7 @@ class RemoteCode(Model):
 
 
 class ModelFacts(Model):
-    """The Hub at a revision. A field nobody has read is absent, and what needs it is skipped."""
+    """The Hub at a revision. A field that has not been read is absent, and what needs it is skipped."""
 
     api_version: API_VERSION
     kind: Literal["ModelFacts"]

@@ -19,7 +19,7 @@ class Gpu(Model):
     nominal_memory: Size
     """The brochure's figure."""
     memory_bytes: Bytes | None = None
-    """What the driver reports (`torch.cuda.mem_get_info` total); absent where nobody published it."""
+    """What the driver reports (`torch.cuda.mem_get_info` total); absent where it is not published."""
     memory_spread_bytes: Bytes | None = None
     """How far published reports of `memoryBytes` lie from it."""
     compute_capability: Number | None = None

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 ANSWER_LIMIT_BYTES = 64 * 2**20
 RETRY_SECONDS = 1.0
-"""The first wait where nobody says how long; it doubles each time."""
+"""The first wait where the server does not say how long; it doubles each time."""
 _FIRST_READ_BYTES = 100_000
 """97 % of safetensors headers are shorter (huggingface_hub's own measurement): one request does."""
 
@@ -67,7 +67,7 @@ class Hub:
 
     Args:
         endpoint: default `HF_ENDPOINT`, else the Hub itself.
-        token: default `HF_TOKEN` or the saved one; False asks as nobody.
+        token: default `HF_TOKEN` or the saved one; False asks without one.
         timeout_seconds: for an answer to begin or to go on; a whole answer has ten times as much.
         attempts: how often a request is made before its failure counts.
         longest_wait_seconds: a rate limit that lasts longer is an error (the Hub's windows are 300 s).
@@ -90,7 +90,7 @@ class Hub:
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
         if urlsplit(self.endpoint).scheme not in ("http", "https"):
             raise CatalogError(
-                f"HF_ENDPOINT is '{USERINFO.sub('//', self.endpoint)[:80]}', which is no web address",
+                f"HF_ENDPOINT is '{USERINFO.sub('//', self.endpoint)[:80]}', which is not a web address",
                 hint="such as https://huggingface.co, or http://127.0.0.1:8000 for 'kaito-catalog fake-hub'",
             )
         if constants.HF_HUB_OFFLINE:
@@ -210,7 +210,10 @@ class Hub:
                 )
                 cause: Exception = error
             except HFValidationError as error:
-                found, cause = HubError(Trouble.USAGE, f"'{asked.repo_id[:120]}' is no repository id"), error
+                found, cause = (
+                    HubError(Trouble.USAGE, f"'{asked.repo_id[:120]}' is not a repository id"),
+                    error,
+                )
             except (HfHubHTTPError, httpx.HTTPError, httpx.InvalidURL, OSError) as error:
                 found, cause = diagnose(asked, error, self._asker), error
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -226,7 +229,7 @@ class Hub:
                 else min(RETRY_SECONDS * 2 ** (attempt - 1), 20.0)
             )
             if isinstance(cause, httpx.ConnectError) and attempt == self._attempts:
-                # Where nobody answers, the other models need not wait as long to learn it.
+                # Where there is no answer, the other models need not wait as long to learn it.
                 self._attempts = 1
             if not found.is_transient or attempt >= self._attempts or wait > self._longest_wait:
                 raise found from cause

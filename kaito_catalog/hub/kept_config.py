@@ -34,7 +34,7 @@ _DEPTH = 12
 def kept_config(config: Mapping[str, Json]) -> dict[str, Json]:
     """The fields of config.json that loading and memory may depend on: all but what is known to be noise.
 
-    Unknown fields are kept, so that architectures nobody here knows can be planned later from recorded facts.
+    Unknown fields are kept, so that architectures that are not known here can be planned later from recorded facts.
     """
     kept = _kept(config, 0)
     assert isinstance(kept, dict)

@@ -37,7 +37,7 @@ class RecordOutcome(Enum):
     WRITTEN = "written"
     UNCHANGED = "unchanged"
     REFUSED = "refused"
-    """The facts contradict what was recorded, and nobody accepted that."""
+    """The facts contradict what was recorded, and that was not accepted."""
     FAILED = "failed"
 
 
@@ -220,7 +220,7 @@ def record_all(
                 except CatalogError as error:
                     yield Result(target, RecordOutcome.FAILED, error=error)
         except BaseException:
-            # Also when the reader of these results stops: nobody waits for a rate limit that nobody needs.
+            # Also when the reader of these results stops: there is no use in waiting for a rate limit then.
             for _, future in waiting:
                 future.cancel()
             hub.stop()

@@ -77,7 +77,7 @@ class Snapshot(Protocol):
         """Parameters by dtype that the header of a weight file declares.
 
         Raises:
-            CatalogError: it cannot be read, or is no safetensors header.
+            CatalogError: it cannot be read, or is not a safetensors header.
         """
 
     def sha256(self, path: str) -> str:

@@ -36,7 +36,7 @@ def parse_header(text: bytes, *, size_bytes: int | None) -> dict[str, int]:
         size_bytes: of the whole file, which the offsets have to agree with.
 
     Raises:
-        ValueError: it is no header, or one of another file.
+        ValueError: it is not a header, or one of another file.
     """
     try:
         header = json.loads(text)

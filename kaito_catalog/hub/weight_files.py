@@ -99,7 +99,7 @@ def _choice(format_: WeightFormat, downloaded: Sequence[str], loaded: Sequence[s
 
 
 def indexed_files(index: object) -> tuple[str, ...] | None:
-    """The files that an index (its parsed JSON) names; None where it is no index."""
+    """The files that an index (its parsed JSON) names; None where it is not an index."""
     match index:
         case {"weight_map": dict(weight_map)} if all(isinstance(name, str) for name in weight_map.values()):
             return tuple(sorted(set(weight_map.values())))

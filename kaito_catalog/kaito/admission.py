@@ -78,7 +78,7 @@ def _selector(selector: Mapping[str, Any], kaito: Release) -> list[str]:
     for expression in selector.get("matchExpressions") or ():
         # KAITO turns the selector into one map of labels, which only a single value can become.
         if expression.get("operator") != "In" or len(expression.get("values") or ()) != 1:
-            problems.append(f"labelSelector: {expression.get('key')} is no single value")
+            problems.append(f"labelSelector: {expression.get('key')} is not a single value")
     labels = selector.get("matchLabels") or {}
     if labels and not set(labels) - kaito.reserved_labels:
         problems.append("labelSelector.matchLabels: all of them are KAITO's own, and are ignored")

@@ -25,7 +25,7 @@ _NO_SCORES = f"{SCORES} is not beside the file, so which models have a score is 
 
 @dataclass(frozen=True)
 class ExplainedDifference:
-    """A field in which the files differ, and why; `reason` is None where nobody said."""
+    """A field in which the files differ, and why; `reason` is None where none is recorded."""
 
     name: str
     field: str
@@ -50,7 +50,7 @@ class Comparison:
 
     @property
     def unexplained(self) -> tuple[ExplainedDifference, ...]:
-        """The differences that nobody gave a reason for."""
+        """The differences without a recorded reason."""
         return tuple(difference for difference in self.differences if difference.reason is None)
 
     @property

@@ -246,7 +246,7 @@ def _cpu_utilization(arguments: Iterable[Argument], kaito: Release, config: Laun
 
 
 def _launcher(arguments: Iterable[Argument], cpu_utilization: float) -> Iterable[Argument]:
-    """What inference_api.py sets where nobody else did."""
+    """What inference_api.py sets where no earlier step did."""
     given = {a.name for a in arguments}
     defaults = {"port": "5000", "cpu-offload-gb": "0"}
     for name, value in defaults.items():

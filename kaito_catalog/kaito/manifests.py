@@ -184,7 +184,7 @@ def build(
     """
     repo_id = (facts.repo_id if facts else None) or proposal.repo_id
     if repo_id is None:
-        return Manifests({}, "the download site is no page of the Hub, so KAITO has no name for the model")
+        return Manifests({}, "the download site is not a page of the Hub, so KAITO has no name for the model")
     runtime = serving_runtime(proposal)
     if runtime is None:
         if proposal.runtimes:

@@ -285,7 +285,9 @@ def read(text: str, *, path: str) -> dict[str, Row]:
         raise CatalogError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
     models = loaded.get("models") if isinstance(loaded, dict) else None
     if not isinstance(models, list) or not all(isinstance(m, dict) and "name" in m for m in models):
-        raise CatalogError(f"{path} is no model catalog", hint="a list of entries with a name under models")
+        raise CatalogError(
+            f"{path} is not a model catalog", hint="a list of entries with a name under models"
+        )
     return {str(model["name"]): model for model in models}
 
 

@@ -124,7 +124,7 @@ class Release:
     """Whether its model_catalog.yaml has `mambaStateBytesPerSeq`."""
 
     def reason_for(self, name: str, field: str) -> str | None:
-        """Why `field` of `name` differs from KAITO's catalog; None where nobody said."""
+        """Why `field` of `name` differs from KAITO's catalog; None where no reason is recorded."""
         return next((d.reason for d in self.differences if d.covers(name, field)), None)
 
 

@@ -30,7 +30,7 @@ class Kind:
         """A word of the command line; ValueError says in words what is wrong with it."""
 
 
-class Option:
+class PlannedOption:
     """An option of `vllm serve` that plans read."""
 
     __slots__ = ("default", "kind", "meaning", "name", "unset")
@@ -86,7 +86,7 @@ def _parse_share(text: str) -> float:
     try:
         found = float(text)
     except ValueError:
-        raise ValueError(f"'{text[:40]}' is no number") from None
+        raise ValueError(f"'{text[:40]}' is not a number") from None
     if not 0 < found <= 1:
         raise ValueError("must be above 0 and at most 1")
     return found
@@ -101,7 +101,7 @@ def _parse_count(text: str) -> int:
     try:
         found = int(text)
     except ValueError:
-        raise ValueError(f"'{text[:40]}' is no whole number") from None
+        raise ValueError(f"'{text[:40]}' is not a whole number") from None
     if not 0 < found < 2**63:
         raise ValueError("must be at least 1" if found < 1 else "is too large")
     return found
@@ -143,30 +143,30 @@ WORD = Kind("T", lambda value: value if isinstance(value, str) else None, str)
 SWITCH = Kind(None, lambda value: True if str(value).lower() == "true" else None, lambda text: True)
 """On where it is given."""
 
-PLANNED: tuple[Option, ...] = (
-    Option(
+PLANNED: tuple[PlannedOption, ...] = (
+    PlannedOption(
         "gpu-memory-utilization",
         SHARE,
         "the share of a GPU's memory that vLLM may use",
         default="the profile's",
     ),
-    Option(
+    PlannedOption(
         "kv-cache-memory-bytes",
         BYTES,
         "the KV cache's size on each GPU, such as 4G, whatever the utilization would leave for it",
         default="what is left",
     ),
-    Option(
+    PlannedOption(
         "kv-cache-dtype",
         WORD,
         "how the KV cache is stored, such as fp8",
         default="auto, as the model has it",
         unset="auto",
     ),
-    Option("max-num-seqs", COUNT, "requests in one batch", default="vLLM's for the GPU"),
-    Option("max-num-batched-tokens", COUNT, "tokens in one batch", default="vLLM's for the GPU"),
-    Option("enforce-eager", SWITCH, "no CUDA graphs", default="with graphs", unset=False),
-    Option(
+    PlannedOption("max-num-seqs", COUNT, "requests in one batch", default="vLLM's for the GPU"),
+    PlannedOption("max-num-batched-tokens", COUNT, "tokens in one batch", default="vLLM's for the GPU"),
+    PlannedOption("enforce-eager", SWITCH, "no CUDA graphs", default="with graphs", unset=False),
+    PlannedOption(
         "language-model-only",
         SWITCH,
         "no images and no sound: vLLM does without their encoder",

@@ -1,4 +1,4 @@
-"""Why vLLM refuses a request, or why nobody can tell what it takes: before any memory is added up."""
+"""Why vLLM refuses a request, or why what it takes is unknown: before any memory is added up."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def lacks_sparse_fp8(shape: BuiltShape, compute_capability: float | None, kv_cac
 def why_unplanned(
     shape: Shape | Unsupported, settings: Settings, vllm_version: str
 ) -> tuple[str, str] | None:
-    """Why nobody knows what the model takes on any GPU, and whether its architecture or its options limit it."""
+    """Why what the model takes is unknown on any GPU, and whether its architecture or its options limit it."""
     if isinstance(shape, Unsupported):
         return shape.reason, "architecture"
     newer = no_class(shape, vllm_version)
@@ -83,7 +83,7 @@ def refused(request: PlanRequest, built: BuiltShape) -> Refusal | None:
         return _no("gpu", missing)
     if gpu.memory_bytes is None:
         named = gpu.name or "this GPU"
-        reason = f"nobody has published what the driver reports as memory of {named}"
+        reason = f"no published figure of the memory that the driver reports for {named}"
         return Refusal(Fit.UNKNOWN, "gpu", reason)
     if lacks_sparse_fp8(built, gpu.compute_capability, settings.kv_cache_dtype):
         return _no("kvCacheDtype", LACKS_SPARSE_FP8)

@@ -90,7 +90,7 @@ class PlanGpu:
 
     name: str | None
     memory_bytes: int | None
-    """None where nobody published what the driver reports."""
+    """None where what the driver reports is not published."""
     compute_capability: float | None = None
 
 

@@ -38,7 +38,7 @@ _ORDER = {Fit.YES: 0, Fit.TIGHT: 1, Fit.NO: 2, Fit.UNKNOWN: 3}
 def facts_shape(facts: ModelFacts) -> Shape | Unsupported:
     """The shape of a catalog entry, from the fields of config.json in its facts."""
     if facts.config is None:
-        return Unsupported("nobody has read its config.json yet", "config")
+        return Unsupported("its config.json is not recorded", "config")
     return read_shape(facts.config)
 
 

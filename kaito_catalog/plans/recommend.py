@@ -149,7 +149,7 @@ def text(found: Recommendations) -> str:
         label = "smallest that fits, with headroom" if same else "smallest with headroom"
         lines.append(f"{label}: {found.with_headroom.name} ({found.with_headroom.reason})")
     elif found.smallest is not None:
-        lines.append("with headroom: none of the instance types known")
+        lines.append("with headroom: none of the known instance types")
     return "".join(f"{line}\n" for line in lines)
 
 

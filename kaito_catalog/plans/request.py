@@ -34,7 +34,7 @@ from kaito_catalog.vllm_bridge.versions import newest, parsed
 
 MAX_CONFIG_BYTES = 8 * 2**20
 DEFAULT_MAX_MODEL_LEN = 8192
-"""The context of a plan that nobody asked for, at most the model's own limit."""
+"""The context of a plan where none is asked for, at most the model's own limit."""
 MOST_GPUS_OF_A_PLAN = 64
 
 
@@ -111,7 +111,7 @@ def read_subject(request: PlanArguments, root: Path, *, shared: Shared, profile:
     entry_folder = root / "models" / name
     if not name or not (entry_folder / "proposal.yaml").is_file():
         raise CatalogError(
-            f"'{request.model[:80]}' is no model of the catalog, and no folder with a config.json or params.json",
+            f"'{request.model[:80]}' is neither in the catalog nor a folder with a config.json or params.json",
             hint=_near_models(root, name)
             or f"the models are in {shown(root / 'models')}; for another one, put the config.json of its repository "
             "into a folder and name that",
@@ -183,13 +183,13 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise CatalogError(f"cannot read {shown(path)}: {error.strerror or error}") from error
     except (UnicodeDecodeError, RecursionError) as error:
-        raise CatalogError(f"{shown(path)} is no JSON text") from error
+        raise CatalogError(f"{shown(path)} is not JSON") from error
     except json.JSONDecodeError as error:
         raise CatalogError(f"{shown(path)}:{error.lineno}:{error.colno}: {error.msg}") from error
     except ValueError as error:  # Python's limit on the digits of an integer
         raise CatalogError(f"{shown(path)} holds a number that is too long") from error
     if not isinstance(value, dict):
-        raise CatalogError(f"{shown(path)} holds no JSON object")
+        raise CatalogError(f"{shown(path)} does not hold a JSON object")
     return value
 
 
@@ -267,7 +267,7 @@ def _version(request: PlanArguments, profile: Profile) -> str:
     asked = request.vllm_version and request.vllm_version.removeprefix("v")
     if asked and parsed(asked) is None:
         raise CatalogError(
-            f"'{asked[:40]}' is no version of vLLM",
+            f"'{asked[:40]}' is not a version of vLLM",
             hint=f"such as {profile.vllm_version}, which {profile.name} runs, or {newest_vllm()}",
         )
     return asked or profile.vllm_version

@@ -17,7 +17,7 @@ from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal, Runtime
 from kaito_catalog.kaito import model_catalog, release
-from kaito_catalog.memory.options import PLANNED, Option, Value, number
+from kaito_catalog.memory.options import PLANNED, PlannedOption, Value, number
 from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.unplanned_options import UnplannedOption, is_unplanned
 from kaito_catalog.memory.values import (
@@ -39,7 +39,7 @@ _BY_ATTRIBUTE = {option.attribute: option for option in PLANNED}
 class GivenOptions:
     """The options that somebody sets; the others are left to the release and to vLLM."""
 
-    planned: tuple[tuple[Option, Value], ...] = ()
+    planned: tuple[tuple[PlannedOption, Value], ...] = ()
     """In the order of `PLANNED`."""
     unplanned: tuple[UnplannedOption, ...] = ()
     """Others that change what memory holds, and their values."""

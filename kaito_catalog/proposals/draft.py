@@ -107,7 +107,7 @@ def new_proposal(
         shared: instance types and GPUs.
         profile: the KAITO release whose vLLM the plan is for.
         today: the day of the proposal.
-        author: who writes it; a gap where nobody says.
+        author: who writes it; a gap where it is not given.
 
     Raises:
         CatalogError: the repository's name cannot be a folder of the catalog.
@@ -368,9 +368,7 @@ def _runtime(draft: _Draft, requirements: Mapping[str, Any]) -> dict[str, Any]:
         runtime["config"] = config
     code = facts.remote_code
     if draft.recorded.missing:
-        draft.gaps.append(
-            "runtimes.0.trustRemoteCode: nobody could read whether the configuration names code"
-        )
+        draft.gaps.append("runtimes.0.trustRemoteCode: unknown: whether the configuration names code")
     elif code is not None and code.auto_map:
         targets = ", ".join(printable(str(target)) for target in list(code.auto_map.values())[:2])
         runtime["trustRemoteCode"] = draft.mark(

@@ -111,7 +111,7 @@ def corrections(value: Any, policy: Policy) -> Iterator[Correction]:
     kind = text("requirements", "type")
     if kind.lower() in policy.types.aliases:
         new = policy.types.aliases[kind.lower()]
-        yield Correction(("requirements", "type"), new, f"'{kind}' is an older word for {new}")
+        yield Correction(("requirements", "type"), new, f"'{kind}' is an older name for {new}")
     license_ = text("summary", "license", "id")
     alias = policy.licenses.aliases.get(" ".join(license_.lower().split()))
     if alias:

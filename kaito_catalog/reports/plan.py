@@ -18,7 +18,7 @@ from kaito_catalog.vllm_bridge.versions import parsed, release
 
 VERDICTS = {
     Fit.YES: ("fits", GREEN),
-    Fit.TIGHT: ("tight", YELLOW),
+    Fit.TIGHT: ("may not fit", YELLOW),
     Fit.NO: ("does not fit", RED),
     Fit.UNKNOWN: ("unknown", YELLOW),
 }
@@ -65,7 +65,7 @@ def _later(vllm_version: str) -> tuple[str, ...]:
     if asked is None or (asked.major, asked.minor) <= (known.major, known.minor):
         return ()
     return (
-        f"  nobody has read vLLM {printable(vllm_version)} here: planned by the rules of {last}, the last that was",
+        f"  vLLM {printable(vllm_version)} is not known here: planned by the rules of {last}, the newest known one",
     )
 
 
@@ -240,20 +240,13 @@ def instance_types_text(
             "",
             "USED: GPUs over which the model can be split; ENOUGH: the fewest that serve this context",
         ]
+        if any(row.plan.fits is Fit.TIGHT for row in fitting):
+            lines.append("maybe: it fits, or does not, by less than the plan may be off")
     elif any(row.plan.fits is Fit.UNKNOWN and row.plan.limited_by in _WHATEVER_GPU for row in rows):
         lines.append("unknown whether any instance type fits it")
     else:
-        lines.append("no instance type that is known fits it on one node")
-    several = [
-        (row.nodes_needed, row) for row in rows if row.nodes_needed is not None and row.nodes_needed > 1
-    ]
-    several.sort(
-        key=lambda pair: pair[0] * (pair[1].plan.gpu.memory_bytes or 0) * pair[1].instance_type.gpu_count
-    )
-    if several:
-        shown = ", ".join(f"{nodes} × {row.instance_type.name}" for nodes, row in several[:4])
-        more = f" and {len(several) - 4} more" if len(several) > 4 else ""
-        lines += ["", f"on several nodes (Ray, one pipeline stage each): {shown}{more}"]
+        lines.append("no known instance type fits it on one node")
+    lines += _on_several_nodes(rows)
     rest = [row for row in rows if row not in fitting]
     groups: dict[tuple[Fit, str], list[str]] = {}
     for row in rest:
@@ -274,6 +267,21 @@ def instance_types_text(
     if best is not None:  # not broken, so that it can be copied
         text += f"\nnext: kaito-catalog plan {subject.name} --instance-type {best.instance_type.name}\n"
     return text
+
+
+def _on_several_nodes(rows: Sequence[InstanceTypePlan]) -> list[str]:
+    """What serves the model on more than one node, least GPU memory first."""
+    several = [
+        (row.nodes_needed, row) for row in rows if row.nodes_needed is not None and row.nodes_needed > 1
+    ]
+    several.sort(
+        key=lambda pair: pair[0] * (pair[1].plan.gpu.memory_bytes or 0) * pair[1].instance_type.gpu_count
+    )
+    if not several:
+        return []
+    shown = ", ".join(f"{nodes} × {row.instance_type.name}" for nodes, row in several[:4])
+    more = f" and {len(several) - 4} more" if len(several) > 4 else ""
+    return ["", f"on several nodes (Ray, one pipeline stage each): {shown}{more}"]
 
 
 def _unbroken_table(cells: Sequence[tuple[str, ...]], chosen: str | None, *, color: bool) -> list[str]:
@@ -322,7 +330,7 @@ def _row(row: InstanceTypePlan) -> tuple[str, ...]:
     return (
         row.instance_type.name,
         f"{row.instance_type.gpu_count} × {row.plan.gpu.name}",
-        VERDICTS[row.plan.fits][0],
+        "maybe" if row.plan.fits is Fit.TIGHT else VERDICTS[row.plan.fits][0],
         str(row.plan.parallelism.world_size),
         str(row.gpus_needed or ""),
         gib(needed),

@@ -13,7 +13,7 @@ SIZE: Schema = {"type": "integer", "minimum": 0, "description": "Bytes."}
 
 
 def _or_null(schema: Schema) -> Schema:
-    """Null means that nobody knows."""
+    """Null means unknown."""
     return {"anyOf": [schema, {"type": "null"}]}
 
 

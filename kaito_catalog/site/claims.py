@@ -131,7 +131,7 @@ def facts_source(facts: ModelFacts | None) -> str:
 
 
 def cell(value: object) -> Markup:
-    """A table cell; what nobody said is a dash."""
+    """A table cell; what is not given is a dash."""
     return Markup('<span class="kc-none">—</span>') if is_missing(value) else escape(value)
 
 

@@ -88,7 +88,7 @@ class MatrixRow:
 
     @property
     def ever_fits(self) -> bool:
-        """Whether any context fits, be it tightly."""
+        """Whether any context fits, even if only just."""
         return any(cell.fits in (Fit.YES, Fit.TIGHT) for cell in self.cells)
 
 
@@ -131,7 +131,7 @@ def plan_figures(entry: Entry, shared: Shared) -> Figures:
     """What the planner says about an entry, at the context its proposal is about."""
     facts, profile = entry.facts, shared.policy.default_profile()
     if facts is None or entry.proposal is None:
-        return Figures(unknown="nobody has recorded facts")
+        return Figures(unknown="no recorded facts")
     runtime = serving_runtime(entry.proposal)
     if runtime is not None and runtime.name != "vllm":
         return Figures(unknown=f"only vLLM is planned, and the proposal serves with {runtime.name}")

@@ -30,7 +30,7 @@ def page() -> str:
     parts = [
         "---\ntitle: Formats\n---\n\n# Formats\n",
         "The files of the catalog, as YAML 1.2. Unknown keys are errors, sizes need a unit, and a field that "
-        "nobody knows is left out. The JSON Schema of each kind lies in `schema/`; editors with a YAML language "
+        "is not known is left out. The JSON Schema of each kind lies in `schema/`; editors with a YAML language "
         "server read it from the first line of a file.\n",
     ]
     for name in schema.FILE_KINDS:

@@ -72,7 +72,7 @@ def view(entry: Entry, shared: Shared) -> KaitoView:
     """What the KAITO of the policy's profile would do with an entry, at the context of its proposal."""
     kaito = release.release_of(shared.profile())
     if entry.proposal is None or entry.facts is None:
-        return KaitoView(kaito.name, unknown="nobody has recorded facts")
+        return KaitoView(kaito.name, unknown="no recorded facts")
     runtime = serving_runtime(entry.proposal)
     if runtime is not None and runtime.name != "vllm":
         return KaitoView(

@@ -30,7 +30,7 @@ MEASURED = Proof("measured", "measured", "a dry run of vLLM measured it")
 EXACT = Proof("exact", "exact plan", "vLLM's own classes were asked what they allocate")
 RECORDED = Proof("recorded", "recorded", "the facts were read from the repository itself")
 TRANSCRIBED = Proof("transcribed", "transcribed", "the facts were read in a publication, not yet on the Hub")
-CLAIMED = Proof("claimed", "claimed", "nobody has recorded facts")
+CLAIMED = Proof("claimed", "claimed", "no recorded facts")
 PROOFS = (MEASURED, EXACT, RECORDED, TRANSCRIBED, CLAIMED)
 
 

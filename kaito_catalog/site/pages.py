@@ -33,8 +33,8 @@ from kaito_catalog.site.model_page import (
 )
 from kaito_catalog.site.text import escape, fenced, line, link, prose, words
 
-VERDICT_WORDS = {Fit.YES: "fits", Fit.TIGHT: "tight", Fit.NO: "does not fit", Fit.UNKNOWN: "unknown"}
-SHORT_VERDICTS = {**VERDICT_WORDS, Fit.NO: "no"}
+VERDICT_WORDS = {Fit.YES: "fits", Fit.TIGHT: "may not fit", Fit.NO: "does not fit", Fit.UNKNOWN: "unknown"}
+SHORT_VERDICTS = {**VERDICT_WORDS, Fit.TIGHT: "maybe", Fit.NO: "no"}
 LIMITED_BY_WORDS = {
     "kvCache": "KV cache",
     "maxModelLen": "the model's own limit",

@@ -41,9 +41,9 @@ def tables(asked: Mapping[str, Any]) -> dict[str, Any]:
         try:
             value = json.loads(text) if text else None
         except (ValueError, RecursionError) as error:
-            return {"unknown": f"{name} is no JSON text: {error}"}
+            return {"unknown": f"{name} is not JSON: {error}"}
         if value is not None and not isinstance(value, dict):
-            return {"unknown": f"{name} holds no JSON object"}
+            return {"unknown": f"{name} does not hold a JSON object"}
         found.append(value)
     config, quantization = found
     if config is None:

@@ -25,7 +25,7 @@ def safe_name(name: str) -> str:
     """`name` if it can be a folder of the catalog.
 
     Raises:
-        CatalogError: it could lead elsewhere, or is no lower-case repository name.
+        CatalogError: it could lead elsewhere, or is not a lower-case repository name.
     """
     if not NAME.match(name) or ".." in name:
         raise CatalogError(
@@ -69,7 +69,7 @@ _UNFINISHED = ".unfinished"
 def _only_writer(folder: Path) -> Iterator[None]:
     """Wait until no other process writes into `folder` by this module; the kernel lets go when one is killed.
 
-    The folder itself is locked, so that no lock file stays. Where the file system knows no locks, nobody waits.
+    The folder itself is locked, so that no lock file stays. Where the file system has no locks, there is no waiting.
     """
     if fcntl is None:
         yield

@@ -51,7 +51,7 @@ def commit(folder: Path, revision: str) -> str:
     except CatalogError as error:
         top(folder)
         raise CatalogError(
-            f"'{revision[:80]}' is no commit of this clone",
+            f"'{revision[:80]}' is not a commit of this clone",
             hint="in CI, fetch it first: actions/checkout with fetch-depth: 0",
         ) from error
     return found.decode().strip()

@@ -119,7 +119,7 @@ class Conversation:
             answer = None
         if not isinstance(answer, dict):
             text = line.decode(errors="replace")
-            words = f"the worker printed something that is no answer: {text!r:.200}"
+            words = f"the worker printed something that is not an answer: {text!r:.200}"
             raise WorkerError("worker-garbage", words)
         return answer
 

@@ -27,7 +27,7 @@ from kaito_catalog.vllm_bridge.logs import RESULT_KIND, without_paths
 EVIDENCE_API_VERSION = "catalog.kaito.sh/v1alpha1"
 
 CPU_MAX_MODEL_LEN = 2048
-"""The longest context of a dry run on a CPU that nobody asked for otherwise."""
+"""The longest context of a dry run on a CPU where no other is asked for."""
 
 
 def config_sha256(config: Mapping[str, Any]) -> str:
@@ -177,7 +177,7 @@ def write_evidence(folder: Path, value: Mapping[str, Any]) -> Path:
     _, problems = load(parse(writing.write(dict(value)), path="(the evidence)"), model)
     if problems:
         first = problems[0]
-        raise CatalogError(f"this is no valid evidence: {first.message}", hint=first.hint)
+        raise CatalogError(f"this is not valid evidence: {first.message}", hint=first.hint)
     path = folder / "evidence" / evidence_name(value)
     text = (
         f"# yaml-language-server: $schema=../../../../schema/{kind}.schema.json\n{writing.write(dict(value))}"

@@ -42,5 +42,5 @@ _FOLDERS = re.compile(r"(?<![\w.:/])/(?:[\w.+@-]+/)+")
 
 
 def without_paths(text: str) -> str:
-    """`text` with absolute folders shortened: where things lie on a machine is nobody's evidence."""
+    """`text` with absolute folders shortened: where things lie on a machine is not evidence."""
     return _FOLDERS.sub("…/", text)

@@ -23,7 +23,9 @@ def _plamo3(source: Source) -> Shape:
     text = source.text
     if text.count("vocab_size") % 16:
         # vLLM adds rows up to the next multiple to the output embedding alone.
-        raise UnreadableError("no plan for a vocabulary that is no multiple of 16", text.path("vocab_size"))
+        raise UnreadableError(
+            "no plan for a vocabulary that is not a multiple of 16", text.path("vocab_size")
+        )
     count = num_layers(text)
     each = text.values.get("interleaved_sliding_window")
     if isinstance(each, list):

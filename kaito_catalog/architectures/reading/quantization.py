@@ -225,7 +225,7 @@ def _modelopt(section: Fields, plain: Quantization, has_list: bool) -> Quantizat
     if scheme is None:
         return replace(plain, problem=f"no plan for weights quantised with modelopt {algorithm[:40]}")
     if not has_list:
-        return replace(plain, problem="nobody has read which modules its quantisation leaves alone")
+        return replace(plain, problem="unknown: which modules its quantisation leaves unquantised")
     return replace(
         plain,
         scheme=scheme,

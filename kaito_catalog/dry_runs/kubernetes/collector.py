@@ -134,7 +134,7 @@ class Collector:
             raise
 
     def _leave(self) -> None:
-        """Jobs end by themselves, and are taken up again; a LeaderWorkerSet would keep its GPUs for nobody."""
+        """Jobs end by themselves, and are taken up again; a LeaderWorkerSet would keep its GPUs for nothing."""
         for followed in self._running.values():
             if followed.run.nodes > 1:
                 self._delete(followed.run)

@@ -55,9 +55,9 @@ class ClusterSettings:
 
     def __post_init__(self) -> None:
         if not _IMAGE.match(self.image):
-            raise CatalogError(f"--image {self.image[:80]!r} is no image")
+            raise CatalogError(f"--image {self.image[:80]!r} is not an image")
         if self.namespace is not None and not _NAMESPACE.match(self.namespace):
-            raise CatalogError(f"--namespace {self.namespace[:80]!r} is no namespace")
+            raise CatalogError(f"--namespace {self.namespace[:80]!r} is not a namespace")
 
 
 def base_image(profile: Profile) -> str:

@@ -1,4 +1,4 @@
-"""Files of our own Hub: the first bytes of each are kept, and what follows them is zeros that nobody stores."""
+"""Files of our own Hub: the first bytes of each are kept, and what follows them is zeros that are not stored."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FakeFile:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the content; files that nobody stores have an invented one that changes with head and size."""
+        """Of the content; files that are not stored have an invented one that changes with head and size."""
         if self.declared_sha256:
             return self.declared_sha256
         digest = hashlib.sha256()

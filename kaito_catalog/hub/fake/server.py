@@ -2,7 +2,7 @@
 
 It answers what `huggingface_hub` asks of the Hub for models: information with file metadata, refs, the tree in
 pages, files with ranges, redirects of moved repositories, gates, rate limits. Weights are served from a header of
-declared size; the tensors behind it are zeros that nobody stores.
+declared size; the tensors behind it are zeros that are not stored.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no news."""
+        """A client that hangs up is not news."""
 
 
 @dataclass(frozen=True)

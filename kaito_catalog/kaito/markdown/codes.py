@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 IMPORT_CODES: dict[str, str] = {
-    "IMP001": "The front matter is missing or is no valid YAML. A proposal starts with title, authors, creation-"
+    "IMP001": "The front matter is missing or is not valid YAML. A proposal starts with title, authors, creation-"
     "date and status between two lines of ---; quote names that start with @ and texts that hold a colon.",
     "IMP002": "There is no requirements table that can be read, so nothing is claimed and no proposal is written. "
     "Add the table of KAITO's template, with the columns Field and Notes.",

@@ -155,7 +155,7 @@ def read_date(text: str, *, known: tuple[str, ...] = ()) -> Day:
     """
     match = _DATE.match(text)
     if match is None:
-        return Day(None, f"'{text[:40]}' is no date")
+        return Day(None, f"'{text[:40]}' is not a date")
     year, month, day, first, second, last = match.groups()
     if year:
         found = calendar(year, month, day)

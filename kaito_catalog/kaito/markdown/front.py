@@ -1,4 +1,4 @@
-"""The front matter of a Markdown proposal: who, when, and how far; read also where it is no valid YAML."""
+"""The front matter of a Markdown proposal: who, when, and how far; read also where it is not valid YAML."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def read_metadata(front: Front, heading: str, remarks: Remarks) -> dict[str, Any
         if status not in _STATUSES:
             remarks.say(
                 "IMP006",
-                f"'{shorten(status)}' is no status of a proposal",
+                f"'{shorten(status)}' is not a status of a proposal",
                 front.place("status"),
                 f"one of {', '.join(_STATUSES)}",
             )

@@ -101,7 +101,7 @@ def _model(
     if site.text and found is None and words.missing_word(site.text) is None:
         page.remarks.say(
             "IMP015",
-            f"'{shorten(site.text)}' is no repository on the Hub",
+            f"'{shorten(site.text)}' is not a repository on the Hub",
             site,
             f"write https://huggingface.co/{named or 'ORG/MODEL'}",
         )

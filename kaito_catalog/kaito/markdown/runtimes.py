@@ -114,7 +114,7 @@ def runtimes_of(
         else:
             page.remarks.say(
                 "IMP014",
-                f"the sample has options for {served}, which is no runtime here",
+                f"the sample has options for {served}, which is not a runtime here",
                 samples.options_place,
                 "name the runtime in the table",
             )
@@ -145,7 +145,7 @@ def _runtime_names(
     for part in read.unknown:
         page.remarks.say(
             "IMP014",
-            f"'{shorten(part)}' is no runtime that is known",
+            f"'{shorten(part)}' is not a known runtime",
             page.markdown.find(part, cell),
             "KAITO serves with vLLM or Hugging Face Transformers",
         )

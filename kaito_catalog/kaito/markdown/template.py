@@ -50,5 +50,11 @@ KEY_ORDER: dict[str, tuple[str, ...]] = {
     "metadata": ("name", "title", "heading", "authors", "reviewers", "creationDate", "lastUpdated", "status"),
     "summary": ("description", "usage", "license"),
     "requirements": (*CLAIMS, "notes", "figures"),
-    "deployment": ("instanceType", "modelAccessSecret", "configMap"),
+    "deployment": (
+        "instanceType",
+        "modelAccessSecret",
+        "configMap",
+        "kvCacheCPUMemoryUtilization",
+        "maxProbeSteps",
+    ),
 }

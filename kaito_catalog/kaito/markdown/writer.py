@@ -280,7 +280,7 @@ def _samples(value: Mapping[str, Any]) -> list[str]:
     options = {
         runtime["name"]: runtime["config"] for runtime in value.get("runtimes", ()) if runtime.get("config")
     }
-    options |= {key: deployment[field] for key, field in KAITO_KEYS.items() if field in deployment}
+    options |= {key: _short(deployment[field]) for key, field in KAITO_KEYS.items() if field in deployment}
     if options:
         documents.append(
             {
@@ -291,6 +291,10 @@ def _samples(value: Mapping[str, Any]) -> list[str]:
             }
         )
     return [_fenced(_yaml(document)) for document in documents]
+
+
+def _short(value: float) -> int | float:
+    return int(value) if value == int(value) else value
 
 
 def _history(history: Sequence[Mapping[str, Any]]) -> str:

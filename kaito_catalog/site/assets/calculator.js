@@ -4,7 +4,7 @@
 (function () {
   const data = globalThis.kaitoCatalogData;
   const { plan, longestCertain, gib, grouped } = globalThis.kaitoCatalogPlan;
-  const VERDICTS = { yes: "fits", tight: "tight", no: "does not fit", unknown: "unknown" };
+  const VERDICTS = { yes: "fits", tight: "may not fit", no: "does not fit", unknown: "unknown" };
   const TERMS = {
     kvCache: "KV cache", maxModelLen: "the model's own limit", maxNumSeqs: "max_num_seqs",
     gpu: "GPU memory not published", parallelism: "how the model can be divided",
@@ -67,7 +67,7 @@
       try {
         JSON.parse(globalThis.kaitoCatalogPasted.asJson(text));
       } catch (error) {
-        return `${name} is no JSON text: ${error.message}.`;
+        return `${name} is not JSON: ${error.message}.`;
       }
       let [level, isText] = [0, false];
       for (let i = 0; i < text.length; i += 1) {

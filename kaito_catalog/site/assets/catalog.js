@@ -28,7 +28,7 @@
   const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
   const instances = new Map(rows.map((row) => [row, new Set(row.dataset.instances.split(" "))]));
   const collator = new Intl.Collator("en", { numeric: true });
-  const AT_ONCE = 100; // more rows than that are slow to lay out, and nobody reads them
+  const AT_ONCE = 100; // more rows than that are slow to lay out, and too many to read
   const more = document.querySelector(".kc-more-rows");
   let limit = AT_ONCE;
 

@@ -98,7 +98,7 @@
   }
 
   // Python reads NaN and Infinity, which are no JSON, and Brython reads neither them nor 1e+3 or 1E3. A number out of
-  // range and a text that is no number are refused where a plan needs a number, just as they are.
+  // range and a text that is not a number are refused where a plan needs a number, just as they are.
   const NUMBERS = { NaN: '"NaN"', "-NaN": '"NaN"', Infinity: "1e999", "-Infinity": "-1e999" };
   const ODD = /"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b|(?<=\d)[eE]\+?(?=[-\d])/g;
   const asJson = (text) => text.replace(ODD, (found) => (/^[eE]/.test(found) ? "e" : NUMBERS[found] ?? found));

@@ -13,7 +13,7 @@ function mend() {
     wide.setAttribute("role", "group");
     wide.setAttribute("aria-label", "Table");
   }
-  // A button to copy code is no landmark.
+  // A button to copy code is not a landmark.
   for (const nav of document.querySelectorAll(".md-code__nav:not([role])")) nav.setAttribute("role", "none");
 }
 

@@ -26,7 +26,7 @@ from kaito_catalog.vllm_bridge.worker.requests import JSON, Progress, model_path
 
 def dry_run(request: JSON, progress: Progress) -> JSON:
     """Start an engine, generate a few tokens, read the workers' memory; the outcome says how far it came."""
-    start = Start(request, progress)
+    start = EngineStart(request, progress)
     try:
         served = start.serve()
         return start.report | served
@@ -35,7 +35,7 @@ def dry_run(request: JSON, progress: Progress) -> JSON:
         return start.report | start.failure(error)
 
 
-class Start:
+class EngineStart:
     """One start of an engine: what it was given, how far it came, and how long each part took."""
 
     def __init__(self, request: JSON, progress: Progress) -> None:
