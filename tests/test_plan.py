@@ -45,6 +45,7 @@ from kaito_catalog.plans.start import engine_arguments, read_options
 from kaito_catalog.quantity import GIB
 from kaito_catalog.quantity import parse as parse_quantity
 
+ROOT = Path(__file__).resolve().parents[1]
 H100 = PlanGpu("NVIDIA H100 80GB", int(79.19 * GIB), 9.0)
 
 
@@ -679,3 +680,36 @@ def test_what_vllm_does_not_read_as_a_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="number of bytes"):
         BYTES.parse(text)
     assert BYTES.read(text) is None
+
+
+# vLLM 0.25.1's own planner, one request of 131,072 tokens of Gemma 3 27B on one GPU.
+@pytest.mark.parametrize(("is_off", "pool_bytes"), [(False, 12_255_232_000), (True, 66_571_993_088)])
+def test_without_the_hybrid_manager_windows_are_cached_whole(is_off: bool, pool_bytes: int) -> None:
+    facts = read_entry(ROOT / "catalog/models/gemma-3-27b-it").facts
+    assert facts is not None
+    found = make_plan(
+        request_for_facts(
+            facts,
+            gpu=PlanGpu("NVIDIA A100 80GB", int(79.15 * GIB), 8.0),
+            parallelism=Parallelism(),
+            settings=Settings(131_072, 0.84, disable_hybrid_kv_cache_manager=is_off),
+            vllm_version="0.25.1",
+        )
+    )
+    assert found.kv_cache is not None
+    assert found.kv_cache.pool_bytes == pool_bytes
+    assert found.fits is (Fit.NO if is_off else Fit.YES)
+
+
+def test_a_model_with_states_does_not_start_without_the_hybrid_manager() -> None:
+    found = plan(QWEN3_NEXT_80B, tensor_parallel_size=4, disable_hybrid_kv_cache_manager=True)
+    assert (found.fits, found.limited_by) == (Fit.NO, "disableHybridKvCacheManager")
+
+
+@pytest.mark.parametrize("written", ["", True, "true", "True"])
+def test_a_switch_is_on_however_a_config_map_writes_it(written: object) -> None:
+    runtime = Runtime.model_validate(
+        {"name": "vllm", "config": {"disable-hybrid-kv-cache-manager": written, "enforce_eager": written}}
+    )
+    found = read_options(runtime)
+    assert (found.get("disable_hybrid_kv_cache_manager"), found.get("enforce_eager")) == (True, True)

@@ -140,8 +140,8 @@ BYTES = Kind("BYTES", _read_bytes, _parse_bytes)
 """A whole number; 0 is as good as absent for vLLM."""
 WORD = Kind("T", lambda value: value if isinstance(value, str) else None, str)
 """A name that vLLM knows."""
-SWITCH = Kind(None, lambda value: True if str(value).lower() == "true" else None, lambda text: True)
-"""On where it is given."""
+SWITCH = Kind(None, lambda value: True if str(value).lower() in ("true", "") else None, lambda text: True)
+"""On where it is given; a ConfigMap of KAITO's gives it as an empty text."""
 
 PLANNED: tuple[PlannedOption, ...] = (
     PlannedOption(
@@ -162,6 +162,13 @@ PLANNED: tuple[PlannedOption, ...] = (
         "how the KV cache is stored, such as fp8",
         default="auto, as the model has it",
         unset="auto",
+    ),
+    PlannedOption(
+        "disable-hybrid-kv-cache-manager",
+        SWITCH,
+        "every layer keeps all tokens, as with a KV connector that does not support the manager (LMCache)",
+        default="layers keep what they need",
+        unset=False,
     ),
     PlannedOption("max-num-seqs", COUNT, "requests in one batch", default="vLLM's for the GPU"),
     PlannedOption("max-num-batched-tokens", COUNT, "tokens in one batch", default="vLLM's for the GPU"),
@@ -249,7 +256,6 @@ UNPLANNED: Mapping[str, tuple[str, ...]] = {
         "block-size",
         "calculate-kv-scales",
         "decode-context-parallel-size",
-        "disable-hybrid-kv-cache-manager",
         "no-disable-hybrid-kv-cache-manager",
         "disable-sliding-window",
         "enable-mamba-shared-prefix-checkpoint",

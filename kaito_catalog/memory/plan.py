@@ -198,6 +198,7 @@ def _layouts(request: PlanRequest, built: BuiltShape) -> Sequence[Layout] | Unpl
         in_flight_tokens=_in_flight_tokens(request),
         states=states,
         reserved=reserved_blocks(request.vllm_version),
+        hybrid_kv_cache_manager=not request.settings.disable_hybrid_kv_cache_manager,
     )
 
 
@@ -257,6 +258,7 @@ def _cache(request: PlanRequest, built: BuiltShape, accounts: Sequence[_Stage], 
         stages=stages(len(built.layers), 1),
         kv_cache_dtype=settings.kv_cache_dtype,
         in_flight_tokens=_in_flight_tokens(request),
+        hybrid_kv_cache_manager=not settings.disable_hybrid_kv_cache_manager,
     )
     assert not isinstance(undivided, Unplannable)
     return KvCache(

@@ -68,6 +68,8 @@ class Settings:
     """No images and no sound: vLLM builds no encoder for them, and profiles none."""
     kv_cache_memory_bytes: int | None = None
     """What vLLM gives the KV cache on each GPU; `gpu_memory_utilization` says nothing of the cache then."""
+    disable_hybrid_kv_cache_manager: bool = False
+    """Sliding and chunked layers keep every token, and a model that mixes attention with states does not start."""
     unplanned: tuple[tuple[str, str], ...] = ()
     """Other options that change what memory holds, with their values: most make the plan unknown."""
 
@@ -82,6 +84,7 @@ class EngineOptions(TypedDict, total=False):
     enforce_eager: bool | None
     language_model_only: bool | None
     kv_cache_memory_bytes: int | None
+    disable_hybrid_kv_cache_manager: bool | None
 
 
 @dataclass(frozen=True)

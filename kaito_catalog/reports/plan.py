@@ -29,6 +29,7 @@ TERMS = {
     "maxModelLen": "the model's own context limit",
     "parallelism": "how the model can be split",
     "maxNumSeqs": "max_num_seqs against the Mamba blocks",
+    "disableHybridKvCacheManager": "the hybrid KV cache manager is off",
     "gpu": "the kind of GPU: vLLM cannot run the model on it",
 }
 _ORIGINS = {
