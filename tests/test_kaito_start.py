@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -152,3 +153,23 @@ def test_kaitos_own_keys_survive_markdown(here: Any, run: Run) -> None:
     assert run("import", markdown, "--into", "back")[0] == 0
     back = yaml.safe_load((here / "back" / GEMMA / "proposal.yaml").read_text())
     assert back["deployment"]["kvCacheCPUMemoryUtilization"] == 0
+
+
+HYBRID = "nvidia-nemotron-nano-9b-v2"
+
+
+@pytest.mark.models(GEMMA, HYBRID, "llama-3.3-70b-instruct")
+def test_the_page_shows_the_start_that_the_generated_manifests_make(here: Any) -> None:
+    files = generate.build_files(read_catalog(here / "catalog"))
+    for name in (GEMMA, HYBRID, "llama-3.3-70b-instruct"):
+        config = yaml.safe_load(files[f"presets/{name}/inference-config.yaml"])["data"][
+            "inference_config.yaml"
+        ]
+        start = json.loads(files[f"site-src/api/v1/models/{name}.json"])["kaito"]["start"]
+        own = yaml.safe_load(config)["vllm"]
+        written = {f"--{key}={value}" if value != "" else f"--{key}" for key, value in own.items()}
+        assert written <= set(start["command"])
+        assert not any("LMCache" in word for word in start["command"]) or name.startswith("llama")
+        page = files[f"site-src/models/{name}.md"]
+        assert "vllm serve " in page
+        assert f"--max-model-len={own['max-model-len']}" in page

@@ -25,7 +25,13 @@ _BATCH_TOKENS = 2048
 
 
 def kaito_start(
-    proposal: Proposal, facts: ModelFacts | None, shared: Shared, profile: Profile, *, own_keys: bool = True
+    proposal: Proposal,
+    facts: ModelFacts | None,
+    shared: Shared,
+    profile: Profile,
+    *,
+    without_lmcache: bool = False,
+    max_num_seqs: int | None = None,
 ) -> Launch | None:
     """The start that the profile's KAITO makes of a proposal; None where it cannot be told.
 
@@ -34,7 +40,8 @@ def kaito_start(
         facts: of the model.
         shared: instance types and GPUs.
         profile: the release.
-        own_keys: whether the ConfigMap has KAITO's own keys; without them the launcher's defaults hold.
+        without_lmcache: whether the ConfigMap switches LMCache off, where the proposal says nothing of it.
+        max_num_seqs: what the ConfigMap sets for a hybrid, where the proposal says nothing of it.
     """
     kaito = release.release_of(profile)
     row = model_catalog.row(facts, kaito)[0] if facts else None
@@ -52,10 +59,10 @@ def kaito_start(
     if estimate.nodes is None:
         return None
     try:
-        options = vllm_options(proposal, runtime) if runtime else {}
+        options = vllm_options(proposal, runtime, max_num_seqs=max_num_seqs) if runtime else {}
     except InexpressibleError:
         return None
-    keys = manifests.kaito_keys(proposal) if own_keys else {}
+    keys = manifests.kaito_keys(proposal, without_lmcache=without_lmcache)
     config = LaunchConfig(options, keys.get("kv_cache_cpu_memory_utilization"))
     return launch(
         row, kaito, LaunchPlace(estimate, profile.utilization(machine.gpu)), LaunchManifest(), config

@@ -17,6 +17,7 @@ from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal, Runtime
 from kaito_catalog.kaito import model_catalog, release
+from kaito_catalog.kaito.launch import Launch
 from kaito_catalog.memory.options import PLANNED, PlannedOption, Value, number
 from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.unplanned_options import UnplannedOption, is_unplanned
@@ -30,6 +31,7 @@ from kaito_catalog.memory.values import (
     Stored,
 )
 from kaito_catalog.plans.instance_types import plan_gpu, request_for_facts
+from kaito_catalog.plans.kaito_start import kaito_start, needs_no_lmcache
 from kaito_catalog.vllm_bridge.reference import known, versions
 
 _BY_ATTRIBUTE = {option.attribute: option for option in PLANNED}
@@ -136,6 +138,20 @@ def manifest_options(
     """The options of the generated ConfigMap: the proposal's, and `max_num_seqs` if need be."""
     count = max_num_seqs(proposal, facts, shared, profile)
     return own_options(proposal).over(GivenOptions.of({"max_num_seqs": count}))
+
+
+def generated_start(
+    proposal: Proposal, facts: ModelFacts | None, shared: Shared, profile: Profile
+) -> Launch | None:
+    """The start that KAITO makes of the generated manifests; None where it cannot be told."""
+    return kaito_start(
+        proposal,
+        facts,
+        shared,
+        profile,
+        without_lmcache=needs_no_lmcache(proposal, facts, shared, profile),
+        max_num_seqs=max_num_seqs(proposal, facts, shared, profile),
+    )
 
 
 def own_options(proposal: Proposal | None) -> GivenOptions:

@@ -158,6 +158,19 @@ KAITO: Schema = {
                     )
                 ),
                 "cacheIsReplicated": _or_null({"type": "boolean"}),
+                "start": {
+                    **_or_null(
+                        _object(
+                            {
+                                "engine": STRING,
+                                "command": _list(STRING),
+                                "environment": {"type": "object", "additionalProperties": STRING},
+                                "startUpMinutes": WHOLE,
+                            }
+                        )
+                    ),
+                    "description": "How KAITO starts vLLM with the generated manifests; null where that is unknown.",
+                },
             }
         ),
     ],

@@ -7,12 +7,14 @@ from typing import Any
 
 from kaito_catalog.architectures import Shape
 from kaito_catalog.catalog.entries import Entry, Shared
-from kaito_catalog.kaito import model_catalog, release
+from kaito_catalog.kaito import launch, model_catalog, release
 from kaito_catalog.kaito.estimator import Estimate
+from kaito_catalog.kaito.launch import Launch
 from kaito_catalog.kaito.manifests import serving_runtime
 from kaito_catalog.kaito.release import Choice
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
 from kaito_catalog.plans.instance_types import facts_shape
+from kaito_catalog.plans.start import generated_start
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class KaitoView:
     max_model_len: int | None = None
     copies_cache: bool = False
     """Whether KAITO divides the cache by the GPUs, where vLLM keeps all of it on each."""
+    launch: Launch | None = None
+    """The start that it makes of the generated manifests; None where there is none to tell."""
+    instance_type: str | None = None
+    """Where."""
     unknown: str | None = None
 
     @property
@@ -107,6 +113,8 @@ def view(entry: Entry, shared: Shared) -> KaitoView:
         starts=tuple(starts),
         max_model_len=length,
         copies_cache=release.shards_what_vllm_replicates(shape, 2),
+        launch=generated_start(entry.proposal, entry.facts, shared, shared.profile()),
+        instance_type=entry.proposal.deployment.instance_type if entry.proposal.deployment else None,
     )
 
 
@@ -139,4 +147,5 @@ def to_json(found: KaitoView) -> dict[str, Any]:
             for start in found.starts
         ],
         "cacheIsReplicated": found.copies_cache,
+        "start": found.launch and launch.to_json(found.launch),
     }

@@ -84,9 +84,9 @@ def escape_spaced(text: str) -> Markup:
     return Markup(before) + escape(text) + Markup(after)  # noqa: S704 - spaces
 
 
-def fenced(code: str, *, indent: str = "") -> Markup:
+def fenced(code: str, *, indent: str = "", language: str = "yaml") -> Markup:
     """A fenced block that `code` cannot end, whatever it holds."""
     longest = max((len(run) for run in re.findall("`+", code)), default=0)
     fence = "`" * max(3, longest + 1)
-    lines = [f"{fence}yaml", *code.rstrip("\n").split("\n"), fence]
+    lines = [f"{fence}{language}", *code.rstrip("\n").split("\n"), fence]
     return Markup("\n".join(indent + text if text else "" for text in lines))  # noqa: S704 - inside its fence
