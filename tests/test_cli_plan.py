@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from catalog_helpers import break_proposal
+from catalog_helpers import Run, break_proposal
 
 from kaito_catalog import cli
 from kaito_catalog.catalog.reading import read_shared
@@ -85,7 +85,7 @@ def test_a_model_without_a_cache_has_no_number_of_requests(
 def test_plan_without_a_gpu_compares_instance_types_smallest_first(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["plan", "phi-4", "--format", "json"]) == 0
+    assert cli.main(["plan", "phi-4", "--cloud", "all", "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)["instanceTypes"]
     assert len(rows) == len(read_shared(here / "catalog").instance_types)
     assert [rows[0]["name"], rows[0]["fits"]] == ["a2-highgpu-1g", "yes"]
@@ -216,3 +216,24 @@ def test_a_model_that_is_nowhere_is_answered_with_a_way_on(
 ) -> None:
     assert cli.main(["plan", "some-org/Unheard-Of-Model"]) == 2
     assert "put the config.json of its repository into a folder" in capsys.readouterr().err
+
+
+def test_plan_names_instance_types_that_kaito_takes_unless_another_cloud_is_asked_for(
+    here: Path, run: Run
+) -> None:
+    usual = run("plan", "phi-4")[1]
+    assert "instance types of azure, aws and arc, which KAITO v0.12 takes; --cloud names others" in usual
+    assert "next: kaito-catalog plan phi-4 --instance-type Standard_NC24ads_A100_v4" in usual
+    assert "a2-highgpu-1g" not in usual
+    google = run("plan", "phi-4", "--cloud", "gcp")[1]
+    assert "KAITO v0.12 makes no such nodes" in google
+    assert "smallest that fits: a2-highgpu-1g" in google
+    every = json.loads(run("plan", "phi-4", "--cloud", "all", "--format", "json")[1])
+    assert {row["cloud"] for row in every["instanceTypes"]} == {"azure", "aws", "gcp", "arc"}
+
+
+def test_a_machine_of_another_cloud_is_planned_and_said_to_be_brought_along(here: Path, run: Run) -> None:
+    code, out, err = run("plan", "phi-4", "--instance-type", "a2-highgpu-1g")
+    assert (code, "fits" in out) == (0, True)
+    assert "a2-highgpu-1g is of gcp: KAITO v0.12 makes no such nodes" in err
+    assert "makes no such nodes" not in run("plan", "phi-4", "--instance-type", "Standard_NC24ads_A100_v4")[2]

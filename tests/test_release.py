@@ -200,7 +200,7 @@ def test_every_release_names_the_source_of_each_part() -> None:
         value = yaml.safe_load((data / f"kaito-{name}.yaml").read_text())
         assert value["release"] == name
         assert value["source"].keys() == {
-            "baseImage", "maps", "fixedOptions", "legacyPresets", "reservedLabels", "estimator", "launch",
+            "baseImage", "maps", "fixedOptions", "legacyPresets", "reservedLabels", "estimator", "launch", "clouds",
         }  # fmt: skip
         assert all(re.search(r"kaito-project/kaito@[0-9a-f]{12} ", text) for text in value["source"].values())
 

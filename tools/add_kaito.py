@@ -37,6 +37,7 @@ BY_HAND = {
         "pkg/workspace/inference/preset_inferences.go",
         "presets/workspace/inference/vllm/inference_api.py",
     ),
+    "clouds": ("pkg/sku/cloud_sku_handler.go",),
     "reservedLabels": ("api/v1beta1/labels.go",),
 }
 """Parts that no table in KAITO's sources states, and where they come from."""

@@ -271,6 +271,11 @@ def _add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     plan.add_argument("model", metavar="NAME|REPO_ID|DIR", help="a model, or a folder with a config.json")
     plan.add_argument("--instance-type", metavar="T", help="such as Standard_NC24ads_A100_v4")
+    plan.add_argument(
+        "--cloud",
+        choices=("azure", "aws", "arc", "gcp", "all"),
+        help="default: those whose nodes KAITO makes",
+    )
     plan.add_argument("--gpu", metavar="NAME", help="a GPU of gpus.yaml, such as 'NVIDIA A10'")
     plan.add_argument("--gpu-memory", metavar="GIB", type=_gibibytes, help="total as the driver reports it")
     plan.add_argument("--gpu-count", metavar="N", type=_positive, help="GPUs (default: what the model needs)")

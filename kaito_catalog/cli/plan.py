@@ -15,7 +15,9 @@ from kaito_catalog.catalog.reading import read_entry, read_shared, shown
 from kaito_catalog.cli import exact_plan
 from kaito_catalog.cli.common import OK, catalog_root, emit, say
 from kaito_catalog.errors import CatalogError
+from kaito_catalog.kaito.release import Release, release_of
 from kaito_catalog.plans import request as planning
+from kaito_catalog.plans.instance_types import InstanceTypePlan
 from kaito_catalog.plans.start import GivenOptions
 from kaito_catalog.reports.plan import instance_types_text, plan_text
 from kaito_catalog.reports.style import terminal_width, wants_color
@@ -54,13 +56,40 @@ def run_plan(options: argparse.Namespace) -> int:
             emit(json.dumps(planning.plan_value(subject, plan), indent=2, ensure_ascii=False) + "\n")
         else:
             emit(plan_text(subject, plan, color=color, width=width))
+        _say_whose_nodes(request.instance_type, shared, release_of(profile))
         return OK  # "does not fit" is an answer, not an error
-    rows = planning.plan_all(subject, shared)
+    rows, among = _of_clouds(planning.plan_all(subject, shared), options.cloud, release_of(profile))
     if options.format == "json":
         emit(json.dumps(planning.rows_value(subject, rows), indent=2, ensure_ascii=False) + "\n")
     else:
-        emit(instance_types_text(subject, rows, color=color, width=width))
+        emit(instance_types_text(subject, rows, among=among, color=color, width=width))
     return OK
+
+
+def _of_clouds(
+    rows: tuple[InstanceTypePlan, ...], asked: str | None, kaito: Release
+) -> tuple[tuple[InstanceTypePlan, ...], str]:
+    """The plans on the instance types of a cloud, else of those that KAITO takes; and whose they are, in words."""
+    if asked == "all":
+        return rows, "instance types of every cloud"
+    clouds = (asked,) if asked else kaito.clouds
+    chosen = tuple(row for row in rows if row.instance_type.cloud in clouds)
+    if asked is None:
+        named = f"{', '.join(clouds[:-1])} and {clouds[-1]}"
+        return chosen, f"instance types of {named}, which KAITO {kaito.name} takes; --cloud names others"
+    return chosen, f"instance types of {asked}" + _bring_nodes(asked, kaito)
+
+
+def _bring_nodes(cloud: str, kaito: Release) -> str:
+    if cloud in kaito.clouds:
+        return ""
+    return f": KAITO {kaito.name} makes no such nodes and refuses the type where it should, so bring the nodes along"
+
+
+def _say_whose_nodes(instance_type: str | None, shared: Shared, kaito: Release) -> None:
+    machine = shared.instance_type(instance_type) if instance_type else None
+    if machine is not None and machine.cloud not in kaito.clouds:
+        say(f"{machine.name} is of {machine.cloud}{_bring_nodes(machine.cloud, kaito)}")
 
 
 def _run_exact(

@@ -120,6 +120,8 @@ class Release:
     differences: tuple[Explained, ...]
     sizing: Sizing
     launch: LaunchRules
+    clouds: tuple[str, ...]
+    """Whose instance types it takes where it makes the nodes itself."""
     lists_mamba_states: bool
     """Whether its model_catalog.yaml has `mambaStateBytesPerSeq`."""
 
@@ -196,6 +198,7 @@ def _built(value: dict[str, Any]) -> Release:
         ),
         sizing=_sizing(value["estimator"]),
         launch=_launch(value["launch"]),
+        clouds=tuple(value["clouds"]),
         lists_mamba_states=value["estimator"]["mambaSequences"] > 0,
     )
 

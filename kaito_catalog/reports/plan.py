@@ -216,14 +216,23 @@ _WHATEVER_GPU = frozenset({"architecture", "settings"})
 
 
 def instance_types_text(
-    subject: PlanSubject, rows: Sequence[InstanceTypePlan], *, color: bool = False, width: int | None = None
+    subject: PlanSubject,
+    rows: Sequence[InstanceTypePlan],
+    *,
+    among: str = "",
+    color: bool = False,
+    width: int | None = None,
 ) -> str:
-    """Every instance type, those that fit first; the ones that do not are counted by their reason."""
+    """The instance types, those that fit first; the ones that do not are counted by their reason.
+
+    `among` says which instance types these are.
+    """
     lines = [
         f"{paint(subject.name, BOLD, color=color)} at {subject.max_model_len:,} tokens"
         f" ({subject.max_model_len_reason}), vLLM {rows[0].plan.vllm_version if rows else '?'}",
         *(_options(subject, rows[0].plan.settings) if rows else ()),
         *(_later(rows[0].plan.vllm_version) if rows else ()),
+        *([f"  {among}"] if among else []),
         "",
     ]
     best = smallest(tuple(rows))

@@ -10,6 +10,7 @@ from kaito_catalog.architectures import Shape
 from kaito_catalog.catalog.entries import Entry, Shared
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.kaito.manifests import serving_runtime
+from kaito_catalog.kaito.release import release_of
 from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.refusals import why_unplanned
 from kaito_catalog.memory.values import Fit, PerGpu, Plan, PlanRequest
@@ -168,7 +169,10 @@ def plan_figures(entry: Entry, shared: Shared) -> Figures:
         chart=_chart(shape, stored, plans),
         vllm_version=profile.vllm_version,
         profile=profile.name,
-        recommended=recommend(plans, max_model_len=asked),
+        recommended=recommend(
+            [row for row in plans if row.instance_type.cloud in release_of(profile).clouds],
+            max_model_len=asked,
+        ),
         recommended_by_cloud=by_cloud(plans, max_model_len=asked),
     )
 
