@@ -119,10 +119,11 @@ starts an engine.
 1. One record in the file of its family, `kaito_catalog/architectures/families/FAMILY.py`:
    `"NAME": Architecture(reader)`. The reader turns the configuration into layers (`shape.py` and `mixers.py` have their
    types) and raises what names the field where one is missing or impossible; numbers are never guessed. Many decoders
-   are `dense(Family(…))` or `mixture(…)` of `reading/parts.py`, a model over another's decoder is `holding(reader)` of
-   `reading/wrapping.py`. The record also has what vLLM builds on every pipeline stage, the first version with a class
-   for it (`since=`) and what later versions build otherwise (`changes=`); `reading/record.py` explains each field. A
-   new family is a new file: add it to `architectures/__init__.py` and to its row in `ARCHITECTURE.md`.
+   are `dense(DecoderDefaults(…))` or `mixture(…)` of `reading/parts.py`, a model over another's decoder is
+   `holding(reader)` of `reading/wrapping.py`. The record also has what vLLM builds on every pipeline
+   stage, the first version with a class for it (`since=`) and what later versions build otherwise
+   (`changes=`); `reading/record.py` explains each field. A new family is a new file: add it to
+   `architectures/__init__.py` and to its row in `ARCHITECTURE.md`.
 2. A made-up configuration, as small as may be, in `tests/data/exact_small.json`, with `"plans": {{}}`.
    Where the model's repository brings the configuration's class, `"auto_map": {{"AutoConfig": "configuration.NAME"}}`
    makes one of that name, which keeps what it is given. Files that vLLM's class reads besides (a tokenizer, a

@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 
 from kaito_catalog.kaito import crd
+from kaito_catalog.kaito.manifests import TOKEN_KEY
 from kaito_catalog.kaito.release import Release
 from kaito_catalog.vllm_bridge.reference import VllmVersion
 
-TOKEN_KEY = "HF_TOKEN"  # noqa: S105 - the key's name, not a token
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z", re.ASCII)
 
 

@@ -44,7 +44,7 @@ class PlannedOption:
         self.meaning = meaning
         """In a sentence."""
         self.default = default
-        """What holds where nobody sets it, in words."""
+        """What holds where it is not set, in words."""
         self.unset = unset
         """What leaves it to vLLM: it is not among the engine's arguments then."""
 

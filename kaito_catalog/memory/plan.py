@@ -9,11 +9,11 @@ from functools import lru_cache
 from typing import Any
 
 from kaito_catalog.architectures import BuiltShape, Shape, Unsupported, record_of
-from kaito_catalog.architectures.as_built import as_built
+from kaito_catalog.architectures.as_built import HOPPER, as_built
 from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
 from kaito_catalog.memory.kv_cache.planner import plan_layout
 from kaito_catalog.memory.kv_cache.versions import batches_in_flight, reserved_blocks, states_per_sequence
-from kaito_catalog.memory.overheads.activations import HOPPER, activation_growth
+from kaito_catalog.memory.overheads.activations import activation_growth
 from kaito_catalog.memory.overheads.compiled_copy import pinned_bytes
 from kaito_catalog.memory.overheads.defaults import serve_defaults
 from kaito_catalog.memory.overheads.profile_run import ProfileRun

@@ -7,7 +7,7 @@ from dataclasses import replace
 from kaito_catalog.architectures.mixers import Attention, Gate
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
-    Family,
+    DecoderDefaults,
     dense,
     dense_before,
     layer_types,
@@ -34,7 +34,7 @@ def _afmoe(source: Source) -> Shape:
         shared = shared_experts(text, text.count("moe_intermediate_size"))
         return read_experts(text, ("num_experts",), shared=shared, correction_bias=True, router_bytes=4)
 
-    family = Family(qkv_bias=False, output_bias=False, head_norms=2, norms=4)
+    family = DecoderDefaults(qkv_bias=False, output_bias=False, head_norms=2, norms=4)
     read = mixture(family, experts, is_sparse=dense_before("num_dense_layers"))
     shape = read(replace(source, text=text))
     layers = tuple(
@@ -45,7 +45,7 @@ def _afmoe(source: Source) -> Shape:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "ArceeForCausalLM": Architecture(dense(Family(gated=False))),
+    "ArceeForCausalLM": Architecture(dense(DecoderDefaults(gated=False))),
     "AfmoeForCausalLM": Architecture(_afmoe),
 }
 """By their name in config.json."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from kaito_catalog.architectures.changes import V0_32_0, in_mlps, since
 from kaito_catalog.architectures.reading.fields import UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
-    Family,
+    DecoderDefaults,
     dense,
     make_shape,
     num_layers,
@@ -26,7 +26,7 @@ def _bert(source: Source) -> Shape:
     """BERT and RoBERTa: layers that see everything at once and keep nothing; norms with biases."""
     text = source.text
     hidden = text.count("hidden_size")
-    family = Family(qkv_bias=True, output_bias=True, norm_parts=2, gated=False, mlp_bias=True)
+    family = DecoderDefaults(qkv_bias=True, output_bias=True, norm_parts=2, gated=False, mlp_bias=True)
     shape = dense(family)(source)
     shape = bidirectional(shape)
     positions = text.count("max_position_embeddings", most=LONGEST_CONTEXT)
@@ -60,7 +60,7 @@ def _modern_bert(source: Source) -> Shape:
     hidden = text.count("hidden_size")
     parts = 2 if text.flag("norm_bias") else 1
     biased = text.flag("attention_bias")
-    family = Family(qkv_bias=biased, output_bias=biased)
+    family = DecoderDefaults(qkv_bias=biased, output_bias=biased)
     attention = read_attention(text, family, bidirectional=True)
     block = Mlp(text.count("intermediate_size"), bias=text.flag("mlp_bias"), input_replicated=True)
     # The first layer's norm is the one after the embedding.
@@ -95,7 +95,7 @@ def _gte(source: Source) -> Shape:
         raise UnreadableError(f"hidden_act is not gelu or {field} not rope, which vLLM's class wants", field)
     hidden = text.count("hidden_size")
     biased = text.flag("bias", True)
-    attention = read_attention(text, Family(qkv_bias=biased, output_bias=biased), bidirectional=True)
+    attention = read_attention(text, DecoderDefaults(qkv_bias=biased, output_bias=biased), bidirectional=True)
     # Of the feed-forward block only the second matrix has a bias.
     norms = 4 * hidden + (hidden if biased else 0)
     layers = [Layer(attention, Mlp(text.count("intermediate_size")), norms)] * num_layers(text)
@@ -124,7 +124,7 @@ def _nomic_bert(source: Source) -> Shape:
         ("intermediate_size", "n_inner"),
         ("num_experts_per_tok", "moe_top_k"),
     )
-    source = Family(names=names).of(source)
+    source = DecoderDefaults(names=names).of(source)
     text = source.text
     activation = text.text("activation_function")
     if activation not in ("swiglu", "gelu"):
@@ -132,7 +132,7 @@ def _nomic_bert(source: Source) -> Shape:
         raise UnreadableError(f"{field} is neither swiglu nor gelu", field)
     biased = text.flag("qkv_proj_bias", True)
     hidden = text.count("hidden_size")
-    attention = read_attention(text, Family(qkv_bias=biased, output_bias=biased), bidirectional=True)
+    attention = read_attention(text, DecoderDefaults(qkv_bias=biased, output_bias=biased), bidirectional=True)
     block = Mlp(text.count("intermediate_size"), gated=activation == "swiglu", bias=biased)
     step = text.count("moe_every_n_layers", default=0, least=0, most=MOST_LAYERS)
     experts = None

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kaito_catalog.architectures.mixers import Attention
 from kaito_catalog.architectures.reading.fields import with_defaults
-from kaito_catalog.architectures.reading.parts import Family, dense, unweighed
+from kaito_catalog.architectures.reading.parts import DecoderDefaults, dense, unweighed
 from kaito_catalog.architectures.reading.pooling import bidirectional, padded
 from kaito_catalog.architectures.reading.record import Architecture, Source
 from kaito_catalog.architectures.reading.vision import clip, siglip, stated_vision
@@ -29,7 +29,7 @@ _SIGLIP_TEXT: dict[str, Json] = {
 def _texts(source: Source, defaults: Mapping[str, Json]) -> Shape:
     """The half of CLIP and SigLIP that reads: an encoder with learnt positions."""
     text = with_defaults(source.text, **defaults)
-    family = Family(qkv_bias=True, output_bias=True, norm_parts=2, gated=False, mlp_bias=True)
+    family = DecoderDefaults(qkv_bias=True, output_bias=True, norm_parts=2, gated=False, mlp_bias=True)
     shape = dense(family)(replace(source, text=text))
     positions = padded(text.count("max_position_embeddings", most=LONGEST_CONTEXT))
     return replace(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
-    Family,
+    DecoderDefaults,
     cross_layers,
     dense,
     make_shape,
@@ -29,7 +29,7 @@ def _cohere(source: Source) -> Shape:
     text = Fields({**text.values, "head_dim": head_dim}, text.where)
     if source.architecture != "CohereForCausalLM":
         text = with_types(with_defaults(text, sliding_window=4096), ("sliding_window_pattern",), 4)
-    family = Family(
+    family = DecoderDefaults(
         tied=True, qkv_bias=False, output_bias=False, norms=1, flat_norms=text.flag("use_qk_norm")
     )
     shape = dense(family)(replace(source, text=text))
@@ -45,7 +45,7 @@ def _cohere2_moe(source: Source) -> Shape:
     if len(kinds) != count:
         field = text.path("mlp_layer_types")
         raise UnreadableError(f"{field} has {len(kinds)} entries for {count} layers", field)
-    attention = read_attention(text, Family(qkv_bias=False, output_bias=False))
+    attention = read_attention(text, DecoderDefaults(qkv_bias=False, output_bias=False))
     each = text.count("intermediate_size")
     routed = read_experts(
         text,

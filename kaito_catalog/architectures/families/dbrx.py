@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError
-from kaito_catalog.architectures.reading.parts import Family, dense, mixture, read_experts
+from kaito_catalog.architectures.reading.parts import DecoderDefaults, dense, mixture, read_experts
 from kaito_catalog.architectures.reading.record import ENDS, Architecture, Source
 from kaito_catalog.architectures.shape import Json, Shape
 
@@ -29,7 +29,7 @@ def _mpt(source: Source) -> Shape:
         ("max_seq_len", 2048),
     )
     biased = not text.flag("no_bias")
-    family = Family(
+    family = DecoderDefaults(
         tied=True, qkv_bias=biased, output_bias=biased, norm_parts=2 if biased else 1, gated=False,
         mlp_bias=biased, names=names, defaults=defaults,
     )  # fmt: skip
@@ -58,7 +58,7 @@ def _dbrx(source: Source) -> Shape:
         ("num_experts_per_tok", ffn.values.get("moe_top_k")),
         ("intermediate_size", ffn.values.get("ffn_hidden_size")),
     )
-    family = Family(qkv_bias=False, output_bias=False, names=names, defaults=defaults)
+    family = DecoderDefaults(qkv_bias=False, output_bias=False, names=names, defaults=defaults)
     read = mixture(family, lambda t: read_experts(t, ("num_experts",), ("intermediate_size",)))
     return read(source)
 

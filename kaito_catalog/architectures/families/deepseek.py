@@ -9,7 +9,7 @@ from kaito_catalog.architectures.changes import V0_32_0, expanded, in_experts, s
 from kaito_catalog.architectures.mixers import CompressedAttention, Indexer
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError
 from kaito_catalog.architectures.reading.parts import (
-    Family,
+    DecoderDefaults,
     dense_before,
     make_shape,
     mixture,
@@ -141,7 +141,7 @@ def _deepseek(source: Source) -> Shape:
     step = text.count("moe_layer_freq", default=1)
     first = dense_before("first_k_dense_replace")
     return mixture(
-        Family(qkv_bias=False, output_bias=False),
+        DecoderDefaults(qkv_bias=False, output_bias=False),
         lambda t: read_experts(t, ("n_routed_experts",), shared=shared),
         is_sparse=lambda t, i: first(t, i) and i % step == 0,
     )(source)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
-    Family,
+    DecoderDefaults,
     dense,
     make_shape,
     mixture,
@@ -23,9 +23,9 @@ from kaito_catalog.architectures.shape import MOST_LAYERS, Encoder, Experts, Lay
 
 def _ernie(source: Source) -> Shape:
     biased = source.text.flag("use_bias")
-    return dense(Family(head_dim=128, tied=True, qkv_bias=biased, output_bias=biased, mlp_bias=biased))(
-        source
-    )
+    return dense(
+        DecoderDefaults(head_dim=128, tied=True, qkv_bias=biased, output_bias=biased, mlp_bias=biased)
+    )(source)
 
 
 def _ernie_experts(text: Fields) -> Experts:
@@ -64,7 +64,7 @@ def _ernie_vl(source: Source) -> Shape:
     count = num_layers(text)
     hidden = text.count("hidden_size")
     biased = text.flag("use_bias")
-    attention = read_attention(text, Family(qkv_bias=biased, output_bias=False))
+    attention = read_attention(text, DecoderDefaults(qkv_bias=biased, output_bias=False))
     numbers, widths = _pair(text, "moe_num_experts"), _pair(text, "moe_intermediate_size")
     if numbers[0] != numbers[1]:
         field = text.path("moe_num_experts")
@@ -137,7 +137,7 @@ def _ernie_encoder(source: Source, hidden: int) -> Encoder:
 ARCHITECTURES: dict[str, Architecture] = {
     "Ernie4_5ForCausalLM": Architecture(_ernie),
     "Ernie4_5_MoeForCausalLM": Architecture(
-        mixture(Family(output_bias=False), _ernie_experts, is_sparse=_ernie_sparse)
+        mixture(DecoderDefaults(output_bias=False), _ernie_experts, is_sparse=_ernie_sparse)
     ),
     "Ernie4_5_VLMoeForConditionalGeneration": Architecture(_ernie_vl, on_every_stage=ENCODER),
     "PaddleOCRVLForConditionalGeneration": unread("Ernie4_5ForCausalLM"),

@@ -7,7 +7,7 @@ from typing import cast
 
 from kaito_catalog.architectures.reading.fields import Fields, with_defaults
 from kaito_catalog.architectures.reading.parts import (
-    Family,
+    DecoderDefaults,
     dense,
     layer_types,
     mixture,
@@ -32,7 +32,7 @@ def _exaone4(source: Source) -> Shape:
         text = with_defaults(text, layer_types=cast(Json, types))
     elif isinstance(pattern, int) and not isinstance(pattern, bool) and pattern > 0:
         text = with_types(text, ("sliding_window_pattern",), 4)
-    return dense(Family(head_norms=2))(replace(source, text=text))
+    return dense(DecoderDefaults(head_norms=2))(replace(source, text=text))
 
 
 def _exaone_experts(text: Fields) -> Experts:
@@ -50,11 +50,11 @@ def _exaone_sparse(text: Fields, index: int) -> bool:
     return index >= text.count("first_k_dense_replace", default=0, least=0, most=MOST_LAYERS)
 
 
-_EXAONE_MOE = mixture(Family(head_norms=2), _exaone_experts, is_sparse=_exaone_sparse)
+_EXAONE_MOE = mixture(DecoderDefaults(head_norms=2), _exaone_experts, is_sparse=_exaone_sparse)
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "ExaoneForCausalLM": Architecture(dense(Family())),
+    "ExaoneForCausalLM": Architecture(dense(DecoderDefaults())),
     "Exaone4ForCausalLM": Architecture(_exaone4),
     "ExaoneMoEForCausalLM": Architecture(_EXAONE_MOE),
     "ExaoneMoeForCausalLM": Architecture(_EXAONE_MOE),

@@ -9,7 +9,7 @@ from kaito_catalog.architectures.mixers import Attention, Mamba2
 from kaito_catalog.architectures.reading.fields import with_defaults
 from kaito_catalog.architectures.reading.parts import (
     NO_BIAS,
-    Family,
+    DecoderDefaults,
     dense,
     make_shape,
     num_layers,
@@ -41,7 +41,7 @@ def _falcon(source: Source) -> Shape:
         intermediate_size=text.count("ffn_hidden_size", default=4 * hidden),
         max_position_embeddings=2048,
     )
-    family = Family(
+    family = DecoderDefaults(
         tied=True,
         qkv_bias=biased,
         output_bias=biased,

@@ -9,7 +9,7 @@ from kaito_catalog.architectures.changes import V0_32_0, in_attention, since
 from kaito_catalog.architectures.mixers import Attention
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
-    Family,
+    DecoderDefaults,
     dense,
     layer_types,
     make_shape,
@@ -173,13 +173,13 @@ def _gemma4_audio(audio: Fields, hidden: int) -> tuple[list[Matrix], int]:
     return matrices, plain
 
 
-_GEMMA = Family(head_dim=256, tied=True)
+_GEMMA = DecoderDefaults(head_dim=256, tied=True)
 
 
-_GEMMA2 = Family(head_dim=256, tied=True, norms=4)
+_GEMMA2 = DecoderDefaults(head_dim=256, tied=True, norms=4)
 
 
-_GEMMA3 = Family(head_dim=256, tied=True, norms=4, head_norms=2)
+_GEMMA3 = DecoderDefaults(head_dim=256, tied=True, norms=4, head_norms=2)
 
 
 def _gemma3(source: Source) -> Shape:
@@ -263,7 +263,7 @@ def _gemma4(source: Source) -> Shape:
 def _gemma4_attentions(text: Fields) -> tuple[Attention, Attention]:
     """That of layers with a window, and that of those which see everything."""
     window = text.count("sliding_window", most=LONGEST_CONTEXT)
-    family = Family(head_dim=256, head_norms=2, tied=True)
+    family = DecoderDefaults(head_dim=256, head_norms=2, tied=True)
     sliding = read_attention(text, family, sliding_window=window)
     head_dim = text.count("global_head_dim", default=sliding.head_dim)
     kv_heads = sliding.num_key_value_heads
@@ -308,7 +308,7 @@ def _gemma3n(source: Source) -> Shape:
         )
     streams = text.count("altup_num_inputs", most=64)
     per_layer = text.count("hidden_size_per_layer_input")
-    attention = read_attention(text, Family(head_dim=256, head_norms=2))
+    attention = read_attention(text, DecoderDefaults(head_dim=256, head_norms=2))
     window = text.count("sliding_window")
     first_shared = count - text.count("num_kv_shared_layers", least=0, most=MOST_LAYERS)
     # Norms, and the scale of the corrected stream, which is in fp32.
@@ -349,7 +349,7 @@ def _rnj1(source: Source) -> Shape:
         raise UnreadableError(f"{field} is not full_attention for each layer", field)
     # Where all layers are of one kind 0.25.1 gives them the window; later versions do not.
     window = text.count("sliding_window", most=LONGEST_CONTEXT)
-    attention = read_attention(text, Family(head_dim=256, head_norms=2), sliding_window=window)
+    attention = read_attention(text, DecoderDefaults(head_dim=256, head_norms=2), sliding_window=window)
     layer = Layer(attention, Mlp(text.count("intermediate_size")), 4 * text.count("hidden_size"))
     return make_shape(replace(source, text=text), [layer] * count, tied=True, rope_dim=attention.head_dim)
 
@@ -370,7 +370,7 @@ def _vault_gemma(source: Source) -> Shape:
     if layer_types(text, count) is None:
         types = ["full_attention" if i % 2 else "sliding_attention" for i in range(count)]
         text = with_defaults(text, layer_types=cast(Json, types))
-    return dense(Family(head_dim=256, tied=True))(replace(source, text=text))
+    return dense(DecoderDefaults(head_dim=256, tied=True))(replace(source, text=text))
 
 
 def _paligemma(source: Source, width: int, _hidden: int) -> tuple[list[Matrix], int]:
@@ -391,7 +391,7 @@ def _embedding_gemma2(source: Source) -> Shape:
         hidden_size_per_layer_input=512, embedding_dim=768,
     )  # fmt: skip
     hidden, count = text.count("hidden_size"), num_layers(text)
-    narrow = read_attention(text, Family(head_norms=2), bidirectional=True)
+    narrow = read_attention(text, DecoderDefaults(head_norms=2), bidirectional=True)
     special = text.section("per_layer_config")
     each = text.count("hidden_size_per_layer_input")
     block = Mlp(text.count("intermediate_size"))

@@ -11,7 +11,7 @@ from kaito_catalog.architectures.families.kimi import FLASH_KDA_HEAD
 from kaito_catalog.architectures.mixers import Indexer, KimiDelta
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
-    Family,
+    DecoderDefaults,
     dense,
     make_shape,
     num_layers,
@@ -30,7 +30,7 @@ def _glm4_moe(source: Source) -> Shape:
     text = source.text
     hidden = text.count("hidden_size")
     norms = 2 if text.flag("use_qk_norm") else 0
-    attention = read_attention(text, Family(head_dim=128, output_bias=False, head_norms=norms))
+    attention = read_attention(text, DecoderDefaults(head_dim=128, output_bias=False, head_norms=norms))
     width = text.count("moe_intermediate_size")
     shared = text.optional("n_shared_experts", most=2**10)
     experts = read_experts(
@@ -55,7 +55,7 @@ def _chatglm(source: Source) -> Shape:
     names = (("intermediate_size", "ffn_hidden_size"), ("vocab_size", "padded_vocab_size"))
     defaults: tuple[tuple[str, Json], ...] = (("num_key_value_heads", shared), ("seq_length", 2048))
     heads = text.count("num_attention_heads", most=2**16)
-    family = Family(
+    family = DecoderDefaults(
         head_dim=text.count("hidden_size") // heads, qkv_bias=biased or text.flag("add_qkv_bias"),
         output_bias=biased, mlp_bias=biased, norm_parts=parts, names=names, defaults=defaults,
     )  # fmt: skip
@@ -227,8 +227,8 @@ def _glm5_next(source: Source) -> Shape:
 ARCHITECTURES: dict[str, Architecture] = {
     "ChatGLMForConditionalGeneration": Architecture(_chatglm, on_every_stage=ENDS),
     "ChatGLMModel": Architecture(_chatglm, on_every_stage=ENDS),
-    "GlmForCausalLM": Architecture(dense(Family(head_dim=128, output_bias=False))),
-    "Glm4ForCausalLM": Architecture(dense(Family(head_dim=128, output_bias=False, norms=4))),
+    "GlmForCausalLM": Architecture(dense(DecoderDefaults(head_dim=128, output_bias=False))),
+    "Glm4ForCausalLM": Architecture(dense(DecoderDefaults(head_dim=128, output_bias=False, norms=4))),
     "Glm4MoeForCausalLM": Architecture(_glm4_moe),
     "Glm4MoeLiteForCausalLM": Architecture(read_deepseek),
     "GlmMoeDsaForCausalLM": Architecture(

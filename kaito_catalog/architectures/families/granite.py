@@ -10,7 +10,7 @@ from kaito_catalog.architectures.mixers import Attention, Mamba2, Mixer
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     NO_BIAS,
-    Family,
+    DecoderDefaults,
     dense,
     layer_types,
     make_shape,
@@ -46,7 +46,7 @@ def _granite_hybrid(source: Source) -> Shape:
         )
     shared = _shared(text)
     block = _experts(text) if text.optional("num_local_experts") else shared
-    attention = read_attention(text, Family(qkv_bias=text.flag("attention_bias"), output_bias=None))
+    attention = read_attention(text, DecoderDefaults(qkv_bias=text.flag("attention_bias"), output_bias=None))
     mixers: dict[str, Mixer] = {"attention": attention, "full_attention": attention}
     if "mamba" in types:
         mixers["mamba"] = Mamba2(
@@ -75,7 +75,7 @@ def _granite_swa(source: Source) -> Shape:
         types = ["sliding_attention" if i % 4 else "full_attention" for i in range(count)]
         text = with_defaults(text, layer_types=cast(Json, types))
     is_dense = source.architecture == "GraniteSWAForCausalLM"
-    read = dense(Family(tied=True)) if is_dense else mixture(Family(), _experts)
+    read = dense(DecoderDefaults(tied=True)) if is_dense else mixture(DecoderDefaults(), _experts)
     shape = read(replace(source, text=text))
     sinks = text.flag("attention_sinks", True)
     layers = tuple(
@@ -116,7 +116,7 @@ def _granite4_vision(source: Source) -> Shape:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "GraniteForCausalLM": Architecture(dense(Family())),
+    "GraniteForCausalLM": Architecture(dense(DecoderDefaults())),
     "GraniteMoeForCausalLM": Architecture(mixture(NO_BIAS, _experts), on_every_stage=ENDS),
     "GraniteMoeSharedForCausalLM": Architecture(mixture(NO_BIAS, _experts), on_every_stage=ENDS),
     "GraniteMoeHybridForCausalLM": Architecture(_granite_hybrid, on_every_stage=ENDS),

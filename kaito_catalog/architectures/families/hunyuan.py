@@ -5,7 +5,7 @@ from __future__ import annotations
 from kaito_catalog.architectures.changes import V0_32_0, in_experts, since
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError
 from kaito_catalog.architectures.reading.parts import (
-    Family,
+    DecoderDefaults,
     dense,
     dense_before,
     mixture,
@@ -34,7 +34,7 @@ def _hy_v3(source: Source) -> Shape:
             extra_elements=count,
         )
 
-    family = Family(qkv_bias=False, output_bias=False, head_norms=2 if text.flag("qk_norm") else 0)
+    family = DecoderDefaults(qkv_bias=False, output_bias=False, head_norms=2 if text.flag("qk_norm") else 0)
     return mixture(family, experts, is_sparse=dense_before("first_k_dense_replace"))(source)
 
 
@@ -42,7 +42,7 @@ def _hunyuan(source: Source) -> Shape:
     text = source.text
     names = (("head_dim", "attention_head_dim"),)
     norms = 2 if text.flag("use_qk_norm") else 0
-    family = Family(head_norms=norms, names=names, tied=True)
+    family = DecoderDefaults(head_norms=norms, names=names, tied=True)
     if source.architecture.startswith("HunYuanDense"):
         return dense(family)(source)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kaito_catalog.architectures.families.qwen import qwen2_5_vl_encoder
-from kaito_catalog.architectures.reading.parts import Family, dense
+from kaito_catalog.architectures.reading.parts import DecoderDefaults, dense
 from kaito_catalog.architectures.reading.record import Architecture, Source
 from kaito_catalog.architectures.reading.vision import stated_vision
 from kaito_catalog.architectures.reading.wrapping import decoder_of, holding, unread
@@ -14,7 +14,7 @@ from kaito_catalog.architectures.shape import Matrix, Shape
 
 def _hyperclovax(source: Source) -> Shape:
     norms = 4 if source.text.flag("use_post_norm", True) else 2
-    return dense(Family(norms=norms))(source)
+    return dense(DecoderDefaults(norms=norms))(source)
 
 
 def _hcx_v2(source: Source) -> Shape:

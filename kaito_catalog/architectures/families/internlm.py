@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError
-from kaito_catalog.architectures.reading.parts import NO_BIAS, Family, dense, with_short_states
+from kaito_catalog.architectures.reading.parts import NO_BIAS, DecoderDefaults, dense, with_short_states
 from kaito_catalog.architectures.reading.pooling import rewarding
 from kaito_catalog.architectures.reading.record import ENDS, Architecture, Source
 from kaito_catalog.architectures.reading.vision import intern_layers, vision_section
@@ -141,7 +141,7 @@ def _intern_s2(source: Source) -> Shape:
 
 ARCHITECTURES: dict[str, Architecture] = {
     "InternLM2ForCausalLM": Architecture(dense(NO_BIAS), on_every_stage=ENDS),
-    "InternLM3ForCausalLM": Architecture(dense(Family())),
+    "InternLM3ForCausalLM": Architecture(dense(DecoderDefaults())),
     "InternLM2ForRewardModel": Architecture(
         rewarding(dense(NO_BIAS), None), on_every_stage=ENDS, is_decoder=False
     ),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from kaito_catalog.architectures.changes import V0_32_0, since
 from kaito_catalog.architectures.reading.fields import UnreadableError
-from kaito_catalog.architectures.reading.parts import Family, dense, unweighed
+from kaito_catalog.architectures.reading.parts import DecoderDefaults, dense, unweighed
 from kaito_catalog.architectures.reading.pooling import COLBERT_WIDTHS, bidirectional, padded, pooling
 from kaito_catalog.architectures.reading.record import Architecture, Source
 from kaito_catalog.architectures.reading.wrapping import as_of, holding
@@ -70,7 +70,7 @@ def _jina_roberta(source: Source) -> Shape:
         raise UnreadableError(f"{field} is not rotary, which vLLM's class wants", field)
     gated = text.text("hidden_act") in ("silu", "geglu")
     biased = text.flag("bias", True)
-    family = Family(qkv_bias=biased, output_bias=biased, norm_parts=2, gated=gated, mlp_bias=biased)
+    family = DecoderDefaults(qkv_bias=biased, output_bias=biased, norm_parts=2, gated=gated, mlp_bias=biased)
     shape = bidirectional(dense(family)(source))
     hidden = shape.hidden_size
     width = text.optional(*COLBERT_WIDTHS) or 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kaito_catalog.architectures.mixers import ShortConv
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError
 from kaito_catalog.architectures.reading.parts import (
-    Family,
+    DecoderDefaults,
     layer_types,
     make_shape,
     num_layers,
@@ -31,7 +31,7 @@ def _lfm2(source: Source) -> Shape:
     if types is None or set(types) - {"conv", "full_attention"}:
         field = text.path("layer_types")
         raise UnreadableError(f"{field} is missing or names an unknown kind", field)
-    attention = read_attention(text, Family(head_norms=2, qkv_bias=False, output_bias=False))
+    attention = read_attention(text, DecoderDefaults(head_norms=2, qkv_bias=False, output_bias=False))
     width = text.count("conv_dim", default=hidden)
     conv = ShortConv(width, text.count("conv_L_cache", default=3, least=2), text.flag("conv_bias"))
     first, block = count, Mlp(_lfm2_width(text))

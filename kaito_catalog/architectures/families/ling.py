@@ -8,7 +8,7 @@ from kaito_catalog.architectures.changes import V0_32_0, in_experts, latent_hybr
 from kaito_catalog.architectures.mixers import LightningAttention
 from kaito_catalog.architectures.reading.fields import Fields, with_defaults
 from kaito_catalog.architectures.reading.parts import (
-    Family,
+    DecoderDefaults,
     dense_before,
     make_shape,
     mixture,
@@ -26,7 +26,7 @@ def _bailing(source: Source) -> Shape:
     text = source.text
     biased = text.flag("use_bias")
     norms = (2 if text.flag("use_rmsnorm") else 4) if text.flag("use_qk_norm") else 0
-    family = Family(
+    family = DecoderDefaults(
         qkv_bias=biased or text.flag("use_qkv_bias"),
         output_bias=biased,
         head_norms=norms,

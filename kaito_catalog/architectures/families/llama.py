@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from kaito_catalog.architectures.reading.fields import Fields
 from kaito_catalog.architectures.reading.parts import (
-    Family,
+    DecoderDefaults,
     dense,
     make_shape,
     num_layers,
@@ -60,7 +60,7 @@ def _llama4(source: Source) -> Shape:
     hidden = text.count("hidden_size")
     count = num_layers(text)
     chunk = text.optional("attention_chunk_size", most=LONGEST_CONTEXT)
-    attention = read_attention(text, Family())
+    attention = read_attention(text, DecoderDefaults())
     width = text.count("intermediate_size")
     step = text.count("interleave_moe_layer_step", default=1, least=0)
     experts = replace(read_experts(text, ("num_local_experts",), ("intermediate_size",)), shared=Mlp(width))
@@ -89,16 +89,16 @@ def _both_ways(read: Reader) -> Reader:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "LlamaForCausalLM": Architecture(dense(Family())),
-    "LLaMAForCausalLM": Architecture(dense(Family())),
-    "CwmForCausalLM": Architecture(dense(Family())),
-    "Fairseq2LlamaForCausalLM": Architecture(dense(Family())),
+    "LlamaForCausalLM": Architecture(dense(DecoderDefaults())),
+    "LLaMAForCausalLM": Architecture(dense(DecoderDefaults())),
+    "CwmForCausalLM": Architecture(dense(DecoderDefaults())),
+    "Fairseq2LlamaForCausalLM": Architecture(dense(DecoderDefaults())),
     "Llama4ForCausalLM": Architecture(_llama4),
     "Llama4ForConditionalGeneration": Architecture(_llama4, on_every_stage=ENCODER),
-    "LlamaModel": Architecture(pooling(dense(Family())), is_decoder=False),
-    "LlamaBidirectionalModel": Architecture(_both_ways(pooling(dense(Family()))), is_decoder=False),
+    "LlamaModel": Architecture(pooling(dense(DecoderDefaults())), is_decoder=False),
+    "LlamaBidirectionalModel": Architecture(_both_ways(pooling(dense(DecoderDefaults()))), is_decoder=False),
     "LlamaBidirectionalForSequenceClassification": Architecture(
-        _both_ways(pooling(dense(Family()), scored=True)), is_decoder=False
+        _both_ways(pooling(dense(DecoderDefaults()), scored=True)), is_decoder=False
     ),
     "ChameleonForConditionalGeneration": unread("LlamaForCausalLM", on_every_stage=ENDS | ENCODER),
 }

@@ -8,7 +8,7 @@ from kaito_catalog.architectures.changes import V0_32_0, in_attention, since
 from kaito_catalog.architectures.mixers import Attention
 from kaito_catalog.architectures.reading.fields import UnreadableError
 from kaito_catalog.architectures.reading.parts import (
-    Family,
+    DecoderDefaults,
     dense,
     flags,
     make_shape,
@@ -59,7 +59,7 @@ _KNOWS_CACHE = since(V0_32_0, in_attention(cache_in_dtype=False))
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "MiMoForCausalLM": Architecture(dense(Family(qkv_bias=True, output_bias=False))),
+    "MiMoForCausalLM": Architecture(dense(DecoderDefaults(qkv_bias=True, output_bias=False))),
     "MiMoV2FlashForCausalLM": Architecture(_mimo_v2, changes=_KNOWS_CACHE),
     "MiMoV2ForCausalLM": Architecture(_mimo_v2, changes=_KNOWS_CACHE),
     "MiDashengLMModel": unread("Qwen2ForCausalLM"),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError
 from kaito_catalog.architectures.reading.parts import (
-    Family,
+    DecoderDefaults,
     flags,
     make_shape,
     num_layers,
@@ -52,7 +52,7 @@ def _minimax_m3_encoder(source: Source) -> Encoder | None:
 def _minimax_m2(source: Source) -> Shape:
     text = source.text
     hidden = text.count("hidden_size")
-    attention = read_attention(text, Family(), flat_norms=text.flag("use_qk_norm", True))
+    attention = read_attention(text, DecoderDefaults(), flat_norms=text.flag("use_qk_norm", True))
     experts = read_experts(
         text,
         ("num_local_experts",),
@@ -74,7 +74,7 @@ def _minimax_m3(source: Source) -> Shape:
     if sparse is None or not sparse.flag("use_sparse_attention"):
         raise UnreadableError("no plan for MiniMax M3 without sparse attention", "sparse_attention_config")
     picks = flags(sparse, "sparse_attention_freq", count)
-    attention = read_attention(text, Family(head_norms=2, qkv_bias=False, output_bias=False))
+    attention = read_attention(text, DecoderDefaults(head_norms=2, qkv_bias=False, output_bias=False))
     if sparse.count("sparse_num_index_heads") != attention.num_key_value_heads:
         raise UnreadableError("vLLM wants as many index heads as KV heads", "sparse_num_index_heads")
     indexed = replace(attention, index_dim=sparse.count("sparse_index_dim"))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from kaito_catalog.architectures.families.deepseek import read_deepseek
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError
-from kaito_catalog.architectures.reading.parts import Family, dense, mixture, read_experts
+from kaito_catalog.architectures.reading.parts import DecoderDefaults, dense, mixture, read_experts
 from kaito_catalog.architectures.reading.pooling import bidirectional, pooling
 from kaito_catalog.architectures.reading.record import ENCODER, ENDS, Architecture, Source
 from kaito_catalog.architectures.reading.vision import vision_section
@@ -64,7 +64,7 @@ def _pixtral(source: Source) -> Shape:
     inner = source.text.texts("architectures")
     vision = vision_section(source)
     if vision is None or not inner:
-        return dense(Family(), _pixtral_encoder)(source)
+        return dense(DecoderDefaults(), _pixtral_encoder)(source)
     held = source.known.get(inner[0])
     if held is None or not held.is_decoder or inner[0] == source.architecture:
         words = f"no plan for the decoder {inner[0][:60]} of {source.architecture}"
@@ -97,7 +97,7 @@ def _pixtral(source: Source) -> Shape:
 def _mistral3(source: Source) -> Shape:
     """Mistral Small 3 and its kin, dense; Mistral Small 4 has DeepSeek's latents and experts."""
     if "kv_lora_rank" not in source.text:
-        return dense(Family(), _pixtral_encoder)(source)
+        return dense(DecoderDefaults(), _pixtral_encoder)(source)
     shape = read_deepseek(source)
     encoder = (
         _pixtral_encoder(source) if vision_section(source) else Encoder("vision", 1, None, divided=False)
@@ -112,15 +112,15 @@ def _gritlm(source: Source) -> Shape:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "MistralForCausalLM": Architecture(dense(Family())),
-    "MixtralForCausalLM": Architecture(mixture(Family(), _mixtral_experts), on_every_stage=ENDS),
-    "Ministral3ForCausalLM": Architecture(dense(Family())),
+    "MistralForCausalLM": Architecture(dense(DecoderDefaults())),
+    "MixtralForCausalLM": Architecture(mixture(DecoderDefaults(), _mixtral_experts), on_every_stage=ENDS),
+    "Ministral3ForCausalLM": Architecture(dense(DecoderDefaults())),
     "MistralLarge3ForCausalLM": Architecture(read_deepseek, never_tied=True),
     "Mistral3ForConditionalGeneration": Architecture(_mistral3, on_every_stage=ENCODER),
     "PixtralForConditionalGeneration": Architecture(_pixtral, on_every_stage=ENCODER),
     "VoxtralForConditionalGeneration": unread("LlamaForCausalLM"),
     "LightOnOCRForConditionalGeneration": unread(),
-    "MistralModel": Architecture(pooling(dense(Family())), is_decoder=False),
+    "MistralModel": Architecture(pooling(dense(DecoderDefaults())), is_decoder=False),
     "GritLM": holding(_gritlm),
 }
 """By their name in config.json."""

@@ -8,7 +8,7 @@ from kaito_catalog.architectures.changes import V0_32_0
 from kaito_catalog.architectures.mixers import Mamba2, Mixer
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
-    Family,
+    DecoderDefaults,
     cross_layers,
     dense,
     make_shape,
@@ -52,7 +52,8 @@ def _nemotron_h(source: Source) -> Shape:
     attention = None
     if "*" in pattern:
         attention = read_attention(
-            text, Family(qkv_bias=text.flag("attention_bias"), output_bias=text.flag("attention_bias"))
+            text,
+            DecoderDefaults(qkv_bias=text.flag("attention_bias"), output_bias=text.flag("attention_bias")),
         )
     mamba = Mamba2(
         text.count("mamba_num_heads"),
@@ -115,7 +116,7 @@ def _deci(source: Source) -> Shape:
                     f"groups of {group} do not divide {heads} heads", f"{where}attention.n_heads_in_group"
                 )
             filled = Fields({**text.values, "num_key_value_heads": heads // group}, text.where)
-            mixer = read_attention(filled, Family())
+            mixer = read_attention(filled, DecoderDefaults())
         mlp = None
         if not ffn.flag("no_op"):
             width = ffn.optional("intermediate_size")
@@ -304,7 +305,7 @@ def _llama_nemotron(*, scored: bool = False) -> Reader:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "NemotronForCausalLM": Architecture(dense(Family(norm_parts=2, gated=False))),
+    "NemotronForCausalLM": Architecture(dense(DecoderDefaults(norm_parts=2, gated=False))),
     "DeciLMForCausalLM": Architecture(_deci),
     "NemotronHForCausalLM": Architecture(_nemotron_h, on_every_stage=ENDS, never_tied=True),
     "NemotronH_Nano_VL_V2": Architecture(_nemotron_vl, is_decoder=False),

@@ -10,7 +10,7 @@ from kaito_catalog.architectures.mixers import GatedDeltaNet
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     NO_BIAS,
-    Family,
+    DecoderDefaults,
     dense,
     layer_types,
     make_shape,
@@ -29,7 +29,7 @@ from kaito_catalog.architectures.shape import LONGEST_CONTEXT, MOST_LAYERS, Enco
 
 def _olmo(source: Source) -> Shape:
     """OLMo: norms without parameters."""
-    shape = dense(Family(norms=0))(source)
+    shape = dense(DecoderDefaults(norms=0))(source)
     return replace(shape, final_norm_elements=0)
 
 
@@ -48,7 +48,7 @@ def _olmo2(source: Source) -> Shape:
 def _flex_olmo(source: Source) -> Shape:
     """FlexOlmo: OLMo's norms over all heads, which every rank has whole."""
     text = source.text
-    family = Family(qkv_bias=False, output_bias=False)
+    family = DecoderDefaults(qkv_bias=False, output_bias=False)
     attention = read_attention(text, family)
     more = (attention.num_attention_heads + attention.num_key_value_heads) * attention.head_dim
     shape = mixture(family, lambda t: read_experts(t, ("num_experts",), ("intermediate_size",)))(source)
@@ -110,7 +110,7 @@ def _molmo2(source: Source) -> Shape:
     text = with_defaults(source.text, head_dim=128, additional_vocab_size=128)
     norms = 2 if text.flag("use_qk_norm") else 0
     by_head = norms if text.text("qk_norm_type") == "qwen3" else 0
-    family = Family(qkv_bias=text.flag("qkv_bias", True), output_bias=False, head_norms=by_head)
+    family = DecoderDefaults(qkv_bias=text.flag("qkv_bias", True), output_bias=False, head_norms=by_head)
     attention = read_attention(text, family)
     hidden = text.count("hidden_size")
     whole = (attention.num_attention_heads + attention.num_key_value_heads) * attention.head_dim
@@ -186,7 +186,7 @@ def _molmo(source: Source) -> Shape:
     text = with_defaults(text, num_key_value_heads=text.values.get("num_attention_heads"))
     rows = text.optional("embedding_size") or text.count("vocab_size")
     text = Fields({**text.values, "vocab_size": rows}, text.where)
-    attention = read_attention(text, Family(qkv_bias=text.flag("qkv_bias"), output_bias=False))
+    attention = read_attention(text, DecoderDefaults(qkv_bias=text.flag("qkv_bias"), output_bias=False))
     norms = 2 * hidden
     if text.flag("attention_layer_norm"):
         norms += hidden + attention.num_key_value_heads * attention.head_dim

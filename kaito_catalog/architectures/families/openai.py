@@ -7,7 +7,7 @@ from dataclasses import replace
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     GPT_NAMES,
-    Family,
+    DecoderDefaults,
     cross_layers,
     dense,
     make_shape,
@@ -39,7 +39,7 @@ def _gpt_oss(source: Source) -> Shape:
     )
     window = text.count("sliding_window", most=LONGEST_CONTEXT)
     attention = read_attention(
-        text, Family(), qkv_bias=True, output_bias=True, sinks=True, repeats_kv_heads=False
+        text, DecoderDefaults(), qkv_bias=True, output_bias=True, sinks=True, repeats_kv_heads=False
     )
     layers = [
         # vLLM 0.25.1's gpt_oss.py goes by the layer's number, whatever layer_types says.
@@ -56,9 +56,11 @@ def _gpt_oss(source: Source) -> Shape:
 
 def _gpt2(source: Source) -> Shape:
     """GPT-2: positions are learnt."""
-    source = Family(names=GPT_NAMES).of(source)
+    source = DecoderDefaults(names=GPT_NAMES).of(source)
     text = source.text
-    family = Family(tied=True, qkv_bias=True, output_bias=True, norm_parts=2, gated=False, mlp_bias=True)
+    family = DecoderDefaults(
+        tied=True, qkv_bias=True, output_bias=True, norm_parts=2, gated=False, mlp_bias=True
+    )
     shape = widened(dense(family))(source)
     positions = text.count("max_position_embeddings") * text.count("hidden_size")
     return replace(shape, plain_elements=shape.plain_elements + positions, rope_elements=0)

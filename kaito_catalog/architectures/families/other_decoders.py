@@ -10,7 +10,7 @@ from kaito_catalog.architectures.mixers import Attention, Gate, LatentAttention
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     NO_BIAS,
-    Family,
+    DecoderDefaults,
     dense,
     layer_types,
     make_shape,
@@ -25,7 +25,7 @@ from kaito_catalog.architectures.reading.parts import (
 from kaito_catalog.architectures.reading.record import ENDS, NO_HEAD, Architecture, Source
 from kaito_catalog.architectures.shape import LONGEST_CONTEXT, MOST_LAYERS, Layer, Mlp, Shape
 
-_SEED_OSS = Family(head_dim=128, output_bias=False)
+_SEED_OSS = DecoderDefaults(head_dim=128, output_bias=False)
 
 
 def _opt(source: Source) -> Shape:
@@ -38,7 +38,7 @@ def _opt(source: Source) -> Shape:
         raise UnreadableError(
             "no plan for OPT with projected embeddings or late norms", "word_embed_proj_dim"
         )
-    attention = read_attention(text, Family(qkv_bias=True, output_bias=True))
+    attention = read_attention(text, DecoderDefaults(qkv_bias=True, output_bias=True))
     mlp = Mlp(text.count("ffn_dim"), gated=False, bias=True)
     layers = [Layer(attention, mlp, 4 * hidden)] * num_layers(text)
     positions = (text.count("max_position_embeddings", most=LONGEST_CONTEXT) + 2) * hidden
@@ -55,7 +55,7 @@ def _bloom(source: Source) -> Shape:
         ("num_attention_heads", "n_head"),
         ("num_hidden_layers", "n_layer"),
     )
-    family = Family(
+    family = DecoderDefaults(
         tied=True, qkv_bias=True, output_bias=True, norm_parts=2, gated=False, mlp_bias=True, names=names
     )
     # BloomConfig's seq_length, which its files may leave out.
@@ -98,7 +98,7 @@ def _mellum(source: Source) -> Shape:
     if len(kinds) != count:
         field = text.path("mlp_layer_types")
         raise UnreadableError(f"{field} has {len(kinds)} entries for {count} layers", field)
-    family = Family(output_bias=False, head_norms=2)
+    family = DecoderDefaults(output_bias=False, head_norms=2)
     return mixture(
         family,
         lambda t: read_experts(t, ("num_experts",), router_quantized=True),
@@ -121,7 +121,9 @@ def _laguna(source: Source) -> Shape:
     gating = text.values.get("gating", True)
     per_head = gating is True or gating == "per-head"
     gate = (Gate.HEAD if per_head else Gate.OUTPUT) if gating else None
-    family = Family(qkv_bias=text.flag("qkv_bias"), output_bias=text.flag("attention_bias"), head_norms=2)
+    family = DecoderDefaults(
+        qkv_bias=text.flag("qkv_bias"), output_bias=text.flag("attention_bias"), head_norms=2
+    )
     shared = text.count("shared_expert_intermediate_size", least=0)
     routed = read_experts(
         text, ("num_experts",), shared=Mlp(shared) if shared else None, correction_bias=True
@@ -232,7 +234,7 @@ def _param2(source: Source) -> Shape:
         correction_bias=text.flag("moe_router_enable_expert_bias", True),
     )
     first = text.count("first_k_dense_replace", default=1, least=0, most=MOST_LAYERS)
-    family = Family(
+    family = DecoderDefaults(
         qkv_bias=text.flag("use_qkv_bias"),
         output_bias=text.flag("use_bias"),
         head_norms=2 if text.flag("use_qk_norm") else 0,
@@ -253,7 +255,7 @@ def _hrm_text(source: Source) -> Shape:
     high, low = text.count("H_cycles", most=64), text.count("L_cycles", most=64)
     heads = text.count("num_attention_heads", most=2**16)
     text = Fields({**text.values, "num_key_value_heads": heads}, text.where)
-    attention = read_attention(text, Family(), gate=Gate.OUTPUT)
+    attention = read_attention(text, DecoderDefaults(), gate=Gate.OUTPUT)
     mlp = Mlp(text.count("intermediate_size"), bias=text.flag("mlp_bias"))
     layers = [
         Layer(attention, mlp, 0, echoes=(attention,) * (runs - 1))
@@ -271,24 +273,24 @@ def _hrm_text(source: Source) -> Shape:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "ApertusForCausalLM": Architecture(dense(Family(gated=False, head_norms=2))),
+    "ApertusForCausalLM": Architecture(dense(DecoderDefaults(gated=False, head_norms=2))),
     "ArcticForCausalLM": Architecture(_arctic, on_every_stage=ENDS),
     "AXK1ForCausalLM": Architecture(_axk1, changes=since(V0_32_0, in_layers(_other_spelling))),
     "BloomForCausalLM": Architecture(_bloom, on_every_stage=ENDS),
     "HrmTextForCausalLM": Architecture(_hrm_text),
-    "IQuestCoderForCausalLM": Architecture(dense(Family())),
+    "IQuestCoderForCausalLM": Architecture(dense(DecoderDefaults())),
     "IQuestLoopCoderForCausalLM": Architecture(_loops),
     "OuroForCausalLM": Architecture(_loops),
-    "Jais2ForCausalLM": Architecture(dense(Family(norm_parts=2, gated=False))),
+    "Jais2ForCausalLM": Architecture(dense(DecoderDefaults(norm_parts=2, gated=False))),
     "LagunaForCausalLM": Architecture(_laguna),
     "LongcatFlashForCausalLM": Architecture(_longcat),
     "MellumForCausalLM": Architecture(_mellum, on_every_stage=ENDS, changes=since(V0_32_0, built_once)),
     "OPTForCausalLM": Architecture(_opt, on_every_stage=NO_HEAD),
     "OrionForCausalLM": Architecture(
-        dense(Family(qkv_bias=False, output_bias=False, norm_parts=2)), on_every_stage=ENDS
+        dense(DecoderDefaults(qkv_bias=False, output_bias=False, norm_parts=2)), on_every_stage=ENDS
     ),
     "Param2MoEForCausalLM": Architecture(_param2, changes=since(V0_32_0, in_experts(router_bytes=4))),
     "SeedOssForCausalLM": Architecture(dense(_SEED_OSS)),
-    "SolarForCausalLM": Architecture(dense(Family())),
+    "SolarForCausalLM": Architecture(dense(DecoderDefaults())),
 }
 """By their name in config.json."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
-    Family,
+    DecoderDefaults,
     make_shape,
     num_layers,
     read_attention,
@@ -40,7 +40,7 @@ def _aria(source: Source) -> Shape:
         ("intermediate_size",),
         shared=Mlp(width * shared, bias=biased) if shared else None,
     )
-    attention = read_attention(text, Family())
+    attention = read_attention(text, DecoderDefaults())
     hidden = text.count("hidden_size")
     layers = [Layer(attention, experts, 2 * hidden)] * num_layers(text)
     vision = vision_section(source)
@@ -96,7 +96,9 @@ def _moondream3(source: Source) -> Shape:
         "config.text.",
     )
     # One number for each head, and two vectors as wide as queries, keys and values of a usual attention.
-    attention = read_attention(text, Family(qkv_bias=True, output_bias=True), head_elements=1 + 6 * hidden)
+    attention = read_attention(
+        text, DecoderDefaults(qkv_bias=True, output_bias=True), head_elements=1 + 6 * hidden
+    )
     experts = read_experts(text, ("num_experts",), router_bias=True)
     block = Mlp(told.count("ff_dim", default=8192), gated=False, bias=True)
     first = moe.count("start_layer", default=4, least=0, most=MOST_LAYERS)

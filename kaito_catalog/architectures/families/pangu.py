@@ -6,7 +6,13 @@ from kaito_catalog.architectures.changes import V0_32_0, in_attention, since
 from kaito_catalog.architectures.families.ling import read_latent_experts
 from kaito_catalog.architectures.mixers import Attention, LearntKeys
 from kaito_catalog.architectures.reading.fields import UnreadableError
-from kaito_catalog.architectures.reading.parts import Family, dense, make_shape, num_layers, read_experts
+from kaito_catalog.architectures.reading.parts import (
+    DecoderDefaults,
+    dense,
+    make_shape,
+    num_layers,
+    read_experts,
+)
 from kaito_catalog.architectures.reading.record import Architecture, Source
 from kaito_catalog.architectures.reading.wrapping import unread
 from kaito_catalog.architectures.shape import MOST_LAYERS, Layer, Mlp, Shape
@@ -56,7 +62,7 @@ def _pangu_sinks(source: Source) -> Shape:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "PanguEmbeddedForCausalLM": Architecture(dense(Family())),
+    "PanguEmbeddedForCausalLM": Architecture(dense(DecoderDefaults())),
     "PanguUltraMoEForCausalLM": Architecture(read_latent_experts),
     "PanguProMoEV2ForCausalLM": Architecture(
         _pangu_sinks, changes=since(V0_32_0, in_attention(cache_scales=True))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from kaito_catalog.architectures.changes import V0_32_0, built_once, in_attention, in_mlps, since
 from kaito_catalog.architectures.reading.fields import Fields
-from kaito_catalog.architectures.reading.parts import Family, dense, unweighed
+from kaito_catalog.architectures.reading.parts import DecoderDefaults, dense, unweighed
 from kaito_catalog.architectures.reading.record import ENCODER, ENDS, Architecture, Source
 from kaito_catalog.architectures.shape import BuiltShape, Encoder, Matrix, Shape
 
@@ -17,7 +17,7 @@ def _persimmon(source: Source) -> Shape:
         {k: v for k, v in source.text.values.items() if k != "num_key_value_heads"}, source.text.where
     )
     norms = 4 if text.flag("qk_layernorm", True) else 0
-    family = Family(
+    family = DecoderDefaults(
         qkv_bias=True, output_bias=True, head_norms=norms, norm_parts=2, gated=False, mlp_bias=True
     )
     return unweighed(dense(family)(replace(source, text=text)))

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 from kaito_catalog.architectures.changes import V0_32_0, built_once, since
 from kaito_catalog.architectures.reading.fields import Fields
-from kaito_catalog.architectures.reading.parts import Family, dense, mixture, read_experts
+from kaito_catalog.architectures.reading.parts import DecoderDefaults, dense, mixture, read_experts
 from kaito_catalog.architectures.reading.pooling import pooling
 from kaito_catalog.architectures.reading.record import ENDS, Architecture, Source
 from kaito_catalog.architectures.reading.wrapping import unread
 from kaito_catalog.architectures.shape import Shape
 
-_PHI3 = Family(qkv_bias=False, output_bias=False)
+_PHI3 = DecoderDefaults(qkv_bias=False, output_bias=False)
 
 
-_PHI = Family(
+_PHI = DecoderDefaults(
     qkv_bias=True, output_bias=True, norms=1, norm_parts=2, gated=False, mlp_bias=True, lm_head_bias=True
 )
 
@@ -28,7 +28,7 @@ def _phi(source: Source) -> Shape:
     return dense(_PHI)(replace(source, text=text))
 
 
-_PHIMOE = Family(qkv_bias=True, output_bias=True, norm_parts=2, lm_head_bias=True)
+_PHIMOE = DecoderDefaults(qkv_bias=True, output_bias=True, norm_parts=2, lm_head_bias=True)
 
 
 ARCHITECTURES: dict[str, Architecture] = {

@@ -7,7 +7,7 @@ from dataclasses import replace
 from kaito_catalog.architectures.mixers import Mamba2
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError
 from kaito_catalog.architectures.reading.parts import (
-    Family,
+    DecoderDefaults,
     dense,
     make_shape,
     num_layers,
@@ -39,7 +39,7 @@ def _plamo3(source: Source) -> Shape:
         types: list[Json] = ["sliding_attention" if w else "full_attention" for w in each]
         window = next((w for w in each if w), None)
         text = Fields({**text.values, "layer_types": types, "sliding_window": window}, text.where)
-    return dense(Family(head_dim=128, head_norms=2, norms=4, qkv_bias=False, output_bias=False))(
+    return dense(DecoderDefaults(head_dim=128, head_norms=2, norms=4, qkv_bias=False, output_bias=False))(
         replace(source, text=text)
     )
 
@@ -50,7 +50,7 @@ def _plamo2(source: Source) -> Shape:
     hidden = text.count("hidden_size")
     count = num_layers(text)
     head_dim = text.count("hidden_size_per_head", most=2**16)
-    family = Family(head_dim=head_dim, qkv_bias=False, output_bias=False, flat_norms=True)
+    family = DecoderDefaults(head_dim=head_dim, qkv_bias=False, output_bias=False, flat_norms=True)
     attention = read_attention(text, family, cache_scales=False)
     mamba = Mamba2(
         text.count("mamba_num_heads", most=2**16),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from kaito_catalog.architectures.mixers import Gate, GatedDeltaNet
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
-    Family,
+    DecoderDefaults,
     dense,
     layer_types,
     make_shape,
@@ -157,10 +157,10 @@ def _qwen3_vl_encoder(source: Source) -> Encoder | None:
     )
 
 
-_QWEN2 = Family(qkv_bias=True, output_bias=False)
+_QWEN2 = DecoderDefaults(qkv_bias=True, output_bias=False)
 
 
-_QWEN3 = Family(head_dim=128, head_norms=2)
+_QWEN3 = DecoderDefaults(head_dim=128, head_norms=2)
 
 
 _read_qwen2, _read_qwen3 = dense(_QWEN2), dense(_QWEN3)
@@ -198,7 +198,7 @@ def _qwen_hybrid(source: Source) -> Shape:
         types = ["full_attention" if (i + 1) % interval == 0 else "linear_attention" for i in range(count)]
     attention = read_attention(
         text,
-        Family(head_dim=256, head_norms=2, qkv_bias=text.flag("qkv_bias"), output_bias=False),
+        DecoderDefaults(head_dim=256, head_norms=2, qkv_bias=text.flag("qkv_bias"), output_bias=False),
         gate=Gate.OUTPUT if text.flag("attn_output_gate", True) else None,
     )
     is_next = source.architecture.startswith("Qwen3Next")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kaito_catalog.architectures.reading.parts import Family, dense
+from kaito_catalog.architectures.reading.parts import DecoderDefaults, dense
 from kaito_catalog.architectures.reading.record import Architecture, Source
 from kaito_catalog.architectures.reading.wrapping import holding, over_siglip
 from kaito_catalog.architectures.shape import Matrix
@@ -14,7 +14,7 @@ def _idefics3(source: Source, width: int, hidden: int) -> tuple[list[Matrix], in
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "SmolLM3ForCausalLM": Architecture(dense(Family(tied=True))),
+    "SmolLM3ForCausalLM": Architecture(dense(DecoderDefaults(tied=True))),
     "Idefics3ForConditionalGeneration": holding(over_siglip(_idefics3), always_with_encoder=True),
     "SmolVLMForConditionalGeneration": holding(over_siglip(_idefics3), always_with_encoder=True),
 }

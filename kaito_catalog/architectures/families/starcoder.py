@@ -7,7 +7,7 @@ from dataclasses import replace
 from kaito_catalog.architectures.changes import V0_32_0, in_attention, since
 from kaito_catalog.architectures.mixers import Attention
 from kaito_catalog.architectures.reading.fields import with_defaults
-from kaito_catalog.architectures.reading.parts import Family, dense, unweighed
+from kaito_catalog.architectures.reading.parts import DecoderDefaults, dense, unweighed
 from kaito_catalog.architectures.reading.record import Architecture, Source
 from kaito_catalog.architectures.shape import LONGEST_CONTEXT, Layer, Mlp, Shape
 
@@ -20,7 +20,7 @@ def _gpt_big_code(source: Source) -> Shape:
         ("num_hidden_layers", "n_layer"),
         ("max_position_embeddings", "n_positions"),
     )
-    source = Family(names=names).of(source)
+    source = DecoderDefaults(names=names).of(source)
     hidden = source.text.count("hidden_size")
     heads = source.text.count("num_attention_heads", most=2**16)
     text = with_defaults(
@@ -28,7 +28,9 @@ def _gpt_big_code(source: Source) -> Shape:
         intermediate_size=source.text.count("n_inner", default=4 * hidden),
         num_key_value_heads=1 if source.text.flag("multi_query", True) else heads,
     )
-    family = Family(tied=True, qkv_bias=True, output_bias=True, norm_parts=2, gated=False, mlp_bias=True)
+    family = DecoderDefaults(
+        tied=True, qkv_bias=True, output_bias=True, norm_parts=2, gated=False, mlp_bias=True
+    )
     shape = dense(family)(replace(source, text=text))
     layers = tuple(_whole(layer) for layer in shape.layers)
     positions = text.count("max_position_embeddings", most=LONGEST_CONTEXT) * hidden
@@ -50,7 +52,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         _gpt_big_code, changes=since(V0_32_0, in_attention(replicated=False))
     ),
     "Starcoder2ForCausalLM": Architecture(
-        dense(Family(tied=True, qkv_bias=True, output_bias=True, norm_parts=2, gated=False, mlp_bias=True))
+        dense(
+            DecoderDefaults(
+                tied=True, qkv_bias=True, output_bias=True, norm_parts=2, gated=False, mlp_bias=True
+            )
+        )
     ),
 }
 """By their name in config.json."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from kaito_catalog.architectures.mixers import Attention, Gate, LowRankQueries
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
-    Family,
+    DecoderDefaults,
     dense,
     make_shape,
     num_layers,
@@ -24,7 +24,7 @@ def _step1(source: Source) -> Shape:
     """Step 1: Llama's layers without positions but in the attention's bias."""
     names = (("num_key_value_heads", "num_attention_groups"),)
     text = with_defaults(source.text, num_attention_groups=1)
-    shape = dense(Family(names=names, tied=True))(replace(source, text=text))
+    shape = dense(DecoderDefaults(names=names, tied=True))(replace(source, text=text))
     return replace(shape, rope_elements=0)
 
 
@@ -40,9 +40,9 @@ def _step3p5(source: Source) -> Shape:
         field = text.path("layer_types")
         raise UnreadableError(f"{field} has {len(kinds)} entries for {count} layers", field)
     names = (("num_key_value_heads", "num_attention_groups"), ("num_experts_per_tok", "moe_top_k"))
-    source = Family(names=names).of(source)
+    source = DecoderDefaults(names=names).of(source)
     text = source.text
-    family = Family(qkv_bias=False, output_bias=False, head_norms=2)
+    family = DecoderDefaults(qkv_bias=False, output_bias=False, head_norms=2)
     gate = Gate.HEAD if text.flag("use_head_wise_attn_gate") else None
     usual = read_attention(text, family, gate=gate)
     other, kind = usual, None

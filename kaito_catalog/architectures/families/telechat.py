@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kaito_catalog.architectures.reading.parts import GPT_NAMES, Family, dense
+from kaito_catalog.architectures.reading.parts import GPT_NAMES, DecoderDefaults, dense
 from kaito_catalog.architectures.reading.record import Architecture, Source
 from kaito_catalog.architectures.shape import Shape
 
@@ -16,7 +16,7 @@ def _telechat2(source: Source) -> Shape:
         ("intermediate_size", "ffn_hidden_size"),
         ("max_position_embeddings", "seq_length"),
     )
-    read = dense(Family(qkv_bias=False, output_bias=True, names=names))
+    read = dense(DecoderDefaults(qkv_bias=False, output_bias=True, names=names))
     shape = read(source)
     # The second matrix of the block alone has a bias.
     layers = tuple(replace(x, norm_elements=x.norm_elements + shape.hidden_size) for x in shape.layers)
@@ -26,7 +26,7 @@ def _telechat2(source: Source) -> Shape:
 ARCHITECTURES: dict[str, Architecture] = {
     "TeleChatForCausalLM": Architecture(_telechat2),
     "TeleChat2ForCausalLM": Architecture(_telechat2),
-    "TeleChat3ForCausalLM": Architecture(dense(Family())),
-    "TeleFLMForCausalLM": Architecture(dense(Family())),
+    "TeleChat3ForCausalLM": Architecture(dense(DecoderDefaults())),
+    "TeleFLMForCausalLM": Architecture(dense(DecoderDefaults())),
 }
 """By their name in config.json."""

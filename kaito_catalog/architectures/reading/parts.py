@@ -28,7 +28,7 @@ from kaito_catalog.architectures.shape import (
 
 
 @dataclass(frozen=True)
-class Family:
+class DecoderDefaults:
     """How the classes of transformers and vLLM fill in what a configuration leaves out."""
 
     head_dim: int | None = None
@@ -72,7 +72,7 @@ def layer_types(text: Fields, layers: int) -> list[str] | None:
     return types
 
 
-def read_attention(text: Fields, family: Family, **changes: object) -> Attention:
+def read_attention(text: Fields, family: DecoderDefaults, **changes: object) -> Attention:
     heads = text.count("num_attention_heads", most=2**16)
     hidden = text.count("hidden_size")
     if "head_dim" not in text and family.head_dim is None and hidden % heads:
@@ -253,7 +253,7 @@ def make_shape(
     )
 
 
-def dense(family: Family, encoder: Callable[[Source], Encoder | None] | None = None) -> Reader:
+def dense(family: DecoderDefaults, encoder: Callable[[Source], Encoder | None] | None = None) -> Reader:
     """A decoder whose layers are attention and one feed-forward block."""
 
     def read(source: Source) -> Shape:
@@ -299,7 +299,7 @@ def read_experts(
 
 
 def mixture(
-    family: Family,
+    family: DecoderDefaults,
     experts: Callable[[Fields], Experts],
     *,
     is_sparse: Callable[[Fields, int], bool] = lambda _text, _index: True,
@@ -366,7 +366,7 @@ def unweighed(shape: Shape) -> Shape:
     return replace(shape, quantization=replace(how, problem=how.problem or words))
 
 
-NO_BIAS = Family(qkv_bias=False, output_bias=False)
+NO_BIAS = DecoderDefaults(qkv_bias=False, output_bias=False)
 """Attention without biases, whatever attention_bias says."""
 
 

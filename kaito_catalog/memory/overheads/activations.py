@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from kaito_catalog.architectures.as_built import version_tuple
+from kaito_catalog.architectures.as_built import HOPPER, version_tuple
 from kaito_catalog.memory.overheads.compiled_copy import compiled_copy
 from kaito_catalog.memory.overheads.constants import constants
 from kaito_catalog.memory.overheads.encoder_profile import encoder_profile, video_contexts
@@ -19,9 +19,6 @@ from kaito_catalog.memory.overheads.layer_widths import (
 from kaito_catalog.memory.overheads.model_runner import profiles_everything, runs_second_runner
 from kaito_catalog.memory.overheads.profile_run import ProfileRun
 from kaito_catalog.memory.overheads.versions import WORKSPACE_KEPT, fitted
-
-HOPPER = 9
-"""Major compute capability of H100 and H200."""
 
 
 def activation_peak(run: ProfileRun) -> int:
