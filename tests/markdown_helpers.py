@@ -65,7 +65,7 @@ data:
 
 | Field            | Notes                                          |
 | ---------------- | ---------------------------------------------- |
-| DecoderDefaults name      | Acme                                           |
+| Family name      | Acme                                           |
 | Type             | `text-generation`                              |
 | Download site    | https://huggingface.co/acme/Acme-7B            |
 | Version          | [0123456](https://huggingface.co/acme/Acme-7B/commit/{COMMIT}) |
@@ -126,7 +126,7 @@ Add support for the Acme models.
 ## Requirements
 | Field | Acme-7B | Acme-70B |
 |---|---|---|
-| DecoderDefaults name | Acme | Acme |
+| Family name | Acme | Acme |
 | Type | `text generation` | `text generation` |
 | Download site | Hugging Face | Hugging Face |
 | Version | TBD | TBD |

@@ -183,7 +183,7 @@ Add https://huggingface.co/acme/Acme-7B
 ## Requirements
 | Field | Notes |
 |---|---|
-| DecoderDefaults name | Acme |
+| Family name | Acme |
 | Type | text-generation |
 | Download site | https://huggingface.co/acme/Acme-7B |
 ## Runtimes

@@ -98,13 +98,13 @@ def test_an_abbreviated_revision_is_completed_from_its_link_and_that_is_said() -
         ("| https://huggingface.co/acme/Acme-7B            |", "| Hugging Face |", "IMP015", "| Download site"),
         ("| 80 GB ", "| plenty ", "IMP016", "plenty"),
         ("Sample YAML:", "Some words that belong nowhere.", "IMP017", "belong nowhere"),
-        ("| DecoderDefaults name ", "| Tribe | x |\n| DecoderDefaults name ", "IMP018", "Tribe"),
+        ("| Family name ", "| Tribe | x |\n| Family name ", "IMP018", "Tribe"),
         ("## Runtimes", "## Musings\n\n## Runtimes", "IMP018", "## Musings"),
         ("kind: ConfigMap", "kind: [ConfigMap", "IMP019", "metadata:\n"),
         ("[Apache 2.0](https://example.org/LICENSE)", "Own Terms", "IMP020", "Own Terms"),
         ("title: Proposal for new", "title: Proposal for Zephyr", "IMP007", "title: Proposal for Zephyr"),
-        ("| Acme       ", "| Zephyr     ", "IMP008", "| DecoderDefaults name"),
-        ("| Acme       ", "| Acme 13B   ", "IMP008", "| DecoderDefaults name"),
+        ("| Acme       ", "| Zephyr     ", "IMP008", "| Family name"),
+        ("| Acme       ", "| Acme 13B   ", "IMP008", "| Family name"),
         ("1,000 downloads", "Acme-70B has 1,000 downloads", "IMP008", "usage statistics"),
         (f"acme/Acme-7B/commit/{COMMIT}", f"acme/Other/commit/{COMMIT}", "IMP008", "| Version"),
         (f"[0123456](https://huggingface.co/acme/Acme-7B/commit/{COMMIT})", "0123456", "IMP004", "| Version"),
@@ -119,7 +119,7 @@ def test_an_abbreviated_revision_is_completed_from_its_link_and_that_is_said() -
         ("160GB (for 8k)", "160GB (~32k context length)", "IMP010", "inference_config.yaml"),
         ("| ~16GB ", "| 16 ", "IMP016", "| Storage size"),
         ("| 2+    ", "| 2 to 4 ", "IMP016", "| GPU count"),
-        ("| Acme       ", "| Acme | 7B ", "IMP018", "| DecoderDefaults name"),
+        ("| Acme       ", "| Acme | 7B ", "IMP018", "| Family name"),
         ("## Runtimes", "| A | B |\n|---|---|\n| c | d |\n\n## Runtimes", "IMP018", "| A | B |"),
         ("## Runtimes", "Not in the template.\n\n## Runtimes", "IMP017", "Not in the template"),
         ("status: provisional", "status: provisional\nsize: 3", "IMP018", "size: 3"),
@@ -304,9 +304,7 @@ def test_a_month_first_date_that_would_be_the_creation_date_day_first_is_reporte
 
 
 def test_a_file_without_a_requirements_table_gives_no_proposal() -> None:
-    result = read(
-        SAMPLE.replace("| DecoderDefaults name", "DecoderDefaults name").split("## Requirements")[0]
-    )
+    result = read(SAMPLE.replace("| Family name", "Family name").split("## Requirements")[0])
     assert result.proposals == ()
     assert "IMP002" in [d.code for d in result.diagnostics if d.severity is Severity.ERROR]
 

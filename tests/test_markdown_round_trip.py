@@ -40,7 +40,7 @@ def test_the_written_template_has_the_sections_and_rows_of_kaitos() -> None:
     ]  # fmt: skip
     labels = [line.split("|")[1].strip() for line in text.split("\n") if line.startswith("| ")]
     assert labels == [
-        "Field", "---", "DecoderDefaults name", "Type", "Download site", "Version", "Storage size", "GPU count",
+        "Field", "---", "Family name", "Type", "Download site", "Version", "Storage size", "GPU count",
         "Total GPU memory", "Per GPU memory", "Options", "---", "Runtime", "Distributed Inference",
         "Custom configurations",
     ]  # fmt: skip
@@ -114,8 +114,6 @@ def test_no_text_breaks_out_of_its_cell(words: str) -> None:
     value["runtimes"][0]["customConfigurations"] = words
     text = write_proposal(Proposal.model_validate(value))
     rows = [
-        line
-        for line in text.split("\n")
-        if line.startswith(("| DecoderDefaults name", "| Custom configurations"))
+        line for line in text.split("\n") if line.startswith(("| Family name", "| Custom configurations"))
     ]
     assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [3, 3]

@@ -125,7 +125,7 @@ def program(path: Path, body: str) -> Path:
     return path
 
 
-def outside_make() -> dict[str, str]:
+def outside_ci() -> dict[str, str]:
     """The environment without what tells a make that it runs within another, which `make test` itself is."""
     return {
         name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
@@ -136,7 +136,7 @@ def bash(script: str, *, cwd: Path, **environment: str) -> subprocess.CompletedP
     """A script as GitHub's runner starts it."""
     command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
     return subprocess.run(
-        command, cwd=cwd, env={**outside_make(), **environment}, capture_output=True, text=True, check=False
+        command, cwd=cwd, env={**outside_ci(), **environment}, capture_output=True, text=True, check=False
     )
 
 

@@ -79,7 +79,7 @@ class KaitoTree:
     def proposals(self) -> list[Path]:
         """Its proposals for models; others propose changes of KAITO itself."""
         found = sorted(self.path("proposals").glob("2*.md"))
-        return [path for path in found if "| DecoderDefaults name" in path.read_text(encoding="utf-8")]
+        return [path for path in found if "| Family name" in path.read_text(encoding="utf-8")]
 
     @cached_property
     def skus(self) -> list[Sku]:
