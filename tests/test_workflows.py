@@ -126,10 +126,15 @@ def program(path: Path, body: str) -> Path:
 
 
 def outside_ci() -> dict[str, str]:
-    """The environment without what tells a make that it runs within another, which `make test` itself is."""
-    return {
-        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
-    }
+    """The environment without what `.ci/run` sets, and what tells a make that it runs within another."""
+    inner = (
+        "MAKEFLAGS",
+        "MAKELEVEL",
+        "MFLAGS",
+        "KAITO_CATALOG_REQUIRE_VLLM",
+        "KAITO_CATALOG_REQUIRE_BROWSER",
+    )
+    return {name: value for name, value in os.environ.items() if name not in inner}
 
 
 def bash(script: str, *, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
