@@ -42,7 +42,8 @@ engines: $(STAMP) ## fetch what the tests ask about accessibility and HTML (test
 
 # What needs no vLLM comes first: it takes a few minutes, vLLM's set-up and its tests take longer.
 # Without vLLM its tests are skipped with the reason; KAITO_CATALOG_REQUIRE_VLLM=1 makes them fail.
-PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# Files in the order of tests/conftest.py, the longest first, so that no core waits for the last one.
+PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 test: test-fast test-vllm ## run every test: first what needs no vLLM, then what does (.venv-vllm is set up where it can be)
 
 test-fast: $(STAMP) ## run the tests that need no vLLM
