@@ -18,7 +18,7 @@ from enum import Enum
 from typing import Any
 
 from kaito_catalog.kaito.estimator import Estimate, startup_minutes
-from kaito_catalog.kaito.release import Choice, Release, Row, choices, model_file_bytes, short_name
+from kaito_catalog.kaito.release import Release, Row, choices, model_file_bytes, short_name
 
 CPU_UTILIZATION = "kaito-kv-cache-cpu-memory-utilization"
 """The launcher's own option: the share of the host's free memory that LMCache takes; 0 starts vLLM without it."""
@@ -90,7 +90,6 @@ class Launch:
     """A start of vLLM as a release of KAITO makes it."""
 
     release: str
-    base_command: str
     arguments: tuple[Argument, ...]
     """Without those that a later step replaced, sorted by name."""
     replaced: tuple[Argument, ...]
@@ -163,7 +162,6 @@ def launch(
     nodes = place.estimate.nodes or 1
     return Launch(
         release=kaito.name,
-        base_command=kaito.launch.base_command,
         arguments=tuple(sorted(merged, key=lambda a: a.name)),
         replaced=(*replaced, *further),
         environment=_environment(row, kaito),
@@ -281,11 +279,6 @@ def _environment(row: Row, kaito: Release) -> dict[str, str]:
     if needs_deep_gemm or name in kaito.launch.cuda_toolkit:
         found["CUDA_HOME"] = kaito.launch.cuda_home
     return found
-
-
-def explained(found: Launch) -> tuple[Choice, ...]:
-    """The arguments with who set each, for a table."""
-    return tuple(Choice(a.name, a.value, f"{a.step.value}: {a.because}") for a in found.arguments)
 
 
 def to_json(found: Launch) -> dict[str, Any]:

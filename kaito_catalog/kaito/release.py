@@ -86,7 +86,6 @@ class Explained:
 class LaunchRules:
     """What a release adds to the preset when it starts a model."""
 
-    base_command: str
     config_file: str
     download_directory: str
     cpu_memory_utilization: float
@@ -218,7 +217,6 @@ def _sizing(value: dict[str, Any]) -> Sizing:
 
 def _launch(value: dict[str, Any]) -> LaunchRules:
     return LaunchRules(
-        base_command=value["baseCommand"],
         config_file=value["configFile"],
         download_directory=value["downloadDirectory"],
         cpu_memory_utilization=value["kvCacheCPUMemoryUtilization"],
