@@ -9,11 +9,14 @@ from kaito_catalog.architectures.as_built import as_built
 from kaito_catalog.catalog.entries import Shared
 from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.formats.hardware import InstanceType
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito import manifests, model_catalog, release
+from kaito_catalog.kaito.estimator import Estimate
 from kaito_catalog.kaito.launch import Launch, LaunchConfig, LaunchManifest, LaunchPlace, launch
 from kaito_catalog.kaito.manifests import InexpressibleError, serving_runtime, vllm_options
+from kaito_catalog.kaito.release import Release, Row
 from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
 from kaito_catalog.memory.kv_cache.planner import plan_layout
 from kaito_catalog.memory.kv_cache.versions import batches_in_flight, states_per_sequence
@@ -22,6 +25,22 @@ from kaito_catalog.plans.instance_types import facts_shape
 
 _BATCH_TOKENS = 2048
 """max_num_batched_tokens of an A100, by which a window is longer than itself; larger cards take more."""
+
+
+def sized_by_kaito(
+    proposal: Proposal, facts: ModelFacts | None, shared: Shared, kaito: Release
+) -> tuple[Row, InstanceType, Estimate] | None:
+    """The model as KAITO lists it, the proposal's instance type, and the nodes and split that KAITO chooses there.
+
+    None where the facts do not make an entry of KAITO's catalog, or the instance type is not known.
+    """
+    row = model_catalog.row(facts, kaito)[0] if facts else None
+    name = proposal.deployment.instance_type if proposal.deployment else None
+    machine = shared.instance_type(name) if name and not is_missing(name) else None
+    if row is None or machine is None:
+        return None
+    node = release.node_of(machine, shared.gpu_by_name[machine.gpu])
+    return row, machine, release.parallelism(row, node, kaito, max_model_len=proposal.max_model_len)
 
 
 def kaito_start(
@@ -44,18 +63,11 @@ def kaito_start(
         max_num_seqs: what the ConfigMap sets for a hybrid, where the proposal says nothing of it.
     """
     kaito = release.release_of(profile)
-    row = model_catalog.row(facts, kaito)[0] if facts else None
-    name = proposal.deployment.instance_type if proposal.deployment else None
-    machine = shared.instance_type(name) if name and not is_missing(name) else None
+    sized = sized_by_kaito(proposal, facts, shared, kaito)
     runtime = serving_runtime(proposal)
-    if row is None or machine is None or (runtime is not None and runtime.name != "vllm"):
+    if sized is None or (runtime is not None and runtime.name != "vllm"):
         return None
-    estimate = release.parallelism(
-        row,
-        release.node_of(machine, shared.gpu_by_name[machine.gpu]),
-        kaito,
-        max_model_len=proposal.max_model_len,
-    )
+    row, machine, estimate = sized
     if estimate.nodes is None:
         return None
     try:

@@ -12,11 +12,10 @@ from typing import cast
 
 from kaito_catalog.architectures import Shape, Unsupported
 from kaito_catalog.catalog.entries import Shared
-from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal, Runtime
-from kaito_catalog.kaito import model_catalog, release
+from kaito_catalog.kaito import release
 from kaito_catalog.kaito.launch import Launch
 from kaito_catalog.memory.options import PLANNED, PlannedOption, Value, number
 from kaito_catalog.memory.plan import make_plan
@@ -31,7 +30,7 @@ from kaito_catalog.memory.values import (
     Stored,
 )
 from kaito_catalog.plans.instance_types import plan_gpu, request_for_facts
-from kaito_catalog.plans.kaito_start import kaito_start, needs_no_lmcache
+from kaito_catalog.plans.kaito_start import kaito_start, needs_no_lmcache, sized_by_kaito
 from kaito_catalog.vllm_bridge.reference import known, versions
 
 _BY_ATTRIBUTE = {option.attribute: option for option in PLANNED}
@@ -187,16 +186,11 @@ def max_num_seqs(
     CUDA graphs are made for. None where the default serves, where the proposal sets the option itself, or where no
     plan can be made.
     """
-    own = release.declared(proposal)
-    name = proposal.deployment.instance_type if proposal.deployment else None
-    machine = shared.instance_type(name) if name and not is_missing(name) else None
-    kaito = release.release_of(profile)
-    row = model_catalog.row(facts, kaito)[0] if facts else None
+    sized = sized_by_kaito(proposal, facts, shared, release.release_of(profile))
     length = proposal.max_model_len
-    if facts is None or machine is None or row is None or length is None or "max-num-seqs" in own:
+    if facts is None or sized is None or length is None or "max-num-seqs" in release.declared(proposal):
         return None
-    node = release.node_of(machine, shared.gpu_by_name[machine.gpu])
-    split = release.parallelism(row, node, kaito, max_model_len=length)
+    _, machine, split = sized
     start = Start(own_options(proposal), profile, length, profile.vllm_version)
     request = request_for_facts(
         facts,
