@@ -32,10 +32,18 @@ class Option:
     """`boolean`, `integer`, `number`, `string`, `json`, or two of them with "or"."""
     choices: tuple[str, ...]
     negation: str | None
-    takes_several: bool
+    nargs: str | None
+    """How many values, as argparse says it: `+`, `*`, `?`; None is one, or none of a switch."""
     limits: Mapping[str, float]
     """What vLLM's configuration asks of a number, by the words of `LIMITS`."""
     default: Any = None
+    aliases: tuple[str, ...] = ()
+    """Other spellings with their dashes, such as `-tp`."""
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether more than one value may follow it."""
+        return self.nargs in ("+", "*")
 
     def wants(self, value: Any) -> str | None:
         """What the option takes, where `value` (of YAML, or a word of the command line) is not it.
@@ -56,8 +64,8 @@ class Option:
             return "a whole number"
         if "number" in kinds and not (isinstance(value, int | float) or _reads_as_number(text)):
             return "a number"
-        if kinds == ["json"] and not (isinstance(value, dict) or _reads_as_json(text)):
-            return "a JSON object"
+        if kinds == ["json"] and not (isinstance(value, dict) or _reads_as_json(text, self.default)):
+            return "a JSON list" if isinstance(self.default, list) else "a JSON object"
         number = value if text is None or not self.limits else float(text)
         if all(LIMITS[word][1](number, bound) for word, bound in self.limits.items()):
             return None
@@ -76,9 +84,9 @@ def _reads_as_number(text: str | None) -> bool:
         return False
 
 
-def _reads_as_json(text: str | None) -> bool:
+def _reads_as_json(text: str | None, default: object) -> bool:
     try:
-        return text is not None and isinstance(json.loads(text), dict)
+        return text is not None and isinstance(json.loads(text), list if isinstance(default, list) else dict)
     except (ValueError, RecursionError):
         return False
 
@@ -102,6 +110,11 @@ class VllmVersion:
         """The option as somebody wrote it: with dashes or underscores, or its negation."""
         name = written.replace("_", "-")
         return self.options.get(name) or next((o for o in self.options.values() if o.negation == name), None)
+
+    def option_of_flag(self, flag: str) -> Option | None:
+        """The option of a word such as `--tensor-parallel-size` or `-tp`."""
+        found = self.option(flag[2:]) if flag.startswith("--") else None
+        return found or next((o for o in self.options.values() if flag in o.aliases), None)
 
     def nearest_option(self, written: str) -> str | None:
         """The known option that is spelt most alike."""
@@ -135,9 +148,10 @@ def known(version: str) -> VllmVersion | None:
             option["type"],
             tuple(option.get("choices", ())),
             option.get("negation"),
-            option.get("nargs") in ("+", "*"),
+            option.get("nargs"),
             {word: option[word] for word in LIMITS if word in option},
             option["default"],
+            tuple(option.get("aliases", ())),
         )
         for name, option in value["options"].items()
     }
