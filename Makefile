@@ -86,6 +86,7 @@ schema: $(STAMP) ## write schema/*.json from the models
 
 bench: $(STAMP) ## accuracy and speed, side by side with others
 	@$(BIN)/python -m tools.bench_memory --peers
+	@$(BIN)/python -m tools.field
 	@$(BIN)/python -m tools.bench_start_up
 	@$(BIN)/python -m tools.bench_site
 	@$(BIN)/python -m tools.bench_scale
