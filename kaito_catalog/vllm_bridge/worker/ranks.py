@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from kaito_catalog.vllm_bridge.worker.drafter import build_drafter
 from kaito_catalog.vllm_bridge.worker.memory import bytes_by_dtype
 from kaito_catalog.vllm_bridge.worker.refusals import own_words, refusal
 from kaito_catalog.vllm_bridge.worker.releases import read_layer_specs, register_kv_cache_specs
@@ -38,6 +39,8 @@ class RankContent(NamedTuple):
     specs: dict[str, Any]
     shared_layers: int
     attention_backends: list[str]
+    drafter: JSON | None = None
+    """Its class, and the bytes that it adds to the model's; None without speculation."""
 
 
 def distinct_ranks(vllm_config: Any) -> list[Rank]:
@@ -87,14 +90,32 @@ def build_rank(vllm_config: Any, rank: Rank, *, after_loading: bool) -> RankCont
             parallel_state.initialize_model_parallel(tensor, pipeline, backend="fake")
             with set_default_torch_dtype(dtype), torch.device("meta"), stay_on_meta():
                 model = initialize_model(vllm_config)
-            parameters, buffers, _ = bytes_by_dtype(model)
+                drafter = build_drafter(vllm_config, model)
+            of_model, _, _ = bytes_by_dtype(model)
+            whole = model if drafter is None else torch.nn.ModuleList([model, drafter])
+            parameters, buffers, _ = bytes_by_dtype(whole)
             current_platform.update_block_size_for_backend(vllm_config)
             specs, shared = read_layer_specs(vllm_config)
             backends = attention_backends(vllm_config)
     except Exception as error:
         raise refusal(error, stage="model") from error
-    loaded = weights_after_loading(vllm_config, model) if after_loading else {}
-    return RankContent(rank, type(model).__name__, parameters, buffers, loaded, specs, shared, backends)
+    loaded = weights_after_loading(vllm_config, whole) if after_loading else {}
+    return RankContent(
+        rank,
+        type(model).__name__,
+        parameters,
+        buffers,
+        loaded,
+        specs,
+        shared,
+        backends,
+        None
+        if drafter is None
+        else {
+            "modelClass": type(drafter).__name__,
+            "weightsBytes": sum(parameters.values()) - sum(of_model.values()),
+        },
+    )
 
 
 @contextlib.contextmanager
@@ -109,6 +130,8 @@ def stay_on_meta() -> Iterator[None]:
     class StayOnMeta(TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = dict(kwargs or {})
+            if function is torch.equal and args[0].is_meta:
+                return False
             if function is torch.Tensor.tolist and args[0].is_meta:
                 return torch.zeros(args[0].shape, device="cpu").tolist()
             if str(kwargs.get("device", "")).startswith("cuda"):
@@ -190,6 +213,7 @@ def describe_rank(content: RankContent) -> JSON:
     return {
         **content.rank.as_json(),
         "standsForRanks": content.rank.stands_for,
+        **({"drafter": content.drafter} if content.drafter is not None else {}),
         "weightsBytes": sum(content.parameters.values()),
         "weightsBytesByDtype": content.parameters,
         "bufferBytes": sum(content.buffers.values()),

@@ -103,6 +103,11 @@ NAMES: Mapping[str, tuple[Name, ...]] = {
             "vllm.model_executor.layers.quantization.kv_cache:BaseKVCacheMethod.process_weights_after_loading"
         ),
     ),
+    "speculator of a draft model": (
+        Name(
+            "vllm.v1.worker.gpu.spec_decode.standalone_ar.speculator:StandaloneARSpeculator", since="0.32.0"
+        ),
+    ),
     # The planner of the KV cache.
     "kinds of cache": (Name("vllm.v1.engine.core:register_all_kvcache_specs", since="0.25.0"),),
     "caches of the layers": (Name("vllm.v1.worker.gpu_model_runner:GPUModelRunner.get_kv_cache_spec"),),
