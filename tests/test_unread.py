@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from shapes import LLAMA_8B, QWEN2_5_VL, QWEN3_NEXT_80B
 
 from kaito_catalog.architectures import Shape, read_shape
 from kaito_catalog.formats.proposal import Runtime
+from kaito_catalog.memory.harmless_options import HARMLESS
 from kaito_catalog.memory.options import PLANNED
 from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.unplanned_options import is_unplanned
@@ -18,7 +18,7 @@ from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanReq
 from kaito_catalog.plans.start import read_options
 from kaito_catalog.vllm_bridge.reference import known, versions
 
-HARMLESS = (Path(__file__).parent / "data" / "options_without_memory.txt").read_text().split()
+HARMLESS_NAMES = [name for names in HARMLESS.values() for name in names]
 READ_BY_PLANS = {
     *(option.name for option in PLANNED),
     "data-parallel-size",
@@ -49,9 +49,12 @@ def planned(config: dict[str, Any], **options: str) -> Plan:
 def test_somebody_has_said_of_every_option_of_vllm_whether_memory_depends_on_it(version: str) -> None:
     read = known(version)
     assert read is not None
-    nobody = [n for n in read.options if not is_unplanned(n) and n not in READ_BY_PLANS and n not in HARMLESS]
+    nobody = [
+        n for n in read.options if not is_unplanned(n) and n not in READ_BY_PLANS and n not in HARMLESS_NAMES
+    ]
     assert nobody == []
-    assert [name for name in HARMLESS if is_unplanned(name) or name in READ_BY_PLANS] == []
+    assert [name for name in HARMLESS_NAMES if is_unplanned(name) or name in READ_BY_PLANS] == []
+    assert len(HARMLESS_NAMES) == len(set(HARMLESS_NAMES))
 
 
 @pytest.mark.parametrize(

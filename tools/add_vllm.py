@@ -19,6 +19,7 @@ import yaml
 from packaging.version import Version
 
 from kaito_catalog.catalog.reading import read_shared
+from kaito_catalog.memory.harmless_options import why_harmless
 from kaito_catalog.memory.options import PLANNED
 from kaito_catalog.memory.unplanned_options import is_unplanned
 from kaito_catalog.vllm_bridge.client import Worker, find_python
@@ -30,7 +31,6 @@ from tools.known_differences import why
 from tools.setup_vllm import ENGINE, OVERLAYS
 
 ROOT = Path(__file__).resolve().parents[1]
-WITHOUT_MEMORY = ROOT / "tests/data/options_without_memory.txt"
 STARTS = ("tests/data/starts.json", "tests/data/starts_held_out.json")
 SHOWN = 5
 
@@ -84,9 +84,9 @@ def unsorted_options(version: str) -> list[str]:
     earlier = known(older) if older else None
     if surface is None or earlier is None:
         return []
-    said = {*WITHOUT_MEMORY.read_text(encoding="utf-8").split(), *earlier.options}
-    said |= {option.name for option in PLANNED}
-    return sorted(name for name in surface.options if name not in said and not is_unplanned(name))
+    said = {*earlier.options, *(option.name for option in PLANNED)}
+    new = [name for name in surface.options if name not in said]
+    return sorted(name for name in new if not is_unplanned(name) and why_harmless(name) is None)
 
 
 def _options(version: str) -> State:
@@ -169,7 +169,7 @@ PLACES = (
     Place("tools/setup_vllm.py", "a line in OVERLAYS; then make vllm", _overlay),
     Place("kaito_catalog/data/vllm-VERSION.json", "python tools/refresh_vllm_data.py; where the worker cannot ask it: "
           "python -m tools.add_vllm VERSION --names, and NAMES in vllm_bridge/worker/releases.py", _surface),
-    Place("tests/data/options_without_memory.txt or memory/options.py",
+    Place("memory/harmless_options.py or memory/options.py",
           "say of each new option whether memory depends on it", _options),
     Place("tests/data/exact_plans.json", "python -m tools.exact_models --record --version VERSION",
           _comparisons(exact_models.EXACT_PLANS)),
