@@ -237,7 +237,7 @@ HARMLESS: Mapping[str, tuple[str, ...]] = {
         "video-pruning-method",
     ),
 }
-"""Read in vLLM 0.25.1's and 0.32.0's arguments (vllm/engine/arg_utils.py) and in what their configurations do with them."""
+"""Read in the arguments of vLLM 0.25.1 and 0.32.0 (vllm/engine/arg_utils.py) and in what their configurations do."""
 
 
 def why_harmless(name: str) -> str | None:
