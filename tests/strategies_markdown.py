@@ -71,6 +71,10 @@ _RUNTIME = st.fixed_dictionaries(
 )
 _EVENT = st.fixed_dictionaries({"event": WORDS, "done": st.booleans()}, optional={"date": _DATES})
 
+_ADAPTER = st.fixed_dictionaries(
+    {"name": WORDS},
+    optional={"image": WORDS, "repoId": WORDS, "strength": st.sampled_from((0, 0.25, 1, 1.0))},
+)
 PROPOSALS = st.fixed_dictionaries(
     {
         "apiVersion": st.just("catalog.kaito.sh/v1alpha1"),
@@ -111,7 +115,17 @@ PROPOSALS = st.fixed_dictionaries(
             license=_some(id=WORDS, url=_URLS, note=WORDS),
         ),
         "runtimes": st.lists(_RUNTIME, max_size=3),
-        "deployment": _some(instanceType=WORDS, modelAccessSecret=WORDS, configMap=WORDS),
+        "deployment": _some(
+            instanceType=WORDS,
+            nodeCount=st.integers(1, 9),
+            partition=st.fixed_dictionaries(
+                {"mode": st.just("mig"), "profile": st.sampled_from(("1g.10gb", "7g.141gb"))}
+            ),
+            performanceMode=st.sampled_from(("balanced", "throughput", "interactivity")),
+            adapters=st.lists(_ADAPTER, min_size=1, max_size=2),
+            modelAccessSecret=WORDS,
+            configMap=WORDS,
+        ),
         "history": st.lists(_EVENT, max_size=3),
         "waivers": st.dictionaries(st.sampled_from(("MEM003", "STO001")), WORDS, max_size=2),
     },

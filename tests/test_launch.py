@@ -177,12 +177,15 @@ def test_the_environment_names_deepgemm_and_the_toolkit(
 
 
 def test_adapters_performance_mode_and_the_served_name_come_from_the_workspace() -> None:
-    found = start(workspace=LaunchManifest("my-set", has_adapters=True, performance_mode="throughput"))
+    found = start(workspace=LaunchManifest("my-set", adapters=("one", "two"), performance_mode="throughput"))
     assert [found.value(n) for n in ("served-model-name", "enable-lora", "performance-mode")] == [
         "my-set",
         "",
         "throughput",
     ]
+    assert "--lora-modules one=/mnt/adapter/one two=/mnt/adapter/two" in found.command_line()
+    at = found.vllm_arguments().index("--lora-modules")
+    assert found.vllm_arguments()[at + 1 : at + 3] == ("one=/mnt/adapter/one", "two=/mnt/adapter/two")
 
 
 def test_the_command_line_can_be_pasted() -> None:

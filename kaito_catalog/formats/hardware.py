@@ -6,7 +6,27 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from kaito_catalog.formats.base import API_VERSION, Bytes, Count, Items, Model, Number, Size, Text, Url
+from kaito_catalog.formats.base import (
+    API_VERSION,
+    Bytes,
+    Count,
+    Items,
+    Model,
+    Number,
+    Size,
+    Text,
+    Url,
+    exactly,
+)
+
+
+class MigProfile(Model):
+    """A slice that the GPU can be cut into (Multi-Instance GPU)."""
+
+    profile: Annotated[str, Field(pattern=exactly(r"[1-9]g\.[1-9][0-9]{0,3}gb"))]
+    """As NVIDIA calls it, such as `3g.40gb`."""
+    memory_bytes: Bytes | None = None
+    """What `nvidia-smi mig -lgip` shows for it, and torch as its total; absent where it is not published."""
 
 
 class Gpu(Model):
@@ -26,6 +46,10 @@ class Gpu(Model):
     """Such as 9.0; absent for GPUs of other makers."""
     vllm: bool = True
     """Whether vLLM's CUDA build runs on it."""
+    mig_profiles: Items[MigProfile] | None = None
+    """The slices it can be cut into; absent where it has none."""
+    mig_source: Text | None = None
+    """Where these were read."""
     source: Text
     """Where the figures were read."""
     url: Url | None = None

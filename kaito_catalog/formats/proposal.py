@@ -137,11 +137,41 @@ class Runtime(Model):
     """Whether code of the repository may run; true needs its files and hashes in facts.yaml."""
 
 
+class Adapter(Model):
+    """A LoRA adapter that is served beside the model."""
+
+    name: Text
+    """What requests call it; KAITO keeps it in a folder of that name."""
+    image: Text | None = None
+    """The container image that holds it, which is where KAITO takes adapters from."""
+    repo_id: Text | None = None
+    """Its repository on the Hub, such as `org/adapter`; KAITO needs an image made of it."""
+    strength: Annotated[Number, Field(ge=0, le=1)] | None = None
+    """The share of its weights that is applied; vLLM has no such setting, and KAITO refuses it there."""
+
+
+class Partition(Model):
+    """A slice of a GPU that the model is served on."""
+
+    mode: Literal["mig"]
+    """NVIDIA's Multi-Instance GPU."""
+    profile: Annotated[str, Field(pattern=exactly(r"[1-9]g\.[1-9][0-9]{0,3}gb"))]
+    """The slice, such as `3g.40gb`: compute slices and memory."""
+
+
 class Deployment(Model):
     """The sample manifest of the proposal."""
 
     instance_type: Text | None = None
     """The name of instance-types.yaml on which it is shown."""
+    node_count: Count | None = None
+    """How many such nodes; KAITO v0.12 counts them by itself."""
+    partition: Partition | None = None
+    """Serve on a slice of a GPU; KAITO then makes no nodes, and takes no instance type."""
+    performance_mode: Literal["balanced", "throughput", "interactivity"] | None = None
+    """What vLLM is tuned for: the annotation `kaito.sh/performance-mode`, which is `balanced` where it is absent."""
+    adapters: Annotated[Items[Adapter], Field(min_length=1)] | None = None
+    """LoRA adapters that are loaded when the server starts."""
     model_access_secret: Text | None = None
     """The Secret with the Hub's token, for gated models."""
     config_map: Text | None = None

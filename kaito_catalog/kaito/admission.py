@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from kaito_catalog.kaito import crd
+from kaito_catalog.kaito import crd, deployed
 from kaito_catalog.kaito.manifests import TOKEN_KEY
 from kaito_catalog.kaito.release import Release
 from kaito_catalog.vllm_bridge.reference import VllmVersion
@@ -49,10 +49,11 @@ def refusals(
             continue
         spec = item if item["kind"] == "Workspace" else item["spec"]["template"]
         selector = (item["resource"] if item["kind"] == "Workspace" else item["spec"])["labelSelector"]
-        problems = _selector(selector, kaito)
+        problems = [*_selector(selector, kaito), *_partition(spec.get("resource") or {}, kaito)]
         if node_auto_provisioning and not (spec.get("resource") or {}).get("instanceType"):
             problems.append("resource.instanceType: required where KAITO makes the nodes")
         inference = spec.get("inference") or {}
+        problems += _adapters(inference, item.get("metadata") or {})
         problems += _preset(inference.get("preset"), secrets, kaito, gated=gated)
         name = inference.get("config")
         if name and name not in config_maps:
@@ -82,6 +83,37 @@ def _selector(selector: Mapping[str, Any], kaito: Release) -> list[str]:
     labels = selector.get("matchLabels") or {}
     if labels and not set(labels) - kaito.reserved_labels:
         problems.append("labelSelector.matchLabels: all of them are KAITO's own, and are ignored")
+    return problems
+
+
+def _partition(resource: Mapping[str, Any], kaito: Release) -> list[str]:
+    partition = resource.get("partition")
+    if partition is None:
+        return []
+    problems = []
+    if resource.get("instanceType"):
+        problems.append(
+            "resource.partition: KAITO makes no nodes with slices, so instanceType has to be left out"
+        )
+    if partition["mode"] == "mig" and partition.get("profile") not in kaito.mig_profiles:
+        problems.append(
+            f"resource.partition.profile: '{partition.get('profile')}' is not a profile that KAITO knows"
+        )
+    return problems
+
+
+def _adapters(inference: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
+    adapters = inference.get("adapters") or []
+    problems = []
+    if len(adapters) > deployed.MOST_ADAPTERS:
+        problems.append(f"inference.adapters: KAITO takes {deployed.MOST_ADAPTERS} at most")
+    names = [(adapter.get("source") or {}).get("name") for adapter in adapters]
+    problems += [
+        f"inference.adapters: two are named '{n}'" for n in sorted(set(names), key=str) if names.count(n) > 1
+    ]
+    runtime = (metadata.get("annotations") or {}).get(crd.RUNTIME_ANNOTATION, "vllm")
+    if runtime == "vllm" and any(adapter.get("strength") is not None for adapter in adapters):
+        problems.append("inference.adapters: vLLM does not support adapter strength")
     return problems
 
 

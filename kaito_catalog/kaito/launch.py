@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -47,8 +47,16 @@ class Argument:
     because: str
     """What made it so, in words."""
 
+    several: tuple[str, ...] = ()
+    """The values, where the option takes more than one word; `value` has them all then."""
+
     def __str__(self) -> str:
         return f"--{self.name}={self.value}" if self.value else f"--{self.name}"
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """As vLLM's parser sees it."""
+        return (f"--{self.name}", *self.several) if self.several else (str(self),)
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,8 @@ class LaunchManifest:
     name: str | None = None
     """Of the InferenceSet, which the model is then served as; None serves it under the preset's name."""
     revision: str | None = None
-    has_adapters: bool = False
+    adapters: tuple[str, ...] = ()
+    """Names of the LoRA adapters that are loaded."""
     performance_mode: str = "balanced"
 
 
@@ -127,13 +136,13 @@ class Launch:
 
     def vllm_arguments(self) -> tuple[str, ...]:
         """What vLLM's own parser sees, in order: without the launcher's options."""
-        return tuple(str(a) for a in self.arguments if not a.name.startswith("kaito-"))
+        return tuple(word for a in self.arguments if not a.name.startswith("kaito-") for word in a.words)
 
     def command_line(self) -> str:
         """The start as plain `vllm serve`, ready to paste into a shell, with its environment in front."""
         model = self.value("model") or ""
         own = [
-            shlex.quote(str(a))
+            shlex.join(a.words)
             for a in self.arguments
             if not a.name.startswith("kaito-") and a.name != "model"
         ]
@@ -158,7 +167,7 @@ def launch(
     own = list(_config_map(config))
     merged, replaced = _merged([*preset, *controller, *own])
     share = _cpu_utilization(merged, kaito, config)
-    merged, further = _merged([*merged, *_launcher(merged, share)])
+    merged, further = _merged([*merged, *_launcher(merged, share, workspace.adapters)])
     nodes = place.estimate.nodes or 1
     return Launch(
         release=kaito.name,
@@ -188,7 +197,7 @@ def _controller(
     )
     yield argument("gpu-memory-utilization", place.gpu_memory_utilization, "by the GPU")
     yield argument("kv-events-config", '{"enable_kv_cache_events":true}', "always")
-    if workspace.has_adapters:
+    if workspace.adapters:
         yield argument("enable-lora", "", "the workspace has adapters")
     if workspace.revision:
         yield argument("code-revision", workspace.revision, "the preset's version")
@@ -243,13 +252,24 @@ def _cpu_utilization(arguments: Iterable[Argument], kaito: Release, config: Laun
     return kaito.launch.cpu_memory_utilization if own is None else own
 
 
-def _launcher(arguments: Iterable[Argument], cpu_utilization: float) -> Iterable[Argument]:
+_ADAPTERS = "/mnt/adapter"
+"""Where the image of each adapter is unpacked, in a folder of its name; the launcher loads every folder there."""
+
+
+def _launcher(
+    arguments: Iterable[Argument], cpu_utilization: float, adapters: Sequence[str]
+) -> Iterable[Argument]:
     """What inference_api.py sets where no earlier step did."""
     given = {a.name for a in arguments}
     defaults = {"port": "5000", "cpu-offload-gb": "0"}
     for name, value in defaults.items():
         if name not in given:
             yield Argument(name, value, Step.LAUNCHER, "the launcher's default")
+    if adapters and "lora-modules" not in given:
+        modules = tuple(f"{name}={_ADAPTERS}/{name}" for name in adapters)
+        yield Argument(
+            "lora-modules", " ".join(modules), Step.LAUNCHER, "the workspace has adapters", modules
+        )
     if cpu_utilization > 0 and _KV_TRANSFER not in given:
         words = f"kv_cache_cpu_memory_utilization is {cpu_utilization:g}"
         yield Argument(_KV_TRANSFER, json.dumps(LMCACHE), Step.LAUNCHER, words)

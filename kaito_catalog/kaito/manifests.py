@@ -14,6 +14,7 @@ from kaito_catalog.documents import writing
 from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal, Runtime, known_count
+from kaito_catalog.kaito import deployed
 from kaito_catalog.kaito.crd import CONFIG_KEY, KAITO_API_VERSION, RUNTIME_ANNOTATION
 
 TOKEN_KEY = "HF_TOKEN"  # noqa: S105 - the key's name, not a token
@@ -198,6 +199,8 @@ def build(
     except InexpressibleError as error:
         return Manifests({}, str(error))
 
+    for problem in deployed.adapter_problems(proposal.deployment, runtime.name):
+        return Manifests({}, problem.message)
     secret = access_secret(proposal, facts)
     config_map = _config_map_name(proposal) if options is not None else None
     preset: dict[str, Any] = {"name": repo_id}
@@ -206,32 +209,33 @@ def build(
     inference: dict[str, Any] = {"preset": preset}
     if config_map:
         inference["config"] = config_map
-    annotations = {RUNTIME_ANNOTATION: "transformers"} if runtime.name == "transformers" else None
-    files = _serving_objects(proposal, inference, annotations)
+    adapters = deployed.adapter_values(proposal.deployment)
+    if adapters:
+        inference["adapters"] = adapters
+    files = _serving_objects(proposal, inference, _annotations(proposal, runtime))
     if options is not None and config_map:
-        files[CONFIG_MAP] = _write(
-            {
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": {"name": config_map},
-                "data": {
-                    CONFIG_KEY: _write(
-                        {"vllm": options, **kaito_keys(proposal, without_lmcache=without_lmcache)}
-                    )
-                },
-            }
-        )
+        keys = kaito_keys(proposal, without_lmcache=without_lmcache)
+        data = {CONFIG_KEY: _write({"vllm": options, **keys})}
+        files[CONFIG_MAP] = _write(_object("ConfigMap", config_map, data=data))
     if secret:
-        files[SECRET] = _write(
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"name": secret},
-                "type": "Opaque",
-                "stringData": {TOKEN_KEY: "<your Hugging Face token>"},
-            }
-        )
+        token = {TOKEN_KEY: "<your Hugging Face token>"}
+        files[SECRET] = _write(_object("Secret", secret, type="Opaque", stringData=token))
     return Manifests(dict(sorted(files.items())))
+
+
+def _object(kind: str, name: str, **fields: Any) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, **fields}
+
+
+def _annotations(proposal: Proposal, runtime: Runtime) -> dict[str, str] | None:
+    """What the objects say beside their fields."""
+    found = {}
+    mode = deployed.performance_mode(proposal.deployment)
+    if mode != deployed.BALANCED and runtime.name == "vllm":
+        found[deployed.PERFORMANCE_ANNOTATION] = mode
+    if runtime.name == "transformers":
+        found[RUNTIME_ANNOTATION] = "transformers"
+    return found or None
 
 
 def _config_map_name(proposal: Proposal) -> str:
@@ -251,11 +255,17 @@ def _serving_objects(
         instance_type = None
     selector = {"matchLabels": {"apps": name}}
     machine: dict[str, Any] = {"instanceType": instance_type} if instance_type else {}
+    partition = deployed.partition_of(proposal.deployment)
+    if partition is not None:
+        # KAITO makes no nodes with slices, and where nodes are brought along it refuses an instance type.
+        machine = {"partition": {"mode": partition.mode, "profile": partition.profile}}
+    nodes = proposal.deployment.node_count if proposal.deployment else None
+    count = {"count": nodes} if nodes is not None else {}
     workspace = {
         "apiVersion": KAITO_API_VERSION,
         "kind": "Workspace",
         "metadata": _metadata(name, annotations),
-        "resource": {**machine, "labelSelector": selector},
+        "resource": {**count, **machine, "labelSelector": selector},
         "inference": inference,
     }
     inference_set = {

@@ -119,6 +119,8 @@ class Release:
     differences: tuple[Explained, ...]
     sizing: Sizing
     launch: LaunchRules
+    mig_profiles: tuple[str, ...]
+    """Slices of a GPU that its admission takes."""
     clouds: tuple[str, ...]
     """Whose instance types it takes where it makes the nodes itself."""
     lists_mamba_states: bool
@@ -197,6 +199,7 @@ def _built(value: dict[str, Any]) -> Release:
         ),
         sizing=_sizing(value["estimator"]),
         launch=_launch(value["launch"]),
+        mig_profiles=tuple(value["migProfiles"]),
         clouds=tuple(value["clouds"]),
         lists_mamba_states=value["estimator"]["mambaSequences"] > 0,
     )

@@ -14,7 +14,7 @@ from kaito_catalog.kaito.markdown.models import ModelColumn, compare_names, comp
 from kaito_catalog.kaito.markdown.page import Page
 from kaito_catalog.kaito.markdown.requirements import add_context, read_figures, read_requirements
 from kaito_catalog.kaito.markdown.runtimes import denied_below, runtime_tables, runtimes_of
-from kaito_catalog.kaito.markdown.samples import Samples, read_samples, text_in
+from kaito_catalog.kaito.markdown.samples import Samples, read_samples
 from kaito_catalog.kaito.markdown.summary import read_glossary, read_history, read_summary
 from kaito_catalog.kaito.markdown.template import (
     KEY_ORDER,
@@ -25,6 +25,7 @@ from kaito_catalog.kaito.markdown.template import (
     SAMPLES_SECTION,
     SECTIONS,
 )
+from kaito_catalog.kaito.workspaces import text_at
 from kaito_catalog.system.files import NAME
 
 MAX_MARKDOWN_BYTES = 2**20
@@ -134,7 +135,7 @@ def _with_overlay(
 ) -> dict[str, Any]:
     """The value with what the block for one model says instead."""
     result = _overlaid(value, overlay)
-    if text_in(overlay, "metadata", "name") not in (None, result["metadata"]["name"]):
+    if text_at(overlay, "metadata", "name") not in (None, result["metadata"]["name"]):
         page.remarks.say(
             "IMP019",
             "the name in this block cannot be a folder's",

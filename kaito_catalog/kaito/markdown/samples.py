@@ -10,6 +10,7 @@ from kaito_catalog.diagnostics import Severity
 from kaito_catalog.documents import reading
 from kaito_catalog.formats.proposal import RuntimeName
 from kaito_catalog.kaito.markdown.blocks import Block, Markdown, Remarks, TextSpan, shorten
+from kaito_catalog.kaito.workspaces import read_workspace, text_at
 
 OVERLAY = "ModelProposalOverlay"
 """The kind of the block in which `writer` keeps what KAITO's template has no place for."""
@@ -29,7 +30,7 @@ class SampleWorkspace:
 
     place: TextSpan
     words: str
-    deployment: dict[str, str] = field(default_factory=dict)
+    deployment: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -78,7 +79,7 @@ def _code(block: Block, samples: Samples, remarks: Remarks) -> None:
 
 
 def _manifest(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Remarks) -> None:
-    name = text_in(value, "metadata", "name")
+    name = text_at(value, "metadata", "name")
     match value.get("kind"):
         case "Workspace" | "InferenceSet":
             samples.workspaces.append(_workspace(value, at, remarks))
@@ -101,56 +102,17 @@ def _manifest(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Rema
 
 
 def _workspace(value: Mapping[str, Any], at: _At, remarks: Remarks) -> SampleWorkspace:
-    body: Any = value
-    prefix: tuple[str, ...] = ()
-    spec = value.get("spec")
-    if value.get("kind") == "InferenceSet":
-        prefix = ("spec", "template") if isinstance(_in(spec, "template"), dict) else ("spec",)
-        body = _in(value, *prefix)
-    elif "spec" in value:
-        remarks.say("IMP009", "a Workspace has no spec", at("spec"), "move resource and inference to the top")
-        prefix, body = (("spec",), spec) if isinstance(spec, dict) else ((), value)
-    preset = text_in(body, "inference", "preset", "name")
-    words = " ".join(filter(None, (preset, text_in(value, "metadata", "name"))))
-    result = SampleWorkspace(at("kind"), words)
-    instance_type = text_in(body, "resource", "instanceType")
-    if instance_type:
-        result.deployment["instanceType"] = instance_type
-    if preset is None:
-        remarks.say(
-            "IMP009",
-            "there is no inference.preset.name: KAITO would serve nothing",
-            at(*prefix, "inference", "preset", "name") if _in(body, "inference") else at("kind"),
-            "add inference.preset.name with the model's name",
-        )
-    right = ("inference", "preset", "presetOptions", "modelAccessSecret")
-    secret = text_in(body, *right)
-    for route in dict.fromkeys(
-        (*start, *way, "modelAccessSecret")
-        for start in ((), prefix)
-        for way in ((), ("inference",), ("inference", "preset"), ("resource",))
-    ):
-        misplaced = text_in(value, *route)
-        if misplaced:
-            secret = secret or misplaced
-            remarks.say(
-                "IMP009",
-                f"modelAccessSecret stands at {'.'.join(route)}",
-                at(*route),
-                f"move it to {'.'.join(right)}",
-            )
-    if secret:
-        result.deployment["modelAccessSecret"] = secret
-    config = text_in(body, "inference", "config")
-    if config:
-        result.deployment["configMap"] = config
+    read = read_workspace(value)
+    result = SampleWorkspace(at("kind"), " ".join(filter(None, (read.preset, read.name))), read.deployment)
+    for remark in read.remarks:
+        remarks.say("IMP009" if remark.refused else "IMP019", remark.message, at(*remark.route), remark.hint)
     return result
 
 
 def _config_map(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Remarks) -> None:
-    name, place = text_in(value, "metadata", "name"), at("metadata", "name")
+    name, place = text_at(value, "metadata", "name"), at("metadata", "name")
     samples.config_maps.append(TextSpan(name or "", place.line, place.column))
-    text = text_in(value, "data", "inference_config.yaml")
+    text = text_at(value, "data", "inference_config.yaml")
     start = at("data", "inference_config.yaml")
     if text is None:
         remarks.say(
@@ -213,17 +175,3 @@ def _places(document: reading.Document, start: TextSpan) -> _At:
         return TextSpan("", start.line + place.line - 1, start.column + place.column - 1)
 
     return at
-
-
-def _in(value: Any, *route: str) -> Any:
-    for key in route:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(key)
-    return value
-
-
-def text_in(value: Any, *route: str) -> str | None:
-    """The text at a route of keys, if there is one."""
-    found = _in(value, *route)
-    return found if isinstance(found, str) and found else None

@@ -52,6 +52,10 @@ KEY_ORDER: dict[str, tuple[str, ...]] = {
     "requirements": (*CLAIMS, "notes", "figures"),
     "deployment": (
         "instanceType",
+        "nodeCount",
+        "partition",
+        "performanceMode",
+        "adapters",
         "modelAccessSecret",
         "configMap",
         "kvCacheCPUMemoryUtilization",

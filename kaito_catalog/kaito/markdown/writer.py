@@ -11,6 +11,7 @@ from typing import Any
 from kaito_catalog.documents import reading, writing
 from kaito_catalog.formats.base import MISSING_WORDS
 from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.kaito.deployed import PERFORMANCE_ANNOTATION
 from kaito_catalog.kaito.markdown.fields import context_in, read_license, read_usage
 from kaito_catalog.kaito.markdown.reader import read_proposals
 from kaito_catalog.kaito.markdown.samples import KAITO_KEYS, OVERLAY
@@ -265,15 +266,17 @@ def _samples(value: Mapping[str, Any]) -> list[str]:
         inference: dict[str, Any] = {"preset": preset}
         if deployment.get("configMap"):
             inference["config"] = deployment["configMap"]
-        resource: dict[str, Any] = {"labelSelector": {"matchLabels": {"apps": name}}}
-        if deployment.get("instanceType"):
-            resource = {"instanceType": deployment["instanceType"], **resource}
+        if deployment.get("adapters"):
+            inference["adapters"] = [_sample_adapter(adapter) for adapter in deployment["adapters"]]
+        metadata: dict[str, Any] = {"name": f"workspace-{name}"}
+        if "performanceMode" in deployment:
+            metadata["annotations"] = {PERFORMANCE_ANNOTATION: deployment["performanceMode"]}
         documents.append(
             {
                 "apiVersion": "kaito.sh/v1beta1",
                 "kind": "Workspace",
-                "metadata": {"name": f"workspace-{name}"},
-                "resource": resource,
+                "metadata": metadata,
+                "resource": _sample_resource(deployment, name),
                 "inference": inference,
             }
         )
@@ -291,6 +294,23 @@ def _samples(value: Mapping[str, Any]) -> list[str]:
             }
         )
     return [_fenced(_yaml(document)) for document in documents]
+
+
+def _sample_resource(deployment: Mapping[str, Any], name: str) -> dict[str, Any]:
+    resource: dict[str, Any] = {"count": deployment["nodeCount"]} if "nodeCount" in deployment else {}
+    if (
+        "partition" in deployment
+    ):  # KAITO refuses an instance type beside it, which the block at the end keeps
+        resource["partition"] = deployment["partition"]
+    elif deployment.get("instanceType"):
+        resource["instanceType"] = deployment["instanceType"]
+    return {**resource, "labelSelector": {"matchLabels": {"apps": name}}}
+
+
+def _sample_adapter(adapter: Mapping[str, Any]) -> dict[str, Any]:
+    source = {key: adapter[key] for key in ("name", "image") if key in adapter}
+    strength = {"strength": str(adapter["strength"])} if "strength" in adapter else {}
+    return {"source": source, **strength}
 
 
 def _short(value: float) -> int | float:
