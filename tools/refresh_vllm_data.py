@@ -121,6 +121,7 @@ def content(version: str, surfaces: dict[str, dict[str, Any]]) -> str:
         "options": options,
         "removedOptions": removed_options(surfaces, version),
         "architectures": surface["architectures"],
+        "loraArchitectures": surface["loraArchitectures"],
         "removedArchitectures": surface["removedArchitectures"],
         "toolParsers": surface["toolParsers"],
         "reasoningParsers": surface["reasoningParsers"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kaito_catalog.architectures import Shape, Unsupported
@@ -9,9 +10,11 @@ from kaito_catalog.catalog.entries import Shared
 from kaito_catalog.checks.base import MOST_GPUS_OF_A_CLAIM, NO_FACTS, Context, Skip, Subject
 from kaito_catalog.formats.hardware import Gpu
 from kaito_catalog.formats.proposal import Proposal, known_count, known_size
+from kaito_catalog.kaito import deployed
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
 from kaito_catalog.memory.plan import make_plan, smallest_gpu_count
 from kaito_catalog.memory.values import Plan, PlanGpu, PlanRequest, Settings
+from kaito_catalog.plans.instance_types import slice_gpus
 from kaito_catalog.plans.start import served_parallelism, start_of
 from kaito_catalog.quantity import GIB, Quantity, gb
 
@@ -81,6 +84,25 @@ def cards_of(claimed: Quantity, instance_type: str | None, shared: Shared) -> tu
     return tuple(gpu for gpu in near if distance(gpu) == closest)
 
 
+def _gpus(proposal: Proposal, each: Quantity, shared: Shared) -> tuple[Sequence[PlanGpu], Sequence[PlanGpu]]:
+    """The cards, or slices of cards, that are meant: as the driver reports them, and with what they cannot exceed."""
+    name = proposal.deployment.instance_type if proposal.deployment else None
+    partition = deployed.partition_of(proposal.deployment)
+    node = deployed.slice_node(partition.profile) if partition else None
+    if partition is not None and node is not None:
+        machine = shared.instance_type(name) if name else None
+        slices = slice_gpus(shared, partition.profile, machine.gpu if machine else None)
+        # A profile is named after more than it has: 3g.40gb has 39.5 GiB at most.
+        at_most = [replace(found, memory_bytes=node.gpu_memory_bytes) for found in slices]
+        return [found for found in slices if found.memory_bytes], at_most
+    cards = cards_of(each, name, shared)
+    reported = [
+        PlanGpu(card.name, card.memory_bytes, card.compute_capability) for card in cards if card.memory_bytes
+    ]
+    # A card sold as 16GB never has more than 16 GiB: good enough to say that something does not fit.
+    return reported, [PlanGpu(card.name, card.nominal_memory.bytes * GIB // 10**9, None) for card in cards]
+
+
 def asked_of(subject: Subject, context: Context) -> Asked | Skip:
     proposal = subject.proposal
     if proposal.vllm is None:
@@ -110,15 +132,10 @@ def asked_of(subject: Subject, context: Context) -> Asked | Skip:
     )
     if illegal:
         return Skip(f"{size} is not a possible tensor_parallel_size for this model: {illegal}", "see RUN001")
-    cards = cards_of(each, proposal.deployment.instance_type if proposal.deployment else None, context.shared)
-    reported = [
-        PlanGpu(card.name, card.memory_bytes, card.compute_capability) for card in cards if card.memory_bytes
-    ]
-    # A card sold as 16GB never has more than 16 GiB: good enough to say that something does not fit.
-    at_most = [PlanGpu(card.name, card.nominal_memory.bytes * GIB // 10**9, None) for card in cards]
+    reported, at_most = _gpus(proposal, each, context.shared)
     start = start_of(proposal, subject.facts, context.shared, context.profile, max_model_len=max_model_len)
     gpus = tuple(reported or at_most) or (PlanGpu(None, each.bytes),)
-    name = cards[0].name if cards else None
+    name = next((gpu.name for gpu in (*reported, *at_most)), None)
     return Asked(
         shape=shape,
         request=PlanRequest(
@@ -132,6 +149,6 @@ def asked_of(subject: Subject, context: Context) -> Asked | Skip:
         count=count,
         each=each,
         gpus=gpus,
-        measured=bool(reported) or not cards,
+        measured=bool(reported) or not at_most,
         own_utilization=start.options.get("gpu_memory_utilization") is not None,
     )

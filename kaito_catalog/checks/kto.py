@@ -23,11 +23,12 @@ from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.hardware import InstanceType
 from kaito_catalog.formats.proposal import Runtime, known_count
 from kaito_catalog.kaito import manifests, model_catalog, release
+from kaito_catalog.kaito.deployed import partition_of
 from kaito_catalog.kaito.estimator import LONGEST_STARTUP_MINUTES, Estimate, startup_minutes_counted
 from kaito_catalog.kaito.release import Release, Row, release_of
 from kaito_catalog.memory.kv_cache.layout import Unplannable
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
-from kaito_catalog.plans.kaito_start import harm_of_lmcache, kaito_start
+from kaito_catalog.plans.kaito_start import harm_of_lmcache, kaito_start, sized_by_kaito
 from kaito_catalog.quantity import GIB, gib
 
 _INSTANCE_TYPE: Route = ("deployment", "instanceType")
@@ -56,12 +57,10 @@ def _start(subject: Subject, context: Context) -> tuple[Row, InstanceType, Estim
     machine = context.shared.instance_type(name)
     if machine is None:
         return Skip(f"instance-types.yaml has no '{name[:60]}'")
-    node = release.node_of(machine, context.shared.gpu_by_name[machine.gpu])
-    return (
-        row,
-        machine,
-        release.parallelism(row, node, kaito, max_model_len=subject.proposal.max_model_len),
-    )
+    sized = sized_by_kaito(subject.proposal, subject.facts, context.shared, kaito)
+    if sized is None:
+        return Skip("the slice is none that KAITO counts with")
+    return row, machine, sized.estimate
 
 
 @check("KTO001", severity=WARNING)
@@ -132,6 +131,8 @@ def kaito_starts_what_is_claimed(subject: Subject, context: Context) -> Iterator
 
         deployment: {instanceType: Standard_NC24ads_A100_v4}
     """
+    if partition_of(subject.proposal.deployment) is not None:
+        return  # KTO012
     found = _start(subject, context)
     if isinstance(found, Skip):
         yield found

@@ -10,6 +10,7 @@ from kaito_catalog.checks.base import NO_FACTS, WARNING, Context, Finding, Outco
 from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.proposal import known_count, known_size
+from kaito_catalog.kaito.deployed import partition_of
 from kaito_catalog.memory.values import Fit, Plan
 from kaito_catalog.quantity import Quantity, gib
 
@@ -289,8 +290,8 @@ def gpu_of_the_instance_type(subject: Subject, context: Context) -> Iterator[Out
     name = subject.proposal.deployment.instance_type if subject.proposal.deployment else None
     machine = context.shared.instance_type(name) if name and not is_missing(name) else None
     claimed = claimed_per_gpu(subject.proposal)
-    if machine is None or claimed is None:
-        return  # KTO008 and DOC008
+    if machine is None or claimed is None or partition_of(subject.proposal.deployment) is not None:
+        return  # KTO008, DOC008 and KTO012
     gpu = context.shared.gpu_by_name[machine.gpu]
     if gpu.nominal_memory.bytes < (1 - SAME_CARD) * claimed.bytes:
         fitting = [

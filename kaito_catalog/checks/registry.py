@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kaito_catalog.checks import arc, doc, evd, kto, lic, mem, rev, run, sec, sto
+from kaito_catalog.checks import arc, doc, evd, kto, kto_deployment, lic, mem, rev, run, sec, sto
 from kaito_catalog.checks.base import Check, Rule, read_rule
 from kaito_catalog.checks.hub import HUB_RULES
 from kaito_catalog.checks.syntax import SYNTAX_RULES
@@ -49,6 +49,7 @@ CHECKS: tuple[Check, ...] = (
     run.parallel_sizes_make_the_gpus,
     run.runtime_that_kaito_has,
     run.server_where_kaito_looks,
+    run.adapters_that_vllm_loads,
     mem.fits,
     mem.fits_at_kaitos_utilization,
     mem.no_more_gpus_than_needed,
@@ -66,6 +67,9 @@ CHECKS: tuple[Check, ...] = (
     kto.instance_type_that_kaito_knows,
     kto.starts_before_kaito_gives_up,
     kto.lmcache_leaves_the_model_its_cache,
+    kto_deployment.adapters_that_kaito_takes,
+    kto_deployment.slice_that_serves_the_model,
+    kto_deployment.nodes_are_counted_by_kaito,
     evd.evidence_is_current,
     evd.plan_equals_exact_plan,
     evd.dry_run_served,

@@ -378,3 +378,51 @@ def server_where_kaito_looks(subject: Subject, context: Context) -> Iterator[Out
                 route,
                 "leave it out",
             )
+
+
+@check("RUN009")
+def adapters_that_vllm_loads(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """vLLM loads no adapters into a model of this architecture.
+
+    KAITO passes --enable-lora to every model that has adapters. vLLM stops where the architecture's class does not
+    support LoRA.
+
+    Fails::
+
+        facts: {config: {architectures: [FalconForCausalLM]}}
+        deployment: {adapters: [{name: sql, image: "registry.example.org/sql-lora:1"}]}
+
+    Passes::
+
+        deployment: {adapters: [{name: sql, image: "registry.example.org/sql-lora:1"}]}
+    """
+    deployment = subject.proposal.deployment
+    lora = [
+        route
+        for route, name, _ in _options(subject)
+        if name.replace("_", "-") in ("enable-lora", "lora-modules")
+    ]
+    route: Route | None = ("deployment", "adapters") if deployment and deployment.adapters else None
+    route = route or (lora[0] if lora else None)
+    if route is None or (subject.proposal.runtimes and subject.proposal.vllm is None):
+        return
+    if subject.facts is None:
+        yield NO_FACTS
+        return
+    named = (subject.facts.config or {}).get("architectures")
+    vllm = known(context.profile.vllm_version)
+    if vllm is None or vllm.lora_architectures is None:
+        yield _no_data(context)
+        return
+    # vLLM builds the first that it knows; one that it has not is ARC002's.
+    architecture = (
+        next((n for n in named if n in vllm.architectures), None) if isinstance(named, list) else None
+    )
+    if architecture is None:
+        yield Skip("the configuration names no architecture that this vLLM has")
+    elif architecture not in vllm.lora_architectures:
+        yield Finding(
+            f"vLLM {vllm.version} loads no LoRA adapters into {architecture}",
+            route,
+            "merge the adapter into the weights, and serve those",
+        )

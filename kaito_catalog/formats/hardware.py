@@ -55,6 +55,10 @@ class Gpu(Model):
     url: Url | None = None
     """Its address."""
 
+    def slice(self, profile: str) -> MigProfile | None:
+        """The slice of that name; None where the GPU has none such."""
+        return next((found for found in self.mig_profiles or () if found.profile == profile), None)
+
 
 class Gpus(Model):
     """The GPUs that plans know."""

@@ -56,9 +56,30 @@ def request_for_facts(
     )
 
 
+_SLICE = " MIG "
+"""Between a GPU and the profile of a slice, in the name that the driver gives the slice."""
+
+
+def slice_name(gpu: str, profile: str) -> str:
+    """What the driver calls a slice: `NVIDIA H100 80GB MIG 3g.40gb`."""
+    return f"{gpu}{_SLICE}{profile}"
+
+
+def slice_gpus(shared: Shared, profile: str, gpu: str | None) -> tuple[PlanGpu, ...]:
+    """The slices of that profile on a GPU, or on any where none is named; without memory where it is not published."""
+    gpus = shared.gpus if gpu is None else tuple(filter(None, (shared.gpu(gpu),)))
+    return tuple(plan_gpu(shared, slice_name(found.name, profile)) for found in gpus if found.slice(profile))
+
+
 def plan_gpu(shared: Shared, name: str) -> PlanGpu:
-    """The GPU of that name in gpus.yaml, or just its name where it is not listed."""
-    gpu = shared.gpu(name)
+    """The GPU of that name in gpus.yaml, or a slice of it; just its name where it is not listed."""
+    gpu, (whole, mig, profile) = shared.gpu(name), name.partition(_SLICE)
+    if gpu is None and mig:
+        gpu = shared.gpu(whole)
+        found = gpu.slice(profile) if gpu else None
+        if gpu is None or found is None:
+            return PlanGpu(name, None)
+        return PlanGpu(slice_name(gpu.name, profile), found.memory_bytes, gpu.compute_capability)
     if gpu is None:
         return PlanGpu(name, None)
     return PlanGpu(gpu.name, gpu.memory_bytes, gpu.compute_capability)

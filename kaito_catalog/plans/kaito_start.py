@@ -12,7 +12,7 @@ from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.hardware import InstanceType
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
-from kaito_catalog.kaito import manifests, model_catalog, release
+from kaito_catalog.kaito import deployed, manifests, model_catalog, release
 from kaito_catalog.kaito.estimator import Estimate
 from kaito_catalog.kaito.launch import Launch, LaunchConfig, LaunchManifest, LaunchPlace, launch
 from kaito_catalog.kaito.manifests import InexpressibleError, serving_runtime, vllm_options
@@ -21,26 +21,55 @@ from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
 from kaito_catalog.memory.kv_cache.planner import plan_layout
 from kaito_catalog.memory.kv_cache.versions import batches_in_flight, states_per_sequence
 from kaito_catalog.memory.weights.split import stages
-from kaito_catalog.plans.instance_types import facts_shape
+from kaito_catalog.plans.instance_types import facts_shape, slice_gpus
 
 _BATCH_TOKENS = 2048
 """max_num_batched_tokens of an A100, by which a window is longer than itself; larger cards take more."""
 
 
+@dataclass(frozen=True)
+class Sized:
+    """A model on the machine or slice of a proposal, as KAITO counts it."""
+
+    row: Row
+    """The model as KAITO lists it."""
+    estimate: Estimate
+    """The nodes and the split that KAITO chooses."""
+    gpu: str | None
+    """As `plan_gpu` takes it; None where a slice may be of several GPUs."""
+    machine: InstanceType | None
+    """None for a slice whose machine nobody named."""
+    is_slice: bool = False
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether KAITO's formula finds no room: at all, or on the one slice that there is."""
+        return self.estimate.nodes is None or (self.is_slice and self.estimate.nodes > 1)
+
+
 def sized_by_kaito(
     proposal: Proposal, facts: ModelFacts | None, shared: Shared, kaito: Release
-) -> tuple[Row, InstanceType, Estimate] | None:
-    """The model as KAITO lists it, the proposal's instance type, and the nodes and split that KAITO chooses there.
+) -> Sized | None:
+    """The model on the proposal's instance type or slice.
 
     None where the facts do not make an entry of KAITO's catalog, or the instance type is not known.
     """
     row = model_catalog.row(facts, kaito)[0] if facts else None
     name = proposal.deployment.instance_type if proposal.deployment else None
     machine = shared.instance_type(name) if name and not is_missing(name) else None
-    if row is None or machine is None:
+    partition = deployed.partition_of(proposal.deployment)
+    if row is None or (machine is None and partition is None):
         return None
-    node = release.node_of(machine, shared.gpu_by_name[machine.gpu])
-    return row, machine, release.parallelism(row, node, kaito, max_model_len=proposal.max_model_len)
+    if partition is not None:
+        gpus = slice_gpus(shared, partition.profile, machine.gpu if machine else None)
+        node = deployed.slice_node(partition.profile)
+        gpu = gpus[0].name if len(gpus) == 1 else None
+    elif machine is not None:
+        node, gpu = release.node_of(machine, shared.gpu_by_name[machine.gpu]), machine.gpu
+    if node is None:
+        return None
+    estimate = release.parallelism(row, node, kaito, max_model_len=proposal.max_model_len)
+    return Sized(row, estimate, gpu, machine, partition is not None)
 
 
 def kaito_start(
@@ -67,8 +96,7 @@ def kaito_start(
     runtime = serving_runtime(proposal)
     if sized is None or (runtime is not None and runtime.name != "vllm"):
         return None
-    row, machine, estimate = sized
-    if estimate.nodes is None:
+    if sized.is_refused:
         return None
     try:
         options = vllm_options(proposal, runtime, max_num_seqs=max_num_seqs) if runtime else {}
@@ -76,9 +104,13 @@ def kaito_start(
         return None
     keys = manifests.kaito_keys(proposal, without_lmcache=without_lmcache)
     config = LaunchConfig(options, keys.get("kv_cache_cpu_memory_utilization"))
-    return launch(
-        row, kaito, LaunchPlace(estimate, profile.utilization(machine.gpu)), LaunchManifest(), config
+    place = LaunchPlace(sized.estimate, profile.utilization(sized.gpu), is_mig=sized.is_slice)
+    adapters = (proposal.deployment.adapters if proposal.deployment else None) or ()
+    manifest = LaunchManifest(
+        adapters=tuple(adapter.name for adapter in adapters),
+        performance_mode=deployed.performance_mode(proposal.deployment),
     )
+    return launch(sized.row, kaito, place, manifest, config)
 
 
 @dataclass(frozen=True)

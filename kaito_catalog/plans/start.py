@@ -15,7 +15,7 @@ from kaito_catalog.catalog.entries import Shared
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal, Runtime
-from kaito_catalog.kaito import release
+from kaito_catalog.kaito import deployed, release
 from kaito_catalog.kaito.launch import Launch
 from kaito_catalog.memory.options import PLANNED, PlannedOption, Value, number
 from kaito_catalog.memory.plan import make_plan
@@ -154,8 +154,19 @@ def generated_start(
 
 
 def own_options(proposal: Proposal | None) -> GivenOptions:
-    """The options of a proposal's vLLM runtime; none where it has no such runtime."""
-    return read_options(proposal.vllm if proposal else None)
+    """The options of a proposal's vLLM runtime, and those that its deployment stands for; none without a runtime."""
+    runtime = proposal.vllm if proposal else None
+    if proposal is None or runtime is None:
+        return GivenOptions()
+    implied: dict[str, str] = {}
+    if proposal.deployment and proposal.deployment.adapters:
+        implied["enable-lora"] = ""
+    if deployed.performance_mode(proposal.deployment) != deployed.BALANCED:
+        implied["performance-mode"] = deployed.performance_mode(proposal.deployment)
+    if not implied:
+        return read_options(runtime)
+    # The ConfigMap comes last, and wins.
+    return read_options(runtime.model_copy(update={"config": {**implied, **(runtime.config or {})}}))
 
 
 def read_options(runtime: Runtime | None) -> GivenOptions:
@@ -190,15 +201,17 @@ def max_num_seqs(
     length = proposal.max_model_len
     if facts is None or sized is None or length is None or "max-num-seqs" in release.declared(proposal):
         return None
-    _, machine, split = sized
+    if sized.gpu is None or sized.is_refused:
+        return None
+    split = sized.estimate
     start = Start(own_options(proposal), profile, length, profile.vllm_version)
     request = request_for_facts(
         facts,
-        gpu=plan_gpu(shared, machine.gpu),
+        gpu=plan_gpu(shared, sized.gpu),
         parallelism=Parallelism(
             split.tensor_parallel_size, split.pipeline_parallel_size, split.data_parallel_size
         ),
-        settings=start.settings(machine.gpu),
+        settings=start.settings(sized.gpu),
         vllm_version=start.vllm_version,
     )
     plan = make_plan(request)

@@ -99,6 +99,8 @@ class VllmVersion:
     options: Mapping[str, Option]
     removed_options: Mapping[str, Mapping[str, str]]
     architectures: frozenset[str]
+    lora_architectures: frozenset[str] | None
+    """Those that take LoRA adapters; None where the file does not say."""
     removed_architectures: Mapping[str, str]
     """Architecture to the last version that had it."""
     tool_parsers: tuple[str, ...]
@@ -160,6 +162,7 @@ def known(version: str) -> VllmVersion | None:
         options,
         value["removedOptions"],
         frozenset(value["architectures"]),
+        frozenset(value["loraArchitectures"]) if "loraArchitectures" in value else None,
         value["removedArchitectures"],
         tuple(value["toolParsers"]),
         tuple(value["reasoningParsers"]),

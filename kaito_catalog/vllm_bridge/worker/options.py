@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from kaito_catalog.vllm_bridge.worker.adapters import architectures_with_lora
 from kaito_catalog.vllm_bridge.worker.arguments import serve_parser
 from kaito_catalog.vllm_bridge.worker.configuration import versions
 from kaito_catalog.vllm_bridge.worker.releases import find, find_if_there, parser_managers, replace
@@ -23,6 +24,7 @@ def registry(request: JSON, progress: Progress) -> JSON:
     return {
         **versions(),
         "architectures": sorted(models.ModelRegistry.get_supported_archs()),
+        "loraArchitectures": architectures_with_lora(models.ModelRegistry.models),
         "removedArchitectures": {name: str(removed[name]) for name in sorted(removed)},
         "toolParsers": sorted(tools.list_registered()),
         "reasoningParsers": sorted(reasoning.list_registered()),
