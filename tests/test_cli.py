@@ -402,4 +402,4 @@ def test_a_wrong_argument_is_an_error_and_a_hint_in_two_lines(
 def test_explain_lists_a_family_of_checks(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["explain", "sto"]) == 0
     codes = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert codes == ["STO", "STO001", "STO002", "STO003"]
+    assert codes == ["STO", "STO001", "STO002", "STO003", "STO004"]

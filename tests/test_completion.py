@@ -45,7 +45,7 @@ pytestmark = pytest.mark.models("phi-4", "phi-4-mini-instruct")
         ("kaito-catalog check ph", ["phi-4", "phi-4-mini-instruct"]),
         ("kaito-catalog plan cat", ["catalog/"]),
         ("kaito-catalog check --format ", list(FORMATS)),
-        ("kaito-catalog check --select MEM,STO00", ["MEM,STO001", "MEM,STO002", "MEM,STO003"]),
+        ("kaito-catalog check --select MEM,STO00", ["MEM,STO001", "MEM,STO002", "MEM,STO003", "MEM,STO004"]),
         ("kaito-catalog plan phi-4 --gpu 'NVIDIA H1", ["NVIDIA H100 80GB", "NVIDIA H100 NVL"]),
         ("kaito-catalog completion z", ["zsh"]),
     ],

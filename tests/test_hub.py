@@ -113,7 +113,7 @@ def test_a_safetensors_header_is_read_by_one_range_request(
 ) -> None:
     hub = connect()
     found = hub.repository(REPO)
-    assert hub.safetensors_header(found, "model.safetensors") == {"BF16": 5000, "F32": 7}
+    assert hub.safetensors_header(found, "model.safetensors").parameters_by_dtype == {"BF16": 5000, "F32": 7}
     assert hub.calls == 2
     assert server.requests[-1].headers["range"] == "bytes=0-99999"
 
@@ -123,7 +123,9 @@ def test_a_long_safetensors_header_takes_a_second_range_request(
 ) -> None:
     server.put(repository(REPO, {"model.safetensors": safetensors_file({"BF16": 1000}, size_bytes=400_000)}))
     hub = connect()
-    assert hub.safetensors_header(hub.repository(REPO), "model.safetensors") == {"BF16": 1000}
+    assert hub.safetensors_header(hub.repository(REPO), "model.safetensors").parameters_by_dtype == {
+        "BF16": 1000
+    }
     assert [r.headers["range"] for r in server.requests[1:]] == ["bytes=0-99999", "bytes=100000-397999"]
 
 
@@ -132,14 +134,18 @@ def test_weights_of_sixteen_gigabytes_are_read_without_being_downloaded(
 ) -> None:
     server.put(repository(REPO, {"model.safetensors": safetensors_file({"BF16": 8 * 10**9})}))
     hub = connect()
-    assert hub.safetensors_header(hub.repository(REPO), "model.safetensors") == {"BF16": 8 * 10**9}
+    assert hub.safetensors_header(hub.repository(REPO), "model.safetensors").parameters_by_dtype == {
+        "BF16": 8 * 10**9
+    }
 
 
 def test_a_server_without_ranges_is_not_read_to_the_end(server: FakeHub, connect: Callable[..., Hub]) -> None:
     server.put(repository(REPO, {"model.safetensors": safetensors_file({"BF16": 10**9})}))
     server.faults.append(Fault("/resolve/", action="no-range"))
     hub = connect()
-    assert hub.safetensors_header(hub.repository(REPO), "model.safetensors") == {"BF16": 10**9}
+    assert hub.safetensors_header(hub.repository(REPO), "model.safetensors").parameters_by_dtype == {
+        "BF16": 10**9
+    }
 
 
 def test_a_revision_with_slashes_is_asked_for_as_one(server: FakeHub, connect: Callable[..., Hub]) -> None:
@@ -348,7 +354,10 @@ def test_the_token_does_not_follow_a_file_to_another_host(
         server.put(model(gated="manual"))
         server.cdn = cdn.endpoint
         hub = connect("hf_reader")
-        assert hub.safetensors_header(hub.repository(REPO), "model.safetensors") == {"BF16": 5000, "F32": 7}
+        assert hub.safetensors_header(hub.repository(REPO), "model.safetensors").parameters_by_dtype == {
+            "BF16": 5000,
+            "F32": 7,
+        }
         assert server.requests[-1].headers["authorization"] == "Bearer hf_reader"
         assert len(cdn.requests) == 1
         assert "authorization" not in cdn.requests[0].headers
@@ -477,7 +486,7 @@ def test_other_names_are_not_and_can_be_shown(name: str) -> None:
 
 def test_offsets_that_contradict_the_size_are_refused() -> None:
     header = b'{"w":{"dtype":"BF16","shape":[4],"data_offsets":[0,8]}}'
-    assert parse_header(header, size_bytes=8 + len(header) + 8) == {"BF16": 4}
+    assert parse_header(header, size_bytes=8 + len(header) + 8).parameters_by_dtype == {"BF16": 4}
     with pytest.raises(ValueError, match="speaks of"):
         parse_header(header, size_bytes=9999)
 

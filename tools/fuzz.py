@@ -52,7 +52,7 @@ from kaito_catalog.hub.directory import LocalSnapshot
 from kaito_catalog.hub.facts import facts_of
 from kaito_catalog.hub.repository import is_safe
 from kaito_catalog.hub.safetensors import header_length, parse_header, tensor_bytes
-from kaito_catalog.hub.weight_files import choose_weights, indexed_files
+from kaito_catalog.hub.weight_files import choose_weights, missing_files, missing_layers, read_index
 from kaito_catalog.kaito.markdown.reader import read_proposals
 from kaito_catalog.kaito.markdown.writer import write_proposal
 from kaito_catalog.memory.plan import make_plan
@@ -310,14 +310,19 @@ def fuzz_safetensors(rng: random.Random) -> None:
     data = text.encode("utf-8", "surrogatepass")
     try:
         header_length(struct.pack("<Q", rng.choice((len(data), 0, 2**63, 10**9))) + data)
-        tensor_bytes(parse_header(data, size_bytes=rng.choice((None, 8 + len(data) + 12))))
+        tensor_bytes(
+            parse_header(data, size_bytes=rng.choice((None, 8 + len(data) + 12))).parameters_by_dtype
+        )
     except ValueError:
         pass
     names = [rng.choice(TEXTS) + rng.choice(("", ".safetensors", ".bin", ".gguf")) for _ in range(5)]
     names += ["model.safetensors.index.json", "model-00001-of-00002.safetensors"]
-    choose_weights(
-        [name for name in names if is_safe(name)], indexed_files(mutated(rng, {"weight_map": {"a": "b"}}))
-    )
+    names = [name for name in names if is_safe(name)]
+    index = read_index(mutated(rng, {"weight_map": {"model.layers.1.a": "b"}}))
+    indexed = index.files if index else None
+    choose_weights(names, indexed)
+    missing_files(names, indexed)
+    missing_layers(index.tensors if index else (), mutated(rng, {"num_hidden_layers": 2, "text_config": {}}))
 
 
 def fuzz_evidence_lines(rng: random.Random) -> None:

@@ -32,6 +32,7 @@ CHECKS: tuple[Check, ...] = (
     sto.room_for_the_weights,
     sto.room_for_all_files,
     sto.not_far_too_much,
+    sto.weights_are_complete,
     sec.no_pickle,
     sec.code_of_others_is_pinned,
     sec.code_has_hashes,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kaito_catalog.architectures import Unsupported
 from kaito_catalog.checks.base import NO_FACTS, WARNING, Context, Finding, Outcome, Skip, Subject, check
-from kaito_catalog.formats.facts import StoredSize
+from kaito_catalog.formats.facts import ModelFacts, StoredSize
 from kaito_catalog.formats.proposal import known_size
+from kaito_catalog.memory.held_weights import lack_of_bytes
+from kaito_catalog.plans.instance_types import facts_shape
 from kaito_catalog.quantity import Quantity, gb, gib
 
 _STORAGE = ("requirements", "storageSize")
@@ -27,6 +30,11 @@ def _against(claim: Quantity, total: StoredSize, what: str, hint: str) -> Iterat
 
 def _round_up_gb(size_bytes: int) -> int:
     return -(-size_bytes // (5 * 10**9)) * 5
+
+
+def _lack(facts: ModelFacts, context: Context) -> str | None:
+    total = facts.weights.total if facts.weights else None
+    return lack_of_bytes(facts_shape(facts), total, context.profile.vllm_version)
 
 
 @check("STO001", proves=("requirements.storageSize",))
@@ -54,6 +62,9 @@ def room_for_the_weights(subject: Subject, context: Context) -> Iterator[Outcome
     total = subject.facts.weights.total if subject.facts.weights else None
     if total is None:
         yield Skip("the size of the weights is not recorded")
+        return
+    if _lack(subject.facts, context):
+        yield Skip("the recorded weights are not all that the configuration asks for (STO004)")
         return
     yield from _against(claim, total, "weights", f"storageSize: {_round_up_gb(total.high_bytes)}GB or more")
 
@@ -123,4 +134,37 @@ def not_far_too_much(subject: Subject, context: Context) -> Iterator[Outcome]:
             f"{claim} is {times} the {gb(total.size_bytes)} of files",
             _STORAGE,
             f"storageSize: {_round_up_gb(total.high_bytes)}GB; KAITO itself asks for a disk of {gib(disk)}",
+        )
+
+
+@check("STO004")
+def weights_are_complete(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """The recorded weights are less than the configuration asks for.
+
+    A shard that is missing, a clone without its LFS files or a download that was broken off make a model look
+    small. The bytes of the weight files are compared with what vLLM's classes allocate for the configuration.
+
+    Fails::
+
+        facts: {weights: {format: safetensors, total: {sizeBytes: 8000000000}}}
+
+    Passes::
+
+        requirements: {storageSize: 20GB}
+    """
+    if subject.facts is None:
+        yield NO_FACTS
+        return
+    if subject.facts.weights is None or subject.facts.weights.total is None:
+        yield Skip("the size of the weights is not recorded")
+        return
+    if isinstance(shape := facts_shape(subject.facts), Unsupported):
+        yield Skip(f"what the configuration asks for is not known: {shape.reason}")
+        return
+    lack = _lack(subject.facts, context)
+    if lack is not None:
+        yield Finding(
+            f"the weight files lack {lack}",
+            ("requirements", "version"),
+            "name a revision that has all its files, and record it",
         )

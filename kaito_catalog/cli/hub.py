@@ -25,6 +25,7 @@ from kaito_catalog.hub.record import (
     RecordTarget,
     Result,
     change_of,
+    need_all_weights,
     record_all,
     record_from,
     write,
@@ -76,6 +77,7 @@ def run_new(options: argparse.Namespace) -> int:
             _must_be_new(into, found.repo_id)
         recorded = facts_of(snapshot, kind="hub", recorded_at=today)
         calls = hub.calls
+    need_all_weights(recorded.facts, hint=snapshot.how_to_complete())
     proposal = new_proposal(recorded, found, shared, profile, today=today, author=options.author)
     folder = into / proposal.name
     text = proposal.text

@@ -25,7 +25,7 @@ from kaito_catalog import __version__
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.hub.answers import USERINFO, Asker, Question, diagnose, host, repository_of
 from kaito_catalog.hub.errors import HubError, Trouble
-from kaito_catalog.hub.repository import RepoFile, Repository, printable
+from kaito_catalog.hub.repository import Header, RepoFile, Repository, printable
 from kaito_catalog.hub.safetensors import header_length, parse_header
 from kaito_catalog.quantity import gb
 
@@ -275,8 +275,8 @@ class Hub:
 
         return self._call(asked, ask)
 
-    def safetensors_header(self, repository: Repository, path: str) -> dict[str, int]:
-        """Parameters by dtype of one weight file, from its header by range requests; one call, two if it is long."""
+    def safetensors_header(self, repository: Repository, path: str) -> Header:
+        """What the header of one weight file declares, read by range requests; one call, two if it is long."""
         asked = Question(repository.repo_id, path)
         file = repository.file(path)
         size = file.size_bytes if file else None
@@ -353,8 +353,8 @@ class HubSnapshot:
         """A small file, whole."""
         return self._hub.read(self._repository, path, limit_bytes=limit_bytes)
 
-    def safetensors_header(self, path: str) -> dict[str, int]:
-        """Parameters by dtype of a weight file."""
+    def safetensors_header(self, path: str) -> Header:
+        """What the header of a weight file declares."""
         return self._hub.safetensors_header(self._repository, path)
 
     def sha256(self, path: str) -> str:
@@ -363,6 +363,10 @@ class HubSnapshot:
         if file is not None and file.sha256 is not None:
             return file.sha256
         return hashlib.sha256(self.read(path, limit_bytes=10 * 2**20)).hexdigest()
+
+    def how_to_complete(self) -> str:
+        """What to do where files are missing."""
+        return "name a revision that has all its files"
 
 
 def _origin(url: str) -> tuple[str, str, int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kaito_catalog.documents import reading
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.hub.repository import MAX_FILES, RepoFile, Repository, is_safe, printable
+from kaito_catalog.hub.repository import MAX_FILES, Header, RepoFile, Repository, is_safe, printable
 from kaito_catalog.hub.safetensors import header_length, parse_header
 from kaito_catalog.quantity import gb
 
@@ -96,8 +96,8 @@ class LocalSnapshot:
             raise CatalogError(f"{self._folder / path} is larger than {gb(limit_bytes)}")
         return data
 
-    def safetensors_header(self, path: str) -> dict[str, int]:
-        """Parameters by dtype of a weight file."""
+    def safetensors_header(self, path: str) -> Header:
+        """What the header of a weight file declares."""
         if path in self._pointers:
             raise CatalogError(f"{self._folder / path} is a Git LFS pointer: its header is not there")
         try:
@@ -127,6 +127,17 @@ class LocalSnapshot:
             raise CatalogError(f"cannot read {self._folder / path}: {error.strerror or error}") from error
         return digest.hexdigest()
 
+    def is_pointer(self, path: str) -> bool:
+        """Whether a clone has the file's Git LFS pointer alone."""
+        return path in self._pointers
+
+    def how_to_complete(self) -> str:
+        """What to do where files are missing."""
+        kept = self._blobs or self._root / ".cache" / "huggingface" / "download"
+        if any(kept.rglob("*.incomplete")):
+            return "a download of them was not finished: run it again"
+        return "download the repository again, or run 'git lfs pull' in a clone"
+
     def _path(self, path: str) -> Path:
         assert is_safe(path)
         found = (self._root / path).resolve()
@@ -150,6 +161,9 @@ class LocalSnapshot:
                 try:
                     found = self._path(path)
                     status = found.stat()
+                except FileNotFoundError:  # a link into a cache whose file is not, or no longer, there
+                    self._say(f"{self._folder / path} leads to a file that is not there")
+                    continue
                 except (CatalogError, OSError):
                     unsafe.append(printable(path))
                     continue

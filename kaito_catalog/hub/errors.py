@@ -25,6 +25,8 @@ class Trouble(Enum):
     TIMEOUT = "time-out"
     CONNECTION = "connection"
     CORRUPT = "corrupt"
+    INCOMPLETE = "incomplete"
+    """The repository itself, or a copy of it: asking again gives no more."""
     TOO_LARGE = "too large"
     REDIRECTED = "redirected"
     USAGE = "usage"

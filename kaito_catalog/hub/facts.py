@@ -18,7 +18,16 @@ from kaito_catalog.hub.errors import HubError, Trouble
 from kaito_catalog.hub.kept_config import Json, is_shown, kept_config
 from kaito_catalog.hub.repository import Repository, Snapshot, is_safe, printable
 from kaito_catalog.hub.safetensors import tensor_bytes
-from kaito_catalog.hub.weight_files import choose_weights, index_to_read, indexed_files
+from kaito_catalog.hub.weight_files import (
+    Index,
+    choose_weights,
+    index_to_read,
+    lack_of_files,
+    lack_of_layers,
+    missing_files,
+    missing_layers,
+    read_index,
+)
 
 FEW_SHARDS = 2
 """Up to so many headers are read; the Hub's own count of the others is taken where it explains their size."""
@@ -86,13 +95,18 @@ class _Reader:
     all_headers: bool
     missing: list[HubError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    tensors: list[str] = field(default_factory=list)
+    """Names of tensors, as far as an index or the headers were read."""
 
     def recorded(self) -> Recorded:
         repository = self.snapshot.repository
         paths = _paths(repository)
-        index = index_to_read(paths)
-        indexed = self._indexed(index) if index else None
-        readable = not (index and indexed is None)
+        path = index_to_read(paths)
+        index = self._index(path) if path else None
+        indexed = index.files if index else None
+        readable = not (path and index is None)
+        if readable:
+            self._need(lack_of_files(missing_files(paths, indexed)))
         value = _listing(repository, self.kind, self.recorded_at, choose=readable, indexed=indexed)
         if self.kind == "local":
             self._hash_weights(value)
@@ -107,6 +121,7 @@ class _Reader:
             counts = self._parameters(choice.loaded)
             value["safetensors"] = {"parametersByDtype": counts} if counts else None
         if config is not None:
+            self._need(lack_of_layers(missing_layers(self.tensors, config)))
             value["remoteCode"] = self._remote_code(paths, config)
             value["config"] = kept_config(config) or None
         value = {key: part for key, part in value.items() if part is not None}
@@ -134,15 +149,26 @@ class _Reader:
             where = f"{self.snapshot.repository.repo_id}: {path}"
             raise HubError(Trouble.CORRUPT, f"{where} is not JSON") from error
 
-    def _indexed(self, index: str) -> tuple[str, ...] | None:
-        value = self._json(index, _INDEX_LIMIT_BYTES)
+    def _index(self, path: str) -> Index | None:
+        value = self._json(path, _INDEX_LIMIT_BYTES)
         if value is None:
             return None
-        found = indexed_files(value)
+        found = read_index(value)
         if found is None:
-            where = f"{self.snapshot.repository.repo_id}: {index}"
+            where = f"{self.snapshot.repository.repo_id}: {path}"
             raise HubError(Trouble.CORRUPT, f"{where} names no files of weights")
+        self.tensors.extend(found.tensors)
         return found
+
+    def _need(self, lack: str | None) -> None:
+        """Raises HubError where something is missing."""
+        if lack is None:
+            return
+        raise HubError(
+            Trouble.INCOMPLETE,
+            f"{self.snapshot.repository.repo_id}: the weights lack {lack}",
+            hint=self.snapshot.how_to_complete(),
+        )
 
     def _config(self, paths: Sequence[str]) -> dict[str, Json] | None:
         # Mistral's own format has params.json instead.
@@ -182,7 +208,8 @@ class _Reader:
             header = self._try(lambda path=path: self.snapshot.safetensors_header(path))  # type: ignore[misc]
             if header is None:
                 return None
-            for dtype, count in header.items():
+            self.tensors.extend(header.tensors)
+            for dtype, count in header.parameters_by_dtype.items():
                 total[dtype] = total.get(dtype, 0) + count
         return dict(sorted(total.items()))
 

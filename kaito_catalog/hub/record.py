@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from kaito_catalog.architectures import Unsupported, read_shape
 from kaito_catalog.catalog.entries import FACTS, Entry
 from kaito_catalog.catalog.reading import shown
 from kaito_catalog.errors import CatalogError
@@ -19,7 +20,10 @@ from kaito_catalog.hub.differences import FactDifference, HubChange, differences
 from kaito_catalog.hub.errors import HubError, Trouble
 from kaito_catalog.hub.facts import Recorded, facts_of
 from kaito_catalog.hub.repository import Snapshot
+from kaito_catalog.memory.held_weights import lack_of_bytes
 from kaito_catalog.system import files
+from kaito_catalog.vllm_bridge.reference import versions
+from kaito_catalog.vllm_bridge.versions import newest
 
 if TYPE_CHECKING:
     # Offline commands import this module and have no use for an HTTP client.
@@ -167,6 +171,19 @@ def change_of(error: CatalogError) -> HubChange | None:
             return None
 
 
+def need_all_weights(facts: ModelFacts, *, hint: str) -> None:
+    """Nothing, where the weight files hold what the configuration asks for, or where that cannot be told.
+
+    Raises:
+        HubError: they hold less.
+    """
+    total = facts.weights.total if facts.weights else None
+    shape = read_shape(facts.config) if facts.config else Unsupported("no configuration", None)
+    lack = lack_of_bytes(shape, total, newest(versions()))
+    if lack is not None:
+        raise HubError(Trouble.INCOMPLETE, f"{facts.repo_id}: the weights lack {lack}", hint=hint)
+
+
 def record_from(
     target: RecordTarget,
     snapshot: Snapshot,
@@ -184,6 +201,8 @@ def record_from(
     recorded = facts_of(snapshot, kind=kind, recorded_at=recorded_at, all_headers=all_headers)
     if recorded.missing:
         raise recorded.missing[0]
+    if not accept:
+        need_all_weights(recorded.facts, hint=f"{snapshot.how_to_complete()}; --accept writes what is there")
     decision = decide(target.recorded, recorded.facts, asked=target.repo_id, accept=accept)
     return recorded, replace(decision, notes=(*decision.notes, *recorded.notes))
 

@@ -59,6 +59,16 @@ class Repository:
         return None if not sizes or None in sizes else sum(size for size in sizes if size is not None)
 
 
+@dataclass(frozen=True)
+class Header:
+    """What the header of a safetensors file declares."""
+
+    parameters_by_dtype: Mapping[str, int]
+    """Number of parameters, sorted by dtype."""
+    tensors: tuple[str, ...]
+    """Their names."""
+
+
 class Snapshot(Protocol):
     """A repository whose files can be read."""
 
@@ -73,8 +83,8 @@ class Snapshot(Protocol):
             CatalogError: it cannot be read, or is larger than the limit.
         """
 
-    def safetensors_header(self, path: str) -> dict[str, int]:
-        """Parameters by dtype that the header of a weight file declares.
+    def safetensors_header(self, path: str) -> Header:
+        """What the header of a weight file declares.
 
         Raises:
             CatalogError: it cannot be read, or is not a safetensors header.
@@ -86,6 +96,9 @@ class Snapshot(Protocol):
         Raises:
             CatalogError: it cannot be read.
         """
+
+    def how_to_complete(self) -> str:
+        """What to do where files are missing."""
 
 
 def is_safe(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""The header of a safetensors file: its length, the parameters by dtype that it declares, their bytes."""
+"""The header of a safetensors file: its length, the tensors that it names, the parameters by dtype, their bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from kaito_catalog.hub.repository import printable
+from kaito_catalog.hub.repository import Header, printable
 
 MAX_HEADER_BYTES = 100_000_000
 """The safetensors format's own limit."""
@@ -28,8 +28,8 @@ def header_length(start: bytes) -> int:
     return length
 
 
-def parse_header(text: bytes, *, size_bytes: int | None) -> dict[str, int]:
-    """Parameters by dtype of a safetensors header (without its eight bytes of length), sorted by dtype.
+def parse_header(text: bytes, *, size_bytes: int | None) -> Header:
+    """What a safetensors header (without its eight bytes of length) declares.
 
     Args:
         text: the JSON.
@@ -45,6 +45,7 @@ def parse_header(text: bytes, *, size_bytes: int | None) -> dict[str, int]:
     if not isinstance(header, dict):
         raise ValueError("its header holds no tensors")
     found: dict[str, int] = {}
+    names: list[str] = []
     end = 0
     for name, tensor in header.items():
         if name == "__metadata__":
@@ -56,11 +57,12 @@ def parse_header(text: bytes, *, size_bytes: int | None) -> dict[str, int]:
             ) and re.fullmatch(r"[A-Z0-9_]{1,24}", dtype):
                 found[dtype] = found.get(dtype, 0) + math.prod(shape)
                 end = max(end, last)
+                names.append(name)
             case _:
                 raise ValueError(f"its header describes the tensor '{printable(name[:60])}' in no known way")
     if size_bytes is not None and 8 + len(text) + end != size_bytes:
         raise ValueError(f"its header speaks of {8 + len(text) + end:,} bytes, the file has {size_bytes:,}")
-    return dict(sorted(found.items()))
+    return Header(dict(sorted(found.items())), tuple(names))
 
 
 _DTYPE_BITS = {

@@ -1,12 +1,14 @@
-"""Which weight files of a repository vLLM downloads and loads."""
+"""Which weight files of a repository vLLM downloads and loads, and what is missing of them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Literal, TypeAlias
+
+from kaito_catalog.hub.repository import printable
 
 WeightFormat: TypeAlias = Literal["safetensors", "mistral", "pickle", "gguf"]
 
@@ -16,6 +18,7 @@ MISTRAL_INDEX = "consolidated.safetensors.index.json"
 IGNORED = "original/**/*"
 """vLLM's default `ignore_patterns`. With fnmatch it spares `original/a/b`, not `original/b`; the index does that."""
 _NOT_FOR_INFERENCE = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
+_MOST_SHARDS = 10_000
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.safetensors")
 
 
@@ -98,10 +101,92 @@ def _choice(format_: WeightFormat, downloaded: Sequence[str], loaded: Sequence[s
     return WeightChoice(format_, tuple(downloaded), tuple(loaded))
 
 
-def indexed_files(index: object) -> tuple[str, ...] | None:
-    """The files that an index (its parsed JSON) names; None where it is not an index."""
+@dataclass(frozen=True)
+class Index:
+    """What an index file says."""
+
+    files: tuple[str, ...]
+    """The weight files that it names."""
+    tensors: tuple[str, ...]
+    """The tensors in them."""
+
+
+def read_index(index: object) -> Index | None:
+    """An index (its parsed JSON); None where it is not one."""
     match index:
         case {"weight_map": dict(weight_map)} if all(isinstance(name, str) for name in weight_map.values()):
-            return tuple(sorted(set(weight_map.values())))
+            return Index(tuple(sorted(set(weight_map.values()))), tuple(map(str, weight_map)))
         case _:
             return None
+
+
+def missing_files(paths: Sequence[str], indexed: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Weight files that have to be there and are not: named by the index, else the gaps in numbered shards.
+
+    Args:
+        paths: all files of the repository.
+        indexed: the files that its index names, when it was read.
+    """
+    if indexed:
+        return tuple(sorted(set(indexed) - set(paths)))
+    choice = choose_weights(paths)
+    shards = [_SHARD.fullmatch(path) for path in (choice.loaded if choice else ())]
+    held: dict[tuple[str, str], set[int]] = {}
+    for shard in shards:
+        if shard is not None:
+            held.setdefault((shard["stem"], shard["count"]), set()).add(int(shard["index"]))
+    return tuple(
+        f"{stem}-{number:05}-of-{count}.safetensors"
+        for (stem, count), numbers in sorted(held.items())
+        if int(count) <= _MOST_SHARDS
+        for number in range(1, int(count) + 1)
+        if number not in numbers
+    )
+
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d{1,5})\.")
+_ENCODER = re.compile(r"vis|vit|audio|image|speech", re.I)
+_LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+
+
+def missing_layers(tensors: Iterable[str], config: Mapping[str, object]) -> tuple[int, int] | None:
+    """How many decoder layers the tensors belong to and how many the configuration asks for, where these are more.
+
+    None where there are enough, or where names or configuration do not tell.
+    """
+    numbers = [
+        int(match[1]) for name in tensors if (match := _LAYER.search(name)) and not _ENCODER.search(name)
+    ]
+    parts = [config, config.get("text_config"), config.get("llm_config"), config.get("language_config")]
+    counts = [
+        count
+        for part in parts
+        if isinstance(part, Mapping)
+        for key in _LAYER_COUNTS
+        if type(count := part.get(key)) is int
+    ]
+    if not numbers or not counts:
+        return None
+    held, wanted = max(numbers) + 1, counts[-1]
+    return (held, wanted) if held < wanted else None
+
+
+_SHOWN_FILES = 3
+
+
+def lack_of_files(missing: Sequence[str]) -> str | None:
+    """In words what is missing; None where nothing is."""
+    if not missing:
+        return None
+    few = ", ".join(map(printable, missing[:_SHOWN_FILES]))
+    more = f" and {len(missing) - _SHOWN_FILES} more" if len(missing) > _SHOWN_FILES else ""
+    return f"{few}{more}"
+
+
+def lack_of_layers(missing: tuple[int, int] | None) -> str | None:
+    """In words which layers `missing_layers` misses; None where none is."""
+    if missing is None:
+        return None
+    held, wanted = missing
+    which = f"layers {held} to {wanted - 1}" if wanted - held > 1 else f"layer {held}"
+    return f"{which}: the configuration has {wanted}"

@@ -15,6 +15,8 @@ from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts, StoredSize
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.hub.local_weights import local_weights
+from kaito_catalog.memory.held_weights import lack_of_bytes
 from kaito_catalog.memory.kv_cache.layers import CACHE_DTYPE_BYTES
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel, tensor_parallel_sizes
 from kaito_catalog.memory.plan import make_plan, smallest_gpu_count
@@ -104,9 +106,10 @@ def read_subject(request: PlanArguments, root: Path, *, shared: Shared, profile:
         folder = folder.parent
     if (folder / "config.json").is_file() or (folder / "params.json").is_file():
         shape = read_directory(folder)
+        found = None if stored else _whole_weights(folder, shape)
         length, reason = _choose_context(request, shape, None)
         start = _start(request, None, None, shared, profile, length)
-        return PlanSubject(folder.resolve().name, shape, stored or _weight_files(folder), reason, start)
+        return PlanSubject(folder.resolve().name, shape, stored or found, reason, start)
     name = request.model.rpartition("/")[2].lower()
     entry_folder = root / "models" / name
     if not name or not (entry_folder / "proposal.yaml").is_file():
@@ -167,10 +170,19 @@ def read_directory(folder: Path) -> Shape | Unsupported:
     Raises:
         CatalogError: a file is no JSON object, or too large.
     """
-    path = folder / "config.json"
-    config = _read_json(path if path.is_file() else folder / "params.json")
+    config = read_config(folder)
     side = folder / "hf_quant_config.json"
     return read_shape(config, quantization=_read_json(side) if side.is_file() else None)
+
+
+def read_config(folder: Path) -> Mapping[str, Any]:
+    """The config.json of a folder, or Mistral's params.json.
+
+    Raises:
+        CatalogError: it is no JSON object, or too large.
+    """
+    path = folder / "config.json"
+    return _read_json(path if path.is_file() else folder / "params.json")
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
@@ -193,13 +205,16 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     return value
 
 
-def _weight_files(folder: Path) -> StoredSize | None:
-    sizes = [
-        path.stat().st_size
-        for path in sorted(folder.glob("*.safetensors"))
-        if path.is_file() and not path.name.startswith("consolidated")
-    ]
-    return StoredSize.model_validate({"sizeBytes": sum(sizes)}) if sizes else None
+def _whole_weights(folder: Path, shape: Shape | Unsupported) -> StoredSize | None:
+    """The size of a folder's weights; a part of them is an error, and none is None."""
+    found = local_weights(folder, read_config(folder))
+    lack = lack_of_bytes(shape, found, newest_vllm())
+    if lack is not None:
+        raise CatalogError(
+            f"{shown(folder)}: the weights lack {lack}",
+            hint="finish the download, or plan by the configuration alone in a folder without weights",
+        )
+    return found
 
 
 def _choose_context(
