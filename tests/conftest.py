@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from catalog_helpers import Run, copy_catalog
@@ -15,7 +18,7 @@ from kaito_catalog.catalog.entries import Catalog, Shared
 from kaito_catalog.catalog.reading import read_catalog, read_shared
 from kaito_catalog.checks.base import Context
 from kaito_catalog.cli import main
-from kaito_catalog.vllm_bridge.client import find_python
+from kaito_catalog.vllm_bridge.client import Worker, find_python
 from kaito_catalog.vllm_bridge.conversation import WorkerError
 
 # Machines are noisy: an example that takes long once is not a failure.
@@ -87,6 +90,26 @@ def vllm_python() -> Path:
         if os.environ.get("KAITO_CATALOG_REQUIRE_VLLM") == "1":
             pytest.fail(f"KAITO_CATALOG_REQUIRE_VLLM=1, but {error}")
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def worker(vllm_python: Path) -> Iterator[Worker]:
+    """A worker that asks a real vLLM; the tests of a process share it, and what it has imported."""
+    with Worker(vllm_python) as worker:
+        yield worker
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that makes a model directory from one of `tests/configs`, with fields changed."""
+
+    def make(name: str, **changes: Any) -> Path:
+        directory = tmp_path_factory.mktemp(name)
+        config = json.loads((ROOT / "tests" / "configs" / f"{name}.json").read_text(encoding="utf-8"))
+        (directory / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
+        return directory
+
+    return make
 
 
 @pytest.fixture

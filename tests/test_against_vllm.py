@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,12 +24,6 @@ from kaito_catalog.vllm_bridge.exact_plans import H100
 
 GIB = 2**30
 Config = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def worker(vllm_python: Path) -> Iterator[Worker]:
-    with Worker(vllm_python) as worker:
-        yield worker
 
 
 # --- architectures ----------------------------------------------------------------------------------------------

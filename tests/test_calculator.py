@@ -146,7 +146,6 @@ def told(plan: Plan) -> dict[str, Any]:
         "tokens": value["kvCache"]["tokens"],
         "maxConcurrency": plan.kv_cache.max_concurrency if plan.kv_cache else None,
         "longestModelLen": value["kvCache"]["longestModelLen"],
-        "poolBytes": plan.kv_cache.pool_bytes if plan.kv_cache else None,
     }
     kept = ("fits", "limitedBy", "reason", "perGPU", "expectedErrorBytes")
     return {**{key: value[key] for key in kept}, "kvCache": cache}

@@ -13,10 +13,8 @@ import yaml
 
 from kaito_catalog import cli
 from kaito_catalog.catalog.entries import Catalog
-from kaito_catalog.catalog.reading import read_entry, read_shared
-from kaito_catalog.cli import exact_plan
+from kaito_catalog.catalog.reading import read_entry
 from kaito_catalog.formats.evidence import DryRun, ExactPlan
-from kaito_catalog.plans import request as planning
 from kaito_catalog.vllm_bridge import evidence as exact
 from kaito_catalog.vllm_bridge.logs import without_paths
 from kaito_catalog.vllm_bridge.scaled_down import scaled_down
@@ -124,17 +122,6 @@ def test_every_option_of_the_proposal_gets_to_vllms_own_parser(here: Path) -> No
         '--hf-overrides={"rope": 1}',
         "--enforce-eager",
     ]
-
-
-def test_the_block_that_newer_versions_keep_free_is_no_difference(here: Path) -> None:
-    request = planning.PlanArguments("phi-4", gpu="NVIDIA H100 80GB", gpu_count=1, vllm_version="0.32.0")
-    shared = read_shared(here / "catalog")
-    profile = shared.profile(None)
-    subject = planning.read_subject(request, here / "catalog", shared=shared, profile=profile)
-    plan = planning.plan_one(request, subject, shared)
-    assert plan.kv_cache is not None
-    assert plan.kv_cache.reserved_bytes == 3_276_800
-    assert exact_plan.exact_need(plan) == 3_355_443_200 == plan.kv_cache.pool_bytes - 3_276_800
 
 
 def test_the_exact_plan_as_json_has_vllms_figures_and_ours(

@@ -15,7 +15,7 @@ import textwrap
 import time
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ from kaito_catalog.vllm_bridge.worker.requests import FIELDS
 from kaito_catalog.vllm_bridge.worker.warm import PLANNING
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = Path(__file__).with_name("configs")
 
 KAITO_VLLM = "0.25.1"
 NEWER_VLLM = "0.32.0"
@@ -50,25 +49,6 @@ ENGINE_LIMIT_SECONDS = 240.0
 @pytest.fixture(scope="session")
 def python(vllm_python: Path) -> Path:
     return vllm_python
-
-
-@pytest.fixture(scope="session")
-def worker(python: Path) -> Iterator[Worker]:
-    with Worker(python) as worker:
-        yield worker
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A function that makes a model directory from one of `tests/configs`, with fields changed."""
-
-    def make(name: str, **changes: Any) -> Path:
-        directory = tmp_path_factory.mktemp(name)
-        config = json.loads((CONFIGS / f"{name}.json").read_text(encoding="utf-8"))
-        (directory / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
-        return directory
-
-    return make
 
 
 @pytest.fixture(scope="session")

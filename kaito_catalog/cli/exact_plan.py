@@ -160,7 +160,11 @@ def exact_text(subject: PlanSubject, plan: Plan, found: ExactPlanAnswer, *, colo
     cache = found["kvCache"]
     rows: list[tuple[str, int | None, int]] = [
         ("weights", ours.weights_bytes if ours else None, found["perGPU"]["weightsBytes"]),
-        ("KV cache, one request", exact_need(plan), found["perGPU"]["kvCacheNeededBytes"]),
+        (
+            "KV cache, one request",
+            ours.kv_cache_needed_bytes if ours else None,
+            found["perGPU"]["kvCacheNeededBytes"],
+        ),
     ]
     lines = [
         f"{paint(subject.name, BOLD, color=color)} on {plan.gpu.name or 'the GPU'}: what vLLM "
@@ -187,13 +191,6 @@ def exact_text(subject: PlanSubject, plan: Plan, found: ExactPlanAnswer, *, colo
         lines.append(f"  {paint(printable(cache['refusal']), RED, color=color)}")
     lines.append(f"  took {found['seconds']:.1f} s with vLLM loaded")
     return "\n".join(lines) + "\n"
-
-
-def exact_need(plan: Plan) -> int | None:
-    """What the closed form says of the figure that vLLM's admission check uses."""
-    if plan.per_gpu is None:
-        return None
-    return (plan.kv_cache.request_bytes if plan.kv_cache else 0) or plan.per_gpu.kv_cache_needed_bytes
 
 
 def record_exact(entry: Entry, worker: Callable[[], Worker], *, vllm_version: str) -> Path:

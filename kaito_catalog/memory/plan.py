@@ -10,6 +10,7 @@ from typing import Any
 
 from kaito_catalog.architectures import BuiltShape, Shape, Unsupported, record_of
 from kaito_catalog.architectures.as_built import HOPPER, as_built
+from kaito_catalog.memory.kv_cache.kinds import StateCache
 from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
 from kaito_catalog.memory.kv_cache.planner import plan_layout
 from kaito_catalog.memory.kv_cache.versions import batches_in_flight, reserved_blocks, states_per_sequence
@@ -77,7 +78,7 @@ def make_plan(request: PlanRequest) -> Plan:
         return without_account(request, Refusal(fits, layouts.refused or "kvCache", layouts.reason))
     accounts = _stages(request, built, split, weights, layouts)
     tightest = min(accounts, key=lambda stage: stage.spare_bytes)
-    per_gpu = tightest.per_gpu(settings.max_model_len)
+    per_gpu = tightest.per_gpu()
     cache = _cache(request, built, accounts, tightest)
     error = weights.error_bytes + _error_beside_weights(request, built)
     found = verdict(
@@ -172,7 +173,7 @@ class _Stage:
             - beside.cuda_graph_bytes
         )
 
-    def per_gpu(self, max_model_len: int) -> PerGpu:
+    def per_gpu(self) -> PerGpu:
         """The stage as a plan shows it."""
         return PerGpu(
             budget_bytes=self.budget_bytes,
@@ -181,7 +182,7 @@ class _Stage:
             activation_peak_bytes=self.beside.activation_peak_bytes,
             cuda_graph_bytes=self.beside.cuda_graph_bytes,
             kv_cache_available_bytes=self.available_bytes,
-            kv_cache_needed_bytes=self.layout.needed_bytes(max_model_len),
+            kv_cache_needed_bytes=self.wanted_bytes,
         )
 
 
@@ -316,7 +317,7 @@ def _groups(layout: Layout) -> tuple[Mapping[str, Any], ...]:
         {
             "kind": group.cache.kind,
             "layers": group.layers,
-            "blockSize": group.cache.block_size,
+            "blockSize": None if isinstance(group.cache, StateCache) else group.cache.block_size,
             "pageBytes": group.page_bytes,
             "window": group.cache.window,
         }

@@ -128,11 +128,7 @@ class PerGpu:
     cuda_graph_bytes: int
     kv_cache_available_bytes: int
     kv_cache_needed_bytes: int
-    """What the layers of one request of `max_model_len` tokens hold (vLLM's max_memory_usage_bytes).
-
-    Where layers differ, vLLM pads groups of them to equal size and asks for a little more before it
-    starts: `KvCache.pool_bytes`, which the verdict goes by.
-    """
+    """What vLLM asks to be free for the cache before it starts: `KvCache.pool_bytes`, which the verdict goes by."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +145,8 @@ class KvCache:
     """The longest context that fits, at most the model's own limit; 0 where nothing fits."""
     groups: tuple[Mapping[str, Any], ...] = ()
     pool_bytes: int = 0
-    """What vLLM asks for before it starts: the need of one request with its groups padded to equal size."""
+    """What vLLM asks for before it starts: one request of `max_model_len` tokens, with its groups of layers padded to
+    equal size, and what is reserved beside it."""
     reserved_bytes: int = 0
     """Of these what has to be free beside the request: the null block, from 0.29 on."""
 

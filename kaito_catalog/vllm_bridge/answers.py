@@ -43,7 +43,10 @@ class Budget(TypedDict):
 
 
 class KvCachePlan(TypedDict):
-    """`neededBytes` is what vLLM's admission check asks for one request of `maxModelLen`, groups padded."""
+    """`neededBytes` is what vLLM's admission check asks for one request of `maxModelLen`, groups padded.
+
+    `reservedBytes` is what has to be free beside it, from 0.29 on.
+    """
 
     layers: list[CacheLayers]
     groups: list[CacheLayers]
@@ -51,6 +54,7 @@ class KvCachePlan(TypedDict):
     bytesPerTokenPerGPU: float
     budget: Budget
     neededBytes: int
+    reservedBytes: int
     neededByLayersBytes: NotRequired[int]
     neededBlocks: int
     blockBytes: NotRequired[int]
@@ -74,6 +78,8 @@ class AfterLoading(TypedDict):
 
 
 class PerGpuAnswer(TypedDict):
+    """`kvCacheNeededBytes` is what has to be free for the cache before vLLM starts, as a plan's figure of that name."""
+
     weightsBytes: int
     weightsBytesByDtype: dict[str, int]
     bufferBytes: int

@@ -44,9 +44,11 @@ def uniform_layouts(stages: Sequence[Caches], in_flight_tokens: int) -> tuple[La
 
 
 def _uniform_layout(caches: Caches, in_flight_tokens: int) -> Layout:
-    page_bytes = sum(cache.page_bytes for cache in caches)
+    block_bytes = sum(cache.page_bytes for cache in caches)
+    is_equal = len({cache.page_bytes for cache in caches}) == 1
+    page_bytes = caches[0].page_bytes if is_equal else block_bytes
     groups = (Group(caches[0], len(caches), page_bytes),) if caches else ()
-    return Layout(groups, page_bytes, in_flight_tokens, bytes_per_token(caches), counted(caches))
+    return Layout(groups, block_bytes, in_flight_tokens, bytes_per_token(caches), counted(caches))
 
 
 def grouped_layouts(stages: Sequence[Caches], in_flight_tokens: int) -> tuple[Layout, ...]:

@@ -65,7 +65,7 @@ class Layout:
         return self.reserved_blocks * self.block_bytes
 
     def needed_bytes(self, max_model_len: int) -> int:
-        """What the layers of one request hold, without the padding of groups (`max_memory_usage_bytes`)."""
+        """What the layers of one request hold, without the padding of groups: vLLM asks for `pool_bytes` instead."""
         return sum(
             count * cache.blocks(max_model_len, self.in_flight_tokens) * cache.page_bytes
             for cache, count in self.layers

@@ -185,9 +185,9 @@
     }
 
     // One GPU as a bar: what is taken, what is left, and where vLLM's budget ends.
-    function bar(p, needed) {
+    function bar(p) {
       const taken = p.nonTorchBytes + p.activationPeakBytes + p.cudaGraphBytes;
-      const parts = [["weights", p.weightsBytes], ["overheads", taken], ["kv", needed]];
+      const parts = [["weights", p.weightsBytes], ["overheads", taken], ["kv", p.kvCacheNeededBytes]];
       const all = parts.reduce((total, [, bytes]) => total + bytes, 0);
       const whole = Math.max(all, p.budgetBytes);
       const strip = make("div", { class: "kc-bar", "aria-hidden": "true" });
@@ -202,12 +202,12 @@
       return strip;
     }
 
-    function account(p, kvCache, error) {
+    function account(p, error) {
       const rows = [
         ["vLLM may use", p.budgetBytes, "budget"], ["weights", p.weightsBytes, "weights"],
         ["non-torch", p.nonTorchBytes, "overheads"], ["activation peak", p.activationPeakBytes, "overheads"],
         ["CUDA graphs", p.cudaGraphBytes, "overheads"], ["left for KV cache", p.kvCacheAvailableBytes, null],
-        ["one request needs", kvCache.poolBytes, "kv"], ["expected error", error, null],
+        ["one request needs", p.kvCacheNeededBytes, "kv"], ["expected error", error, null],
       ];
       const body = make("tbody");
       for (const [name, bytes, colour] of rows) {
@@ -237,8 +237,8 @@
       if (result.perGPU) {
         const longest = result.kvCache.longestModelLen;
         parts.push(make("p", {}, `Longest context that fits: ${longest ? `${grouped(longest)} tokens` : "none"}. Requests of ${grouped(asked.maxModelLen)} tokens at once: ${result.kvCache.maxConcurrency.toFixed(2)}.`));
-        parts.push(bar(result.perGPU, result.kvCache.poolBytes));
-        parts.push(account(result.perGPU, result.kvCache, result.expectedErrorBytes));
+        parts.push(bar(result.perGPU));
+        parts.push(account(result.perGPU, result.expectedErrorBytes));
       }
       const named = at("model").value;
       const share = asked.utilization === null ? "" : ` --gpu-memory-utilization ${asked.utilization}`;

@@ -49,12 +49,6 @@
     return held * (layout.checkBytes || layout.blockBytes);
   }
 
-  function neededBytes(layout, maxModelLen, inFlightTokens) {
-    return sum(
-      layout.layers.map((layer) => layer[5] * blocks(layer, maxModelLen, inFlightTokens) * layer[4]),
-    );
-  }
-
   function maxConcurrency(layout, available, maxModelLen, inFlightTokens) {
     let held = sum(layout.groups.map((group) => blocks(group, maxModelLen, inFlightTokens)));
     if (layout.checkBytes !== null) {
@@ -154,14 +148,13 @@
         activationPeakBytes: peak,
         cudaGraphBytes: account.cudaGraphBytes,
         kvCacheAvailableBytes: available,
-        kvCacheNeededBytes: neededBytes(layout, maxModelLen, inFlightTokens),
+        kvCacheNeededBytes: wanted,
       },
       kvCache: {
         bytesPerToken: layout.bytesPerToken,
         tokens: Math.trunc(concurrency * maxModelLen),
         maxConcurrency: concurrency,
         longestModelLen: longest,
-        poolBytes: wanted,
       },
       expectedErrorBytes: error,
     };

@@ -35,6 +35,8 @@ def exact_plan(request: JSON, progress: Progress) -> JSON:
     argv = [str(part) for part in request.get("arguments") or ()]
     given = given_arguments(argv) if argv else NOTHING_GIVEN
     vllm_config = engine_config(request, progress, given)
+    # Before a model is built: DeepSeek's renames the kind of its rotary embedding, and vLLM would multiply once more.
+    limit = int(vllm_config.model_config.get_and_verify_max_len(None))
     ranks = distinct_ranks(vllm_config)
     after_loading = bool(request.get("afterLoading", True))
 
@@ -59,8 +61,10 @@ def exact_plan(request: JSON, progress: Progress) -> JSON:
     contents = [with_known_loading(content, spare) for content in contents]
     progress("planning the KV cache")
     budget_bytes = request.get("kvCacheBytes")
-    kv_cache = plan_kv_cache(vllm_config, contents, budget_bytes=budget_bytes)
-    fullest = max(contents, key=lambda content: held_bytes(content))
+    kv_cache = plan_kv_cache(vllm_config, contents, budget_bytes=budget_bytes, limit=limit)
+    asked = kv_cache.pop("askedBytes")
+    tightest = max(range(len(contents)), key=lambda rank: held_bytes(contents[rank]) + asked[rank])
+    fullest = contents[tightest]
     return {
         **versions(),
         **describe_config(vllm_config),
@@ -73,7 +77,7 @@ def exact_plan(request: JSON, progress: Progress) -> JSON:
             "weightsBytesByDtype": fullest.parameters,
             "bufferBytes": sum(fullest.buffers.values()),
             "afterLoading": fullest.after_loading,
-            "kvCacheNeededBytes": kv_cache["neededBytes"],
+            "kvCacheNeededBytes": asked[tightest],
         },
         **({"arguments": {"engine": sorted(given.engine), "server": given.server}} if argv else {}),
         "ranks": [describe_rank(content) for content in contents],

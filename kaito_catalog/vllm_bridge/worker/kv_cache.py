@@ -23,11 +23,16 @@ from kaito_catalog.vllm_bridge.worker.specs import bytes_per_token, describe_gro
 NOTHING_FITS: JSON = {"blocks": None, "tokens": None, "maxConcurrency": None}
 
 
-def plan_kv_cache(vllm_config: Any, contents: Sequence[RankContent], *, budget_bytes: int | None) -> JSON:
+def plan_kv_cache(
+    vllm_config: Any, contents: Sequence[RankContent], *, budget_bytes: int | None, limit: int
+) -> JSON:
     """vLLM's own plan of the KV cache: groups, what one request of max_model_len needs, what the budget holds.
 
     Without `budget_bytes` the budget is what gpu_memory_utilization leaves beside the weights alone: an upper bound,
     named `weights-only` in the result, because activations and CUDA graphs are only known by running.
+
+    `limit` is the model's own limit of max_model_len. `askedBytes` is for each of `contents` what has to be free for
+    the cache before vLLM starts.
     """
     from vllm.config import set_current_vllm_config
 
@@ -47,21 +52,36 @@ def plan_kv_cache(vllm_config: Any, contents: Sequence[RankContent], *, budget_b
         },
     }
     if not any(specs):
-        needs_nothing: JSON = {"groups": [], "neededBytes": 0, "neededBlocks": 0, "fits": min(budgets) >= 0}
-        return plan | needs_nothing | NOTHING_FITS | {"longestModelLen": None}
+        needs_nothing: JSON = {"groups": [], "neededBytes": 0, "reservedBytes": 0, "neededBlocks": 0}
+        fits: JSON = {"fits": min(budgets) >= 0, "longestModelLen": None, "askedBytes": [0] * len(specs)}
+        return plan | needs_nothing | NOTHING_FITS | fits
     with set_current_vllm_config(vllm_config):
         # One worker of the merged specs is enough to settle the layout; the engine core gives it every worker's.
         merged = {name: spec for worker in specs for name, spec in worker.items()}
         resolve_layout(vllm_config, merged.values())
-        return plan | needs(vllm_config, specs) | holds(vllm_config, specs, budgets)
+        # First what the budget holds: max_model_len `auto` is settled by it.
+        held = holds(vllm_config, specs, budgets, limit)
+        return plan | needs(vllm_config, specs) | held
+
+
+ROOM_FOR_ANYTHING = 1 << 50
 
 
 def needs(vllm_config: Any, specs: Sequence[Mapping[str, Any]]) -> JSON:
     """What one request of max_model_len takes, as the planner says where there is room for anything."""
     from vllm.v1.core import kv_cache_utils
 
-    with record_admission() as checks:
-        configs = plan_every_worker(vllm_config, copies(specs), [1 << 50] * len(specs))
+    cache = vllm_config.cache_config
+    blocks, cache.num_gpu_blocks_override = cache.num_gpu_blocks_override, None
+    specs = copies(specs)
+    try:
+        with record_admission() as checks:
+            configs = plan_every_worker(vllm_config, specs, [ROOM_FOR_ANYTHING] * len(specs))
+    finally:
+        cache.num_gpu_blocks_override = blocks
+    # From 0.29 on a block is held back from the pool, and left out of what the check compares with.
+    reserved = [ROOM_FOR_ANYTHING - check["availableBytes"] for check in checks]
+    asked = iter([check["neededBytes"] + free for check, free in zip(checks, reserved, strict=True)])
     grouped = [config for config in configs if config.kv_cache_groups]
     concurrency = min(
         kv_cache_utils.get_max_concurrency_for_kv_cache_config(vllm_config, config) for config in grouped
@@ -69,6 +89,8 @@ def needs(vllm_config: Any, specs: Sequence[Mapping[str, Any]]) -> JSON:
     return {
         "groups": describe_groups(configs[0]),
         "neededBytes": max(check["neededBytes"] for check in checks),
+        "reservedBytes": max(reserved),
+        "askedBytes": [next(asked) if worker else 0 for worker in specs],
         # Before layers are put into groups of equal size, which pads models with several kinds of layer.
         "neededByLayersBytes": max(
             sum(spec.max_memory_usage_bytes(vllm_config) for spec in worker.values()) for worker in specs
@@ -78,7 +100,7 @@ def needs(vllm_config: Any, specs: Sequence[Mapping[str, Any]]) -> JSON:
     }
 
 
-def holds(vllm_config: Any, specs: Sequence[Mapping[str, Any]], budgets: Sequence[int]) -> JSON:
+def holds(vllm_config: Any, specs: Sequence[Mapping[str, Any]], budgets: Sequence[int], limit: int) -> JSON:
     """What the planner makes of the budgets: blocks and tokens, or its refusal; and the longest context."""
     from vllm.v1.core import kv_cache_utils
 
@@ -88,7 +110,7 @@ def holds(vllm_config: Any, specs: Sequence[Mapping[str, Any]], budgets: Sequenc
         except ValueError as error:
             if not checks:
                 raise refusal(error, stage="kv-cache") from error
-            longest = longest_model_len(vllm_config, checks)
+            longest = longest_model_len(vllm_config, checks, limit)
             refused: JSON = {"fits": False, "refusal": own_words(error)}
             return refused | NOTHING_FITS | {"longestModelLen": longest}
     capacity = kv_cache_utils.get_max_concurrency_for_kv_cache_config(vllm_config, configs[0])
@@ -98,16 +120,16 @@ def holds(vllm_config: Any, specs: Sequence[Mapping[str, Any]], budgets: Sequenc
         # What vLLM prints as "GPU KV cache size": no capacity for models with several kinds of layer.
         "tokens": int(capacity * vllm_config.model_config.max_model_len),
         "maxConcurrency": capacity,
-        "longestModelLen": longest_model_len(vllm_config, checks),
+        "longestModelLen": longest_model_len(vllm_config, checks, limit),
     }
 
 
-def longest_model_len(vllm_config: Any, checks: Sequence[JSON]) -> int:
+def longest_model_len(vllm_config: Any, checks: Sequence[JSON], limit: int) -> int:
     """The longest max_model_len, up to the model's own limit, that the planner would admit with the same settings."""
     model = vllm_config.model_config
     requested = model.max_model_len
     try:
-        model.max_model_len = max(requested, int(model.get_and_verify_max_len(None)))
+        model.max_model_len = max(requested, limit)
         return max(0, min(int(check["estimate"]()) for check in checks))
     finally:
         model.max_model_len = requested
