@@ -54,6 +54,8 @@ def plan_model(
     instance_type: str | None = None,
     gpu: str | None = None,
     gpu_memory_bytes: int | None = None,
+    gpu_memory_used_bytes: int = 0,
+    compute_capability: float | None = None,
     gpu_count: int | None = None,
     max_model_len: int | None = None,
     tensor_parallel_size: int | None = None,
@@ -75,9 +77,12 @@ def plan_model(
         model: a name or repository id of the catalog, or a folder with a config.json (and *.safetensors).
         catalog: whose models, GPUs, instance types and profiles are meant.
         instance_type: such as Standard_NC24ads_A100_v4; all of its GPUs unless `gpu_count` says otherwise.
-        gpu: a name or alias of gpus.yaml. One of `instance_type`, `gpu` and `gpu_memory_bytes` has to be given.
+        gpu: a name, alias or short name of gpus.yaml. One of `instance_type`, `gpu` and `gpu_memory_bytes` has to be
+            given.
         gpu_memory_bytes: total memory of one GPU as the driver reports it.
-        gpu_count: None is the smallest number that fits.
+        gpu_memory_used_bytes: what other processes hold of it before vLLM starts.
+        compute_capability: such as 8.9, of a GPU that gpus.yaml does not list.
+        gpu_count: None is one, or what the parallel sizes make.
         max_model_len: in tokens; None is the proposal's context, else the model's own limit up to 8,192.
         tensor_parallel_size: vLLM's argument, as are the following three: GPUs that share each layer.
         pipeline_parallel_size: stages that share the layers.
@@ -102,6 +107,8 @@ def plan_model(
         instance_type=instance_type,
         gpu=gpu,
         gpu_memory_bytes=gpu_memory_bytes,
+        gpu_memory_used_bytes=gpu_memory_used_bytes,
+        compute_capability=compute_capability,
         gpu_count=gpu_count,
         max_model_len=max_model_len,
         options=GivenOptions.of(options),

@@ -226,7 +226,7 @@ def test_a_plan_over_several_clouds_says_how_to_keep_to_one(
 ) -> None:
     common = ["dry-run", "--all", "--plan", "--catalog", str(root / "catalog")]
     assert cli.main(common) == 0
-    assert "the instance types are of azure and gcp: --cloud NAME keeps to" in capsys.readouterr().err
+    assert "the instance types are of arc and azure: --cloud NAME keeps to" in capsys.readouterr().err
     assert cli.main([*common, "--cloud", "azure"]) == 0
     assert capsys.readouterr().err == ""
 

@@ -139,9 +139,11 @@ def test_a_gpu_nobody_has_seen_widens_the_expected_error_instead_of_failing(
     assert error_of("--gpu", "NVIDIA H100 80GB", "--vllm-version", "9.9.9") > seen
 
 
-def test_part_of_a_gpus_name_is_answered_with_whole_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["plan", "phi-4", "--gpu", "a100"]) == 2
-    assert "did you mean NVIDIA A100 40GB or NVIDIA A100 80GB?" in capsys.readouterr().err
+def test_a_gpus_name_that_is_spelt_otherwise_is_answered_with_the_right_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["plan", "phi-4", "--gpu", "NVIDIA H100 NVLink"]) == 2
+    assert "did you mean NVIDIA H100 NVL?" in capsys.readouterr().err
 
 
 def test_a_hundred_million_gpus_are_refused_without_trying_each_number(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -61,9 +62,23 @@ class Shared:
         return {name: gpu for gpu in self.gpus for name in (*(gpu.aliases or ()), gpu.name)}
 
     def gpu(self, name: str) -> Gpu | None:
-        """The GPU of that name or alias, in any case."""
+        """The GPU of that name, alias or short name, in any case; of several the one with the least memory."""
+        return next(iter(self.gpus_called(name)), None)
+
+    def gpus_called(self, name: str) -> tuple[Gpu, ...]:
+        """The GPUs that a name may mean, the one with the least memory first.
+
+        A name or alias means its GPU; a short one, such as `h100` or `rtx4090`, each whose name has its words in a row.
+        """
         exact = self.gpu_by_name.get(name)
-        return exact or next((g for n, g in self.gpu_by_name.items() if n.lower() == name.lower()), None)
+        exact = exact or next((g for n, g in self.gpu_by_name.items() if n.lower() == name.lower()), None)
+        if exact is not None:
+            return (exact,)
+        words = _words(name)
+        if not any(_OF_ONE_MODEL.fullmatch(word) for word in words):
+            return ()
+        found = [gpu for gpu in self.gpus if any(_has(n, words) for n in (gpu.name, *(gpu.aliases or ())))]
+        return tuple(sorted(found, key=lambda gpu: gpu.nominal_memory.bytes))
 
     def instance_type(self, name: str) -> InstanceType | None:
         """The instance type of that name, in any case."""
@@ -88,6 +103,24 @@ class Shared:
             known = ", ".join(profile.name for profile in policy.profiles)
             raise CatalogError(f"there is no profile '{name}'", hint=f"policy.yaml has: {known}")
         return found
+
+
+_TYPED_TOGETHER = re.compile(r"(?<=rtx|gtx)(?=[0-9])|(?<=[0-9])(?=nvl|sxm)|(?<=[0-9])gi?b?\b")
+"""Where people leave the space out: rtx4090, h100nvl, 80gb; the unit says nothing."""
+_OF_ONE_MODEL = re.compile(r"[a-z]+[0-9]+[a-z]*|[0-9]{4,}")
+"""The word that tells one model from another: h100, l40s, 4090."""
+
+
+def _words(name: str) -> tuple[str, ...]:
+    """A GPU's name in lower case, word by word: `NVIDIA A100-SXM4-80GB` is nvidia, a100, sxm4, 80."""
+    return tuple(re.findall(r"[a-z0-9.]+", _TYPED_TOGETHER.sub(" ", name.lower())))
+
+
+def _has(name: str, words: tuple[str, ...]) -> bool:
+    """Whether the words stand in the name, in a row."""
+    whole = _words(name)
+    starts = range(len(whole) - len(words) + 1)
+    return any(whole[start : start + len(words)] == words for start in starts)
 
 
 @dataclass(frozen=True)

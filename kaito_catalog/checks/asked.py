@@ -70,9 +70,10 @@ def claimed_per_gpu(proposal: Proposal) -> Quantity | None:
 
 
 def cards_of(claimed: Quantity, instance_type: str | None, shared: Shared) -> tuple[Gpu, ...]:
-    """The GPUs that a claim such as 80GB speaks of: that of the instance type, else all with that much memory."""
+    """The GPUs that a claim such as 80GB speaks of: that of the instance type, else all rented ones of that memory."""
     machine = shared.instance_type(instance_type) if instance_type else None
-    gpus = [shared.gpu_by_name[machine.gpu]] if machine else list(shared.gpus)
+    rented = {shared.gpu_by_name[other.gpu].name for other in shared.instance_types}
+    gpus = [shared.gpu_by_name[machine.gpu]] if machine else [g for g in shared.gpus if g.name in rented]
 
     def distance(gpu: Gpu) -> float:
         return abs(gpu.nominal_memory.bytes - claimed.bytes) / max(claimed.bytes, 1)

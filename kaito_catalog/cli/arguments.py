@@ -61,6 +61,13 @@ def _gibibytes(text_: str) -> float:
     return value
 
 
+def _capability(text_: str) -> float:
+    value = _number(text_)
+    if not 1 <= value < 100 or round(value, 1) != value:
+        raise argparse.ArgumentTypeError("must be a compute capability such as 8.9")
+    return value
+
+
 class _Help(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=32, width=100)
@@ -276,9 +283,22 @@ def _add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
         choices=("azure", "aws", "arc", "gcp", "all"),
         help="default: those whose nodes KAITO makes",
     )
-    plan.add_argument("--gpu", metavar="NAME", help="a GPU of gpus.yaml, such as 'NVIDIA A10'")
+    plan.add_argument(
+        "--gpu", metavar="NAME", help="a GPU of gpus.yaml, such as 'NVIDIA A10', or h100, 4090 …"
+    )
     plan.add_argument("--gpu-memory", metavar="GIB", type=_gibibytes, help="total as the driver reports it")
-    plan.add_argument("--gpu-count", metavar="N", type=_positive, help="GPUs (default: what the model needs)")
+    plan.add_argument(
+        "--gpu-memory-used", metavar="GIB", type=_gibibytes, help="what other processes hold of each GPU"
+    )
+    plan.add_argument(
+        "--compute-capability",
+        metavar="X",
+        type=_capability,
+        help="of a GPU that gpus.yaml lacks, such as 8.9",
+    )
+    plan.add_argument(
+        "--gpu-count", metavar="N", type=_positive, help="GPUs (default: the instance type's, else one)"
+    )
     plan.add_argument("--max-model-len", metavar="N", type=_positive, help="default: the proposal's context")
     for option in PLANNED:
         if option.kind.metavar is None:

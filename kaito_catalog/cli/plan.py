@@ -32,6 +32,8 @@ def run_plan(options: argparse.Namespace) -> int:
         instance_type=options.instance_type,
         gpu=options.gpu,
         gpu_memory_bytes=int(options.gpu_memory * 2**30) if options.gpu_memory else None,
+        gpu_memory_used_bytes=int((options.gpu_memory_used or 0) * 2**30),
+        compute_capability=options.compute_capability,
         gpu_count=options.gpu_count,
         max_model_len=options.max_model_len,
         options=GivenOptions.of(vars(options)),
@@ -52,6 +54,8 @@ def run_plan(options: argparse.Namespace) -> int:
         return _run_exact(options, request, subject, shared, root)
     if request.names_a_gpu:
         plan = planning.plan_one(request, subject, shared)
+        for words in planning.how_read(request, subject, shared):
+            say(words)
         if options.format == "json":
             emit(json.dumps(planning.plan_value(subject, plan), indent=2, ensure_ascii=False) + "\n")
         else:
@@ -99,7 +103,11 @@ def _run_exact(
     shared: Shared,
     root: Path,
 ) -> int:
-    asked = request if request.names_a_gpu else replace(request, gpu="NVIDIA H100 80GB")
+    asked = request
+    if not request.names_a_gpu:
+        asked = replace(request, gpu="NVIDIA H100 80GB")
+        if request.gpu_count is None and request.tensor_parallel_size is None:
+            asked = replace(asked, gpu_count=planning.fewest_gpus(asked, subject, shared))
     plan = planning.plan_one(asked, subject, shared)
     settings, version = subject.start.settings(plan.gpu.name), subject.start.vllm_version
     folder = Path(request.model)

@@ -24,6 +24,7 @@ from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.hardware import InstanceType
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito.manifests import access_secret
+from kaito_catalog.kaito.release import release_of
 from kaito_catalog.memory.refusals import why_unplanned
 from kaito_catalog.memory.values import Fit, Parallelism, Settings
 from kaito_catalog.plans.instance_types import InstanceTypePlan, facts_shape, instance_type_plans
@@ -306,7 +307,7 @@ def _rows(
         instance_type_plans(
             shape,
             facts.weights.total if facts.weights else None,
-            replace(context.shared, instance_types=_asked_for(context.shared.instance_types, options)),
+            replace(context.shared, instance_types=_asked_for(context, options)),
             settings=settings,
             vllm_version=context.profile.vllm_version,
         )
@@ -317,13 +318,15 @@ def _gated(entry: Entry) -> bool:
     return entry.facts is not None and entry.facts.gated in ("auto", "manual", "yes")
 
 
-def _asked_for(known: Iterable[InstanceType], options: Options) -> tuple[InstanceType, ...]:
+def _asked_for(context: Context, options: Options) -> tuple[InstanceType, ...]:
+    """The instance types that were named, else those of the cloud, else those that the profile's KAITO takes."""
     named = {name.lower() for name in options.instance_types} - {"all"}
+    clouds = (options.cloud,) if options.cloud else release_of(context.profile).clouds
     return tuple(
         item
-        for item in known
-        if (options.cloud is None or item.cloud == options.cloud)
-        and (not named or item.name.lower() in named)
+        for item in context.shared.instance_types
+        if (item.name.lower() in named if named else item.cloud in clouds)
+        and (options.cloud is None or item.cloud == options.cloud)
     )
 
 

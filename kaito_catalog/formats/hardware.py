@@ -50,6 +50,8 @@ class Gpu(Model):
     """The slices it can be cut into; absent where it has none."""
     mig_source: Text | None = None
     """Where these were read."""
+    unified_memory: bool = False
+    """Whether `memoryBytes` is the machine's memory, of which the operating system and every process take."""
     source: Text
     """Where the figures were read."""
     url: Url | None = None

@@ -87,7 +87,7 @@ def make_plan(request: PlanRequest) -> Plan:
         tightest.layout,
         settings,
         error_bytes=error,
-        memory_bytes=request.gpu.memory_bytes or 0,
+        gpu=request.gpu,
     )
     return Plan(
         found.fits,
@@ -231,7 +231,7 @@ def _stages(
             # v1/worker/gpu_worker.py, 0.25.1 and 0.32.0; 0 is as good as absent): the GPU has to have room for it.
             held = weights.stages[number] + beside.non_torch_bytes + beside.activation_peak_bytes
             budget = held + beside.cuda_graph_bytes + settings.kv_cache_memory_bytes
-            room = gpu.memory_bytes - budget
+            room = gpu.memory_bytes - gpu.used_bytes - budget
         found.append(
             _Stage(
                 run=run,

@@ -10,6 +10,7 @@ from kaito_catalog.memory import kernels
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
 from kaito_catalog.memory.unplanned_options import why_unknown
 from kaito_catalog.memory.values import Fit, PlanRequest, Settings
+from kaito_catalog.memory.verdict import lacking_at_start, words_of_budget
 
 BLACKWELL = 10
 
@@ -85,6 +86,8 @@ def refused(request: PlanRequest, built: BuiltShape) -> Refusal | None:
         named = gpu.name or "this GPU"
         reason = f"no published figure of the memory that the driver reports for {named}"
         return Refusal(Fit.UNKNOWN, "gpu", reason)
+    if lacking_at_start(settings, gpu) >= 0:
+        return _no("freeMemory", f"vLLM does not start: {words_of_budget(settings, gpu)}")
     if lacks_sparse_fp8(built, gpu.compute_capability, settings.kv_cache_dtype):
         return _no("kvCacheDtype", LACKS_SPARSE_FP8)
     return None

@@ -95,6 +95,10 @@ class PlanGpu:
     memory_bytes: int | None
     """None where what the driver reports is not published."""
     compute_capability: float | None = None
+    used_bytes: int = 0
+    """What other processes hold of it before vLLM starts."""
+    is_unified: bool = False
+    """Whether the memory is the machine's own: the operating system and vLLM's processes on the CPU take of it."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +217,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
             "name": plan.gpu.name,
             "memoryBytes": plan.gpu.memory_bytes,
             "computeCapability": plan.gpu.compute_capability,
+            "usedBytes": plan.gpu.used_bytes,
         },
         "vllmVersion": plan.vllm_version,
         "settings": {

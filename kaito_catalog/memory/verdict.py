@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from kaito_catalog.memory.kv_cache.kinds import StateCache
 from kaito_catalog.memory.kv_cache.layout import Layout
-from kaito_catalog.memory.values import Fit, KvCache, PerGpu, Settings
+from kaito_catalog.memory.values import Fit, KvCache, PerGpu, PlanGpu, Settings
 from kaito_catalog.quantity import gib
 
 
@@ -30,7 +31,7 @@ def verdict(
     settings: Settings,
     *,
     error_bytes: int,
-    memory_bytes: int,
+    gpu: PlanGpu,
 ) -> Verdict:
     """The verdict of a plan.
 
@@ -40,10 +41,51 @@ def verdict(
         layout: the cache of that GPU, in blocks.
         settings: with vLLM's defaults filled in.
         error_bytes: how far the account may be off.
-        memory_bytes: of the GPU.
+        gpu: with its memory.
     """
+    found = _of_account(per_gpu, cache, layout, settings, error_bytes, gpu)
+    if found.fits is not Fit.YES:
+        return found
+    lacking = lacking_at_start(settings, gpu)
+    if lacking > -BEFORE_VLLM_BYTES:
+        words = f"CUDA takes up to {gib(BEFORE_VLLM_BYTES)} before vLLM looks at what is free"
+        return Verdict(Fit.TIGHT, "freeMemory", f"{words_of_budget(settings, gpu)}, and {words}")
+    return Verdict(Fit.TIGHT, "freeMemory", UNIFIED) if gpu.is_unified else found
+
+
+UNIFIED = (
+    "its memory is the machine's own: the operating system and the processes on the CPU take of it, vLLM's own among "
+    "them, and no plan knows how much"
+)
+
+
+def lacking_at_start(settings: Settings, gpu: PlanGpu) -> int:
+    """What is not free of the budget that vLLM asks for before it loads anything (`request_memory`); below 0: enough.
+
+    It asks for the share of the whole, whatever others hold, and also where the cache's size is given. What they hold
+    counts for nothing later: vLLM measures what is taken since it started (memory_profiling of vllm/utils/mem_utils.py,
+    non_torch_increase up to 0.26 and total_consumed from 0.27 on).
+    """
+    assert gpu.memory_bytes is not None
+    budget = math.ceil(gpu.memory_bytes * settings.gpu_memory_utilization)
+    return budget + gpu.used_bytes - gpu.memory_bytes
+
+
+def words_of_budget(settings: Settings, gpu: PlanGpu) -> str:
+    """What vLLM asks for at the start, and what is free, in words."""
+    assert gpu.memory_bytes is not None
+    budget = math.ceil(gpu.memory_bytes * settings.gpu_memory_utilization)
+    share = f"gpu_memory_utilization {settings.gpu_memory_utilization:g} is {gib(budget)}"
+    held = f"others hold {gib(gpu.used_bytes)} of" if gpu.used_bytes else "there are"
+    return f"{share}, {held} {gib(gpu.memory_bytes)}"
+
+
+def _of_account(
+    per_gpu: PerGpu, cache: KvCache, layout: Layout, settings: Settings, error_bytes: int, gpu: PlanGpu
+) -> Verdict:
+    """By the account alone, as if all of the budget were free."""
     if settings.kv_cache_memory_bytes:
-        return _of_given_cache(per_gpu, cache, layout, settings, error_bytes, memory_bytes)
+        return _of_given_cache(per_gpu, cache, layout, settings, error_bytes, gpu)
     spare = per_gpu.kv_cache_available_bytes - cache.pool_bytes
     if spare < 0:
         return _does_not_fit(per_gpu, cache, settings, error_bytes, lacking=-spare)
@@ -57,7 +99,7 @@ def verdict(
 
 
 def _of_given_cache(
-    per_gpu: PerGpu, cache: KvCache, layout: Layout, settings: Settings, error_bytes: int, memory_bytes: int
+    per_gpu: PerGpu, cache: KvCache, layout: Layout, settings: Settings, error_bytes: int, gpu: PlanGpu
 ) -> Verdict:
     """With `kv_cache_memory_bytes`: vLLM compares it with one request, and the GPU has to hold it beside the rest."""
     given = per_gpu.kv_cache_available_bytes
@@ -68,12 +110,17 @@ def _of_given_cache(
         )
         more = f"; {cache.longest_model_len:,} tokens would fit" if cache.longest_model_len else ""
         return Verdict(Fit.NO, "kvCache", reason + more)
+    memory_bytes = (gpu.memory_bytes or 0) - gpu.used_bytes
     held = per_gpu.budget_bytes - given
     limits = ((per_gpu.weights_bytes, "weights"), (held, "overheads"), (per_gpu.budget_bytes, "kvCache"))
     term = next((term for size, term in limits if size > memory_bytes), "kvCache")
     words = (
         f"weights and what vLLM needs beside take {gib(held)} and kv_cache_memory_bytes {gib(given)}, "
-        f"of the GPU's {gib(memory_bytes)}"
+        + (
+            f"of the GPU's {gib(memory_bytes)}"
+            if not gpu.used_bytes
+            else f"and others leave {gib(memory_bytes)} free"
+        )
     )
     lacking = per_gpu.budget_bytes - memory_bytes
     if lacking > error_bytes:

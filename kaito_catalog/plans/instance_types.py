@@ -82,7 +82,7 @@ def plan_gpu(shared: Shared, name: str) -> PlanGpu:
         return PlanGpu(slice_name(gpu.name, profile), found.memory_bytes, gpu.compute_capability)
     if gpu is None:
         return PlanGpu(name, None)
-    return PlanGpu(gpu.name, gpu.memory_bytes, gpu.compute_capability)
+    return PlanGpu(gpu.name, gpu.memory_bytes, gpu.compute_capability, is_unified=gpu.unified_memory)
 
 
 def plan_instance_types(

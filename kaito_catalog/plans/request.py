@@ -31,13 +31,13 @@ from kaito_catalog.plans.instance_types import (
     without_vllm,
 )
 from kaito_catalog.plans.start import GivenOptions, Start, manifest_options, own_options, start_of
+from kaito_catalog.quantity import gib
 from kaito_catalog.vllm_bridge.reference import known, versions
 from kaito_catalog.vllm_bridge.versions import newest, parsed
 
 MAX_CONFIG_BYTES = 8 * 2**20
 DEFAULT_MAX_MODEL_LEN = 8192
 """The context of a plan where none is asked for, at most the model's own limit."""
-MOST_GPUS_OF_A_PLAN = 64
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class PlanArguments:
     instance_type: str | None = None
     gpu: str | None = None
     gpu_memory_bytes: int | None = None
+    gpu_memory_used_bytes: int = 0
+    compute_capability: float | None = None
     gpu_count: int | None = None
     max_model_len: int | None = None
     options: GivenOptions = field(default_factory=GivenOptions)
@@ -265,7 +267,45 @@ def _gpu(request: PlanArguments, shared: Shared) -> tuple[PlanGpu, int | None]:
         gpu, count = PlanGpu(None, request.gpu_memory_bytes), None
     if request.gpu_memory_bytes:
         gpu = replace(gpu, memory_bytes=request.gpu_memory_bytes)
-    return gpu, count
+    if request.compute_capability:
+        gpu = replace(gpu, compute_capability=request.compute_capability)
+    if gpu.memory_bytes is not None and request.gpu_memory_used_bytes > gpu.memory_bytes:
+        raise CatalogError(
+            f"others cannot hold {gib(request.gpu_memory_used_bytes)} of a GPU with {gib(gpu.memory_bytes)}",
+            hint="--gpu-memory-used is a count of GiB on each GPU, as nvidia-smi shows it before vLLM starts",
+        )
+    return replace(gpu, used_bytes=request.gpu_memory_used_bytes), count
+
+
+MOST_GPUS_TRIED_FOR = 64
+
+
+def fewest_gpus(request: PlanArguments, subject: PlanSubject, shared: Shared) -> int | None:
+    """The fewest of the GPUs that was asked for that are enough, split by tensor parallelism; None: none of 1 to 64."""
+    gpu, _ = _gpu(request, shared)
+    asked = subject.start.request(subject.shape, subject.stored, gpu)
+    return smallest_gpu_count(asked, most=MOST_GPUS_TRIED_FOR)
+
+
+def how_read(request: PlanArguments, subject: PlanSubject, shared: Shared) -> tuple[str, ...]:
+    """What was taken for granted of the GPU that was asked for: which card a short name means, and how many."""
+    if request.instance_type:
+        return ()
+    found = []
+    meant = shared.gpus_called(request.gpu) if request.gpu else ()
+    if len(meant) > 1:
+        others = " and ".join(gpu.name for gpu in meant[1:])
+        found.append(
+            f"'{request.gpu}' is read as {meant[0].name}, which has the least memory of that name; "
+            f"there is also {others}"
+        )
+    if request.names_a_gpu and request.gpu_count is None and request.tensor_parallel_size is None:
+        groups = request.pipeline_parallel_size * request.data_parallel_size
+        enough = fewest_gpus(request, subject, shared) if groups == 1 else None
+        more = f"; {enough} would be enough" if enough is not None and enough > 1 else ""
+        one = "one GPU" if groups == 1 else f"{groups} GPUs, one for each stage and copy"
+        found.append(f"planned on {one}, since no count was given{more}: --gpu-count N plans others")
+    return tuple(found)
 
 
 def newest_vllm() -> str:
@@ -305,7 +345,7 @@ def _check_cache_dtype(asked: str | None, vllm_version: str) -> None:
 def plan_one(request: PlanArguments, subject: PlanSubject, shared: Shared) -> Plan:
     """The plan on the GPU that was asked for.
 
-    Without a count, the GPUs of the instance type are used, or else the fewest that are enough.
+    Without a count, the GPUs of the instance type are used, or else one for each stage and copy.
 
     Raises:
         CatalogError: the GPU or the instance type is not known, or the sizes contradict each other.
@@ -324,10 +364,11 @@ def plan_one(request: PlanArguments, subject: PlanSubject, shared: Shared) -> Pl
     if tensor is not None and request.gpu_count is not None and tensor * others > request.gpu_count:
         raise CatalogError(f"{tensor * others} GPUs are asked for, there are {request.gpu_count}")
     asked = subject.start.request(subject.shape, subject.stored, gpu)
-    if tensor is None:
-        tensor = smallest_gpu_count(asked, most=MOST_GPUS_OF_A_PLAN) or 1
     parallelism = Parallelism(
-        tensor, request.pipeline_parallel_size, request.data_parallel_size, request.enable_expert_parallel
+        tensor or 1,
+        request.pipeline_parallel_size,
+        request.data_parallel_size,
+        request.enable_expert_parallel,
     )
     asked = replace(asked, parallelism=parallelism)
     refused = without_vllm(shared, gpu.name or "", asked)

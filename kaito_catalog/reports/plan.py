@@ -30,6 +30,7 @@ TERMS = {
     "parallelism": "how the model can be split",
     "maxNumSeqs": "max_num_seqs against the Mamba blocks",
     "disableHybridKvCacheManager": "the hybrid KV cache manager is off",
+    "freeMemory": "what is free of the GPU's memory when vLLM starts",
     "gpu": "the kind of GPU: vLLM cannot run the model on it",
 }
 _ORIGINS = {

@@ -323,6 +323,10 @@ PLAN_DATA = _object(
         "vllmVersion": STRING,
         "shortestModelLen": WHOLE,
         "mostGPUs": WHOLE,
+        "beforeVllmBytes": {
+            **WHOLE,
+            "description": "What CUDA takes at most before vLLM looks at what is free.",
+        },
         "cacheDtypes": _list(STRING),
         "deviceClasses": _list(
             _object(

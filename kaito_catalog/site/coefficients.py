@@ -16,6 +16,7 @@ from kaito_catalog.formats.policy import Profile
 from kaito_catalog.kaito.model_catalog import natural
 from kaito_catalog.memory.kv_cache.versions import batches_in_flight
 from kaito_catalog.memory.values import PlanGpu
+from kaito_catalog.memory.verdict import BEFORE_VLLM_BYTES
 from kaito_catalog.plans.instance_types import facts_shape
 from kaito_catalog.site.model_page import ModelPage
 from kaito_catalog.site.tables import (
@@ -31,12 +32,19 @@ from kaito_catalog.site.tables import (
 COEFFICIENTS_VERSION = "v1"
 
 
+AMPERE = 8.0
+"""The least compute capability that KAITO takes, and that has bfloat16."""
+
+
 def offered(shared: Shared) -> list[PlanGpu]:
-    """The GPUs that plans can be made for: their memory is published, and vLLM runs on them."""
+    """The GPUs that the site plans for: KAITO and vLLM run on them, and their own memory is known."""
     return [
         PlanGpu(gpu.name, gpu.memory_bytes, gpu.compute_capability)
         for gpu in shared.gpus
-        if gpu.memory_bytes is not None and gpu.vllm
+        if gpu.memory_bytes is not None
+        and gpu.vllm
+        and not gpu.unified_memory
+        and (gpu.compute_capability or 0) >= AMPERE
     ]
 
 
@@ -62,6 +70,7 @@ def data(models: Sequence[ModelPage], catalog: Catalog) -> dict[str, Any]:
         "vllmVersion": profile.vllm_version,
         "shortestModelLen": SHORTEST_MODEL_LEN,
         "mostGPUs": MOST_GPUS_OF_A_TABLE,
+        "beforeVllmBytes": BEFORE_VLLM_BYTES,
         "cacheDtypes": list(CACHE_DTYPES),
         "deviceClasses": [
             {

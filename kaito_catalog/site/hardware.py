@@ -51,13 +51,16 @@ class GpuTable:
 
 
 def tables(models: Sequence[ModelPage], catalog: Catalog) -> tuple[GpuTable, ...]:
-    """A table for each GPU that plans are made for, in the order of gpus.yaml."""
+    """A table for each rented GPU that plans are made for, in the order of gpus.yaml."""
     shared = catalog.shared
     profile = shared.policy.default_profile()
     ordered = sorted(models, key=lambda p: natural(p.repo_id))
     shapes = [facts_shape(p.facts) if p.facts else Unsupported("no facts", None) for p in ordered]
     found = []
+    rented = {shared.gpu_by_name[machine.gpu].name for machine in shared.instance_types}
     for gpu in offered(shared):
+        if gpu.name not in rented:
+            continue
         name, memory = gpu.name or "", gpu.memory_bytes or 0
         share = profile.utilization(name)
         rows = tuple(

@@ -39,6 +39,7 @@ LIMITED_BY_WORDS = {
     "kvCache": "KV cache",
     "maxModelLen": "the model's own limit",
     "maxNumSeqs": "max_num_seqs",
+    "freeMemory": "free memory at the start",
     "gpu": "GPU memory not published",
 }
 """Words for the terms of a plan that are no words themselves."""
@@ -149,14 +150,15 @@ def calculator_page(catalog: Catalog) -> str:
 
 
 def hardware_page(catalog: Catalog, gpus: Sequence[object], counts: Sequence[int], known: set[str]) -> str:
-    """A table for each GPU, and the form over all."""
+    """A table for each rented GPU, and the form over all."""
+    rented = {catalog.shared.gpu_by_name[machine.gpu].name for machine in catalog.shared.instance_types}
     return _render(
         "hardware.md.j2",
         profile=catalog.shared.policy.default_profile(),
         gpus=gpus,
         counts=counts,
         contexts=CONTEXTS,
-        without=[gpu.name for gpu in catalog.shared.gpus if gpu.name not in known],
+        without=[gpu.name for gpu in catalog.shared.gpus if gpu.name in rented - known],
     )
 
 

@@ -127,7 +127,7 @@ def _plan(
             stored=stored,
             gpu=gpu,
             parallelism=Parallelism(size),
-            settings=Settings(min(SHORTEST_MODEL_LEN, shape.max_model_len), 1.0, kv_cache_dtype),
+            settings=Settings(min(SHORTEST_MODEL_LEN, shape.max_model_len), 0.5, kv_cache_dtype),
             vllm_version=vllm_version,
         )
     )

@@ -122,7 +122,10 @@
     if (layout.fits) return refused(layout.fits, layout.limitedBy, layout.reason);
 
     const { maxNumSeqs, inFlightTokens } = data.deviceClasses[gpu.deviceClass];
-    const budget = Math.ceil(gpu.memoryBytes * (utilization || gpu.utilization));
+    const share = utilization || gpu.utilization;
+    const budget = Math.ceil(gpu.memoryBytes * share);
+    const asked = `gpu_memory_utilization ${share} is ${gib(budget)}, there are ${gib(gpu.memoryBytes)}`;
+    if (budget >= gpu.memoryBytes) return refused("no", "freeMemory", `vLLM does not start: ${asked}`);
     const peak = peakBytes(account, model, gpu, maxModelLen);
     const overheads = account.nonTorchBytes + peak + account.cudaGraphBytes;
     const available = budget - account.weightsBytes - overheads;
@@ -135,10 +138,14 @@
     const concurrency = maxConcurrency(layout, available, maxModelLen, inFlightTokens);
     const error =
       account.weightsErrorBytes + gpu.expectedErrorBytes[model.hasTower ? 1 : 0][gpuCount > 1 ? 1 : 0];
-    const verdict = judge({
+    let verdict = judge({
       budget, weights: account.weightsBytes, overheads, available, wanted, longest, error, maxModelLen,
       maxNumSeqs, layout,
     });
+    if (verdict.fits === "yes" && budget > gpu.memoryBytes - data.beforeVllmBytes) {
+      const words = `CUDA takes up to ${gib(data.beforeVllmBytes)} before vLLM looks at what is free`;
+      verdict = { fits: "tight", limitedBy: "freeMemory", reason: `${asked}, and ${words}` };
+    }
     return {
       ...verdict,
       perGPU: {
