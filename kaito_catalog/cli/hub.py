@@ -15,7 +15,9 @@ from kaito_catalog.checks.online import online_report
 from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say, selection
 from kaito_catalog.cli.progress import Progress
 from kaito_catalog.errors import CatalogError
+from kaito_catalog.hub.addresses import one_revision, read_address
 from kaito_catalog.hub.client import Hub
+from kaito_catalog.hub.contents import what_else, what_else_it_says
 from kaito_catalog.hub.directory import LocalSnapshot
 from kaito_catalog.hub.facts import facts_of
 from kaito_catalog.hub.fake.repositories import repositories_in, repository_from_facts
@@ -37,8 +39,6 @@ from kaito_catalog.system import files
 
 _SHOWN = 20
 """Differences of one model that are listed."""
-_REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_PAGE = re.compile(r"https?://[^/]+/([^/?#]+/[^/?#]+).*")
 
 
 def _progress(line: str) -> None:
@@ -54,14 +54,8 @@ def _emit(line: str) -> None:
 
 def run_new(options: argparse.Namespace) -> int:
     """`new`."""
-
-    page = _PAGE.fullmatch(options.repo_id)
-    repo_id = page[1] if page else options.repo_id
-    if not _REPO_ID.fullmatch(repo_id):
-        raise CatalogError(
-            f"'{printable(options.repo_id[:120])}' is not a repository id",
-            hint="write ORG/MODEL, such as microsoft/phi-4",
-        )
+    address = read_address(options.repo_id)
+    repo_id, revision = address.repo_id, one_revision(address, options.revision)
     root = catalog_root(options, or_shipped=bool(options.into))
     shared = read_shared(root)
     profile = shared.profile(options.profile)
@@ -70,13 +64,20 @@ def run_new(options: argparse.Namespace) -> int:
     _must_be_new(into, repo_id)
     today = date.today()
     with Hub(say=_progress) as hub:
-        snapshot = hub.snapshot(repo_id, options.revision)
+        snapshot = hub.snapshot(repo_id, revision)
         found = snapshot.repository
         if found.repo_id != repo_id:
             say(f"the Hub knows {repo_id} as {printable(found.repo_id)}")
             _must_be_new(into, found.repo_id)
-        recorded = facts_of(snapshot, kind="hub", recorded_at=today)
+        other = what_else(found)
+        if other is None:
+            recorded = facts_of(snapshot, kind="hub", recorded_at=today)
+            other = what_else_it_says(snapshot, recorded.facts.config)
         calls = hub.calls
+    if other is not None:
+        say(f"error: {printable(found.repo_id)} is {other.what}")
+        say(f"hint: {other.hint}")
+        return FAILED
     need_all_weights(recorded.facts, hint=snapshot.how_to_complete())
     proposal = new_proposal(recorded, found, shared, profile, today=today, author=options.author)
     folder = into / proposal.name
