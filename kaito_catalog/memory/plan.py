@@ -10,6 +10,7 @@ from typing import Any
 
 from kaito_catalog.architectures import BuiltShape, Shape, Unsupported, record_of
 from kaito_catalog.architectures.as_built import HOPPER, as_built
+from kaito_catalog.memory.compilation import compilation
 from kaito_catalog.memory.kv_cache.kinds import StateCache
 from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
 from kaito_catalog.memory.kv_cache.planner import plan_layout
@@ -17,6 +18,7 @@ from kaito_catalog.memory.kv_cache.versions import batches_in_flight, reserved_b
 from kaito_catalog.memory.overheads.activations import activation_growth
 from kaito_catalog.memory.overheads.compiled_copy import pinned_bytes
 from kaito_catalog.memory.overheads.defaults import serve_defaults
+from kaito_catalog.memory.overheads.links import link
 from kaito_catalog.memory.overheads.profile_run import ProfileRun
 from kaito_catalog.memory.overheads.total import Overheads, expected_error, repacked_bytes, stage_overheads
 from kaito_catalog.memory.refusals import Refusal, refused, why_unplanned
@@ -218,7 +220,8 @@ def _stages(
     pipeline = request.parallelism.pipeline_parallel_size
     assert gpu.memory_bytes is not None
     kept = absorbed_bytes(built, split) // pipeline
-    if gpu.compute_capability is None or int(gpu.compute_capability) == HOPPER:
+    is_hopper = gpu.compute_capability is not None and int(gpu.compute_capability) == HOPPER
+    if is_hopper and built.architecture == "GptOssForCausalLM":
         kept += repacked_bytes(mxfp4_bytes(built, split)) // pipeline
     found = []
     for number, layers in enumerate(stages(len(built.layers), pipeline)):
@@ -293,6 +296,10 @@ def _profile_run(
         enforce_eager=settings.enforce_eager,
         memory_bytes=request.gpu.memory_bytes,
         compute_capability=request.gpu.compute_capability,
+        link=link(request.gpu.name, request.gpu.compute_capability),
+        pipeline_parallel_size=request.parallelism.pipeline_parallel_size,
+        data_parallel_size=request.parallelism.data_parallel_size,
+        compilation=compilation(settings.unplanned),
     )
 
 

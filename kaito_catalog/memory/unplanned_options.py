@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from kaito_catalog.architectures.mixers import Attention, CompressedAttention, LatentAttention
 from kaito_catalog.architectures.shape import Encoder, Shape
+from kaito_catalog.memory import compilation
 from kaito_catalog.memory.options import AS_BY_DEFAULT, UNPLANNED
 
 UnplannedOption = tuple[str, str]
@@ -31,7 +32,11 @@ def is_unplanned(name: str) -> bool:
 def why_unknown(options: Iterable[UnplannedOption], shape: Shape) -> str | None:
     """Why no plan can be made with the options; None where they change nothing for this model."""
     for name, value in options:
-        if name in _EFFECT and not _changes_nothing(name, value, shape):
+        if name in compilation.NAMES:
+            key = compilation.unread(name, value)
+            if key is not None:
+                return f"no plan reads {key[:40]} of {name}: {_EFFECT[name]}"
+        elif name in _EFFECT and not _changes_nothing(name, value, shape):
             return f"no plan reads {name} {value[:40]}: {_EFFECT[name]}"
     return None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kaito_catalog.architectures import BuiltShape
+from kaito_catalog.memory.compilation import BY_ITSELF, Compilation
+from kaito_catalog.memory.overheads.links import Link
 
 
 @dataclass(frozen=True)
@@ -29,3 +31,9 @@ class ProfileRun:
     """Of the GPU, for encoders that take a video in pieces; None: all at once."""
     compute_capability: float | None = None
     """None: an H100's."""
+    link: Link = Link.SWITCH
+    """Between the GPUs of a node."""
+    pipeline_parallel_size: int = 1
+    data_parallel_size: int = 1
+    compilation: Compilation = BY_ITSELF
+    """What vLLM is told about compiling and capturing."""
