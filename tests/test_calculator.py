@@ -217,12 +217,12 @@ def test_both_say_the_same_of_the_longest_context_that_surely_fits(
 def test_what_surely_fits_fits_and_one_block_more_is_not_sure(catalog: Catalog) -> None:
     shape, stored = subjects(catalog)["llama-3.1-8b-instruct"]
     assert isinstance(shape, Shape)
-    case = {"gpu": "NVIDIA A10", "gpuCount": 2, "utilization": None, "cacheDtype": "auto"}
+    case = {"gpu": "NVIDIA A10", "gpuCount": 1, "utilization": None, "cacheDtype": "auto"}
     longest = hardware.longest_certain(
         shape,
         stored,
         plan_gpu(catalog.shared, "NVIDIA A10"),
-        2,
+        1,
         utilization=catalog.shared.policy.default_profile().utilization("NVIDIA A10"),
         vllm_version=catalog.shared.policy.default_profile().vllm_version,
     )

@@ -197,13 +197,20 @@ def score(row: Observed, others: Mapping[str, Prediction] | None = None) -> Scor
     printed = row.kv_cache_bytes
     if row.pipeline_parallel_size > 1 and row.kv_cache_tokens and plan.kv_cache is not None:
         # The log prints the first stage's memory; the pool's size in tokens is that of the smallest stage.
-        printed = row.kv_cache_tokens * plan.kv_cache.request_bytes // row.max_model_len
+        printed = pool_of_tokens(plan, row.kv_cache_tokens)
     if plan.per_gpu is None:
         ours = Prediction(None, None, refused=plan.reason)
     else:
         said = {Fit.YES: True, Fit.NO: False}.get(plan.fits)
         ours = Prediction(float(plan.per_gpu.kv_cache_available_bytes), said, milliseconds)
     return Score(row, plan, printed, {OURS: ours, KAITO: kaitos(row), **(others or {})})
+
+
+def pool_of_tokens(plan: Plan, tokens: int) -> int:
+    """Bytes of a pool of so many tokens whose layers all keep the same of each."""
+    assert plan.kv_cache is not None
+    group = plan.kv_cache.groups[0]
+    return int(tokens // group["blockSize"] * group["pageBytes"] * group["layers"])
 
 
 def quantile(values: Sequence[float], share: float) -> float:

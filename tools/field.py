@@ -26,7 +26,7 @@ from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings
 from kaito_catalog.plans.start import read_options
 from kaito_catalog.quantity import GIB
-from tools.bench_memory import KAITO, OURS, Prediction, quantile, stored_bytes
+from tools.bench_memory import KAITO, OURS, Prediction, pool_of_tokens, quantile, stored_bytes
 from tools.configurations import unfolded
 
 FIELD = Path(__file__).resolve().parents[1] / "tests" / "data" / "field.json"
@@ -154,7 +154,7 @@ class FieldScore:
         """What vLLM printed; of several stages, of the one with the smallest pool, which the tokens are of."""
         start, plan = self.start, self.plan
         if start.parallelism.pipeline_parallel_size > 1 and start.kv_cache_tokens and plan and plan.kv_cache:
-            return start.kv_cache_tokens * plan.kv_cache.request_bytes // plan.settings.max_model_len
+            return pool_of_tokens(plan, start.kv_cache_tokens)
         return start.kv_cache_bytes
 
     def error_bytes(self, tool: str = OURS) -> float | None:

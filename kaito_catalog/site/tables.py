@@ -21,6 +21,7 @@ from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
 from kaito_catalog.memory.overheads.defaults import serve_defaults
 from kaito_catalog.memory.overheads.encoder_profile import Frames, frames_profiled, video_contexts
 from kaito_catalog.memory.overheads.layer_widths import indexer_workspace
+from kaito_catalog.memory.overheads.links import link
 from kaito_catalog.memory.overheads.profile_run import ProfileRun
 from kaito_catalog.memory.overheads.total import expected_error
 from kaito_catalog.memory.plan import make_plan
@@ -35,14 +36,15 @@ CACHE_DTYPES = ("auto", *(name for name in CACHE_DTYPE_BYTES if name != "float32
 
 Item = TypeVar("Item")
 
-DeviceClass = tuple[float | None, int, int]
-"""Compute capability, max_num_batched_tokens and max_num_seqs: all that the account depends on."""
+DeviceClass = tuple[float | None, int, int, str]
+"""Compute capability, max_num_batched_tokens, max_num_seqs and how several are linked: what an account depends on."""
 
 
 def device_class(gpu: PlanGpu, vllm_version: str) -> DeviceClass:
     """The kind of device that the GPU is."""
     defaults = serve_defaults(gpu.name, gpu.memory_bytes or 0, vllm_version)
-    return gpu.compute_capability, defaults.max_num_batched_tokens, defaults.max_num_seqs
+    linked = link(gpu.name, gpu.compute_capability).value
+    return gpu.compute_capability, defaults.max_num_batched_tokens, defaults.max_num_seqs, linked
 
 
 def error_bytes(gpu: PlanGpu, vllm_version: str, tensor_parallel_size: int, has_encoder: bool) -> int:

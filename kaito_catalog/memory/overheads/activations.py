@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from kaito_catalog.memory.overheads.layer_widths import (
 )
 from kaito_catalog.memory.overheads.model_runner import profiles_everything, runs_second_runner
 from kaito_catalog.memory.overheads.profile_run import ProfileRun
-from kaito_catalog.memory.overheads.versions import WORKSPACE_KEPT, fitted
+from kaito_catalog.memory.overheads.versions import EXPERTS_AT_ONCE, WORKSPACE_KEPT, fitted
 
 
 def activation_peak(run: ProfileRun) -> int:
@@ -32,7 +33,7 @@ def activation_peak(run: ProfileRun) -> int:
     peak = _forward_peak(run)
     if run.is_last_stage and not shape.pools:
         peak = max(peak, _sampler_peak(run))
-    if run.is_first_stage and run.compiles:
+    if run.is_first_stage and not run.enforce_eager:
         peak = max(peak, compiled_copy(shape, run.tensor_parallel_size, run.vllm_version))
     if shape.encoder is not None and profiles_everything(shape, run.vllm_version):
         encoder = encoder_profile(run)
@@ -48,12 +49,20 @@ def _forward_peak(run: ProfileRun) -> float:
     """The hidden states, and the largest of what a layer, a sparse indexer or dense MLA holds beside them."""
     shape = run.shape
     tokens_bytes = run.max_num_batched_tokens * shape.dtype_bytes
-    layer = tokens_bytes * widest_layer(shape, run.tensor_parallel_size, run.expert_tensor_parallel_size)
+    at_once = min(1.0, _experts_at_once(run.vllm_version) / run.max_num_batched_tokens)
+    layer = tokens_bytes * widest_layer(
+        shape, run.tensor_parallel_size, run.expert_tensor_parallel_size, at_once
+    )
     index = indexer_workspace(shape, run.max_model_len)
     logits = INDEXER_LOGITS_BYTES if index else 0
     context = prefill_context(shape, run.tensor_parallel_size)
     states: float = constants()["activation"]["forwardHiddenStates"] * tokens_bytes * shape.hidden_size
     return states + max(layer, index + logits, context)
+
+
+def _experts_at_once(vllm_version: str) -> float:
+    version = version_tuple(vllm_version)
+    return next((float(tokens) for before, tokens in EXPERTS_AT_ONCE if version < before), math.inf)
 
 
 def _sampler_peak(run: ProfileRun) -> float:

@@ -30,24 +30,30 @@ INDEXER_LOGITS_BYTES = 512 * 2**20
 
 
 @remembered(maxsize=1024)
-def widest_layer(shape: BuiltShape, tensor_parallel_size: int, expert_tensor_parallel_size: int) -> float:
-    """Elements per token that the widest layer holds at once beside the hidden states."""
+def widest_layer(
+    shape: BuiltShape,
+    tensor_parallel_size: int,
+    expert_tensor_parallel_size: int,
+    at_once: float = 1.0,
+) -> float:
+    """Elements per token that the widest layer holds at once beside the hidden states.
+
+    `at_once` is the share of the tokens that experts take at once.
+    """
     widths = (
-        _layer_width(layer, shape.hidden_size, tensor_parallel_size, expert_tensor_parallel_size)
+        _layer_width(layer, shape.hidden_size, tensor_parallel_size, expert_tensor_parallel_size, at_once)
         for layer in set(shape.layers)
     )
     return max(widths, default=0.0)
 
 
-def _layer_width(layer: Layer, hidden_size: int, ranks: int, expert_ranks: int) -> float:
+def _layer_width(layer: Layer, hidden_size: int, ranks: int, expert_ranks: int, at_once: float) -> float:
     widest = 0.0
     match layer.feed_forward:
         case Mlp() as mlp:
             widest = (3 if mlp.gated else 2) * mlp.intermediate_size / (1 if mlp.replicated else ranks)
         case Experts() as experts:
-            width = experts.latent_size or hidden_size
-            factor = 3 if experts.gated else 2
-            widest = experts.num_experts_per_tok * (factor * experts.intermediate_size / expert_ranks + width)
+            widest = at_once * _experts_width(experts, hidden_size, expert_ranks)
     for mixer in layer.mixers:
         widest = max(widest, _mixer_width(mixer, ranks))
     return widest
@@ -89,10 +95,15 @@ def moe_workspace(shape: BuiltShape, expert_tensor_parallel_size: int) -> float:
     for layer in set(shape.layers):
         block = layer.feed_forward
         if isinstance(block, Experts) and Scheme.MXFP4_EXPERTS not in (block.scheme, scheme):
-            width = block.intermediate_size / expert_tensor_parallel_size
-            first = max((2 if block.gated else 1) * width, block.latent_size or shape.hidden_size)
-            widest = max(widest, block.num_experts_per_tok * (first + width))
+            widest = max(widest, _experts_width(block, shape.hidden_size, expert_tensor_parallel_size))
     return widest
+
+
+def _experts_width(block: Experts, hidden_size: int, ranks: int) -> float:
+    """Of a token: the larger product, whose buffer both have, and what lies between them."""
+    width = block.intermediate_size / ranks
+    first = max((2 if block.gated else 1) * width, block.latent_size or hidden_size)
+    return block.num_experts_per_tok * (first + width)
 
 
 def prefill_context(shape: BuiltShape, tensor_parallel_size: int) -> int:

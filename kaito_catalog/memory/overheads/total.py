@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kaito_catalog.architectures.as_built import version_tuple
-from kaito_catalog.memory.compilation import captured_graphs
+from kaito_catalog.architectures import Experts, Scheme
+from kaito_catalog.architectures.as_built import HOPPER, version_tuple
 from kaito_catalog.memory.overheads.activations import activation_peak, spared_workspace
+from kaito_catalog.memory.overheads.communication import communication_bytes, fusion_workspace
 from kaito_catalog.memory.overheads.compiled_copy import is_copy_pinned, pinned_bytes
 from kaito_catalog.memory.overheads.constants import constants
 from kaito_catalog.memory.overheads.layer_widths import indexer_workspace
-from kaito_catalog.memory.overheads.model_runner import MOST_GRAPHS, profiles_everything
+from kaito_catalog.memory.overheads.links import BLACKWELL
+from kaito_catalog.memory.overheads.model_runner import MOST_GRAPHS, captured_graphs, profiles_everything
 from kaito_catalog.memory.overheads.profile_run import ProfileRun
 from kaito_catalog.memory.overheads.versions import (
     FITTED,
@@ -41,21 +43,17 @@ def stage_overheads(run: ProfileRun, *, stage_layers: int, kept_bytes: int = 0) 
 
 
 def _non_torch(run: ProfileRun) -> float:
-    """Non-torch memory; on one GPU less where no graph was captured while vLLM measured it."""
+    """Non-torch memory; less where no graph was captured while vLLM measured it."""
     version, known = version_tuple(run.vllm_version), constants()
-    is_parallel = run.tensor_parallel_size > 1
-    if not is_parallel and not _has_graphs(run):
-        size = fitted(known["nonTorchWithoutGraphs"], version)
-    else:
-        size = fitted(known["nonTorch"], version, tensorParallel=is_parallel)
-    if not is_parallel and spared_workspace(run.compute_capability):
+    size = fitted(known["nonTorch" if _has_graphs(run) else "nonTorchWithoutGraphs"], version)
+    if spared_workspace(run.compute_capability):
         size -= known["beforeHopper"]["nonTorchBytes"]
-    return size + _pinned(run)
+    return size + communication_bytes(run) + fusion_workspace(run) + _pinned(run)
 
 
 def _pinned(run: ProfileRun) -> int:
     """The freed copy of the embedding, where it still counts."""
-    if not run.compiles or not run.is_first_stage:
+    if run.enforce_eager or not run.is_first_stage:
         return 0
     pinned = pinned_bytes(run.shape, run.tensor_parallel_size, run.vllm_version)
     if pinned and is_copy_pinned(run.shape, run.tensor_parallel_size, run.max_num_batched_tokens):
@@ -64,22 +62,31 @@ def _pinned(run: ProfileRun) -> int:
 
 
 def _has_graphs(run: ProfileRun) -> bool:
-    return run.captures and profiles_everything(run.shape, run.vllm_version)
+    captures = run.compilation.captures and not run.enforce_eager
+    return captures and profiles_everything(run.shape, run.vllm_version)
 
 
 def _cuda_graphs(run: ProfileRun, stage_layers: int) -> int:
     if not _has_graphs(run) or version_tuple(run.vllm_version) < GRAPHS_RESERVED:
         return 0
-    graph = constants()["cudaGraphs"]
+    known = constants()["cudaGraphs"]
+    is_measured = run.compute_capability is None or int(run.compute_capability) in (HOPPER, BLACKWELL)
+    graph = known["hopper" if is_measured else "elsewhere"]
+    per_layer = known["perSparseLayer"] if indexer_workspace(run.shape, 1) else graph["perLayer"]
     graphs = captured_graphs(run.max_num_seqs, run.max_num_batched_tokens, run.compilation)
-    share = graphs / MOST_GRAPHS
-    per_layer = graph["perSparseLayer" if indexer_workspace(run.shape, 1) else "perLayer"]
-    spared = spared_workspace(run.compute_capability)
-    return int((graph["fixed"] - spared + per_layer * stage_layers) * share)
+    loaded = known["fp4Kernels"] if graphs and _loads_fp4_kernels(run) else 0
+    return int((graph["fixed"] + per_layer * stage_layers) * graphs / MOST_GRAPHS + loaded)
+
+
+def _loads_fp4_kernels(run: ProfileRun) -> bool:
+    quantization = run.shape.quantization
+    schemes = {quantization.scheme} if quantization else set()
+    experts = {x.feed_forward.scheme for x in run.shape.layers if isinstance(x.feed_forward, Experts)}
+    return Scheme.NVFP4 in schemes | experts
 
 
 def repacked_bytes(mxfp4_bytes: int) -> int:
-    """What loading adds to mxfp4 experts on Hopper."""
+    """What loading adds to gpt-oss's experts on Hopper."""
     return int(constants()["loading"]["mxfp4OnHopper"] * mxfp4_bytes)
 
 

@@ -2,11 +2,14 @@
 
 | from | what changes |
 |---|---|
-| 0.17 | the experts' workspace outlives the forward |
+| 0.13 | the experts take at most 16,384 tokens at once, before 65,536 |
+| 0.17 | the experts' workspace outlives the forward, of all tokens at once; the all-reduce is fused with the norm |
 | 0.20 | CUDA graphs are reserved; torch.compile's copy of the embedding |
+| 0.21 | the all-reduce is fused with data parallelism and pipeline stages too, but for stages in 0.23 |
 | 0.23 | the second model runner, for some; frames of a video in pieces |
-| 0.25 | the second model runner for dense models; encoders' norms are not fused |
+| 0.25 | the second model runner for dense models; encoders' norms are not fused; multicast for the fused all-reduce |
 | 0.27 | the snapshot of memory is taken after NCCL has started; a freed copy of the embedding may still count |
+| 0.27 | the workspace of the fused all-reduce is not rounded up |
 | 0.28 | the second model runner profiles graphs and encoders |
 | 0.30 | the second model runner for all |
 | 0.32 | larger batches by default on huge devices; the freed copy no longer counts |
@@ -25,6 +28,20 @@ Version = tuple[int, int, int]
 
 WORKSPACE_KEPT = (0, 17, 0)
 """The experts' buffers: seen with Qwen1.5-MoE and Kimi-VL on 0.19.0, not on 0.10.2."""
+FUSED_ALL_REDUCE = (0, 17, 0)
+"""fuse_allreduce_rms in OPTIMIZATION_LEVEL_02 of vllm/config/vllm.py: False in 0.16.0, by GPU in 0.17.0."""
+FUSED_IN_GROUPS, NOT_IN_STAGES = (0, 21, 0), (0, 23)
+"""Neither with data parallelism nor with pipeline stages in 0.17.0 to 0.20.0, with both in 0.22.1 and from 0.24.0 on,
+without stages again in 0.23.0."""
+MULTICAST_FIRST = (0, 25, 0)
+"""From when FlashInfer's kernel for multicast is tried before TensorRT-LLM's, whose workspace stays for quantised
+patterns (_resolve_fi_ar_backend: 0.23.0 does not, 0.25.1 does)."""
+WORKSPACE_NOT_ROUNDED = (0, 27, 0)
+"""FlashInfer up to 0.6.14 (vLLM 0.26.0) rounds each buffer up to what multicast wants, used or not (mnnvl.py,
+_get_allocation_prop); 0.6.16 (0.27.1) only where it is used."""
+EXPERTS_AT_ONCE: tuple[tuple[Version, int], ...] = (((0, 13, 0), 65536), ((0, 17, 0), 16384))
+"""Tokens that the fused experts take at once before a version (VLLM_FUSED_MOE_CHUNK_SIZE in vllm/envs.py: 64 × 1024 in
+0.10.2 and 0.11.0, 16 × 1024 in 0.13.0 and 0.16.0, gone in 0.19.0)."""
 GRAPHS_RESERVED = (0, 20, 0)
 """VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS is on: vLLM says from 0.21 on, and its logs of 0.20.0
 and 0.20.2 already do it."""
