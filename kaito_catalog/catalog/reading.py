@@ -260,10 +260,10 @@ def read_entries(root: Path, folders: Sequence[Path] | None = None) -> Iterator[
             if path.suffix in (".yaml", ".yml", ".md") and path.is_file() and path.stem.lower() != "readme":
                 yield _beside_the_folders(path)
     for folder in sorted(folders, key=lambda f: f.name):
-        yield _with_facts_of_the_catalog(read_entry(folder), root)
+        yield with_facts_of_the_catalog(read_entry(folder), root)
 
 
-def _with_facts_of_the_catalog(entry: Entry, root: Path) -> Entry:
+def with_facts_of_the_catalog(entry: Entry, root: Path) -> Entry:
     """A proposal that lies elsewhere without facts of its own is compared with the catalog's of that repository."""
     repo_id = entry.proposal.repo_id if entry.proposal else None
     if entry.facts_document is not None or repo_id is None:

@@ -104,7 +104,8 @@ def _gpus(proposal: Proposal, each: Quantity, shared: Shared) -> tuple[Sequence[
     return reported, [PlanGpu(card.name, card.nominal_memory.bytes * GIB // 10**9, None) for card in cards]
 
 
-def asked_of(subject: Subject, context: Context) -> Asked | Skip:
+def asked_of(subject: Subject, context: Context, *, max_model_len: int | None = None) -> Asked | Skip:
+    """What the proposal asks for, at its own context or another."""
     proposal = subject.proposal
     if proposal.vllm is None:
         names = ", ".join(runtime.name for runtime in proposal.runtimes or ()) or "none"
@@ -113,7 +114,7 @@ def asked_of(subject: Subject, context: Context) -> Asked | Skip:
     each = claimed_per_gpu(proposal)
     if count is None or each is None:
         return Skip("the proposal does not say how many GPUs of which size", "add gpuCount and perGPUMemory")
-    max_model_len = proposal.max_model_len
+    max_model_len = max_model_len or proposal.max_model_len
     if max_model_len is None:
         return Skip("the proposal does not say for which context", "add requirements.contextLength")
     shape = subject.shape

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from kaito_catalog.checks.base import NO_FACTS, NOTE, Context, Finding, Outcome, Skip, Subject, check
+from kaito_catalog.checks.asked import asked_of
+from kaito_catalog.checks.base import ERROR, NO_FACTS, NOTE, Context, Finding, Outcome, Skip, Subject, check
 from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.hardware import InstanceType
@@ -12,8 +14,9 @@ from kaito_catalog.formats.proposal import Partition, known_count
 from kaito_catalog.kaito import deployed
 from kaito_catalog.kaito.manifests import serving_runtime
 from kaito_catalog.kaito.release import declared, model_file_bytes, need_of, release_of
+from kaito_catalog.memory.values import Fit
 from kaito_catalog.near_names import nearest
-from kaito_catalog.plans.kaito_start import sized_by_kaito
+from kaito_catalog.plans.kaito_start import kaito_start, sized_by_kaito
 from kaito_catalog.quantity import gib
 
 _ADAPTERS: Route = ("deployment", "adapters")
@@ -136,10 +139,10 @@ def _fit_of_slice(subject: Subject, context: Context, partition: Partition) -> I
 
 @check("KTO013", severity=NOTE)
 def nodes_are_counted_by_kaito(subject: Subject, context: Context) -> Iterator[Outcome]:
-    """KAITO would start another number of nodes than the proposal names.
+    """KAITO would start another number of nodes than is named.
 
     KAITO v0.12 counts the nodes from the size of the files (docs/kaito.md) and does not read resource.count, which is
-    deprecated: what the proposal names is what its reader expects, and pays for.
+    deprecated: what is named is what a reader expects, and pays for.
 
     Fails::
 
@@ -159,7 +162,57 @@ def nodes_are_counted_by_kaito(subject: Subject, context: Context) -> Iterator[O
     nodes = sized.estimate.nodes
     if nodes is not None and nodes != named:
         yield Finding(
-            f"KAITO would start {nodes} node{'' if nodes == 1 else 's'}, the proposal names {named}",
+            f"KAITO would start {nodes} node{'' if nodes == 1 else 's'}, {named} {'is' if named == 1 else 'are'} named",
             _NODES,
             f"nodeCount: {nodes}",
+        )
+
+
+@check("KTO014", severity=NOTE)
+def context_that_vllm_chooses(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """No context is named, so vLLM takes the longest that fits.
+
+    KAITO passes --max-model-len auto where the ConfigMap has none: vLLM takes the model's own limit, or what the KV
+    cache holds where that is less, and the same manifest serves another context on another machine. KAITO itself
+    counts nodes for 2,048 tokens then. Where not even these fit it is an error.
+
+    Fails::
+
+        requirements: {contextLength: null}
+        runtimes: [{name: vllm, distributedInference: false, config: {}}]
+
+    Passes::
+
+        requirements: {contextLength: 16384}
+    """
+    if subject.proposal.max_model_len is not None or subject.proposal.vllm is None:
+        return
+    kaito = release_of(context.profile)
+    tokens = kaito.sizing.default_model_len
+    asked = asked_of(subject, context, max_model_len=tokens)
+    if isinstance(asked, Skip):
+        yield asked
+        return
+    start = kaito_start(subject.proposal, subject.facts, context.shared, context.profile)
+    settings = asked.settings
+    if start is not None and start.uses_lmcache:  # KTO010
+        settings = replace(settings, disable_hybrid_kv_cache_manager=True)
+    plans = asked.plans(settings)
+    bad = next((plan for plan in plans if plan.fits is Fit.NO), None)
+    unknown = next((plan for plan in plans if plan.kv_cache is None or plan.fits is Fit.UNKNOWN), None)
+    route: Route = ("requirements", "contextLength")
+    if bad is not None:
+        message = f"not even the {tokens:,} tokens fit that KAITO counts with: {bad.reason}"
+        yield Finding(message, route, "a larger instance type", severity=ERROR)
+    elif unknown is not None or not asked.measured:
+        yield Skip((unknown.reason if unknown else None) or "the memory of the GPU is not published")
+    else:
+        longest = min(plan.kv_cache.longest_model_len for plan in plans if plan.kv_cache)
+        limit = asked.shape.max_model_len
+        all_of = "all" if longest == limit else f"about {longest:,}"
+        yield Finding(
+            f"KAITO passes --max-model-len auto: vLLM takes {all_of} of the model's {limit:,} tokens "
+            f"on {asked.count} × {asked.each}",
+            route,
+            "name max-model-len to have the same context everywhere",
         )

@@ -71,10 +71,19 @@ CHECKS: tuple[Check, ...] = (
     kto_deployment.adapters_that_kaito_takes,
     kto_deployment.slice_that_serves_the_model,
     kto_deployment.nodes_are_counted_by_kaito,
+    kto_deployment.context_that_vllm_chooses,
     evd.evidence_is_current,
     evd.plan_equals_exact_plan,
     evd.dry_run_served,
 )
+
+OF_MANIFESTS: tuple[Check, ...] = (
+    lic.gated_needs_a_secret,
+    sec.options_stay_with_what_was_pinned,
+    arc.architecture_that_vllm_has,
+    *(check for check in CHECKS if check.rule.family in ("RUN", "MEM", "KTO")),
+)
+"""The checks of a Workspace, InferenceSet or ConfigMap, which say how a model is served and claim nothing of it."""
 
 UNUSED_WAIVER: Rule = read_rule(
     "DOC011",

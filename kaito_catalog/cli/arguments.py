@@ -158,10 +158,14 @@ def _add_check(command: Callable[..., argparse.ArgumentParser]) -> None:
         "  kaito-catalog check\n"
         "  kaito-catalog check phi-4 gemma-3-27b-it\n"
         "  kaito-catalog check /tmp/mine/llama-3.3-70b-instruct --format json\n"
+        "  kaito-catalog check workspace.yaml params.yaml          KAITO's manifests, as they are\n"
         "  kaito-catalog check --select STO,MEM --require-all\n",
     )
     check.add_argument(
-        "paths", nargs="*", metavar="PATH", help="model, folder or proposal.yaml (default: all)"
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="model, folder, proposal.yaml, or a KAITO manifest (default: all)",
     )
     check.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     check.add_argument(
@@ -253,11 +257,12 @@ def _add_diff_and_import(command: Callable[..., argparse.ArgumentParser]) -> Non
     importer = command(
         "import",
         "generate.run_import",
-        "read KAITO's Markdown proposals into folders of the catalog",
+        "read KAITO's Markdown proposals and manifests into folders of the catalog",
         "  kaito-catalog import docs/proposals/20250529-llama-3.3-70b-instruct.md --into /tmp/mine\n"
-        "  kaito-catalog import *.md --format json\n",
+        "  kaito-catalog import *.md --format json\n"
+        "  kaito-catalog import workspace.yaml                     a Workspace or InferenceSet with its ConfigMap\n",
     )
-    importer.add_argument("files", nargs="+", metavar="FILE.md")
+    importer.add_argument("files", nargs="+", metavar="FILE")
     importer.add_argument(
         "--into", metavar="DIR", help="where the folders go (default: models/ of the catalog)"
     )

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from kaito_catalog.catalog import changes
@@ -15,6 +16,7 @@ from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import EntryReport, Report, check_entry
 from kaito_catalog.checks.registry import FAMILIES, RULES, require_codes, rule, selected
 from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say, selection
+from kaito_catalog.cli.manifests import check_given, is_manifest
 from kaito_catalog.cli.progress import Progress
 from kaito_catalog.documents.reading import Document
 from kaito_catalog.errors import CatalogError
@@ -40,11 +42,7 @@ def run_check(options: argparse.Namespace) -> int:
     root = catalog_root(
         options, or_shipped=bool(options.paths) and not (options.fix or options.changed_since)
     )
-    folders = selection(options.paths, root)
-    if options.changed_since:
-        folders = changes.only_changed(root, options.changed_since, folders)
-    if options.fix:
-        folders = _fix(root, folders)
+    manifests, folders = _given(options, root)
     shared = read_shared(root)
     select, ignore = _codes(options.select), _codes(options.ignore)
     checks = selected(select, ignore)
@@ -67,7 +65,9 @@ def run_check(options: argparse.Namespace) -> int:
             sources |= _quoted(entry, reports[-1])
             if options.online:
                 kept.append(entry)
-    if not reports and not options.changed_since:
+    of_manifests, files = check_given(manifests, root, context, checks, require_all=options.require_all)
+    sources |= files
+    if not reports and not options.changed_since and not manifests:
         raise CatalogError(f"no model in {shown(root / 'models')}")
     report = Report.of(reports, checks)
     if options.online:
@@ -83,13 +83,39 @@ def run_check(options: argparse.Namespace) -> int:
         )
         for entry, judged in zip(kept, report.entries, strict=True):
             sources |= _quoted(entry, judged)
+    _show(replace(report, entries=(*report.entries, *of_manifests)), sources, options)
+    return FAILED if report.failed or any(d.fails for r in of_manifests for d in r.diagnostics) else OK
+
+
+def _given(options: argparse.Namespace, root: Path) -> tuple[list[str], list[Path] | None]:
+    """The manifests among the paths, and the folders of the others; None is the whole catalog.
+
+    Raises:
+        CatalogError: a manifest is to be mended, compared with a commit or with the Hub.
+    """
+    manifests = [path for path in options.paths if is_manifest(path)]
+    others = [path for path in options.paths if path not in manifests]
+    given = {"--fix": options.fix, "--changed-since": options.changed_since, "--online": options.online}
+    wrong = next((name for name, value in given.items() if value), None)
+    if manifests and wrong:
+        raise CatalogError(
+            f"{manifests[0]} is a manifest, and {wrong} is for proposals", hint=f"leave out {wrong}"
+        )
+    folders = selection(others, root) if others or not manifests else []
+    if options.changed_since:
+        folders = changes.only_changed(root, options.changed_since, folders)
+    if options.fix:
+        folders = _fix(root, folders)
+    return manifests, folders
+
+
+def _show(report: Report, sources: dict[str, Document], options: argparse.Namespace) -> None:
     if options.format == "text":
         emit(text(report, sources, color=wants_color(sys.stdout), verbose=options.verbose))
     else:
         emit(RENDERERS[options.format](report, sources))
     if options.format == "github" and os.environ.get("GITHUB_STEP_SUMMARY"):
         _append(Path(os.environ["GITHUB_STEP_SUMMARY"]), step_summary(report))
-    return FAILED if report.failed else OK
 
 
 def _fix(root: Path, folders: list[Path] | None) -> list[Path] | None:

@@ -6,16 +6,19 @@ import argparse
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from kaito_catalog import generate
 from kaito_catalog.catalog.entries import PROPOSAL, Catalog, with_profile
-from kaito_catalog.catalog.reading import read_catalog, shown
+from kaito_catalog.catalog.reading import read_catalog, read_shared, shown
 from kaito_catalog.checks.base import Context
 from kaito_catalog.checks.engine import check_catalog
 from kaito_catalog.checks.registry import CHECKS, RULES
 from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say
+from kaito_catalog.cli.manifests import import_given, is_manifest
 from kaito_catalog.cli.progress import Progress
 from kaito_catalog.diagnostics import Diagnostic, Severity, sort_key
 from kaito_catalog.documents import writing
@@ -40,29 +43,30 @@ from kaito_catalog.system import files
 def run_import(options: argparse.Namespace) -> int:
     """`import`."""
     into = Path(options.into) if options.into else catalog_root(options) / "models"
+    manifests = [name for name in options.files if is_manifest(name)]
+    imported: list[tuple[str, dict[str, Any]]] = []
     diagnostics: list[Diagnostic] = []
     sources: dict[str, Document] = {}
-    written: list[str] = []
-    refused = False
     with Progress(lambda: len(options.files)) as progress:
         for name in options.files:
             progress.step(name)
-            path = Path(name)
-            markdown = _read_markdown(path)
-            result = read_proposals(markdown, path=shown(path))
-            sources[shown(path)] = Document(shown(path), markdown, None, {}, {})
-            diagnostics.extend(result.diagnostics)
-            for imported in result.proposals:
-                target = into / files.safe_name(imported.name) / PROPOSAL
-                content = _proposal_text(imported.value, target, into)
-                if target.exists() and target.read_text(encoding="utf-8") != content and not options.force:
-                    say(
-                        f"error: {shown(target)} exists and differs; nothing was changed (--force replaces it)"
-                    )
-                    refused = True
-                    continue
-                files.write_text(target, content)
-                written.append(shown(target))
+            if name not in manifests:
+                path = Path(name)
+                markdown = _read_markdown(path)
+                result = read_proposals(markdown, path=shown(path))
+                sources[shown(path)] = Document(shown(path), markdown, None, {}, {})
+                diagnostics.extend(result.diagnostics)
+                imported += [(found.name, found.value) for found in result.proposals]
+    if manifests:
+        # What a manifest means by a preset or a machine stands in a catalog, our own where it is imported elsewhere.
+        root = catalog_root(options, or_shipped=True)
+        of_manifests, found_there, files_there = import_given(
+            manifests, root, read_shared(root), date.today()
+        )
+        imported += of_manifests
+        diagnostics += found_there
+        sources |= files_there
+    written, refused = _write_imported(imported, into, force=options.force)
     if options.format == "json":
         value = {
             "version": 1,
@@ -71,19 +75,43 @@ def run_import(options: argparse.Namespace) -> int:
         }
         emit(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
     else:
-        color = wants_color(sys.stdout)
-        for diagnostic in sorted(diagnostics, key=sort_key):
-            emit(diagnostic_text(diagnostic, sources, color=color) + "\n\n")
-        for target_name in written:
-            emit(f"wrote {target_name}\n")
-        gaps = plural(len(diagnostics), "remark")
-        emit(f"{plural(len(options.files), 'file')}: {plural(len(written), 'proposal')}, {gaps}\n")
-        if written and diagnostics:
-            say("next: fill in what the remarks name, then run 'kaito-catalog check PATH'")
+        _show_imported(len(options.files), written, diagnostics, sources)
     if not written and not refused:
         return FAILED
     errors = any(d.severity is Severity.ERROR for d in diagnostics)
     return FAILED if refused or errors else OK
+
+
+def _write_imported(
+    imported: Sequence[tuple[str, dict[str, Any]]], into: Path, *, force: bool
+) -> tuple[list[str], bool]:
+    """The files that were written, and whether one was not because it would have replaced another."""
+    written: list[str] = []
+    refused = False
+    for name, value in imported:
+        target = into / files.safe_name(name) / PROPOSAL
+        content = _proposal_text(value, target, into)
+        if target.exists() and target.read_text(encoding="utf-8") != content and not force:
+            say(f"error: {shown(target)} exists and differs; nothing was changed (--force replaces it)")
+            refused = True
+            continue
+        files.write_text(target, content)
+        written.append(shown(target))
+    return written, refused
+
+
+def _show_imported(
+    count: int, written: Sequence[str], diagnostics: Sequence[Diagnostic], sources: dict[str, Document]
+) -> None:
+    color = wants_color(sys.stdout)
+    for diagnostic in sorted(diagnostics, key=sort_key):
+        emit(diagnostic_text(diagnostic, sources, color=color) + "\n\n")
+    for target_name in written:
+        emit(f"wrote {target_name}\n")
+    gaps = plural(len(diagnostics), "remark")
+    emit(f"{plural(count, 'file')}: {plural(len(written), 'proposal')}, {gaps}\n")
+    if written and diagnostics:
+        say("next: fill in what the remarks name, then run 'kaito-catalog check PATH'")
 
 
 def _read_markdown(path: Path) -> str:

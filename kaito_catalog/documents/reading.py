@@ -107,6 +107,12 @@ def read(path: Path, *, shown_as: str | None = None) -> Document:
 
 def parse_bytes(data: bytes, *, path: str) -> Document:
     """Parse the bytes of a file."""
+    text = decoded(data, path=path)
+    return text if isinstance(text, Document) else parse(text, path=path)
+
+
+def decoded(data: bytes, *, path: str) -> str | Document:
+    """The text of a file, or a document that says why it has none."""
     if len(data) > MAX_YAML_BYTES:
         return _refused(
             path,
@@ -115,7 +121,7 @@ def parse_bytes(data: bytes, *, path: str) -> Document:
             "a proposal is a few kilobytes; link to long texts",
         )
     try:
-        text = data.decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
@@ -127,7 +133,6 @@ def parse_bytes(data: bytes, *, path: str) -> Document:
             line=line,
             column=column,
         )
-    return parse(text, path=path)
 
 
 def parse(text: str, *, path: str) -> Document:

@@ -13,7 +13,6 @@ from typing import Any
 import yaml
 
 from kaito_catalog.kaito import crd, deployed
-from kaito_catalog.kaito.manifests import TOKEN_KEY
 from kaito_catalog.kaito.release import Release
 from kaito_catalog.vllm_bridge.reference import VllmVersion
 
@@ -135,8 +134,8 @@ def _preset(
         problems.append("preset.presetOptions.modelAccessSecret: the model's files ask for a token")
     elif isinstance(secret, str) and secret in secrets:
         held = {**(secrets[secret].get("data") or {}), **(secrets[secret].get("stringData") or {})}
-        if TOKEN_KEY not in held:
-            problems.append(f"Secret {secret} has no key {TOKEN_KEY}")
+        if crd.TOKEN_KEY not in held:
+            problems.append(f"Secret {secret} has no key {crd.TOKEN_KEY}")
     return problems
 
 

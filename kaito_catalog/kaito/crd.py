@@ -8,6 +8,7 @@ these models against the CRDs field by field.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -18,6 +19,12 @@ from kaito_catalog.formats.base import Items, Model, exactly
 KAITO_API_VERSION = "kaito.sh/v1beta1"
 RUNTIME_ANNOTATION = "kaito.sh/runtime"
 CONFIG_KEY = "inference_config.yaml"
+TOKEN_KEY = "HF_TOKEN"  # noqa: S105 - the key's name, not a token
+KAITO_KEYS: Mapping[str, str] = {
+    "kv_cache_cpu_memory_utilization": "kvCacheCPUMemoryUtilization",
+    "max_probe_steps": "maxProbeSteps",
+}
+"""KAITO's own keys beside `vllm:` in inference_config.yaml, and their fields of a proposal's `deployment`."""
 
 ObjectName = Annotated[str, Field(max_length=63, pattern=exactly("[a-z]([-a-z0-9]*[a-z0-9])?"))]
 """A DNS-1035 label: KAITO makes a Service of the object's name."""
@@ -254,6 +261,13 @@ def _preset(inference: Inference, route: str) -> tuple[str, ...]:
 _MAX_MODEL_LEN = re.compile(r"^\s*max-model-len\s*:(.*)$", re.MULTILINE)
 
 
+def line_problems(text: str) -> Iterator[str]:
+    """What KAITO's line parser cannot read of an inference_config.yaml."""
+    for match in _MAX_MODEL_LEN.finditer(text):
+        if not re.fullmatch(r"\s*[0-9]+\s*", match[1]):
+            yield f"max-model-len is '{match[1].strip()[:60]}', wanted a whole number and no comment"
+
+
 def _config_map(config_map: ConfigMap) -> tuple[str, ...]:
     text = config_map.data.get(CONFIG_KEY)
     if text is None:
@@ -265,11 +279,7 @@ def _config_map(config_map: ConfigMap) -> tuple[str, ...]:
     options = config.get("vllm", {}) if isinstance(config, dict) else None
     if not isinstance(options, dict):
         return (f"data.{CONFIG_KEY}: no mapping vllm",)
-    found = [
-        f"data.{CONFIG_KEY}: max-model-len is '{match[1].strip()}', wanted a whole number and no comment"
-        for match in _MAX_MODEL_LEN.finditer(text)
-        if not re.fullmatch(r"\s*[0-9]+\s*", match[1])
-    ]
+    found = [f"data.{CONFIG_KEY}: {problem}" for problem in line_problems(text)]
     bare = sorted(str(key) for key, value in options.items() if value == "" or isinstance(value, bool))
     found += [
         f"data.{CONFIG_KEY}: {key} is {value}, which KAITO passes on as the text '{value}'; "

@@ -15,9 +15,8 @@ from kaito_catalog.formats.base import is_missing
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal, Runtime, known_count
 from kaito_catalog.kaito import deployed
-from kaito_catalog.kaito.crd import CONFIG_KEY, KAITO_API_VERSION, RUNTIME_ANNOTATION
+from kaito_catalog.kaito.crd import CONFIG_KEY, KAITO_API_VERSION, RUNTIME_ANNOTATION, TOKEN_KEY
 
-TOKEN_KEY = "HF_TOKEN"  # noqa: S105 - the key's name, not a token
 DEFAULT_SECRET = "hf-token"  # noqa: S105
 WORKSPACE, INFERENCE_SET = "workspace.yaml", "inferenceset.yaml"
 CONFIG_MAP, SECRET = "inference-config.yaml", "secret.example.yaml"

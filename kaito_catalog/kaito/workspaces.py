@@ -70,7 +70,7 @@ def read_workspace(value: Mapping[str, Any]) -> ReadWorkspace:
         text_at(value, "metadata", "name"),
         text_at(body, "inference", "preset", "name"),
         preset_route,
-        annotations.get(RUNTIME_ANNOTATION, ("vllm", ()))[0],
+        _runtime(annotations),
     )
     if wrapped or ("spec" in value and value.get("kind") == "Workspace"):
         read.say(("spec",), "a Workspace has no spec", "move resource and inference to the top")
@@ -88,6 +88,12 @@ def read_workspace(value: Mapping[str, Any]) -> ReadWorkspace:
         read.take("configMap", config, *prefix, "inference", "config")
     _adapters(read, value_at(body, "inference", "adapters"), (*prefix, "inference", "adapters"))
     return read
+
+
+def _runtime(annotations: Mapping[str, tuple[str, Route]]) -> str:
+    """KAITO takes vLLM where the annotation is absent, and where it names none of its runtimes."""
+    name = annotations.get(RUNTIME_ANNOTATION, ("", ()))[0]
+    return name if name == "transformers" else "vllm"
 
 
 def _annotations(value: Mapping[str, Any], prefix: Route) -> dict[str, tuple[str, Route]]:

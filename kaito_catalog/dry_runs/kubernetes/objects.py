@@ -20,7 +20,8 @@ from kaito_catalog.dry_runs import task as task_module
 from kaito_catalog.dry_runs.campaign import Run
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.policy import Profile
-from kaito_catalog.kaito.manifests import TOKEN_KEY, object_name
+from kaito_catalog.kaito.crd import TOKEN_KEY
+from kaito_catalog.kaito.manifests import object_name
 from kaito_catalog.kaito.release import release_of
 from kaito_catalog.vllm_bridge.archive import worker_archive
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, get_args
 from kaito_catalog.diagnostics import Severity
 from kaito_catalog.documents import reading
 from kaito_catalog.formats.proposal import RuntimeName
+from kaito_catalog.kaito.crd import KAITO_KEYS
 from kaito_catalog.kaito.markdown.blocks import Block, Markdown, Remarks, TextSpan, shorten
 from kaito_catalog.kaito.workspaces import read_workspace, text_at
 
@@ -16,11 +17,6 @@ OVERLAY = "ModelProposalOverlay"
 """The kind of the block in which `writer` keeps what KAITO's template has no place for."""
 
 _RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
-KAITO_KEYS: Mapping[str, str] = {
-    "kv_cache_cpu_memory_utilization": "kvCacheCPUMemoryUtilization",
-    "max_probe_steps": "maxProbeSteps",
-}
-"""KAITO's own keys beside `vllm:` in inference_config.yaml, and their fields of `deployment`."""
 _At: TypeAlias = Callable[..., TextSpan]
 
 

@@ -11,10 +11,11 @@ from typing import Any
 from kaito_catalog.documents import reading, writing
 from kaito_catalog.formats.base import MISSING_WORDS
 from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.kaito.crd import KAITO_KEYS
 from kaito_catalog.kaito.deployed import PERFORMANCE_ANNOTATION
 from kaito_catalog.kaito.markdown.fields import context_in, read_license, read_usage
 from kaito_catalog.kaito.markdown.reader import read_proposals
-from kaito_catalog.kaito.markdown.samples import KAITO_KEYS, OVERLAY
+from kaito_catalog.kaito.markdown.samples import OVERLAY
 from kaito_catalog.kaito.markdown.template import OVERLAY_SECTION, SAMPLES_SECTION
 from kaito_catalog.kaito.markdown.words import repo_id
 
