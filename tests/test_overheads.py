@@ -19,12 +19,12 @@ from shapes import (
 )
 
 from kaito_catalog.architectures import BuiltShape
+from kaito_catalog.memory.compilation import captured_graphs
 from kaito_catalog.memory.overheads.compiled_copy import compiled_copy, is_copy_pinned, pinned_bytes
 from kaito_catalog.memory.overheads.defaults import serve_defaults
 from kaito_catalog.memory.overheads.encoder_profile import EncoderProfile, encoder_profile
 from kaito_catalog.memory.overheads.layer_widths import indexer_workspace
 from kaito_catalog.memory.overheads.model_runner import (
-    captured_graphs,
     profiles_everything,
     runs_second_runner,
 )

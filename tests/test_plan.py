@@ -32,7 +32,8 @@ from kaito_catalog.formats.facts import ModelFacts, StoredSize
 from kaito_catalog.formats.hardware import Gpu, InstanceType
 from kaito_catalog.formats.proposal import Runtime
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
-from kaito_catalog.memory.options import BYTES, PLANNED
+from kaito_catalog.memory.option_kinds import BYTES
+from kaito_catalog.memory.options import PLANNED
 from kaito_catalog.memory.plan import make_plan, smallest_gpu_count
 from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings, to_json
 from kaito_catalog.plans.instance_types import (

@@ -96,8 +96,11 @@ def test_a_proposal_without_a_context_is_planned_at_ours() -> None:
             "StrangeForCausalLM",
         ),
         (
-            entry(small_proposal(runtimes=[{"name": "vllm", "config": {"block-size": 128}}]), small_facts()),
-            "no plan reads block-size 128",
+            entry(
+                small_proposal(runtimes=[{"name": "vllm", "config": {"num-gpu-blocks-override": 128}}]),
+                small_facts(),
+            ),
+            "no plan reads num-gpu-blocks-override 128",
         ),
     ],
 )

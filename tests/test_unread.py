@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from shapes import LLAMA_8B, QWEN2_5_VL, QWEN3_NEXT_80B
+from shapes import LLAMA_8B, QWEN2_5_VL, QWEN3_30B
 
 from kaito_catalog.architectures import Shape, read_shape
 from kaito_catalog.formats.proposal import Runtime
@@ -19,6 +19,7 @@ from kaito_catalog.plans.start import read_options
 from kaito_catalog.vllm_bridge.reference import known, versions
 
 HARMLESS_NAMES = [name for names in HARMLESS.values() for name in names]
+FP8_BLOCKS = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
 READ_BY_PLANS = {
     *(option.name for option in PLANNED),
     "data-parallel-size",
@@ -33,13 +34,14 @@ def planned(config: dict[str, Any], **options: str) -> Plan:
     shape = read_shape(config)
     assert isinstance(shape, Shape)
     written = {name.replace("_", "-"): value for name, value in options.items()}
-    runtime = Runtime.model_validate({"name": "vllm", "config": written})
+    found = read_options(Runtime.model_validate({"name": "vllm", "config": written}))
+    given: dict[str, Any] = {option.attribute: value for option, value in found.planned}
     return make_plan(
         PlanRequest(
             shape,
             gpu=PlanGpu("NVIDIA H100 80GB", 85_045_870_592, 9.0),
             parallelism=Parallelism(2),
-            settings=replace(Settings(8192, 0.9), unplanned=read_options(runtime).unplanned),
+            settings=replace(Settings(8192, 0.9), unplanned=found.unplanned, **given),
             vllm_version="0.25.1",
         )
     )
@@ -64,10 +66,13 @@ def test_somebody_has_said_of_every_option_of_vllm_whether_memory_depends_on_it(
         ("dtype", "float32"),
         ("quantization", "fp8"),
         ("cpu_offload_gb", "20"),
-        ("block-size", "128"),
-        ("no-enable-chunked-prefill", "true"),
+        ("kv-sharing-fast-prefill", "true"),
         ("enable-lora", "False"),  # KAITO passes the word, and the option alone switches it on
         ("hf-overrides", '{"num_hidden_layers": 2}'),
+        ("attention-backend", "FLASHINFER"),  # on an H100 it is not vLLM's choice, and keeps a workspace
+        ("attention-config", '{"backend": "FLASH_ATTN", "flash_attn_version": 2}'),
+        ("attention-config", "[" * 100_000),
+        ("scheduler-cls", "mine.Scheduler"),
     ],
 )
 def test_an_option_that_changes_memory_makes_the_plan_unknown_and_is_named(option: str, value: str) -> None:
@@ -87,6 +92,14 @@ def test_an_option_that_changes_memory_makes_the_plan_unknown_and_is_named(optio
         ("performance-mode", "balanced"),
         ("enable-prefix-caching", "true"),
         ("tool-call-parser", "hermes"),
+        ("attention-backend", "FLASH_ATTN"),
+        ("attention-config", '{"backend": "FLASH_ATTN"}'),
+        ("moe-backend", "marlin"),  # there are no experts
+        ("mm-encoder-tp-mode", "data"),  # nor an encoder
+        ("mm-processor-kwargs", '{"max_pixels": 1000}'),
+        ("disable-sliding-window", "true"),
+        ("scheduler-cls", "vllm.v1.core.sched.scheduler.Scheduler"),
+        ("no-disable-hybrid-kv-cache-manager", ""),
         ("limit-mm-per-prompt", '{"image": 4}'),
         ("limit-mm-per-prompt", "no JSON"),
         ("limit-mm-per-prompt", "[" * 100_000),
@@ -102,8 +115,13 @@ def test_how_the_weights_are_stored_may_be_said_again() -> None:
     assert planned(stored, quantization="fp8").fits is Fit.UNKNOWN
 
 
-def test_prefix_caching_changes_the_states_of_a_hybrid() -> None:
-    assert planned(QWEN3_NEXT_80B, enable_prefix_caching="true").fits is Fit.UNKNOWN
+def test_kernels_matter_to_a_model_that_has_what_they_compute() -> None:
+    fp8 = QWEN3_30B | {"quantization_config": FP8_BLOCKS}
+    assert planned(fp8, moe_backend="triton").per_gpu == planned(fp8).per_gpu
+    assert planned(fp8, moe_backend="marlin").fits is Fit.UNKNOWN
+    assert planned(QWEN3_30B, moe_backend="triton").fits is Fit.UNKNOWN
+    assert planned(QWEN2_5_VL, mm_encoder_tp_mode="weights").per_gpu == planned(QWEN2_5_VL).per_gpu
+    assert planned(QWEN2_5_VL, mm_encoder_tp_mode="data").fits is Fit.UNKNOWN
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 
 from kaito_catalog import __version__
 from kaito_catalog.errors import visible
-from kaito_catalog.memory.options import COUNT, PLANNED, SHARE
+from kaito_catalog.memory.option_kinds import COUNT, SHARE
+from kaito_catalog.memory.options import PLANNED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing is not loaded for --version and --help
     from typing import NoReturn
 
-    from kaito_catalog.memory.options import Value
+    from kaito_catalog.memory.option_kinds import Value
 
 USAGE = 2
 """The exit code of wrong arguments and of input that cannot be read."""
@@ -306,7 +307,10 @@ def _add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     plan.add_argument("--max-model-len", metavar="N", type=_positive, help="default: the proposal's context")
     for option in PLANNED:
-        if option.kind.metavar is None:
+        if option.negation is not None:
+            toggle = argparse.BooleanOptionalAction
+            plan.add_argument(f"--{option.name}", action=toggle, default=None, help=option.help)
+        elif option.kind.metavar is None:
             plan.add_argument(f"--{option.name}", action="store_true", default=None, help=option.help)
         else:
             kind = _word(option.kind.parse)

@@ -1,106 +1,183 @@
-"""What `compilation-config` and the options beside it say of CUDA graphs and of the fused all-reduce."""
+"""What options say of torch.compile and CUDA graphs (`Compilation`), and how many graphs vLLM captures then."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
-CONFIG = "compilation-config"
-CAPTURE_SIZES = "cudagraph-capture-sizes"
-MOST_CAPTURED = "max-cudagraph-capture-size"
-NAMES = frozenset({CONFIG, CAPTURE_SIZES, MOST_CAPTURED})
+from kaito_catalog.memory.values import Settings
 
-_FUSED = "fuse_allreduce_rms"
-_WITHOUT_MEMORY = frozenset({"cache_dir", "custom_ops", "compile_cache_save_format"})
-"""Keys of `compilation-config` that no plan has to read: the operators are in the same places either way."""
+LARGEST_CAPTURE = 512
+"""Tokens of the largest CUDA graph, where the batch allows it."""
+MOST_FINE_CAPTURES = 32
+"""Up to here `performance-mode interactivity` captures a graph for each number of requests."""
 
 
 @dataclass(frozen=True)
 class Compilation:
-    """What vLLM is told about compiling and capturing; None is what it does by itself."""
+    """What is compiled and captured; by default as vLLM does it at optimization level 2."""
 
+    compiles: bool = True
+    captures_mixed: bool = True
+    """Graphs for batches with prompts in them (PIECEWISE)."""
+    captures_decoding: bool = True
+    """Graphs for batches of decoding requests alone (FULL)."""
+    sizes: tuple[int, ...] | None = None
+    """Tokens of each graph."""
+    largest: int | None = None
+    """Tokens of the largest, where `sizes` are vLLM's."""
+    fine: bool = False
+    """One graph for each number of few requests."""
     fuse_allreduce_rms: bool | None = None
-    """Whether an all-reduce is fused with the norm after it, for which FlashInfer keeps a workspace on each GPU."""
-    cudagraph_mode: str | None = None
-    """Such as FULL_AND_PIECEWISE, which is vLLM's own choice, FULL_DECODE_ONLY or NONE."""
-    capture_sizes: tuple[int, ...] | None = None
-    """The batches of the graphs, in tokens."""
-    most_captured: int | None = None
-    """The largest of them, where vLLM chooses the others."""
+    """Whether an all-reduce is fused with the norm after it, for which FlashInfer keeps a workspace on each GPU; None
+    where it is left to vLLM."""
 
     @property
     def captures(self) -> bool:
-        """Whether any graph is captured."""
-        return self.cudagraph_mode != "NONE" and self.most_captured != 0 and self.capture_sizes != ()
+        """Whether there are CUDA graphs."""
+        return (self.captures_mixed or self.captures_decoding) and self.largest != 0 and self.sizes != ()
 
 
-BY_ITSELF = Compilation()
-"""What vLLM does where it is told nothing."""
-MODES = frozenset({"NONE", "PIECEWISE", "FULL", "FULL_DECODE_ONLY", "FULL_AND_PIECEWISE"})
+VLLMS_COMPILATION = Compilation()
+EAGER = Compilation(compiles=False, captures_mixed=False, captures_decoding=False, fuse_allreduce_rms=False)
+
+_GRAPHS: Mapping[str, tuple[bool, bool]] = {
+    "NONE": (False, False),
+    "PIECEWISE": (True, False),
+    "FULL": (True, False),  # one list for all batches
+    "FULL_DECODE_ONLY": (False, True),
+    "FULL_AND_PIECEWISE": (True, True),
+}
+"""vLLM's CUDAGraphMode: whether there are graphs for mixed batches, and a list of their own for decoding."""
+
+_COMPILES = ("3", "VLLM_COMPILE")
+_SIZES = ("cudagraph_mode", "cudagraph_capture_sizes", "max_cudagraph_capture_size")
+
+WITHOUT_MEMORY: Mapping[str, str] = {
+    "cache_dir": "where what is compiled is kept",
+    "compile_cache_save_format": "how it is kept",
+    "custom_ops": "which kernels norms and activations take, in the same places",
+    "cudagraph_num_of_warmups": "how often a graph is run before it is captured",
+    "debug_dump_path": "what is written for people",
+}
+"""Keys of compilation-config that order no memory of their own."""
+
+_FUSED = "fuse_allreduce_rms"
+_OFF_BY_DEFAULT = frozenset({"enable_sp", "fuse_gemm_comms"})
+"""Passes that change what is captured or keep buffers where they are on."""
 
 
-def compilation(options: Iterable[tuple[str, str]]) -> Compilation:
-    """What the options say; what cannot be read of them `unread` names."""
-    found = Compilation()
-    for name, value in options:
-        if name in NAMES:
-            found = _read(name, value, found)[0]
-    return found
-
-
-def unread(name: str, value: str) -> str | None:
-    """The first key of such an option that no plan reads, or its value where that is none; None where all is read."""
-    return _read(name, value, Compilation())[1]
+class _UnreadError(Exception):
+    """An option, and what of it is not planned."""
 
 
 @lru_cache(maxsize=256)
-def _read(name: str, value: str, before: Compilation) -> tuple[Compilation, str | None]:
-    values: dict[str, object] = {
-        "fuse_allreduce_rms": before.fuse_allreduce_rms,
-        "cudagraph_mode": before.cudagraph_mode,
-        "capture_sizes": before.capture_sizes,
-        "most_captured": before.most_captured,
-    }
-    problem = None
-    keys = _keys(name, value)
-    if keys is None:
-        return before, value
-    for key, found in keys.items():
-        match key:
-            case "pass_config" if isinstance(found, dict) and found.keys() <= {_FUSED}:
-                fused = _truth(found.get(_FUSED))
-                values["fuse_allreduce_rms"] = fused
-                problem = problem or (f"{key}.{_FUSED}" if fused is None and found else None)
-            case "cudagraph_mode" if str(found).upper() in MODES:
-                values["cudagraph_mode"] = str(found).upper()
-            case "cudagraph_capture_sizes" if isinstance(found, list) and all(_is_count(n) for n in found):
-                values["capture_sizes"] = tuple(sorted(set(found)))
-            case "max_cudagraph_capture_size" if _is_count(found):
-                values["most_captured"] = found
-            case _ if key not in _WITHOUT_MEMORY:
-                problem = problem or key
-    return Compilation(**values), problem  # type: ignore[arg-type]
-
-
-def _keys(name: str, value: str) -> Mapping[str, object] | None:
-    """The option as keys of `compilation-config`; None where its value cannot be read."""
+def compilation_of(settings: Settings) -> Compilation | str:
+    """What the options say; a text where that is not planned, with the reason."""
+    if settings.enforce_eager:
+        return EAGER
     try:
-        if name == MOST_CAPTURED:
-            return {"max_cudagraph_capture_size": int(value)}
-        if name == CAPTURE_SIZES:
-            found = json.loads(value) if value.startswith("[") else [int(word) for word in value.split()]
-            return {"cudagraph_capture_sizes": found}
-        found = json.loads(value)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+        found = _at_level(settings.optimization_level)
+        found = replace(
+            found,
+            fine=settings.performance_mode == "interactivity",
+            largest=settings.max_cudagraph_capture_size,
+            sizes=_sizes(settings.cudagraph_capture_sizes),
+        )
+        config = json.loads(settings.compilation_config) if settings.compilation_config else {}
+        return _with(found, config, settings)
+    except _UnreadError as error:
+        return str(error)
 
 
-def _truth(value: object) -> bool | None:
-    return {"true": True, "false": False}.get(str(value).lower())
+def _sizes(text: str | None) -> tuple[int, ...] | None:
+    return None if text is None else tuple(int(word) for word in text.split())
 
 
-def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
+def _at_level(level: str | None) -> Compilation:
+    match level and level.upper().removeprefix("O"):
+        case None | "" | "2" | "3":
+            return VLLMS_COMPILATION
+        case "1":
+            return replace(VLLMS_COMPILATION, captures_decoding=False, fuse_allreduce_rms=False)
+        case "0":
+            return EAGER
+    raise _UnreadError(f"no plan for optimization-level {str(level)[:40]}")
+
+
+def _with(found: Compilation, config: Mapping[str, Any], settings: Settings) -> Compilation:
+    for key, value in config.items():
+        found = _with_key(found, key, value, settings)
+    return found
+
+
+def _with_key(found: Compilation, key: str, value: Any, settings: Settings) -> Compilation:
+    """`found` with what a key of compilation-config changes of it."""
+    if value is None or key in WITHOUT_MEMORY:
+        return found
+    match key:
+        case "cudagraph_mode":
+            if str(value).upper() not in _GRAPHS:
+                raise _UnreadError(f"no plan for cudagraph_mode {str(value)[:40]}")
+            mixed, decoding = _GRAPHS[str(value).upper()]
+            return replace(found, captures_mixed=mixed, captures_decoding=decoding)
+        case "cudagraph_capture_sizes" if settings.cudagraph_capture_sizes is None and _are_sizes(value):
+            return replace(found, sizes=tuple(value))
+        case "max_cudagraph_capture_size" if (
+            settings.max_cudagraph_capture_size is None and type(value) is int
+        ):
+            return replace(found, largest=value)
+        case "mode" | "level" if str(value).upper() in _COMPILES and found.compiles:
+            return found
+        case "pass_config" if isinstance(value, dict):
+            return _with_passes(found, value)
+    raise _UnreadError(f"no plan reads compilation-config {key[:40]} {json.dumps(value)[:40]}")
+
+
+def _with_passes(found: Compilation, passes: Mapping[str, Any]) -> Compilation:
+    """`found` with what passes change of it; KAITO writes truths as texts."""
+    for name, value in passes.items():
+        truth = {"true": True, "false": False}.get(str(value).lower())
+        if value is None or (truth is False and name in _OFF_BY_DEFAULT):
+            continue
+        if name != _FUSED or truth is None:
+            raise _UnreadError(f"no plan reads compilation-config pass_config.{str(name)[:40]}")
+        found = replace(found, fuse_allreduce_rms=truth)
+    return found
+
+
+def _are_sizes(value: object) -> bool:
+    return isinstance(value, list) and all(type(size) is int and size > 0 for size in value)
+
+
+@lru_cache(maxsize=256)
+def captured_graphs(
+    max_num_seqs: int, max_num_batched_tokens: int, compilation: Compilation = VLLMS_COMPILATION
+) -> int:
+    """How many CUDA graphs vLLM captures: one a size for mixed batches, one a size for decoding alone.
+
+    By default the sizes are 1, 2, 4, then by 8 below 256 and by 16 from there to min(2 × max_num_seqs, 512); batches
+    of decoding requests alone are at most max_num_seqs (VllmConfig._set_cudagraph_sizes).
+    """
+    if not compilation.captures:
+        return 0
+    sizes = capture_sizes(max_num_seqs, max_num_batched_tokens, compilation)
+    mixed = len(sizes) if compilation.captures_mixed else 0
+    decoding = len([s for s in sizes if s <= max_num_seqs]) if compilation.captures_decoding else 0
+    return mixed + decoding
+
+
+def capture_sizes(max_num_seqs: int, max_num_batched_tokens: int, compilation: Compilation) -> list[int]:
+    """Tokens of each graph."""
+    if compilation.sizes is not None:
+        return sorted({size for size in compilation.sizes if size <= max_num_batched_tokens})
+    largest = min(2 * max_num_seqs, LARGEST_CAPTURE) if compilation.largest is None else compilation.largest
+    largest = min(largest, max_num_batched_tokens)
+    few = range(1, MOST_FINE_CAPTURES + 1) if compilation.fine else (1, 2, 4)
+    candidates = {*few, *range(8, 256, 8), *range(256, largest + 1, 16)}
+    if compilation.largest is not None and max_num_batched_tokens == largest:
+        candidates.add(max_num_batched_tokens)
+    return sorted(size for size in candidates if size <= largest)

@@ -144,11 +144,9 @@ HARMLESS: Mapping[str, tuple[str, ...]] = {
         "trust-request-mm-kwargs",
     ),
     "it is about which request comes next, within the batch that is planned": (
-        "async-scheduling",
         "disable-cascade-attn",
         "disable-chunked-mm-input",
         "dp-sync-interval",
-        "enable-chunked-prefill",
         "long-prefill-token-threshold",
         "long-prefill-token-threshold-adaptive",
         "max-long-partial-prefills",
@@ -195,7 +193,6 @@ HARMLESS: Mapping[str, tuple[str, ...]] = {
         "renderer-num-workers",
     ),
     "it is kept in the host's memory": (
-        "kv-offloading-backend",
         "max-cpu-loras",
         "mm-hasher-algorithm",
         "mm-processor-cache-gb",

@@ -41,6 +41,33 @@ def illegal_tensor_parallel(
     return None
 
 
+def illegal_context_parallel(shape: Shape, tensor_parallel_size: int, size: int) -> str | None:
+    """Why vLLM would refuse `decode_context_parallel_size`, in words; None where it would not."""
+    if size == 1:
+        return None
+    if tensor_parallel_size % size:
+        return (
+            f"the tensor-parallel size {tensor_parallel_size} cannot be divided by a decode-context-parallel "
+            f"size of {size}"
+        )
+    for layer in shape.layers:
+        mixer = layer.mixer
+        if not isinstance(mixer, Attention) or mixer.bidirectional:
+            continue
+        heads = mixer.num_key_value_heads
+        if tensor_parallel_size <= heads or size > tensor_parallel_size // heads:
+            return (
+                f"{heads} KV heads on {tensor_parallel_size} GPUs leave none that hold the same, and a "
+                f"decode-context-parallel size of {size} needs as many"
+            )
+        if mixer.num_attention_heads // heads % size:
+            return (
+                f"{mixer.num_attention_heads // heads} query heads for each KV head cannot be divided by a "
+                f"decode-context-parallel size of {size}"
+            )
+    return None
+
+
 MOST_TENSOR_PARALLEL = 16
 """Two nodes of eight GPUs: the largest tensor-parallel size that is looked at without being asked for."""
 

@@ -1,33 +1,30 @@
 """vLLM's options that memory depends on, each told once: `PLANNED` are read by plans, `UNPLANNED` make them unknown.
 
 The command line's arguments, the library's keywords, the options of a proposal, the JSON of a plan and vLLM's engine
-arguments follow from these tables. Nothing is imported here, so that `kaito-catalog --help` stays fast.
+arguments follow from these tables. Nothing large is imported here, so that `kaito-catalog --help` stays fast.
 """
 
 from __future__ import annotations
 
+from kaito_catalog.memory.option_kinds import (
+    BYTES,
+    COUNT,
+    LEVEL,
+    OBJECT,
+    SHARE,
+    SIZE,
+    SIZES,
+    SWITCH,
+    TOGGLE,
+    WHOLE,
+    WORD,
+    Kind,
+    Value,
+)
+
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # typing and collections.abc are not loaded for --help
-    from collections.abc import Callable, Mapping
-
-Value = str | int | float | bool
-"""Of an option."""
-
-
-class Kind:
-    """What an option takes: how it is read from a proposal or JSON, and from a word of the command line."""
-
-    __slots__ = ("metavar", "parse", "read")
-
-    def __init__(
-        self, metavar: str | None, read: Callable[[object], Value | None], parse: Callable[[str], Value]
-    ) -> None:
-        self.metavar = metavar
-        """As `--help` shows the value; None for a switch, which takes none."""
-        self.read = read
-        """A plain value of YAML or JSON; None where it is of the wrong kind, which the check RUN002 says."""
-        self.parse = parse
-        """A word of the command line; ValueError says in words what is wrong with it."""
+if TYPE_CHECKING:  # collections.abc is not loaded for --help
+    from collections.abc import Mapping
 
 
 class PlannedOption:
@@ -54,6 +51,11 @@ class PlannedOption:
         return self.name.replace("-", "_")
 
     @property
+    def negation(self) -> str | None:
+        """What switches it off, where vLLM may have it on; None where there is no such option."""
+        return f"no-{self.name}" if self.kind is TOGGLE else None
+
+    @property
     def json_key(self) -> str:
         """Its name in the JSON of a plan."""
         first, *others = self.name.split("-")
@@ -64,84 +66,6 @@ class PlannedOption:
         """What `--help` says of it."""
         return f"{self.meaning} (default: {self.default})"
 
-
-def number(value: object) -> int | float | None:
-    """A finite number, also where it is written as a text: KAITO passes texts only, so "0.9" is as good as 0.9."""
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value if abs(value) < float("inf") else None
-
-
-def _read_share(value: object) -> float | None:
-    found = number(value)
-    return float(found) if found is not None and 0 < found <= 1 else None
-
-
-def _parse_share(text: str) -> float:
-    try:
-        found = float(text)
-    except ValueError:
-        raise ValueError(f"'{text[:40]}' is not a number") from None
-    if not 0 < found <= 1:
-        raise ValueError("must be above 0 and at most 1")
-    return found
-
-
-def _read_count(value: object) -> int | None:
-    found = number(value)
-    return int(found) if found is not None and found == int(found) > 0 else None
-
-
-def _parse_count(text: str) -> int:
-    try:
-        found = int(text)
-    except ValueError:
-        raise ValueError(f"'{text[:40]}' is not a whole number") from None
-    if not 0 < found < 2**63:
-        raise ValueError("must be at least 1" if found < 1 else "is too large")
-    return found
-
-
-_MULTIPLES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
-def _read_bytes(value: object) -> int | None:
-    try:
-        return _parse_bytes(value) if isinstance(value, str) else value if type(value) is int else None
-    except ValueError:
-        return None
-
-
-def _parse_bytes(text: str) -> int:
-    """As human_readable_int of vLLM 0.25.1 and 0.32.0: 4g is 4 × 10⁹, 4G is 4 × 2³⁰, 4.5g is read and 4.5G is not."""
-    text = text.strip()
-    count, suffix = text[:-1], text[-1:]
-    whole, point, rest = count.partition(".")
-    try:
-        if suffix not in _MULTIPLES:
-            return int(text)
-        if whole.isdecimal() and point and rest.isdecimal() and suffix.islower():
-            return int(float(count) * _MULTIPLES[suffix])
-        return int(count if count.isdecimal() else "none") * _MULTIPLES[suffix]
-    except ValueError:
-        raise ValueError(f"'{text[:40]}' is not a number of bytes such as 4294967296, 4G or 4.2g") from None
-
-
-SHARE = Kind("X", _read_share, _parse_share)
-"""Above 0 and at most 1."""
-COUNT = Kind("N", _read_count, _parse_count)
-"""A whole number from 1 on."""
-BYTES = Kind("BYTES", _read_bytes, _parse_bytes)
-"""A whole number; 0 is as good as absent for vLLM."""
-WORD = Kind("T", lambda value: value if isinstance(value, str) else None, str)
-"""A name that vLLM knows."""
-SWITCH = Kind(None, lambda value: True if str(value).lower() in ("true", "") else None, lambda text: True)
-"""On where it is given; a ConfigMap of KAITO's gives it as an empty text."""
 
 PLANNED: tuple[PlannedOption, ...] = (
     PlannedOption(
@@ -170,8 +94,101 @@ PLANNED: tuple[PlannedOption, ...] = (
         default="layers keep what they need",
         unset=False,
     ),
+    PlannedOption(
+        "block-size", COUNT, "tokens of a block of the KV cache", default="what the kernels ask for"
+    ),
+    PlannedOption(
+        "enable-prefix-caching",
+        TOGGLE,
+        "keep what requests have in common, for which a hybrid model keeps more states of each",
+        default="on; for hybrid models from 0.28 on",
+    ),
+    PlannedOption(
+        "mamba-cache-mode",
+        WORD,
+        "which states of a sequence a hybrid model keeps where it caches prefixes: align or, before 0.32, all",
+        default="vLLM's for the model",
+        unset="none",
+    ),
+    PlannedOption(
+        "mamba-cache-dtype",
+        WORD,
+        "how the states of a hybrid model are stored, such as float32",
+        default="auto, as the model has it",
+        unset="auto",
+    ),
+    PlannedOption(
+        "mamba-ssm-cache-dtype",
+        WORD,
+        "how the recurrent part of those states is stored",
+        default="auto, as the model has it",
+        unset="auto",
+    ),
+    PlannedOption(
+        "kv-transfer-config",
+        OBJECT,
+        "the KV connector; one that does not support the hybrid KV cache manager switches that off",
+        default="none",
+    ),
+    PlannedOption(
+        "kv-offloading-size",
+        SIZE,
+        "GiB of the host's memory for the KV cache, for which vLLM chooses a connector",
+        default="none",
+    ),
+    PlannedOption(
+        "kv-offloading-backend",
+        WORD,
+        "which connector that is: native or lmcache",
+        default="native",
+        unset="native",
+    ),
+    PlannedOption(
+        "decode-context-parallel-size",
+        COUNT,
+        "ranks of a tensor-parallel group among which the tokens of a request are divided",
+        default="1",
+        unset=1,
+    ),
     PlannedOption("max-num-seqs", COUNT, "requests in one batch", default="vLLM's for the GPU"),
     PlannedOption("max-num-batched-tokens", COUNT, "tokens in one batch", default="vLLM's for the GPU"),
+    PlannedOption(
+        "enable-chunked-prefill",
+        TOGGLE,
+        "prompts longer than a batch are computed in pieces; without, a batch holds the longest",
+        default="on",
+    ),
+    PlannedOption(
+        "async-scheduling",
+        TOGGLE,
+        "the next batch is made while one is computed, so that windows hold the tokens of both",
+        default="on",
+    ),
+    PlannedOption(
+        "performance-mode",
+        WORD,
+        "throughput doubles the batch by default, interactivity captures more CUDA graphs of few requests",
+        default="balanced",
+        unset="balanced",
+    ),
+    PlannedOption(
+        "max-cudagraph-capture-size", WHOLE, "tokens of the largest CUDA graph", default="of the batch"
+    ),
+    PlannedOption(
+        "cudagraph-capture-sizes", SIZES, "tokens of each CUDA graph", default="vLLM's list up to the largest"
+    ),
+    PlannedOption(
+        "compilation-config",
+        OBJECT,
+        "what is compiled and captured; read of it are the mode and the CUDA graphs",
+        default="vLLM's",
+    ),
+    PlannedOption(
+        "optimization-level",
+        LEVEL,
+        "how much is compiled and captured, from 0 to 3",
+        default="2",
+    ),
     PlannedOption("enforce-eager", SWITCH, "no CUDA graphs", default="with graphs", unset=False),
     PlannedOption(
         "language-model-only",
@@ -253,22 +270,13 @@ UNPLANNED: Mapping[str, tuple[str, ...]] = {
     "it takes further options from a file that is not here": ("config",),
     "it adds copies of experts": ("enable-eplb", "eplb-config", "enable-elastic-ep"),
     "it changes the KV cache": (
-        "block-size",
         "calculate-kv-scales",
-        "decode-context-parallel-size",
         "no-disable-hybrid-kv-cache-manager",
         "disable-sliding-window",
         "enable-mamba-shared-prefix-checkpoint",
-        "enable-prefix-caching",
         "kv-cache-dtype-skip-layers",
-        "kv-offloading-size",
         "kv-sharing-fast-prefill",
-        "kv-transfer-config",
         "mamba-block-size",
-        "mamba-cache-dtype",
-        "mamba-cache-mode",
-        "mamba-ssm-cache-dtype",
-        "no-enable-prefix-caching",
         "num-gpu-blocks-override",
         "prefill-context-parallel-size",
         "prefix-match-unit",
@@ -284,18 +292,10 @@ UNPLANNED: Mapping[str, tuple[str, ...]] = {
         "max-num-scheduled-tokens",
         "media-io-kwargs",
         "mm-processor-kwargs",
-        "no-enable-chunked-prefill",
-        "performance-mode",
         "skip-mm-profiling",
         "ubatch-size",
         "use-fp64-gumbel",
         "video-pruning-rate",
-    ),
-    "it changes what is compiled and captured": (
-        "compilation-config",
-        "cudagraph-capture-sizes",
-        "max-cudagraph-capture-size",
-        "optimization-level",
     ),
 }
 """What changes a GPU's memory and no plan reads, by its effect: with one of these a plan is unknown.

@@ -10,11 +10,13 @@ from typing import Any
 
 from kaito_catalog.architectures import BuiltShape, Shape, Unsupported, record_of
 from kaito_catalog.architectures.as_built import HOPPER, as_built
-from kaito_catalog.memory.compilation import compilation
+from kaito_catalog.memory.compilation import Compilation, compilation_of
+from kaito_catalog.memory.kv_cache.choices import CacheChoices
 from kaito_catalog.memory.kv_cache.kinds import StateCache
 from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
 from kaito_catalog.memory.kv_cache.planner import plan_layout
 from kaito_catalog.memory.kv_cache.versions import batches_in_flight, reserved_blocks, states_per_sequence
+from kaito_catalog.memory.kv_connectors import keeps_hybrid_manager
 from kaito_catalog.memory.overheads.activations import activation_growth
 from kaito_catalog.memory.overheads.compiled_copy import pinned_bytes
 from kaito_catalog.memory.overheads.defaults import serve_defaults
@@ -42,10 +44,14 @@ from kaito_catalog.memory.weights.split import Split, Uncomputable, split_over, 
 def resolved_settings(settings: Settings, gpu: PlanGpu, vllm_version: str | None = None) -> Settings:
     """`settings` with what `vllm serve` takes by default on that GPU."""
     defaults = serve_defaults(gpu.name, gpu.memory_bytes or 0, vllm_version)
-    sequences = settings.max_num_seqs or defaults.max_num_seqs
+    times = 2 if settings.performance_mode == "throughput" else 1
+    sequences = settings.max_num_seqs or defaults.max_num_seqs * times
     tokens = settings.max_num_batched_tokens
     if tokens is None:
-        tokens = min(defaults.max_num_batched_tokens, sequences * settings.max_model_len)
+        tokens = defaults.max_num_batched_tokens * times
+        if settings.enable_chunked_prefill is False:
+            tokens = max(tokens, settings.max_model_len)
+        tokens = min(tokens, sequences * settings.max_model_len)
     if settings.max_num_seqs is None:
         sequences = min(sequences, tokens)
     return replace(settings, max_num_seqs=sequences, max_num_batched_tokens=tokens)
@@ -57,7 +63,13 @@ def make_plan(request: PlanRequest) -> Plan:
     """What vLLM of that version would find on each GPU, and whether one request of max_model_len fits."""
     settings = resolved_settings(request.settings, request.gpu, request.vllm_version)
     request = replace(request, settings=settings)
-    unplanned = why_unplanned(request.shape, settings, request.vllm_version)
+    unplanned = why_unplanned(
+        request.shape,
+        settings,
+        request.vllm_version,
+        parallelism=request.parallelism,
+        compute_capability=request.gpu.compute_capability,
+    )
     if unplanned is not None:
         return without_account(request, Refusal(Fit.UNKNOWN, unplanned[1], unplanned[0]))
     built = _built(request)
@@ -190,7 +202,12 @@ class _Stage:
 
 def _layouts(request: PlanRequest, built: BuiltShape) -> Sequence[Layout] | Unplannable:
     """The KV cache of each stage."""
-    states = states_per_sequence(built, request.vllm_version)
+    states = states_per_sequence(
+        built,
+        request.vllm_version,
+        enable_prefix_caching=request.settings.enable_prefix_caching,
+        mamba_cache_mode=request.settings.mamba_cache_mode,
+    )
     if isinstance(states, Unplannable):
         return states
     return plan_layout(
@@ -201,15 +218,41 @@ def _layouts(request: PlanRequest, built: BuiltShape) -> Sequence[Layout] | Unpl
         in_flight_tokens=_in_flight_tokens(request),
         states=states,
         reserved=reserved_blocks(request.vllm_version),
-        hybrid_kv_cache_manager=not request.settings.disable_hybrid_kv_cache_manager,
+        hybrid_kv_cache_manager=_has_hybrid_manager(request),
+        choices=_cache_choices(request.settings),
     )
+
+
+def _has_hybrid_manager(request: PlanRequest) -> bool:
+    settings = request.settings
+    keeps = keeps_hybrid_manager(settings, request.vllm_version)
+    return keeps is True and not settings.disable_hybrid_kv_cache_manager
+
+
+def _cache_choices(settings: Settings) -> CacheChoices:
+    return CacheChoices(
+        block_size=settings.block_size,
+        mamba_cache_dtype=settings.mamba_cache_dtype,
+        mamba_ssm_cache_dtype=settings.mamba_ssm_cache_dtype,
+        decode_context_parallel_size=settings.decode_context_parallel_size,
+    )
+
+
+def _compilation(settings: Settings) -> Compilation:
+    found = compilation_of(settings)
+    assert isinstance(found, Compilation)
+    return found
 
 
 def _in_flight_tokens(request: PlanRequest) -> int:
     tokens = request.settings.max_num_batched_tokens
     assert tokens is not None
     pipeline = request.parallelism.pipeline_parallel_size
-    return tokens * batches_in_flight(request.vllm_version, pipeline_parallel_size=pipeline)
+    return tokens * batches_in_flight(
+        request.vllm_version,
+        pipeline_parallel_size=pipeline,
+        async_scheduling=request.settings.async_scheduling is not False,
+    )
 
 
 def _stages(
@@ -262,7 +305,8 @@ def _cache(request: PlanRequest, built: BuiltShape, accounts: Sequence[_Stage], 
         stages=stages(len(built.layers), 1),
         kv_cache_dtype=settings.kv_cache_dtype,
         in_flight_tokens=_in_flight_tokens(request),
-        hybrid_kv_cache_manager=not settings.disable_hybrid_kv_cache_manager,
+        hybrid_kv_cache_manager=_has_hybrid_manager(request),
+        choices=replace(_cache_choices(settings), decode_context_parallel_size=1),
     )
     assert not isinstance(undivided, Unplannable)
     return KvCache(
@@ -294,12 +338,12 @@ def _profile_run(
         is_first_stage=is_first,
         is_last_stage=is_last,
         enforce_eager=settings.enforce_eager,
+        compilation=_compilation(settings),
         memory_bytes=request.gpu.memory_bytes,
         compute_capability=request.gpu.compute_capability,
         link=link(request.gpu.name, request.gpu.compute_capability),
         pipeline_parallel_size=request.parallelism.pipeline_parallel_size,
         data_parallel_size=request.parallelism.data_parallel_size,
-        compilation=compilation(settings.unplanned),
     )
 
 
@@ -315,7 +359,9 @@ def _error_beside_weights(request: PlanRequest, built: BuiltShape) -> int:
         has_encoder=built.encoder is not None,
     )
     return (
-        error if request.settings.enforce_eager else error + pinned_bytes(built, tensor, request.vllm_version)
+        error + pinned_bytes(built, tensor, request.vllm_version)
+        if _compilation(request.settings).compiles
+        else error
     )
 
 

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from kaito_catalog.architectures import BuiltShape, LatentAttention, Shape, Unsupported
 from kaito_catalog.architectures.as_built import no_class
 from kaito_catalog.memory import kernels
-from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
+from kaito_catalog.memory.compilation import compilation_of
+from kaito_catalog.memory.kv_cache.versions import states_per_sequence
+from kaito_catalog.memory.kv_connectors import keeps_hybrid_manager
+from kaito_catalog.memory.legal_splits import illegal_context_parallel, illegal_tensor_parallel
+from kaito_catalog.memory.no_effect import Situation
 from kaito_catalog.memory.unplanned_options import why_unknown
-from kaito_catalog.memory.values import Fit, PlanRequest, Settings
+from kaito_catalog.memory.values import Fit, Parallelism, PlanRequest, Settings
 from kaito_catalog.memory.verdict import lacking_at_start, words_of_budget
 
 BLACKWELL = 10
@@ -40,16 +44,41 @@ def lacks_sparse_fp8(shape: BuiltShape, compute_capability: float | None, kv_cac
 
 
 def why_unplanned(
-    shape: Shape | Unsupported, settings: Settings, vllm_version: str
+    shape: Shape | Unsupported,
+    settings: Settings,
+    vllm_version: str,
+    *,
+    parallelism: Parallelism | None = None,
+    compute_capability: float | None = None,
 ) -> tuple[str, str] | None:
-    """Why what the model takes is unknown on any GPU, and whether its architecture or its options limit it."""
+    """Why what the model takes is unknown, and whether its architecture or its options limit it.
+
+    Without a split and a compute capability, one H100 is meant.
+    """
     if isinstance(shape, Unsupported):
         return shape.reason, "architecture"
     newer = no_class(shape, vllm_version)
     if newer is not None:
         return newer, "architecture"
-    unplanned = why_unknown(settings.unplanned, shape)
+    unplanned = why_unknown(
+        Situation(shape, settings, vllm_version, parallelism or Parallelism(), compute_capability)
+    )
+    if unplanned is None:
+        compilation = compilation_of(settings)
+        unplanned = (
+            compilation if isinstance(compilation, str) else _why_unknown_value(settings, vllm_version)
+        )
     return None if unplanned is None else (unplanned, "settings")
+
+
+_TUNED_FOR = ("balanced", "throughput", "interactivity")
+
+
+def _why_unknown_value(settings: Settings, vllm_version: str) -> str | None:
+    if settings.performance_mode not in _TUNED_FOR:
+        return f"no plan for performance-mode '{settings.performance_mode[:40]}'"
+    keeps = keeps_hybrid_manager(settings, vllm_version)
+    return keeps if isinstance(keeps, str) else None
 
 
 def refused(request: PlanRequest, built: BuiltShape) -> Refusal | None:
@@ -71,6 +100,10 @@ def refused(request: PlanRequest, built: BuiltShape) -> Refusal | None:
     illegal = illegal_tensor_parallel(
         built, sizes.tensor_parallel_size, enable_expert_parallel=sizes.enable_expert_parallel
     )
+    if illegal is None:
+        illegal = illegal_context_parallel(
+            built, sizes.tensor_parallel_size, settings.decode_context_parallel_size
+        )
     if illegal is not None:
         return _no("parallelism", illegal)
     if settings.max_model_len > built.max_model_len:
@@ -79,6 +112,9 @@ def refused(request: PlanRequest, built: BuiltShape) -> Refusal | None:
             f"max_model_len {settings.max_model_len:,} is more than the model's own limit of "
             f"{built.max_model_len:,} tokens, and vLLM refuses it",
         )
+    unchunked = _refuses_unchunked(settings, built, request.vllm_version)
+    if unchunked is not None:
+        return _no("settings", unchunked)
     missing = kernels.refusal(built, gpu.compute_capability)
     if missing is not None:
         return _no("gpu", missing)
@@ -90,6 +126,22 @@ def refused(request: PlanRequest, built: BuiltShape) -> Refusal | None:
         return _no("freeMemory", f"vLLM does not start: {words_of_budget(settings, gpu)}")
     if lacks_sparse_fp8(built, gpu.compute_capability, settings.kv_cache_dtype):
         return _no("kvCacheDtype", LACKS_SPARSE_FP8)
+    return None
+
+
+def _refuses_unchunked(settings: Settings, built: BuiltShape, vllm_version: str) -> str | None:
+    """Why vLLM does not start without chunked prefill; None where it does, or where prompts are in pieces."""
+    tokens = settings.max_num_batched_tokens
+    if settings.enable_chunked_prefill is not False or tokens is None:
+        return None
+    if tokens < settings.max_model_len:
+        return (
+            f"without chunked prefill a batch has to hold {settings.max_model_len:,} tokens, and "
+            f"max_num_batched_tokens is {tokens:,}"
+        )
+    states = states_per_sequence(built, vllm_version, enable_prefix_caching=settings.enable_prefix_caching)
+    if isinstance(states, int) and states > 1:
+        return "a hybrid model that caches prefixes needs chunked prefill; set no-enable-prefix-caching too"
     return None
 
 

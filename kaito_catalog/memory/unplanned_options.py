@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from kaito_catalog.architectures.mixers import Attention, CompressedAttention, LatentAttention
-from kaito_catalog.architectures.shape import Encoder, Shape
-from kaito_catalog.memory import compilation
-from kaito_catalog.memory.options import AS_BY_DEFAULT, UNPLANNED
+from kaito_catalog.architectures.shape import Encoder
+from kaito_catalog.memory.no_effect import Situation, no_effect
+from kaito_catalog.memory.options import UNPLANNED
 
 UnplannedOption = tuple[str, str]
 """An option and its value, as on the command line: ("block-size", "128")."""
@@ -29,16 +28,18 @@ def is_unplanned(name: str) -> bool:
     return name in _EFFECT or name == LIMIT_PER_PROMPT
 
 
-def why_unknown(options: Iterable[UnplannedOption], shape: Shape) -> str | None:
-    """Why no plan can be made with the options; None where they change nothing for this model."""
-    for name, value in options:
-        if name in compilation.NAMES:
-            key = compilation.unread(name, value)
-            if key is not None:
-                return f"no plan reads {key[:40]} of {name}: {_EFFECT[name]}"
-        elif name in _EFFECT and not _changes_nothing(name, value, shape):
+def why_unknown(situation: Situation) -> str | None:
+    """Why no plan can be made with the options that no plan reads; None where they change nothing there."""
+    for name, value in situation.settings.unplanned:
+        if name in _EFFECT and no_effect(name, value, situation) is None:
             return f"no plan reads {name} {value[:40]}: {_EFFECT[name]}"
     return None
+
+
+def without_effect(situation: Situation) -> tuple[tuple[str, str, str], ...]:
+    """The options that no plan reads and that change nothing there: name, value, and why."""
+    found = ((name, value, no_effect(name, value, situation)) for name, value in situation.settings.unplanned)
+    return tuple((name, value, reason) for name, value, reason in found if reason is not None)
 
 
 def leaves_out_encoder(options: Iterable[UnplannedOption], encoder: Encoder | None) -> bool:
@@ -60,13 +61,3 @@ def _limits(text: str) -> Mapping[str, object]:
     return {
         medium: limit.get("count") if isinstance(limit, dict) else limit for medium, limit in found.items()
     }
-
-
-def _changes_nothing(name: str, value: str, shape: Shape) -> bool:
-    if name == "quantization":
-        method = shape.quantization.method if shape.quantization else None
-        return method is not None and value.removesuffix("_marlin") == method.removesuffix("_marlin")
-    if name in ("enable-prefix-caching", "no-enable-prefix-caching"):
-        kinds = (Attention, LatentAttention, CompressedAttention)
-        return all(isinstance(mixer, kinds) for layer in shape.layers for mixer in layer.mixers)
-    return value in AS_BY_DEFAULT.get(name, ())

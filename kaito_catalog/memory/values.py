@@ -63,6 +63,15 @@ class Settings:
     kv_cache_dtype: str = "auto"
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
+    enable_chunked_prefill: bool | None = None
+    async_scheduling: bool | None = None
+    performance_mode: str = "balanced"
+    max_cudagraph_capture_size: int | None = None
+    cudagraph_capture_sizes: str | None = None
+    """Separated by spaces."""
+    compilation_config: str | None = None
+    """JSON."""
+    optimization_level: str | None = None
     enforce_eager: bool = False
     language_model_only: bool = False
     """No images and no sound: vLLM builds no encoder for them, and profiles none."""
@@ -70,6 +79,19 @@ class Settings:
     """What vLLM gives the KV cache on each GPU; `gpu_memory_utilization` says nothing of the cache then."""
     disable_hybrid_kv_cache_manager: bool = False
     """Sliding and chunked layers keep every token, and a model that mixes attention with states does not start."""
+    block_size: int | None = None
+    enable_prefix_caching: bool | None = None
+    mamba_cache_mode: str = "none"
+    """`none` is vLLM's choice too where prefixes are cached."""
+    mamba_cache_dtype: str = "auto"
+    mamba_ssm_cache_dtype: str = "auto"
+    kv_transfer_config: str | None = None
+    """JSON."""
+    kv_offloading_size: float | None = None
+    """GiB of the host's memory; vLLM then chooses a KV connector by itself."""
+    kv_offloading_backend: str = "native"
+    decode_context_parallel_size: int = 1
+    """Ranks of a tensor-parallel group among which the tokens of a request are divided."""
     unplanned: tuple[tuple[str, str], ...] = ()
     """Other options that change what memory holds, with their values: most make the plan unknown."""
 
@@ -81,10 +103,26 @@ class EngineOptions(TypedDict, total=False):
     kv_cache_dtype: str | None
     max_num_seqs: int | None
     max_num_batched_tokens: int | None
+    enable_chunked_prefill: bool | None
+    async_scheduling: bool | None
+    performance_mode: str | None
+    max_cudagraph_capture_size: int | None
+    cudagraph_capture_sizes: str | None
+    compilation_config: str | None
+    optimization_level: str | None
     enforce_eager: bool | None
     language_model_only: bool | None
     kv_cache_memory_bytes: int | None
     disable_hybrid_kv_cache_manager: bool | None
+    block_size: int | None
+    enable_prefix_caching: bool | None
+    mamba_cache_mode: str | None
+    mamba_cache_dtype: str | None
+    mamba_ssm_cache_dtype: str | None
+    kv_transfer_config: str | None
+    kv_offloading_size: float | None
+    kv_offloading_backend: str | None
+    decode_context_parallel_size: int | None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from kaito_catalog.memory.compilation import Compilation, compilation_of
 from kaito_catalog.memory.kv_cache.kinds import StateCache
 from kaito_catalog.memory.kv_cache.layout import Layout
 from kaito_catalog.memory.values import Fit, KvCache, PerGpu, PlanGpu, Settings
@@ -163,7 +164,9 @@ def _does_not_fit(
 def _too_many_states(per_gpu: PerGpu, layout: Layout, settings: Settings, error_bytes: int) -> Verdict | None:
     """vLLM captures CUDA graphs for max_num_seqs requests, and each needs a block for its states."""
     has_states = any(isinstance(group.cache, StateCache) for group in layout.groups)
-    if not has_states or not layout.block_bytes or settings.max_num_seqs is None or settings.enforce_eager:
+    compilation = compilation_of(settings)
+    captures = isinstance(compilation, Compilation) and compilation.captures
+    if not has_states or not layout.block_bytes or settings.max_num_seqs is None or not captures:
         return None
     blocks = per_gpu.kv_cache_available_bytes // layout.block_bytes
     off = error_bytes // layout.block_bytes

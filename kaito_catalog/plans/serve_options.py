@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.memory.options import BYTES
+from kaito_catalog.memory.option_kinds import BYTES
 from kaito_catalog.vllm_bridge.reference import Option, VllmVersion, known, versions
 from kaito_catalog.vllm_bridge.versions import newest
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 from kaito_catalog.architectures import Shape, Unsupported
 from kaito_catalog.catalog.entries import Shared
@@ -17,7 +17,8 @@ from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal, Runtime
 from kaito_catalog.kaito import deployed, release
 from kaito_catalog.kaito.launch import Launch
-from kaito_catalog.memory.options import PLANNED, PlannedOption, Value, number
+from kaito_catalog.memory.option_kinds import Value, number
+from kaito_catalog.memory.options import PLANNED, PlannedOption
 from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.unplanned_options import UnplannedOption, is_unplanned
 from kaito_catalog.memory.values import (
@@ -33,7 +34,8 @@ from kaito_catalog.plans.instance_types import plan_gpu, request_for_facts
 from kaito_catalog.plans.kaito_start import kaito_start, needs_no_lmcache, sized_by_kaito
 from kaito_catalog.vllm_bridge.reference import known, versions
 
-_BY_ATTRIBUTE = {option.attribute: option for option in PLANNED}
+_BY_NAME = {option.name: option for option in PLANNED}
+_BY_NEGATION = {option.negation: option for option in PLANNED if option.negation is not None}
 
 
 @dataclass(frozen=True)
@@ -178,11 +180,15 @@ def read_options(runtime: Runtime | None) -> GivenOptions:
     unplanned: list[UnplannedOption] = []
     for key, value in ((runtime.config if runtime else None) or {}).items():
         name = key.replace("_", "-")
-        option = _BY_ATTRIBUTE.get(name.replace("-", "_"))
-        if option is not None:
+        if name in _BY_NAME:
+            option = _BY_NAME[name]
             found = option.kind.read(value)
             if found is not None:
                 planned[option.attribute] = found
+        elif name in _BY_NEGATION:
+            option = _BY_NEGATION[name]
+            if option.kind.read(value) is not None:
+                planned[option.attribute] = False
         elif is_unplanned(name) and not _is_default(name, value):
             unplanned.append((name, value if isinstance(value, str) else json.dumps(value)))
     return replace(GivenOptions.of(planned), unplanned=tuple(unplanned))
@@ -226,10 +232,14 @@ def max_num_seqs(
     return None
 
 
-def engine_arguments(settings: Settings) -> dict[str, Value]:
+def engine_arguments(settings: Settings) -> dict[str, Any]:
     """vLLM's engine arguments for the settings, without parallelism; what they leave to vLLM is left to it here."""
     values = {option: getattr(settings, option.attribute) for option in PLANNED}
-    given = {option.attribute: value for option, value in values.items() if value != option.unset}
+    given = {
+        option.attribute: option.kind.for_engine(value)
+        for option, value in values.items()
+        if value != option.unset
+    }
     return {"max_model_len": settings.max_model_len, **given}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from kaito_catalog.memory.compilation import Compilation, compilation_of
 from kaito_catalog.memory.legal_splits import tensor_parallel_sizes
 from kaito_catalog.memory.plan import resolved_settings
 from kaito_catalog.memory.values import Fit, Plan, Settings
@@ -134,6 +135,9 @@ def _no_graphs(plan: Plan) -> str:
     """Why nothing is set aside for CUDA graphs."""
     if plan.settings.enforce_eager:
         return "none, with enforce_eager"
+    compilation = compilation_of(plan.settings)
+    if isinstance(compilation, Compilation) and not compilation.captures:
+        return "none, as the options say"
     return "vLLM captures them once the cache has its size, from what the budget leaves"
 
 

@@ -150,7 +150,10 @@ def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def command_of(args: Mapping[str, Any]) -> list[str]:
     """Engine arguments as evidence writes them."""
-    return [f"--{name.replace('_', '-')}={part}" for name, part in sorted(args.items())]
+    return [
+        f"--{name.replace('_', '-')}={json.dumps(part) if isinstance(part, dict | list) else part}"
+        for name, part in sorted(args.items())
+    ]
 
 
 def evidence_name(value: Mapping[str, Any]) -> str:

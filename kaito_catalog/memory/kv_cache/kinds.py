@@ -6,7 +6,7 @@ layers have to share one page size or one kind. To add one, add its class here a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import gcd
 from typing import ClassVar, TypeVar
 
@@ -68,12 +68,15 @@ class LayerCache:
 class FullAttentionCache(LayerCache):
     """Keys and values of every token (FullAttentionSpec)."""
 
+    context_parallel_size: int = field(default=1, kw_only=True)
+    """Ranks that share the tokens, each with its part of them."""
+
     kind: ClassVar[str] = "full"
     keeps_every_token: ClassVar[bool] = True
 
     def blocks(self, max_model_len: int, in_flight_tokens: int) -> int:
-        """All of its tokens."""
-        return ceil_div(max_model_len, self.block_size)
+        """This rank's part of all tokens."""
+        return ceil_div(ceil_div(max_model_len, self.context_parallel_size), self.block_size)
 
 
 @dataclass(frozen=True)

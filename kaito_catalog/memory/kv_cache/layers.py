@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm
 from typing import assert_never
 
@@ -22,6 +22,7 @@ from kaito_catalog.architectures import (
 )
 from kaito_catalog.architectures.mixers import Mixer
 from kaito_catalog.architectures.shape import Layer
+from kaito_catalog.memory.kv_cache.choices import VLLMS_CHOICE, CacheChoices
 from kaito_catalog.memory.kv_cache.kinds import (
     INDEXER_PAGES,
     ChunkedLocalCache,
@@ -35,6 +36,7 @@ from kaito_catalog.memory.kv_cache.kinds import (
     StateCache,
     indexer_entry_bytes,
 )
+from kaito_catalog.memory.kv_cache.states import state_bytes
 from kaito_catalog.memory.rounding import ceil_div, round_up
 
 BLOCK_SIZE = 16
@@ -78,6 +80,7 @@ def layer_caches(
     tensor_parallel_size: int,
     element_bytes: int,
     states: int,
+    choices: CacheChoices = VLLMS_CHOICE,
 ) -> tuple[tuple[LayerCache, ...], ...]:
     """What the layers of each pipeline stage keep.
 
@@ -87,15 +90,17 @@ def layer_caches(
         tensor_parallel_size: ranks that share the KV heads.
         element_bytes: of an element of the cache.
         states: blocks that the state of one sequence takes.
+        choices: what options say of it.
     """
-    blocks = _block_sizes(shape, tensor_parallel_size, element_bytes)
+    blocks = _block_sizes(shape, tensor_parallel_size, element_bytes, choices)
     found = []
     for stage in stages:
         # Many layers are alike.
         made: dict[Layer, list[LayerCache]] = {}
         caches: list[LayerCache] = []
         of_stage = [shape.layers[number] for number in stage]
-        state = StateCache(_state_block_size(shape, of_stage, blocks), blocks.state_page_bytes, states)
+        size = _state_block_size(shape, of_stage, blocks, caches_prefixes=states > 1)
+        state = StateCache(size, blocks.state_page_bytes, states)
         for layer in of_stage:
             if layer not in made:
                 made[layer] = [
@@ -106,8 +111,15 @@ def layer_caches(
                     )
                 ]
             caches += made[layer]
-        found.append(tuple(caches))
+        found.append(tuple(_shared(cache, choices.decode_context_parallel_size) for cache in caches))
     return tuple(found)
+
+
+def _shared(cache: LayerCache, ranks: int) -> LayerCache:
+    """The cache, whose tokens that many ranks share."""
+    if ranks == 1 or not isinstance(cache, FullAttentionCache):
+        return cache
+    return replace(cache, context_parallel_size=ranks)
 
 
 def _caches(
@@ -186,13 +198,16 @@ class _BlockSizes:
     state_page_bytes: int
 
 
-def _block_sizes(shape: BuiltShape, tensor_parallel_size: int, element_bytes: int) -> _BlockSizes:
+def _block_sizes(
+    shape: BuiltShape, tensor_parallel_size: int, element_bytes: int, choices: CacheChoices
+) -> _BlockSizes:
     """The blocks that its kernels ask for, made longer in a hybrid until a page of attention holds a state."""
     mixers = [mixer for layer in set(shape.layers) for mixer in layer.mixers]
-    latents = [m for m in mixers if isinstance(m, LatentAttention)]
-    block_size = _kernel_block_size(shape, latents, element_bytes)
+    block_size = choices.block_size or kernel_block_size(shape, element_bytes)
     sizes = [
-        state_bytes(m, tensor_parallel_size, shape.dtype_bytes) for m in mixers if isinstance(m, Recurrent)
+        state_bytes(m, tensor_parallel_size, shape.dtype_bytes, choices)
+        for m in mixers
+        if isinstance(m, Recurrent)
     ]
     state = max(sizes, default=0)
     if not state:
@@ -207,7 +222,12 @@ def _block_sizes(shape: BuiltShape, tensor_parallel_size: int, element_bytes: in
     return _BlockSizes(block_size, block_size * per_token)
 
 
-def _kernel_block_size(shape: BuiltShape, latents: list[LatentAttention], element_bytes: int) -> int:
+def kernel_block_size(shape: BuiltShape, element_bytes: int) -> int:
+    """Tokens of the blocks that the model's kernels ask for: longer ones are a multiple of that."""
+    mixers = [mixer for layer in set(shape.layers) for mixer in layer.mixers]
+    if any(isinstance(m, CompressedAttention) for m in mixers):
+        return V4_BLOCK_SIZE
+    latents = [m for m in mixers if isinstance(m, LatentAttention)]
     pool = max((m.indexer.pool for m in latents if m.indexer is not None), default=1)
     if pool > 1:
         return lcm(SPARSE_BLOCK_SIZE, INDEXER_PAGES[0] * pool)
@@ -218,43 +238,18 @@ def _kernel_block_size(shape: BuiltShape, latents: list[LatentAttention], elemen
     return SPARSE_BLOCK_SIZE if takes_longer else BLOCK_SIZE
 
 
-def _state_block_size(shape: BuiltShape, layers: list[Layer], blocks: _BlockSizes) -> int:
+def _state_block_size(
+    shape: BuiltShape, layers: list[Layer], blocks: _BlockSizes, *, caches_prefixes: bool
+) -> int:
     """Tokens of the blocks of states on a stage.
 
     A stage without attention has no page that must hold a state: from 0.32 on its blocks stay as they are, and vLLM
     puts them into groups of their own. Without prefixes to cache they are as in all stages.
     """
-    if not shape.aligns_by_stage or shape.pools:
+    if not shape.aligns_by_stage or not caches_prefixes:
         return blocks.attention
     has_attention = any(isinstance(m, Attention | LatentAttention) for x in layers for m in x.mixers)
     return blocks.attention if has_attention else BLOCK_SIZE
-
-
-def state_bytes(mixer: Recurrent, tensor_parallel_size: int, dtype_bytes: int) -> int:
-    """The state of one sequence in one layer on one rank: the convolution's and, where there is one, the recurrent."""
-    tp = tensor_parallel_size
-    match mixer:
-        case GatedDeltaNet():
-            width = (
-                2 * mixer.key_head_dim * mixer.num_key_heads + mixer.value_head_dim * mixer.num_value_heads
-            )
-            elements = mixer.num_value_heads // tp * mixer.value_head_dim * mixer.key_head_dim
-            recurrent = elements * mixer.state_bytes
-        case Mamba2():
-            groups = mixer.num_groups if mixer.num_groups % tp == 0 else tp
-            width = mixer.num_heads * mixer.head_dim + 2 * groups * mixer.state_size
-            recurrent = mixer.num_heads // tp * mixer.head_dim * mixer.state_size * mixer.state_bytes
-        case Mamba1():
-            width = mixer.intermediate_size
-            recurrent = width // tp * mixer.state_size * dtype_bytes
-        case KimiDelta():
-            width = 3 * mixer.num_heads * mixer.head_dim
-            recurrent = mixer.num_heads // tp * mixer.head_dim**2 * 4
-        case LightningAttention():
-            return mixer.num_heads // tp * mixer.head_dim**2 * dtype_bytes
-        case ShortConv():
-            width, recurrent = mixer.width, 0
-    return width // tp * (mixer.conv_kernel - 1) * dtype_bytes + recurrent
 
 
 def kv_heads(attention: Attention, tensor_parallel_size: int) -> int:

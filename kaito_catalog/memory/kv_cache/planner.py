@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kaito_catalog.architectures import Attention, BuiltShape, CompressedAttention, LatentAttention
+from kaito_catalog.memory.kv_cache.choices import VLLMS_CHOICE, CacheChoices
 from kaito_catalog.memory.kv_cache.groups import (
     Caches,
     grouped_layouts,
@@ -14,9 +15,10 @@ from kaito_catalog.memory.kv_cache.groups import (
     without_hybrid_manager,
 )
 from kaito_catalog.memory.kv_cache.kinds import RingCache
-from kaito_catalog.memory.kv_cache.layers import cache_dtype_bytes, layer_caches
+from kaito_catalog.memory.kv_cache.layers import cache_dtype_bytes, kernel_block_size, layer_caches
 from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
 from kaito_catalog.memory.kv_cache.packing import compressed_layouts, packed_layouts
+from kaito_catalog.memory.kv_cache.states import why_unknown_states
 from kaito_catalog.memory.remembered import remembered
 
 
@@ -31,6 +33,7 @@ def plan_layout(
     states: int = 1,
     reserved: int = 0,
     hybrid_kv_cache_manager: bool = True,
+    choices: CacheChoices = VLLMS_CHOICE,
 ) -> tuple[Layout, ...] | Unplannable:
     """The layout on a GPU of each pipeline stage; `stages` are the layers of each (weights.split.stages).
 
@@ -50,22 +53,50 @@ def plan_layout(
     is_compressed = any(isinstance(layer.mixer, CompressedAttention) for layer in shape.layers)
     if is_compressed and element_bytes != 1:
         return Unplannable("DeepSeek V4 is only served with kv_cache_dtype fp8", "kvCacheDtype")
+    unknown = _why_unknown(shape, element_bytes, choices)
+    if unknown is not None:
+        return Unplannable(unknown)
     by_stage = layer_caches(
         shape,
         stages,
         tensor_parallel_size=tensor_parallel_size,
         element_bytes=element_bytes,
         states=states,
+        choices=choices,
     )
     if not hybrid_kv_cache_manager:
         found = _without_hybrid_manager(by_stage, is_compressed=is_compressed)
         if isinstance(found, Unplannable):
             return found
         by_stage = found
+    if choices.decode_context_parallel_size > 1:
+        refused = _unshared(by_stage)
+        if refused is not None:
+            return refused
     layouts = _grouped(shape, by_stage, element_bytes, in_flight_tokens, is_compressed=is_compressed)
     if isinstance(layouts, Unplannable) or not reserved:
         return layouts
     return tuple(replace(layout, reserved_blocks=reserved) for layout in layouts)
+
+
+def _why_unknown(shape: BuiltShape, element_bytes: int, choices: CacheChoices) -> str | None:
+    """Why options leave the layout unknown: back ends that were not read, dtypes that were not compared."""
+    if choices.block_size is not None:
+        unit = kernel_block_size(shape, element_bytes)
+        is_fixed = any(isinstance(m, CompressedAttention) for layer in shape.layers for m in layer.mixers)
+        if choices.block_size % unit or (is_fixed and choices.block_size != unit):
+            only = f"{unit:,} tokens" if is_fixed else f"a multiple of {unit:,} tokens"
+            return f"no plan for block-size {choices.block_size:,}: the kernels of this model were read with {only}"
+    return why_unknown_states(shape, choices)
+
+
+def _unshared(stages: tuple[Caches, ...]) -> Unplannable | None:
+    """Why it is unknown what ranks hold that share the tokens of a request: other kinds of cache were not compared."""
+    names = {cache.kind for caches in stages for cache in caches if not cache.keeps_every_token}
+    if not names:
+        return None
+    kinds = ", ".join(sorted(names))
+    return Unplannable(f"no plan for decode-context-parallel-size above 1 with layers that keep {kinds}")
 
 
 def _grouped(

@@ -33,7 +33,7 @@ def activation_peak(run: ProfileRun) -> int:
     peak = _forward_peak(run)
     if run.is_last_stage and not shape.pools:
         peak = max(peak, _sampler_peak(run))
-    if run.is_first_stage and not run.enforce_eager:
+    if run.is_first_stage and run.compiles:
         peak = max(peak, compiled_copy(shape, run.tensor_parallel_size, run.vllm_version))
     if shape.encoder is not None and profiles_everything(shape, run.vllm_version):
         encoder = encoder_profile(run)

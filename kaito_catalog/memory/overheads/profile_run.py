@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kaito_catalog.architectures import BuiltShape
-from kaito_catalog.memory.compilation import BY_ITSELF, Compilation
+from kaito_catalog.memory.compilation import VLLMS_COMPILATION, Compilation
 from kaito_catalog.memory.overheads.links import Link
 
 
@@ -27,6 +27,7 @@ class ProfileRun:
     is_first_stage: bool = True
     is_last_stage: bool = True
     enforce_eager: bool = False
+    compilation: Compilation = VLLMS_COMPILATION
     memory_bytes: int | None = None
     """Of the GPU, for encoders that take a video in pieces; None: all at once."""
     compute_capability: float | None = None
@@ -35,5 +36,13 @@ class ProfileRun:
     """Between the GPUs of a node."""
     pipeline_parallel_size: int = 1
     data_parallel_size: int = 1
-    compilation: Compilation = BY_ITSELF
-    """What vLLM is told about compiling and capturing."""
+
+    @property
+    def compiles(self) -> bool:
+        """Whether torch.compile runs."""
+        return self.compilation.compiles and not self.enforce_eager
+
+    @property
+    def captures(self) -> bool:
+        """Whether there are CUDA graphs."""
+        return self.compilation.captures and not self.enforce_eager

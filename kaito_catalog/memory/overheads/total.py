@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from kaito_catalog.architectures import Experts, Scheme
 from kaito_catalog.architectures.as_built import HOPPER, version_tuple
+from kaito_catalog.memory.compilation import captured_graphs
 from kaito_catalog.memory.overheads.activations import activation_peak, spared_workspace
 from kaito_catalog.memory.overheads.communication import communication_bytes, fusion_workspace
 from kaito_catalog.memory.overheads.compiled_copy import is_copy_pinned, pinned_bytes
 from kaito_catalog.memory.overheads.constants import constants
 from kaito_catalog.memory.overheads.layer_widths import indexer_workspace
 from kaito_catalog.memory.overheads.links import BLACKWELL
-from kaito_catalog.memory.overheads.model_runner import MOST_GRAPHS, captured_graphs, profiles_everything
+from kaito_catalog.memory.overheads.model_runner import MOST_GRAPHS, profiles_everything
 from kaito_catalog.memory.overheads.profile_run import ProfileRun
 from kaito_catalog.memory.overheads.versions import (
     FITTED,
@@ -53,7 +54,7 @@ def _non_torch(run: ProfileRun) -> float:
 
 def _pinned(run: ProfileRun) -> int:
     """The freed copy of the embedding, where it still counts."""
-    if run.enforce_eager or not run.is_first_stage:
+    if not run.compiles or not run.is_first_stage:
         return 0
     pinned = pinned_bytes(run.shape, run.tensor_parallel_size, run.vllm_version)
     if pinned and is_copy_pinned(run.shape, run.tensor_parallel_size, run.max_num_batched_tokens):
@@ -62,8 +63,7 @@ def _pinned(run: ProfileRun) -> int:
 
 
 def _has_graphs(run: ProfileRun) -> bool:
-    captures = run.compilation.captures and not run.enforce_eager
-    return captures and profiles_everything(run.shape, run.vllm_version)
+    return run.captures and profiles_everything(run.shape, run.vllm_version)
 
 
 def _cuda_graphs(run: ProfileRun, stage_layers: int) -> int:
