@@ -160,11 +160,11 @@ def test_what_does_not_change_the_answer_is_not_in_its_key(change: dict[str, Any
 def test_cheap_runs_come_first_and_gpu_hours_are_what_the_time_limit_allows(here: Path) -> None:
     runs = made(here, options=Options(cloud="azure")).wanted
     assert [run.model for run in runs] == ["gpt-oss-20b", "phi-4", "llama-3.3-70b-instruct"]
-    assert [run.gpus for run in runs] == [1, 1, 2]
-    assert [run.most_gpu_hours for run in runs] == [0.25, 0.25, 0.5]
+    assert [run.gpus for run in runs] == [1, 2, 2]
+    assert [run.most_gpu_hours for run in runs] == [0.25, 0.5, 0.5]
 
 
-@pytest.mark.parametrize(("budget", "inside"), [(None, 3), (1.0, 3), (0.99, 2), (0.3, 1), (0.0, 0)])
+@pytest.mark.parametrize(("budget", "inside"), [(None, 3), (1.25, 3), (1.24, 2), (0.3, 1), (0.0, 0)])
 def test_a_budget_is_never_exceeded(budget: float | None, inside: int, here: Path) -> None:
     found, rest = made(here, options=Options(cloud="azure")).within(budget)
     assert (len(found), len(rest)) == (inside, 3 - inside)
@@ -214,11 +214,11 @@ def test_a_model_without_facts_is_left_out_with_its_reason(here: Path) -> None:
 
 
 def test_the_plan_names_instance_types_and_hours(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["dry-run", "--all", "--plan", "--cloud", "azure", "--budget", "0.6"]) == 0
+    assert cli.main(["dry-run", "--all", "--plan", "--cloud", "azure", "--budget", "0.8"]) == 0
     shown = capsys.readouterr().out
-    assert "2 to run, at most 0.50 GPU-hours" in shown
+    assert "2 to run, at most 0.75 GPU-hours" in shown
     assert "1 beyond the budget (0.50 GPU-hours)" in shown
-    assert "Standard_NC24ads_A100_v4: 1 run" in shown
+    assert "Standard_NV72ads_A10_v5: 1 run" in shown
 
 
 def test_a_plan_over_several_clouds_says_how_to_keep_to_one(
@@ -235,7 +235,7 @@ def test_the_plan_as_json_has_every_run_and_its_key(here: Path, capsys: pytest.C
     assert cli.main(["dry-run", "--all", "--plan", "--cloud", "azure", "--format", "json"]) == 0
     value = json.loads(capsys.readouterr().out)
     assert [run["model"] for run in value["runs"]] == ["gpt-oss-20b", "phi-4", "llama-3.3-70b-instruct"]
-    assert value["mostGPUHours"] == 1.0
+    assert value["mostGPUHours"] == 1.25
     assert all(len(run["key"]) == 12 for run in value["runs"])
 
 

@@ -225,7 +225,7 @@ def test_plan_names_instance_types_that_kaito_takes_unless_another_cloud_is_aske
 ) -> None:
     usual = run("plan", "phi-4")[1]
     assert "instance types of azure, aws and arc, which KAITO v0.12 takes; --cloud names others" in usual
-    assert "next: kaito-catalog plan phi-4 --instance-type Standard_NC24ads_A100_v4" in usual
+    assert "next: kaito-catalog plan phi-4 --instance-type Standard_NV72ads_A10_v5" in usual
     assert "a2-highgpu-1g" not in usual
     google = run("plan", "phi-4", "--cloud", "gcp")[1]
     assert "KAITO v0.12 makes no such nodes" in google

@@ -129,7 +129,7 @@ def test_the_command_says_which_gpu_and_how_many_it_took(capsys: pytest.CaptureF
     out, err = capsys.readouterr()
     assert "on 1 × NVIDIA H100 80GB" in out
     assert "'h100' is read as NVIDIA H100 80GB, which has the least memory of that name" in err
-    assert "planned on one GPU, since no count was given; 4 would be enough" in err
+    assert "planned on one GPU; 4 would be enough" in err
 
 
 def test_a_gpu_that_is_not_listed_is_told_by_memory_and_capability(

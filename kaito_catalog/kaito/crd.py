@@ -57,7 +57,7 @@ class LabelSelector(Model):
     match_expressions: Items[LabelExpression] | None = None
 
 
-class Partition(Model):
+class ResourcePartition(Model):
     """A slice of a GPU."""
 
     mode: Literal["mig", "accelerator"]
@@ -71,7 +71,7 @@ class Resource(Model):
     label_selector: LabelSelector
     instance_type: str | None = None
     count: int | None = None
-    partition: Partition | None = None
+    partition: ResourcePartition | None = None
     preferred_nodes: Items[str] | None = None
 
 
@@ -101,7 +101,7 @@ class AdapterSource(Model):
     volume_source: JsonValue = None
 
 
-class Adapter(Model):
+class InferenceAdapter(Model):
     """A LoRA adapter."""
 
     source: AdapterSource | None = None
@@ -113,7 +113,7 @@ class Inference(Model):
 
     preset: Preset | None = None
     config: str | None = None
-    adapters: Items[Adapter] | None = None
+    adapters: Items[InferenceAdapter] | None = None
     template: JsonValue = None
 
 
@@ -132,7 +132,7 @@ class SetResource(Model):
     """What each replica runs on."""
 
     instance_type: str | None = None
-    partition: Partition | None = None
+    partition: ResourcePartition | None = None
 
 
 class SetTemplate(Model):

@@ -304,7 +304,7 @@ def how_read(request: PlanArguments, subject: PlanSubject, shared: Shared) -> tu
         enough = fewest_gpus(request, subject, shared) if groups == 1 else None
         more = f"; {enough} would be enough" if enough is not None and enough > 1 else ""
         one = "one GPU" if groups == 1 else f"{groups} GPUs, one for each stage and copy"
-        found.append(f"planned on {one}, since no count was given{more}: --gpu-count N plans others")
+        found.append(f"planned on {one}{more}: --gpu-count N plans others")
     return tuple(found)
 
 

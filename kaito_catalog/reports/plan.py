@@ -138,7 +138,7 @@ def _no_graphs(plan: Plan) -> str:
     compilation = compilation_of(plan.settings)
     if isinstance(compilation, Compilation) and not compilation.captures:
         return "none, as the options say"
-    return "vLLM captures them once the cache has its size, from what the budget leaves"
+    return "captured later, from what is left"
 
 
 def _sources(sources: Mapping[str, str]) -> list[str]:
