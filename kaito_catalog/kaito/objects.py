@@ -182,7 +182,7 @@ def _why_left_out(item: KubernetesObject) -> str | None:
         return "it tunes a model and serves none"
     body = value_at(item.value, "spec", "template") if item.kind == "InferenceSet" else item.value
     if value_at(body, "inference", "template") is not None and value_at(body, "inference", "preset") is None:
-        return "it serves a pod of its own, which `kaito-catalog plan --from` reads"
+        return "it serves a pod of its own, which KAITO does not start"
     return None
 
 
