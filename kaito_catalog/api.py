@@ -63,6 +63,7 @@ def plan_model(
     data_parallel_size: int = 1,
     enable_expert_parallel: bool = False,
     weights_bytes: int | None = None,
+    draft_config: str | os.PathLike[str] | None = None,
     vllm_version: str | None = None,
     profile: str | None = None,
     **options: Unpack[EngineOptions],
@@ -89,6 +90,7 @@ def plan_model(
         data_parallel_size: copies of the engine.
         enable_expert_parallel: experts are spread instead of cut.
         weights_bytes: stored size of all weight files, where it is known better than by the facts.
+        draft_config: the config.json of the drafter that `speculative_config` names, or its folder.
         vllm_version: None is the profile's.
         profile: a KAITO release of policy.yaml; None is the policy's own.
         options: vLLM's own, which win over the proposal's; they are listed below.
@@ -117,6 +119,7 @@ def plan_model(
         data_parallel_size=data_parallel_size,
         enable_expert_parallel=enable_expert_parallel,
         weights_bytes=weights_bytes,
+        draft_config=None if draft_config is None else os.fspath(draft_config),
         vllm_version=vllm_version,
     )
     if not request.names_a_gpu:

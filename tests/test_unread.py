@@ -26,6 +26,9 @@ READ_BY_PLANS = {
     "enable-expert-parallel",
     "max-model-len",
     "pipeline-parallel-size",
+    "spec-method",
+    "spec-model",
+    "spec-tokens",
     "tensor-parallel-size",
 }
 
@@ -62,7 +65,6 @@ def test_somebody_has_said_of_every_option_of_vllm_whether_memory_depends_on_it(
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("speculative-config", '{"method": "ngram", "num_speculative_tokens": 4}'),
         ("dtype", "float32"),
         ("quantization", "fp8"),
         ("cpu_offload_gb", "20"),

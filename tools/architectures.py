@@ -109,7 +109,7 @@ The plan says "unknown" and names the architecture:
 
 {_listed(missing)}
 
-{len(drafts)} more are drafts that guess tokens for another model; what speculation takes is not planned.
+{len(drafts)} more are drafts that guess tokens for another model: [what that takes](memory.md#guessing-tokens-ahead).
 
 A model whose architecture is missing here can still be proven: `plan --exact` asks vLLM's own classes, and `dry-run`
 starts an engine.

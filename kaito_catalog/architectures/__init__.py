@@ -70,6 +70,7 @@ from kaito_catalog.architectures.shape import (
     MOST_LAYERS,
     BuiltShape,
     Config,
+    Drafter,
     Encoder,
     Experts,
     FeedForward,
@@ -92,6 +93,7 @@ __all__ = [
     "BuiltShape",
     "CompressedAttention",
     "Config",
+    "Drafter",
     "Encoder",
     "Experts",
     "FeedForward",
@@ -237,7 +239,8 @@ def _read_shape(config: Config, quantization: Config | None) -> Shape | Unsuppor
         return Unsupported(f"no plan for the architecture {architecture[:80]}", "architectures", architecture)
     root = Fields(config)
     text = root.section("text_config") or root.section("llm_config") or root
-    shape = record.reader(Source(architecture, root, text, quantization, ARCHITECTURES))
+    source = Source(architecture, root, text, quantization, ARCHITECTURES)
+    shape = record.reader(source)
     how = shape.quantization
     lacks_encoder = shape.encoder is None and architecture.endswith("ForConditionalGeneration")
     if lacks_encoder or (how is not None and how.is_partial):
@@ -246,4 +249,13 @@ def _read_shape(config: Config, quantization: Config | None) -> Shape | Unsuppor
     every = record.on_every_stage
     if shape.decoder is not None:
         every |= ARCHITECTURES[shape.decoder].on_every_stage
-    return replace(shape, on_every_stage=every)
+    return replace(shape, on_every_stage=every, mtp=_mtp(record, source))
+
+
+def _mtp(record: Architecture, source: Source) -> Drafter | Unsupported | None:
+    if record.mtp is None:
+        return None
+    try:
+        return record.mtp(source, record.reader)
+    except UnreadableError as error:
+        return Unsupported(f"its MTP layers: {error.reason}", error.field, source.architecture)

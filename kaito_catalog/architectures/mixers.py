@@ -73,6 +73,8 @@ class Attention:
     """Keeps scales of its cache, of quantised weights; PLaMo 2's is not told how the weights are quantised."""
     replicated: bool = False
     """Every rank has the projections whole, although each keeps its share of the cache (StarCoder)."""
+    fed_twice: bool = False
+    """Its input is twice as wide: the embedding of a token beside hidden states (EAGLE-3)."""
     learnt_keys: LearntKeys | None = None
     projections: LatentAttention | LowRankQueries | None = None
     """Where queries, keys and values are not made of hidden states at once; with latents, the cache still holds keys

@@ -273,6 +273,9 @@ class Shape:
     """The language model's own architecture, where the model holds one of another family."""
     on_every_stage: frozenset[StagePart] = frozenset()
     """What vLLM builds on every pipeline stage, needed there or not."""
+    mtp: Drafter | Unsupported | None = None
+    """What its own checkpoint has to guess tokens with (multi-token prediction), which is built where it is asked for;
+    unsupported where it has some that no plan reads."""
 
     @cached_property
     def _hash(self) -> int:
@@ -289,6 +292,30 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Drafter:
+    """What guesses tokens ahead, for the model to verify: layers of its own, and what they take of the model."""
+
+    shape: Shape
+    """Its layers, and what stands beside them."""
+    fusion: tuple[Matrix, ...] = ()
+    """What makes its input of the model's hidden states and the embedding of a token."""
+    is_whole: bool = False
+    """A model of its own, which shares nothing."""
+    has_embedding: bool = True
+    """Whether it looks tokens up: in the model's embedding, where that is as wide and on the same stage."""
+    heads: int = 0
+    """Output embeddings of its own; without one it has the model's."""
+    head_rows: int | None = None
+    """Tokens that these choose from; None: the model's vocabulary."""
+    maps_tokens: bool = False
+    """Whether each of those tokens has the number of one of the model's beside, in eight bytes."""
+    hidden_states: int = 1
+    """Layers of the model whose hidden states it is fed with."""
+    steps: int | None = None
+    """Tokens that its checkpoint guesses: more of them have to be a multiple."""
+
+
+@dataclass(frozen=True)
 class BuiltShape(Shape):
     """A shape as vLLM of one version builds it for one GPU: what is planned."""
 
@@ -300,6 +327,10 @@ class BuiltShape(Shape):
     """Groups of different page sizes share blocks without padding (DeepSeek V4)."""
     aligns_by_stage: bool = False
     """Each pipeline stage makes its blocks as long as its own layers ask for."""
+    guessing_layers: int = 0
+    """Layers at its end that guess tokens: vLLM makes the blocks without looking at them."""
+    guessed_tokens: int = 0
+    """Tokens that are guessed at once, of which a state keeps the last inputs and each a block."""
 
     def __hash__(self) -> int:
         """As a shape's."""

@@ -271,6 +271,24 @@ def _add_diff_and_import(command: Callable[..., argparse.ArgumentParser]) -> Non
     importer.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
 
 
+def _add_engine_options(plan: argparse.ArgumentParser) -> None:
+    """vLLM's options that plans read, and what describes a drafter that one of them names."""
+    for option in PLANNED:
+        if option.negation is not None:
+            toggle = argparse.BooleanOptionalAction
+            plan.add_argument(f"--{option.name}", action=toggle, default=None, help=option.help)
+        elif option.kind.metavar is None:
+            plan.add_argument(f"--{option.name}", action="store_true", default=None, help=option.help)
+        else:
+            kind = _word(option.kind.parse)
+            plan.add_argument(f"--{option.name}", metavar=option.kind.metavar, type=kind, help=option.help)
+    plan.add_argument(
+        "--draft-config",
+        metavar="PATH",
+        help="the config.json of the drafter that --speculative-config names",
+    )
+
+
 def _add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
     """`plan`."""
     plan = command(
@@ -306,15 +324,7 @@ def _add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--gpu-count", metavar="N", type=_positive, help="GPUs (default: the instance type's, else one)"
     )
     plan.add_argument("--max-model-len", metavar="N", type=_positive, help="default: the proposal's context")
-    for option in PLANNED:
-        if option.negation is not None:
-            toggle = argparse.BooleanOptionalAction
-            plan.add_argument(f"--{option.name}", action=toggle, default=None, help=option.help)
-        elif option.kind.metavar is None:
-            plan.add_argument(f"--{option.name}", action="store_true", default=None, help=option.help)
-        else:
-            kind = _word(option.kind.parse)
-            plan.add_argument(f"--{option.name}", metavar=option.kind.metavar, type=kind, help=option.help)
+    _add_engine_options(plan)
     plan.add_argument("--tensor-parallel-size", metavar="N", type=_positive)
     plan.add_argument("--pipeline-parallel-size", metavar="N", type=_positive, default=1)
     plan.add_argument("--data-parallel-size", metavar="N", type=_positive, default=1)

@@ -42,6 +42,7 @@ def run_plan(options: argparse.Namespace) -> int:
         data_parallel_size=options.data_parallel_size,
         enable_expert_parallel=options.enable_expert_parallel,
         weights_bytes=options.weights_bytes,
+        draft_config=options.draft_config,
         vllm_version=options.vllm_version,
     )
     shared = read_shared(root)

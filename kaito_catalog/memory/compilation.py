@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from kaito_catalog.memory.rounding import round_up
 from kaito_catalog.memory.values import Settings
 
 LARGEST_CAPTURE = 512
@@ -155,18 +156,25 @@ def _are_sizes(value: object) -> bool:
 
 @lru_cache(maxsize=256)
 def captured_graphs(
-    max_num_seqs: int, max_num_batched_tokens: int, compilation: Compilation = VLLMS_COMPILATION
+    max_num_seqs: int,
+    max_num_batched_tokens: int,
+    compilation: Compilation = VLLMS_COMPILATION,
+    guessed_tokens: int = 0,
 ) -> int:
     """How many CUDA graphs vLLM captures: one a size for mixed batches, one a size for decoding alone.
 
     By default the sizes are 1, 2, 4, then by 8 below 256 and by 16 from there to min(2 × max_num_seqs, 512); batches
-    of decoding requests alone are at most max_num_seqs (VllmConfig._set_cudagraph_sizes).
+    of decoding requests alone are at most max_num_seqs (VllmConfig._set_cudagraph_sizes). Where tokens are guessed, a
+    request has those of a batch too, and sizes are multiples of that (adjust_cudagraph_sizes_for_spec_decode).
     """
     if not compilation.captures:
         return 0
-    sizes = capture_sizes(max_num_seqs, max_num_batched_tokens, compilation)
+    of_request = 1 + guessed_tokens
+    decoded = max_num_seqs * of_request
+    plain = capture_sizes(decoded, max_num_batched_tokens, compilation)
+    sizes = {round_up(size, of_request) for size in plain if round_up(size, of_request) <= plain[-1]}
     mixed = len(sizes) if compilation.captures_mixed else 0
-    decoding = len([s for s in sizes if s <= max_num_seqs]) if compilation.captures_decoding else 0
+    decoding = len([s for s in sizes if s <= decoded]) if compilation.captures_decoding else 0
     return mixed + decoding
 
 

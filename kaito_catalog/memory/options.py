@@ -197,16 +197,16 @@ PLANNED: tuple[PlannedOption, ...] = (
         default="with it",
         unset=False,
     ),
+    PlannedOption(
+        "speculative-config",
+        OBJECT,
+        'what guesses tokens ahead, such as \'{"method": "mtp", "num_speculative_tokens": 1}\'',
+        default="nothing",
+    ),
 )
 """In the order in which they are shown. `memory.values.Settings` has a field for each, of its type."""
 
 UNPLANNED: Mapping[str, tuple[str, ...]] = {
-    "it adds a draft model or its guesses": (
-        "speculative-config",
-        "spec-method",
-        "spec-model",
-        "spec-tokens",
-    ),
     "it adds the weights of adapters": ("enable-lora", "lora-modules", "default-mm-loras"),
     "it changes which weights are built, or how they are stored": (
         "quantization",

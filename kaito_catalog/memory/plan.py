@@ -24,7 +24,15 @@ from kaito_catalog.memory.overheads.links import link
 from kaito_catalog.memory.overheads.profile_run import ProfileRun
 from kaito_catalog.memory.overheads.total import Overheads, expected_error, repacked_bytes, stage_overheads
 from kaito_catalog.memory.refusals import Refusal, refused, why_unplanned
-from kaito_catalog.memory.stored_weights import StageWeights, weights_of_stages
+from kaito_catalog.memory.speculating import (
+    asked_drafting,
+    is_asynchronous,
+    layers_of_stages,
+    switches_off_hybrid_manager,
+    weights_with_drafter,
+)
+from kaito_catalog.memory.speculation.drafting import Drafting, kept_bytes, with_drafter
+from kaito_catalog.memory.stored_weights import StageWeights
 from kaito_catalog.memory.unplanned_options import leaves_out_encoder
 from kaito_catalog.memory.values import (
     Fit,
@@ -38,7 +46,7 @@ from kaito_catalog.memory.values import (
 )
 from kaito_catalog.memory.verdict import verdict
 from kaito_catalog.memory.weights.ranks import absorbed_bytes, mxfp4_bytes
-from kaito_catalog.memory.weights.split import Split, Uncomputable, split_over, stages
+from kaito_catalog.memory.weights.split import Split, split_over, stages
 
 
 def resolved_settings(settings: Settings, gpu: PlanGpu, vllm_version: str | None = None) -> Settings:
@@ -82,19 +90,21 @@ def make_plan(request: PlanRequest) -> Plan:
         enable_expert_parallel=request.parallelism.enable_expert_parallel,
         compute_capability=request.gpu.compute_capability,
     )
-    weights = weights_of_stages(built, request.stored, split, request.parallelism)
-    if isinstance(weights, Uncomputable):
-        limited_by, fits = ("parallelism", Fit.NO) if weights.illegal else ("weights", Fit.UNKNOWN)
-        return without_account(request, Refusal(fits, limited_by, weights.reason))
-    layouts = _layouts(request, built)
+    drafting = asked_drafting(request, built)
+    if isinstance(drafting, Refusal):
+        return without_account(request, drafting)
+    weights = weights_with_drafter(request, built, drafting, split)
+    if isinstance(weights, Refusal):
+        return without_account(request, weights)
+    layouts = _layouts(request, built, drafting)
     if isinstance(layouts, Unplannable):
         fits = Fit.UNKNOWN if layouts.refused is None else Fit.NO
         return without_account(request, Refusal(fits, layouts.refused or "kvCache", layouts.reason))
-    accounts = _stages(request, built, split, weights, layouts)
+    accounts = _stages(request, built, drafting, split, weights, layouts)
     tightest = min(accounts, key=lambda stage: stage.spare_bytes)
     per_gpu = tightest.per_gpu()
-    cache = _cache(request, built, accounts, tightest)
-    error = weights.error_bytes + _error_beside_weights(request, built)
+    cache = _cache(request, built, drafting, accounts, tightest)
+    error = weights.error_bytes + _error_beside_weights(request, built, drafting)
     found = verdict(
         per_gpu,
         cache,
@@ -200,7 +210,9 @@ class _Stage:
         )
 
 
-def _layouts(request: PlanRequest, built: BuiltShape) -> Sequence[Layout] | Unplannable:
+def _layouts(
+    request: PlanRequest, built: BuiltShape, drafting: Drafting | None
+) -> Sequence[Layout] | Unplannable:
     """The KV cache of each stage."""
     states = states_per_sequence(
         built,
@@ -210,21 +222,24 @@ def _layouts(request: PlanRequest, built: BuiltShape) -> Sequence[Layout] | Unpl
     )
     if isinstance(states, Unplannable):
         return states
+    cached = with_drafter(built, drafting)
     return plan_layout(
-        built,
+        cached,
         tensor_parallel_size=request.parallelism.tensor_parallel_size,
-        stages=stages(len(built.layers), request.parallelism.pipeline_parallel_size),
+        stages=layers_of_stages(cached, request.parallelism.pipeline_parallel_size),
         kv_cache_dtype=request.settings.kv_cache_dtype,
-        in_flight_tokens=_in_flight_tokens(request),
+        in_flight_tokens=_in_flight_tokens(request, drafting),
         states=states,
         reserved=reserved_blocks(request.vllm_version),
-        hybrid_kv_cache_manager=_has_hybrid_manager(request),
+        hybrid_kv_cache_manager=_has_hybrid_manager(request, built, drafting),
         choices=_cache_choices(request.settings),
     )
 
 
-def _has_hybrid_manager(request: PlanRequest) -> bool:
+def _has_hybrid_manager(request: PlanRequest, built: BuiltShape, drafting: Drafting | None) -> bool:
     settings = request.settings
+    if switches_off_hybrid_manager(built, drafting):
+        return False
     keeps = keeps_hybrid_manager(settings, request.vllm_version)
     return keeps is True and not settings.disable_hybrid_kv_cache_manager
 
@@ -244,19 +259,24 @@ def _compilation(settings: Settings) -> Compilation:
     return found
 
 
-def _in_flight_tokens(request: PlanRequest) -> int:
+def _in_flight_tokens(request: PlanRequest, drafting: Drafting | None) -> int:
     tokens = request.settings.max_num_batched_tokens
     assert tokens is not None
     pipeline = request.parallelism.pipeline_parallel_size
     return tokens * batches_in_flight(
         request.vllm_version,
         pipeline_parallel_size=pipeline,
-        async_scheduling=request.settings.async_scheduling is not False,
+        async_scheduling=is_asynchronous(request, drafting),
     )
 
 
 def _stages(
-    request: PlanRequest, built: BuiltShape, split: Split, weights: StageWeights, layouts: Sequence[Layout]
+    request: PlanRequest,
+    built: BuiltShape,
+    drafting: Drafting | None,
+    split: Split,
+    weights: StageWeights,
+    layouts: Sequence[Layout],
 ) -> list[_Stage]:
     """The account of a GPU of each stage."""
     gpu, settings = request.gpu, request.settings
@@ -268,8 +288,10 @@ def _stages(
         kept += repacked_bytes(mxfp4_bytes(built, split)) // pipeline
     found = []
     for number, layers in enumerate(stages(len(built.layers), pipeline)):
-        run = _profile_run(request, built, split, is_first=number == 0, is_last=number == pipeline - 1)
-        beside = stage_overheads(run, stage_layers=len(layers), kept_bytes=kept)
+        is_last = number == pipeline - 1
+        run = _profile_run(request, built, drafting, split, is_first=number == 0, is_last=is_last)
+        more = kept_bytes(drafting, split) if drafting is not None and is_last else 0
+        beside = stage_overheads(run, stage_layers=len(layers), kept_bytes=kept + more)
         layout = layouts[number]
         budget, room = math.ceil(gpu.memory_bytes * settings.gpu_memory_utilization), None
         if settings.kv_cache_memory_bytes:
@@ -292,20 +314,27 @@ def _stages(
     return found
 
 
-def _cache(request: PlanRequest, built: BuiltShape, accounts: Sequence[_Stage], tightest: _Stage) -> KvCache:
+def _cache(
+    request: PlanRequest,
+    built: BuiltShape,
+    drafting: Drafting | None,
+    accounts: Sequence[_Stage],
+    tightest: _Stage,
+) -> KvCache:
     """What the available memory holds: requests at once, and the longest context."""
     settings = request.settings
     concurrency = min(
         stage.layout.max_concurrency(stage.available_bytes, settings.max_model_len) for stage in accounts
     )
     longest = min(stage.longest_model_len(built.max_model_len) for stage in accounts)
+    cached = with_drafter(built, drafting)
     undivided = plan_layout(
-        built,
+        cached,
         tensor_parallel_size=1,
-        stages=stages(len(built.layers), 1),
+        stages=layers_of_stages(cached, 1),
         kv_cache_dtype=settings.kv_cache_dtype,
-        in_flight_tokens=_in_flight_tokens(request),
-        hybrid_kv_cache_manager=_has_hybrid_manager(request),
+        in_flight_tokens=_in_flight_tokens(request, drafting),
+        hybrid_kv_cache_manager=_has_hybrid_manager(request, built, drafting),
         choices=replace(_cache_choices(settings), decode_context_parallel_size=1),
     )
     assert not isinstance(undivided, Unplannable)
@@ -321,7 +350,13 @@ def _cache(request: PlanRequest, built: BuiltShape, accounts: Sequence[_Stage], 
 
 
 def _profile_run(
-    request: PlanRequest, built: BuiltShape, split: Split, *, is_first: bool, is_last: bool
+    request: PlanRequest,
+    built: BuiltShape,
+    drafting: Drafting | None,
+    split: Split,
+    *,
+    is_first: bool,
+    is_last: bool,
 ) -> ProfileRun:
     """The run in which vLLM measures a stage."""
     settings = request.settings
@@ -344,10 +379,11 @@ def _profile_run(
         link=link(request.gpu.name, request.gpu.compute_capability),
         pipeline_parallel_size=request.parallelism.pipeline_parallel_size,
         data_parallel_size=request.parallelism.data_parallel_size,
+        drafting=drafting,
     )
 
 
-def _error_beside_weights(request: PlanRequest, built: BuiltShape) -> int:
+def _error_beside_weights(request: PlanRequest, built: BuiltShape, drafting: Drafting | None) -> int:
     """How far the account may be off, apart from the weights."""
     tensor = request.parallelism.tensor_parallel_size
     assert request.gpu.memory_bytes is not None
@@ -357,6 +393,7 @@ def _error_beside_weights(request: PlanRequest, built: BuiltShape) -> int:
         vllm_version=request.vllm_version,
         tensor_parallel_size=tensor,
         has_encoder=built.encoder is not None,
+        guesses=drafting is not None,
     )
     return (
         error + pinned_bytes(built, tensor, request.vllm_version)

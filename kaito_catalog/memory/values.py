@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, TypedDict
 
-from kaito_catalog.architectures import Shape, Unsupported
+from kaito_catalog.architectures import Drafter, Shape, Unsupported
 from kaito_catalog.memory.options import PLANNED
 
 
@@ -92,6 +92,10 @@ class Settings:
     kv_offloading_backend: str = "native"
     decode_context_parallel_size: int = 1
     """Ranks of a tensor-parallel group among which the tokens of a request are divided."""
+    speculative_config: str | None = None
+    """What guesses tokens ahead, as JSON (`speculation.config` reads it)."""
+    draft: Drafter | Unsupported | None = None
+    """What the drafter that it names is; None: not known, or the model itself brings it."""
     unplanned: tuple[tuple[str, str], ...] = ()
     """Other options that change what memory holds, with their values: most make the plan unknown."""
 
@@ -112,6 +116,7 @@ class EngineOptions(TypedDict, total=False):
     optimization_level: str | None
     enforce_eager: bool | None
     language_model_only: bool | None
+    speculative_config: str | None
     kv_cache_memory_bytes: int | None
     disable_hybrid_kv_cache_manager: bool | None
     block_size: int | None

@@ -30,6 +30,7 @@ from kaito_catalog.plans.instance_types import (
     plan_gpu,
     without_vllm,
 )
+from kaito_catalog.plans.speculation import cost_of_speculation, draft_of
 from kaito_catalog.plans.start import GivenOptions, Start, manifest_options, own_options, start_of
 from kaito_catalog.quantity import gib
 from kaito_catalog.vllm_bridge.reference import known, versions
@@ -59,6 +60,8 @@ class PlanArguments:
     data_parallel_size: int = 1
     enable_expert_parallel: bool = False
     weights_bytes: int | None = None
+    draft_config: str | None = None
+    """A folder with the configuration of the drafter that `speculative-config` names, or that file."""
     vllm_version: str | None = None
 
     @property
@@ -110,7 +113,7 @@ def read_subject(request: PlanArguments, root: Path, *, shared: Shared, profile:
         shape = read_directory(folder)
         found = None if stored else _whole_weights(folder, shape)
         length, reason = _choose_context(request, shape, None)
-        start = _start(request, None, None, shared, profile, length)
+        start = _with_draft(_start(request, None, None, shared, profile, length), request, root)
         return PlanSubject(folder.resolve().name, shape, stored or found, reason, start)
     name = request.model.rpartition("/")[2].lower()
     entry_folder = root / "models" / name
@@ -136,7 +139,7 @@ def read_subject(request: PlanArguments, root: Path, *, shared: Shared, profile:
         shape,
         stored or known,
         reason,
-        _start(request, entry.proposal, entry.facts, shared, profile, length),
+        _with_draft(_start(request, entry.proposal, entry.facts, shared, profile, length), request, root),
         own_options=own_options(entry.proposal),
         options=manifest_options(entry.proposal, entry.facts, shared, profile),
     )
@@ -162,6 +165,19 @@ def _start(
         asked=request.options,
         vllm_version=version,
     )
+
+
+def _with_draft(start: Start, request: PlanArguments, root: Path) -> Start:
+    text = start.options.get("speculative_config")
+    given = None if request.draft_config is None else _configuration(Path(request.draft_config))
+    return replace(start, draft=draft_of(None if text is None else str(text), given, root))
+
+
+def _configuration(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """config.json, and the quantisation beside it, of a folder or of that file."""
+    path = path / "config.json" if path.is_dir() else path
+    side = path.with_name("hf_quant_config.json")
+    return _read_json(path), _read_json(side) if side.is_file() else None
 
 
 def read_directory(folder: Path) -> Shape | Unsupported:
@@ -422,10 +438,12 @@ def plan_value(subject: PlanSubject, plan: Plan) -> dict[str, Any]:
         enable_expert_parallel=plan.parallelism.enable_expert_parallel,
         vllm_version=plan.vllm_version,
     )
+    cost = cost_of_speculation(subject.shape, subject.stored, plan)
     return {
         "version": 1,
         "model": subject.name,
         **to_json(plan),
+        **({} if cost is None else {"speculation": cost.to_json()}),
         "tensorParallelSizes": {
             "legal": [size for size, reason in sizes.items() if reason is None],
             "illegal": {str(size): reason for size, reason in sizes.items() if reason is not None},

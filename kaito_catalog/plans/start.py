@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from kaito_catalog.architectures import Shape, Unsupported
+from kaito_catalog.architectures import Drafter, Shape, Unsupported
 from kaito_catalog.catalog.entries import Shared
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal, Runtime
 from kaito_catalog.kaito import deployed, release
 from kaito_catalog.kaito.launch import Launch
-from kaito_catalog.memory.option_kinds import Value, number
+from kaito_catalog.memory.option_kinds import OBJECT, Value, number
 from kaito_catalog.memory.options import PLANNED, PlannedOption
 from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.unplanned_options import UnplannedOption, is_unplanned
@@ -81,10 +81,17 @@ class Start:
     profile: Profile
     max_model_len: int
     vllm_version: str
+    draft: Drafter | Unsupported | None = None
+    """What the drafter of `speculative-config` is, where something is known of it."""
 
     def settings(self, gpu: str | None) -> Settings:
         """What vLLM is started with on a GPU of that name in gpus.yaml; None where it has none."""
-        start = Settings(self.max_model_len, self.profile.utilization(gpu), unplanned=self.options.unplanned)
+        start = Settings(
+            self.max_model_len,
+            self.profile.utilization(gpu),
+            draft=self.draft,
+            unplanned=self.options.unplanned,
+        )
         given = {option.attribute: value for option, value in self.options.planned}
         return replace(start, **given)  # type: ignore[arg-type]
 
@@ -178,7 +185,7 @@ def read_options(runtime: Runtime | None) -> GivenOptions:
     """
     planned: dict[str, Value] = {}
     unplanned: list[UnplannedOption] = []
-    for key, value in ((runtime.config if runtime else None) or {}).items():
+    for key, value in with_short_forms((runtime.config if runtime else None) or {}).items():
         name = key.replace("_", "-")
         if name in _BY_NAME:
             option = _BY_NAME[name]
@@ -192,6 +199,24 @@ def read_options(runtime: Runtime | None) -> GivenOptions:
         elif is_unplanned(name) and not _is_default(name, value):
             unplanned.append((name, value if isinstance(value, str) else json.dumps(value)))
     return replace(GivenOptions.of(planned), unplanned=tuple(unplanned))
+
+
+_SHORT_FORMS = {"spec_method": "method", "spec_model": "model", "spec_tokens": "num_speculative_tokens"}
+
+
+def with_short_forms(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with `spec-method`, `spec-model` and `spec-tokens` as the keys of `speculative-config` that they are."""
+    found: dict[str, Any] = {}
+    short: dict[str, Any] = {}
+    for key, value in config.items():
+        into = _SHORT_FORMS.get(key.replace("-", "_"))
+        (found if into is None else short)[into or key] = value
+    if not short:
+        return found
+    name = next((key for key in found if key.replace("_", "-") == "speculative-config"), "speculative-config")
+    own = OBJECT.read(found.get(name))
+    given = json.loads(own) if isinstance(own, str) else {}
+    return {**found, name: {**short, **given}}
 
 
 def max_num_seqs(

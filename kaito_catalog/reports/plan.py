@@ -12,6 +12,7 @@ from kaito_catalog.memory.values import Fit, Plan, Settings
 from kaito_catalog.plans import recommend
 from kaito_catalog.plans.instance_types import InstanceTypePlan
 from kaito_catalog.plans.request import PlanSubject, newest_vllm, smallest
+from kaito_catalog.plans.speculation import cost_of_speculation
 from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, fitted, paint, printable
 from kaito_catalog.reports.summary import plural
@@ -29,6 +30,7 @@ TERMS = {
     "overheads": "overheads (CUDA, NCCL, activations, graphs)",
     "maxModelLen": "the model's own context limit",
     "parallelism": "how the model can be split",
+    "speculation": "what guesses tokens ahead",
     "maxNumSeqs": "max_num_seqs against the Mamba blocks",
     "disableHybridKvCacheManager": "the hybrid KV cache manager is off",
     "freeMemory": "what is free of the GPU's memory when vLLM starts",
@@ -123,12 +125,25 @@ def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False, width: i
             lines.append(f"  requests of that length at once {cache.max_concurrency:>8.1f}")
         else:
             lines.append("  it keeps no KV cache, so that only max_num_seqs limits the requests at once")
+    lines += _cost_of_speculation(subject, plan)
     if plan.expected_error_bytes is not None:
         lines.append(f"  expected error              {'± ' + gib(plan.expected_error_bytes):>12}")
     if plan.sources:
         lines.append("")
         lines.extend(paint(f"  {line}", DIM, color=color) for line in _sources(plan.sources))
     return fitted("\n".join(lines) + "\n", width)
+
+
+def _cost_of_speculation(subject: PlanSubject, plan: Plan) -> list[str]:
+    """What guessing tokens takes, beside a plan without it."""
+    cost = cost_of_speculation(subject.shape, subject.stored, plan)
+    if cost is None:
+        return []
+    return [
+        f"  guessing tokens ahead takes {gib(cost.weights_bytes)} of weights, {gib(cost.cache_bytes)} more cache a "
+        f"request, and leaves {gib(cost.available_bytes)} less for KV cache; without it {cost.longest_without:,} "
+        "tokens would fit"
+    ]
 
 
 def _no_graphs(plan: Plan) -> str:

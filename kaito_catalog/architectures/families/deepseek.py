@@ -7,6 +7,7 @@ from typing import cast
 
 from kaito_catalog.architectures.changes import V0_32_0, expanded, in_experts, since
 from kaito_catalog.architectures.mixers import CompressedAttention, Indexer
+from kaito_catalog.architectures.reading.drafting import mtp
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError
 from kaito_catalog.architectures.reading.parts import (
     DecoderDefaults,
@@ -172,10 +173,10 @@ ARCHITECTURES: dict[str, Architecture] = {
         read_deepseek, never_tied=True, changes=since(V0_32_0, in_experts(router_bytes=0))
     ),
     "DeepseekV3ForCausalLM": Architecture(
-        read_deepseek, never_tied=True, changes=since(V0_32_0, in_experts(router_bytes=0))
+        read_deepseek, never_tied=True, changes=since(V0_32_0, in_experts(router_bytes=0)), mtp=mtp()
     ),
     "DeepseekV32ForCausalLM": Architecture(
-        read_deepseek, never_tied=True, changes=since(V0_32_0, in_experts(router_bytes=0))
+        read_deepseek, never_tied=True, changes=since(V0_32_0, in_experts(router_bytes=0)), mtp=mtp()
     ),
     "DeepseekV4ForCausalLM": Architecture(_deepseek_v4, never_tied=True),
     "DeepseekV3BidirectionalModel": holding(

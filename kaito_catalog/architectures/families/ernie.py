@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kaito_catalog.architectures.reading.drafting import mtp
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     DecoderDefaults,
@@ -46,6 +47,11 @@ def _ernie_sparse(text: Fields, index: int) -> bool:
     last = text.optional("moe_layer_end_index", most=MOST_LAYERS)
     last = num_layers(text) - 1 if last is None else last
     return first <= index <= last and (index + 1) % text.count("moe_layer_interval", default=1) == 0
+
+
+def _ernie_dense(source: Source, layer: Layer) -> Layer:
+    """What guesses tokens has a dense block, as Llama's."""
+    return replace(layer, feed_forward=Mlp(source.text.count("intermediate_size")))
 
 
 def _pair(text: Fields, name: str) -> tuple[int, int]:
@@ -137,7 +143,8 @@ def _ernie_encoder(source: Source, hidden: int) -> Encoder:
 ARCHITECTURES: dict[str, Architecture] = {
     "Ernie4_5ForCausalLM": Architecture(_ernie),
     "Ernie4_5_MoeForCausalLM": Architecture(
-        mixture(DecoderDefaults(output_bias=False), _ernie_experts, is_sparse=_ernie_sparse)
+        mixture(DecoderDefaults(output_bias=False), _ernie_experts, is_sparse=_ernie_sparse),
+        mtp=mtp(norms=2, change=_ernie_dense),
     ),
     "Ernie4_5_VLMoeForConditionalGeneration": Architecture(_ernie_vl, on_every_stage=ENCODER),
     "PaddleOCRVLForConditionalGeneration": unread("Ernie4_5ForCausalLM"),

@@ -9,6 +9,7 @@ from kaito_catalog.architectures.changes import V0_32_0, in_experts, latent_hybr
 from kaito_catalog.architectures.families.deepseek import read_deepseek
 from kaito_catalog.architectures.families.kimi import FLASH_KDA_HEAD
 from kaito_catalog.architectures.mixers import Indexer, KimiDelta
+from kaito_catalog.architectures.reading.drafting import mtp
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     DecoderDefaults,
@@ -22,7 +23,7 @@ from kaito_catalog.architectures.reading.parts import (
 from kaito_catalog.architectures.reading.record import ENDS, Architecture, Source
 from kaito_catalog.architectures.reading.vision import vision_section
 from kaito_catalog.architectures.reading.wrapping import decoder_of, holding, unread
-from kaito_catalog.architectures.shape import MOST_LAYERS, Encoder, Json, Layer, Matrix, Mlp, Shape
+from kaito_catalog.architectures.shape import MOST_LAYERS, Encoder, Experts, Json, Layer, Matrix, Mlp, Shape
 
 
 def _glm4_moe(source: Source) -> Shape:
@@ -134,6 +135,14 @@ def _glm_ocr(source: Source) -> Shape:
     return replace(shape, architecture=source.architecture, encoder=encoder)
 
 
+def _plain_router(source: Source, layer: Layer) -> Layer:
+    """vLLM knows GLM-5's router in fp32 by the model's type, which what guesses tokens has another of."""
+    block = layer.feed_forward
+    if not isinstance(block, Experts) or source.text.text("moe_router_dtype") == "float32":
+        return layer
+    return replace(layer, feed_forward=replace(block, router_bytes=0))
+
+
 def _hyper_elements(text: Fields) -> int:
     """fp32 parameters of a layer's two hyper-connections: how streams mix before and after each half."""
     streams = text.count("hc_mult", default=4, most=64)
@@ -229,10 +238,13 @@ ARCHITECTURES: dict[str, Architecture] = {
     "ChatGLMModel": Architecture(_chatglm, on_every_stage=ENDS),
     "GlmForCausalLM": Architecture(dense(DecoderDefaults(head_dim=128, output_bias=False))),
     "Glm4ForCausalLM": Architecture(dense(DecoderDefaults(head_dim=128, output_bias=False, norms=4))),
-    "Glm4MoeForCausalLM": Architecture(_glm4_moe),
-    "Glm4MoeLiteForCausalLM": Architecture(read_deepseek),
+    "Glm4MoeForCausalLM": Architecture(_glm4_moe, mtp=mtp()),
+    "Glm4MoeLiteForCausalLM": Architecture(read_deepseek, mtp=mtp()),
     "GlmMoeDsaForCausalLM": Architecture(
-        read_deepseek, never_tied=True, changes=since(V0_32_0, in_experts(router_bytes=0))
+        read_deepseek,
+        never_tied=True,
+        changes=since(V0_32_0, in_experts(router_bytes=0)),
+        mtp=mtp(change=_plain_router),
     ),
     "Glm5NextForCausalLM": Architecture(
         _glm5_next, never_tied=True, since=V0_32_0, changes=since(V0_32_0, latent_hybrid_blocks)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from kaito_catalog.architectures.changes import V0_32_0, in_attention, since
 from kaito_catalog.architectures.mixers import Attention
+from kaito_catalog.architectures.reading.drafting import mtp
 from kaito_catalog.architectures.reading.fields import UnreadableError
 from kaito_catalog.architectures.reading.parts import (
     DecoderDefaults,
@@ -59,7 +60,7 @@ _KNOWS_CACHE = since(V0_32_0, in_attention(cache_in_dtype=False))
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "MiMoForCausalLM": Architecture(dense(DecoderDefaults(qkv_bias=True, output_bias=False))),
+    "MiMoForCausalLM": Architecture(dense(DecoderDefaults(qkv_bias=True, output_bias=False)), mtp=mtp()),
     "MiMoV2FlashForCausalLM": Architecture(_mimo_v2, changes=_KNOWS_CACHE),
     "MiMoV2ForCausalLM": Architecture(_mimo_v2, changes=_KNOWS_CACHE),
     "MiDashengLMModel": unread("Qwen2ForCausalLM"),

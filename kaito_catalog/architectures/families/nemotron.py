@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 from kaito_catalog.architectures.changes import V0_32_0
 from kaito_catalog.architectures.mixers import Mamba2, Mixer
+from kaito_catalog.architectures.reading.drafting import NEXTN, read_layers
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     DecoderDefaults,
@@ -23,9 +25,11 @@ from kaito_catalog.architectures.reading.vision import intern_layers, siglip, st
 from kaito_catalog.architectures.reading.wrapping import decoder_of, holding, unread
 from kaito_catalog.architectures.shape import (
     MOST_LAYERS,
+    Drafter,
     Encoder,
     Experts,
     FeedForward,
+    Json,
     Layer,
     Matrix,
     Mlp,
@@ -89,6 +93,22 @@ def _nemotron_h(source: Source) -> Shape:
         mixers["-"] = (None, Mlp(text.count("intermediate_size"), gated=False, bias=text.flag("mlp_bias")))
     layers = [Layer(*mixers[letter], norm_elements=hidden) for letter in pattern]
     return make_shape(source, layers, tied=False, rope_dim=0)  # its attention has no rope
+
+
+def _nemotron_mtp(source: Source, model: Reader) -> Drafter | None:
+    """Layers by a pattern of their own, the first fed through a matrix that is quantised like others."""
+    text = source.text
+    steps = text.count(NEXTN, default=0, least=0, most=MOST_LAYERS)
+    if not steps:
+        return None
+    pattern, blocks = text.text("mtp_hybrid_override_pattern"), text.texts("mtp_layers_block_type")
+    if not pattern and not blocks:
+        field = text.path("mtp_hybrid_override_pattern")
+        raise UnreadableError(f"the configuration has no {field}", field)
+    values = {**text.values, "hybrid_override_pattern": pattern, "layers_block_type": cast(Json, blocks)}
+    changed = Fields(values, text.where)
+    own = replace(source, text=changed, root=changed if source.root is text else source.root)
+    return read_layers(own, model, named="mtp.layers", steps=steps)
 
 
 def _deci(source: Source) -> Shape:
@@ -307,7 +327,9 @@ def _llama_nemotron(*, scored: bool = False) -> Reader:
 ARCHITECTURES: dict[str, Architecture] = {
     "NemotronForCausalLM": Architecture(dense(DecoderDefaults(norm_parts=2, gated=False))),
     "DeciLMForCausalLM": Architecture(_deci),
-    "NemotronHForCausalLM": Architecture(_nemotron_h, on_every_stage=ENDS, never_tied=True),
+    "NemotronHForCausalLM": Architecture(
+        _nemotron_h, on_every_stage=ENDS, never_tied=True, mtp=_nemotron_mtp
+    ),
     "NemotronH_Nano_VL_V2": Architecture(_nemotron_vl, is_decoder=False),
     "NemotronH_Nano_Omni_Reasoning_V3": Architecture(_nemotron_vl, is_decoder=False),
     "NemotronH_Omni_Reasoning_V3": Architecture(_nemotron_vl, is_decoder=False, since=V0_32_0),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 from kaito_catalog.architectures.mixers import Gate, GatedDeltaNet
+from kaito_catalog.architectures.reading.drafting import NEXTN, mtp
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError, with_defaults
 from kaito_catalog.architectures.reading.parts import (
     DecoderDefaults,
@@ -18,7 +20,7 @@ from kaito_catalog.architectures.reading.parts import (
     unweighed,
 )
 from kaito_catalog.architectures.reading.pooling import bidirectional, labels, pooling, rewarding
-from kaito_catalog.architectures.reading.record import ENCODER, ENDS, Architecture, Source
+from kaito_catalog.architectures.reading.record import ENCODER, ENDS, Architecture, DrafterReader, Source
 from kaito_catalog.architectures.reading.vision import vision_section
 from kaito_catalog.architectures.reading.wrapping import decoder_of, holding, late, unread_encoder
 from kaito_catalog.architectures.shape import (
@@ -27,6 +29,7 @@ from kaito_catalog.architectures.shape import (
     Encoder,
     Experts,
     FeedForward,
+    Json,
     Layer,
     Matrix,
     Medium,
@@ -229,6 +232,18 @@ def _qwen_hybrid(source: Source) -> Shape:
     return make_shape(source, layers, tied=False, rope_dim=attention.head_dim, encoder=encoder)
 
 
+def _with_attention(text: Fields, layers: int, more: int) -> dict[str, Json]:
+    """Layers of full attention after the model's own."""
+    types = layer_types(text, layers)
+    if types is None:
+        types = ["full_attention" if (i + 1) % 4 == 0 else "linear_attention" for i in range(layers)]
+    return {"layer_types": cast("list[Json]", [*types, *["full_attention"] * more])}
+
+
+def _qwen_mtp(count: str) -> DrafterReader:
+    return mtp(count=count, default=1, divided=True, named="mtp.layers", longer=_with_attention)
+
+
 def _voyage(source: Source) -> Shape:
     """Voyage's embeddings: Qwen3 that looks both ways, and a matrix to the embedding's width."""
     shape = bidirectional(replace(pooling(_read_qwen3)(source), has_head=False))
@@ -355,15 +370,22 @@ ARCHITECTURES: dict[str, Architecture] = {
         mixture(_QWEN3, _qwen3_experts, is_sparse=_qwen_sparse), on_every_stage=ENDS
     ),
     "Qwen3NextForCausalLM": Architecture(
-        _qwen_hybrid, on_every_stage=frozenset({StagePart.EMBEDDING, StagePart.HEAD}), never_tied=True
+        _qwen_hybrid,
+        on_every_stage=frozenset({StagePart.EMBEDDING, StagePart.HEAD}),
+        never_tied=True,
+        mtp=_qwen_mtp(NEXTN),
     ),
-    "Qwen3_5ForCausalLM": Architecture(_qwen_hybrid),
+    "Qwen3_5ForCausalLM": Architecture(_qwen_hybrid, mtp=_qwen_mtp("mtp_num_hidden_layers")),
     "Qwen3_5ForConditionalGeneration": Architecture(
-        _qwen_hybrid, on_every_stage=frozenset({StagePart.EMBEDDING}) | ENCODER
+        _qwen_hybrid,
+        on_every_stage=frozenset({StagePart.EMBEDDING}) | ENCODER,
+        mtp=_qwen_mtp("mtp_num_hidden_layers"),
     ),
-    "Qwen3_5MoeForCausalLM": Architecture(_qwen_hybrid),
+    "Qwen3_5MoeForCausalLM": Architecture(_qwen_hybrid, mtp=_qwen_mtp("mtp_num_hidden_layers")),
     "Qwen3_5MoeForConditionalGeneration": Architecture(
-        _qwen_hybrid, on_every_stage=frozenset({StagePart.EMBEDDING}) | ENCODER
+        _qwen_hybrid,
+        on_every_stage=frozenset({StagePart.EMBEDDING}) | ENCODER,
+        mtp=_qwen_mtp("mtp_num_hidden_layers"),
     ),
     "Qwen2VLForConditionalGeneration": Architecture(dense(_QWEN2, _qwen2_vl_encoder), on_every_stage=ENCODER),
     "Qwen2_5_VLForConditionalGeneration": Architecture(

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from kaito_catalog.architectures.changes import Change, Version
 from kaito_catalog.architectures.reading.fields import Fields
-from kaito_catalog.architectures.shape import Config, Shape, StagePart
+from kaito_catalog.architectures.shape import Config, Drafter, Shape, StagePart
 
 ENDS = frozenset({StagePart.EMBEDDING, StagePart.HEAD, StagePart.NORM})
 NO_HEAD = frozenset({StagePart.EMBEDDING, StagePart.NORM})
@@ -37,6 +37,8 @@ class Architecture:
     """The first version that has a class for it, as far as was read; None: all that are planned."""
     changes: tuple[Change, ...] = ()
     """Differences between versions, in the order in which they are made."""
+    mtp: DrafterReader | None = None
+    """Reads what the checkpoint has to guess tokens with; None where vLLM has no class for that."""
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,5 @@ class Source:
 
 
 Reader: TypeAlias = Callable[[Source], Shape]
+DrafterReader: TypeAlias = Callable[[Source, Reader], "Drafter | None"]
+"""Given the reader of the model; None where the configuration says that there is none."""

@@ -100,7 +100,8 @@ def layer_caches(
         caches: list[LayerCache] = []
         of_stage = [shape.layers[number] for number in stage]
         size = _state_block_size(shape, of_stage, blocks, caches_prefixes=states > 1)
-        state = StateCache(size, blocks.state_page_bytes, states)
+        # One for each token that is guessed (MambaSpec.num_speculative_blocks).
+        state = StateCache(size, blocks.state_page_bytes, states + shape.guessed_tokens)
         for layer in of_stage:
             if layer not in made:
                 made[layer] = [
@@ -202,6 +203,8 @@ def _block_sizes(
     shape: BuiltShape, tensor_parallel_size: int, element_bytes: int, choices: CacheChoices
 ) -> _BlockSizes:
     """The blocks that its kernels ask for, made longer in a hybrid until a page of attention holds a state."""
+    if shape.guessing_layers:
+        shape = replace(shape, layers=shape.layers[: -shape.guessing_layers], guessing_layers=0)
     mixers = [mixer for layer in set(shape.layers) for mixer in layer.mixers]
     block_size = choices.block_size or kernel_block_size(shape, element_bytes)
     sizes = [

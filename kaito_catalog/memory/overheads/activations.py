@@ -21,6 +21,8 @@ from kaito_catalog.memory.overheads.model_runner import profiles_everything, run
 from kaito_catalog.memory.overheads.profile_run import ProfileRun
 from kaito_catalog.memory.overheads.versions import EXPERTS_AT_ONCE, WORKSPACE_KEPT, fitted
 
+FP32_BYTES = 4
+
 
 def activation_peak(run: ProfileRun) -> int:
     """Torch's peak in the profile run: the larger of a layer's forward and the sampler over the logits.
@@ -32,10 +34,10 @@ def activation_peak(run: ProfileRun) -> int:
     shape, known = run.shape, constants()["activation"]
     peak = _forward_peak(run)
     if run.is_last_stage and not shape.pools:
-        peak = max(peak, _sampler_peak(run))
+        peak = max(peak, _sampler_peak(run), _drafter_peak(run))
     if run.is_first_stage and run.compiles:
         peak = max(peak, compiled_copy(shape, run.tensor_parallel_size, run.vllm_version))
-    if shape.encoder is not None and profiles_everything(shape, run.vllm_version):
+    if shape.encoder is not None and profiles_everything(shape, run.vllm_version, run.drafting):
         encoder = encoder_profile(run)
         if encoder is None:
             peak += known["encoder"]
@@ -65,17 +67,43 @@ def _experts_at_once(vllm_version: str) -> float:
     return next((float(tokens) for before, tokens in EXPERTS_AT_ONCE if version < before), math.inf)
 
 
+def _drafter_peak(run: ProfileRun) -> float:
+    """The drafter's forward over the same tokens, while the hidden states that it is fed with are there.
+
+    The second runner also chooses a token for each request, of logits in fp32.
+    """
+    drafting = run.drafting
+    if drafting is None or drafting.shape is None or drafting.drafter is None or not drafting.shape.layers:
+        return 0.0
+    shape, drafter = drafting.shape, drafting.drafter
+    tokens_bytes = run.max_num_batched_tokens * shape.dtype_bytes
+    # Beside those of the last layer, and the embedding beside them as one input.
+    states = run.shape.hidden_size * (1 + (drafter.hidden_states if drafter.hidden_states > 1 else 0))
+    fed = 0 if drafter.is_whole else 2 * shape.hidden_size
+    forward = _forward_peak(replace(run, shape=shape, drafting=None)) + tokens_bytes * fed
+    choosing = 0
+    if runs_second_runner(run.shape, run.vllm_version, drafting):
+        rows = min(run.max_num_batched_tokens, run.max_num_seqs)
+        choosing = rows * (drafter.head_rows or shape.vocab_size) * (shape.dtype_bytes + FP32_BYTES)
+    return tokens_bytes * states + max(forward, choosing)
+
+
 def _sampler_peak(run: ProfileRun) -> float:
     """The logits with what the sampler makes of them, and the workspace that outlives the forward."""
     shape, known = run.shape, constants()["activation"]
     version = version_tuple(run.vllm_version)
     tokens_bytes = run.max_num_batched_tokens * shape.dtype_bytes
     rows = min(run.max_num_batched_tokens, run.max_num_seqs)
-    if runs_second_runner(shape, run.vllm_version):
+    if runs_second_runner(shape, run.vllm_version, run.drafting):
         beside: float = known["secondRunnerBytesPerLogit"]
     else:
         beside = fitted(known["samplerBytesPerLogit"], version)
     per_logit = shape.dtype_bytes + beside
+    if run.drafting is not None and not runs_second_runner(shape, run.vllm_version, run.drafting):
+        # The rejection sampler is profiled with a guess for each request: two rows, and a copy of one.
+        per_logit += 2 * shape.dtype_bytes
+        if run.drafting.speculation.samples_probabilities:
+            per_logit += 2 * FP32_BYTES
     kept = 0.0
     if version >= WORKSPACE_KEPT:
         # One workspace serves the experts and the indexer.

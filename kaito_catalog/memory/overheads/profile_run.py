@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kaito_catalog.architectures import BuiltShape
 from kaito_catalog.memory.compilation import VLLMS_COMPILATION, Compilation
 from kaito_catalog.memory.overheads.links import Link
+from kaito_catalog.memory.speculation.drafting import Drafting
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class ProfileRun:
     """Between the GPUs of a node."""
     pipeline_parallel_size: int = 1
     data_parallel_size: int = 1
+    drafting: Drafting | None = None
+    """What guesses tokens, on the last stage."""
 
     @property
     def compiles(self) -> bool:

@@ -63,7 +63,7 @@ def _pinned(run: ProfileRun) -> int:
 
 
 def _has_graphs(run: ProfileRun) -> bool:
-    return run.captures and profiles_everything(run.shape, run.vllm_version)
+    return run.captures and profiles_everything(run.shape, run.vllm_version, run.drafting)
 
 
 def _cuda_graphs(run: ProfileRun, stage_layers: int) -> int:
@@ -73,7 +73,10 @@ def _cuda_graphs(run: ProfileRun, stage_layers: int) -> int:
     is_measured = run.compute_capability is None or int(run.compute_capability) in (HOPPER, BLACKWELL)
     graph = known["hopper" if is_measured else "elsewhere"]
     per_layer = known["perSparseLayer"] if indexer_workspace(run.shape, 1) else graph["perLayer"]
-    graphs = captured_graphs(run.max_num_seqs, run.max_num_batched_tokens, run.compilation)
+    guessed = run.drafting.num_speculative_tokens if run.drafting is not None else 0
+    graphs = captured_graphs(run.max_num_seqs, run.max_num_batched_tokens, run.compilation, guessed)
+    if run.drafting is not None and run.is_last_stage:
+        stage_layers += run.drafting.layers
     loaded = known["fp4Kernels"] if graphs and _loads_fp4_kernels(run) else 0
     return int((graph["fixed"] + per_layer * stage_layers) * graphs / MOST_GRAPHS + loaded)
 
@@ -97,6 +100,7 @@ def expected_error(
     vllm_version: str,
     tensor_parallel_size: int,
     has_encoder: bool,
+    guesses: bool = False,
 ) -> int:
     """Bytes by which the available KV memory may be off: more where no start on that GPU or version was measured."""
     known = constants()["expectedError"]
@@ -112,4 +116,6 @@ def expected_error(
                 share += known["tensorParallelSnapshotMoved"]
     if has_encoder:
         share += known["encoder"]
+    if guesses:
+        share += known["speculation"]
     return int(share * memory_bytes) + int(size)

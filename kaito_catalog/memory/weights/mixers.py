@@ -80,7 +80,8 @@ def _attention(attention: Attention, hidden_size: int, tensor_parallel_size: int
         outputs += (kv_heads * attention.index_dim, attention.index_dim)
     # vLLM builds K and V also where values are keys, and did where a layer reads another's cache (Gemma 4).
     name = "self_attn.q_proj" if attention.queries_only else "self_attn.qkv_proj"
-    yield Linear(name, hidden_size, outputs, attention.qkv_bias)
+    width = 2 * hidden_size if attention.fed_twice else hidden_size
+    yield Linear(name, width, outputs, attention.qkv_bias)
     yield Linear("self_attn.o_proj", heads * attention.v_head_dim, (hidden_size,), attention.output_bias)
     of_heads = heads * (attention.sinks + attention.head_elements)
     yield Parameters(attention.head_norms * attention.head_dim + of_heads + 2 * attention.index_dim)

@@ -29,8 +29,9 @@ def build_drafter(vllm_config: Any, target: Any) -> Any:
     """The drafter, as the last pipeline stage builds it; None where there is none.
 
     vLLM's own loader is called with a `get_model` that stops before weights are read. Which parts a checkpoint brings
-    of its own is only known by reading it: here a head over another vocabulary (`draft_vocab_size`) is the drafter's,
-    and whatever else vLLM would share is shared.
+    of its own is only known by reading it: here the output embedding of EAGLE-3, or one over another vocabulary
+    (`draft_vocab_size`), and an embedding of another width are the drafter's, and whatever else vLLM would share is
+    shared.
     """
     from vllm.distributed.parallel_state import get_pp_group
 
@@ -90,7 +91,10 @@ def _built(*, vllm_config: Any, model_config: Any = None, prefix: str = "", load
 
     model_config = model_config or vllm_config.model_config
     model = initialize_model(vllm_config, model_config=model_config, prefix=prefix)
-    own = getattr(model_config.hf_config, "draft_vocab_size", None)
-    if own and own != getattr(model_config.hf_config, "target_vocab_size", model_config.get_vocab_size()):
+    method, target = vllm_config.speculative_config.method, vllm_config.speculative_config.target_model_config
+    if hasattr(model, "has_own_embed_tokens") and model_config.get_hidden_size() != target.get_hidden_size():
+        model.has_own_embed_tokens = True
+    rows = getattr(model_config.hf_config, "draft_vocab_size", None)
+    if method == "eagle3" or rows not in (None, model_config.get_vocab_size()):
         model.has_own_lm_head = True
     return model
