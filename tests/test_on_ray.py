@@ -323,6 +323,15 @@ def test_every_gpu_that_vllm_runs_on_and_plans_know_has_an_accelerator_type(root
     assert planned <= on_ray.ACCELERATOR_TYPES.keys()
 
 
+def test_accelerator_types_are_what_ray_itself_detects() -> None:
+    nvidia = pytest.importorskip("ray._private.accelerators.nvidia_gpu")
+    detected = {
+        name: nvidia.NvidiaGPUAcceleratorManager._gpu_name_to_accelerator_type(name)
+        for name in on_ray.ACCELERATOR_TYPES
+    }
+    assert detected == on_ray.ACCELERATOR_TYPES
+
+
 # --- with a real vLLM ------------------------------------------------------------------------------------------
 
 

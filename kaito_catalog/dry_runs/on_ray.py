@@ -31,19 +31,35 @@ PROGRESS_SECONDS = 10.0
 CONNECT_SECONDS = 10.0
 
 ACCELERATOR_TYPES = {
+    "NVIDIA A2": "A2",
     "NVIDIA A10": "A10",
     "NVIDIA A10G": "A10G",
+    "NVIDIA A16": "A16",
     "NVIDIA L4": "L4",
+    "NVIDIA L40S": "L40S",
+    "NVIDIA A40": "A40",
     "NVIDIA A100 40GB": "A100",
     "NVIDIA A100 80GB": "A100",
+    "NVIDIA H20": "H20",
     "NVIDIA H100 80GB": "H100",
     "NVIDIA H100 NVL": "H100",
     "NVIDIA H200": "H200",
+    "NVIDIA GH200 480GB": "GH200",
     "NVIDIA B200": "B200",
+    "NVIDIA B300": "B300",
+    "NVIDIA GB10": "GB10",
     "NVIDIA GB200": "GB200",
+    "NVIDIA RTX A6000": "RTX-A6000",
+    "NVIDIA RTX PRO 6000 Blackwell": "RTX-PRO-6000",
+    "NVIDIA GeForce RTX 3090": "GeForce-RTX-3090",
+    "NVIDIA GeForce RTX 4090": "GeForce-RTX-4090",
+    "NVIDIA GeForce RTX 5090": "GeForce-RTX-5090",
+    "Tesla T4": "T4",
+    "Tesla V100 16GB": "V100",
+    "Tesla V100 32GB": "V100",
 }
-"""A GPU of gpus.yaml, and the accelerator type that Ray's own detection gives a node with it: the word behind
-`NVIDIA` in the driver's name for it (`ray._private.accelerators.nvidia_gpu`)."""
+"""A GPU of gpus.yaml, and the accelerator type that Ray's own detection makes of the driver's name for it
+(`ray._private.accelerators.nvidia_gpu`, Ray 2.60)."""
 
 
 @dataclass(frozen=True)
