@@ -279,7 +279,7 @@ def test_a_pasted_model_is_shown_on_the_fewest_gpus_that_serve_it_until_others_a
     small = {**shapes.LLAMA_8B, "num_hidden_layers": 8, "max_position_embeddings": 4096}
     said = paste(page, json.dumps(small))
     # Nobody asked for 32,768 tokens: that is what DeepSeek was shown with.
-    assert said.startswith("fits on 1 × NVIDIA A10G at 4,096 tokens")
+    assert said.startswith("fits on 1 × NVIDIA A2 at 4,096 tokens")
     assert "fewest GPUs" in said
     large = {**shapes.LLAMA_8B, "num_hidden_layers": 200}
     assert "fits on 2 ×" in paste(page, json.dumps(large))
