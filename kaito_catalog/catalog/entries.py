@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -49,12 +50,37 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Price:
+    """What a machine costs an hour in one region, on demand, as a cloud lists it."""
+
+    an_hour: float
+    region: str
+    currency: str
+    """The ISO 4217 code."""
+    date: str
+    """When it was read."""
+    source: str
+
+
+@dataclass(frozen=True)
 class Shared:
     """The files that all models share."""
 
     policy: Policy
     gpus: tuple[Gpu, ...]
     instance_types: tuple[InstanceType, ...]
+    prices: Mapping[str, tuple[Price, ...]] = field(default_factory=dict)
+    """By instance type, the cheapest region first; what no source lists is absent."""
+
+    def price(self, instance_type: str, region: str | None = None) -> Price | None:
+        """The price in a region, or in the cheapest of those that are listed; None where none is."""
+        listed = self.prices.get(instance_type, ())
+        return next((price for price in listed if region in (None, price.region)), None)
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Every region that a price is listed for, sorted."""
+        return tuple(sorted({price.region for listed in self.prices.values() for price in listed}))
 
     @cached_property
     def gpu_by_name(self) -> dict[str, Gpu]:

@@ -8,7 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from kaito_catalog.catalog.entries import EVIDENCE, FACTS, PROPOSAL, Catalog, Entry, Evidence, Shared
+from kaito_catalog.catalog.entries import (
+    EVIDENCE,
+    FACTS,
+    PROPOSAL,
+    Catalog,
+    Entry,
+    Evidence,
+    Price,
+    Shared,
+)
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity
 from kaito_catalog.documents import reading
 from kaito_catalog.documents.reading import Document
@@ -17,7 +26,7 @@ from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.base import Model
 from kaito_catalog.formats.evidence import DryRun, ExactPlan
 from kaito_catalog.formats.facts import ModelFacts
-from kaito_catalog.formats.hardware import Gpus, InstanceTypes
+from kaito_catalog.formats.hardware import Gpus, InstanceTypes, Prices, PriceSource
 from kaito_catalog.formats.policy import Policy
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.system.files import NAME
@@ -72,14 +81,15 @@ def shown(path: Path) -> str:
 
 
 def read_shared(root: Path) -> Shared:
-    """Read policy.yaml, gpus.yaml and instance-types.yaml.
+    """Read policy.yaml, gpus.yaml, instance-types.yaml and, where there is one, prices.yaml.
 
     Raises:
-        CatalogError: one of them is missing or not valid: nothing can be checked without them.
+        CatalogError: one of the first three is missing, or one of them is not valid: nothing can be checked without.
     """
     gpus = _require(root / "gpus.yaml", Gpus)
     instance_types = _require(root / "instance-types.yaml", InstanceTypes)
-    shared = Shared(_require(root / "policy.yaml", Policy), gpus.gpus, instance_types.instance_types)
+    prices = _prices(root / "prices.yaml", instance_types)
+    shared = Shared(_require(root / "policy.yaml", Policy), gpus.gpus, instance_types.instance_types, prices)
     for instance_type in shared.instance_types:
         if instance_type.gpu not in shared.gpu_by_name:
             raise CatalogError(
@@ -87,6 +97,29 @@ def read_shared(root: Path) -> Shared:
                 f"'{instance_type.gpu}', which gpus.yaml does not list"
             )
     return shared
+
+
+def _prices(path: Path, instance_types: InstanceTypes) -> dict[str, tuple[Price, ...]]:
+    if not path.is_file():
+        return {}
+    read = _require(path, Prices)
+    source: dict[str, PriceSource] = {found.cloud: found for found in read.sources}
+    cloud = {machine.name: machine.cloud for machine in instance_types.instance_types}
+    prices: dict[str, tuple[Price, ...]] = {}
+    for listed in read.prices:
+        name = listed.instance_type
+        if name not in cloud:
+            raise CatalogError(f"{shown(path)}: {name} is not in instance-types.yaml")
+        told = source.get(cloud[name])
+        if told is None:
+            raise CatalogError(f"{shown(path)}: no source is named for {cloud[name]}, which has {name}")
+        if name in prices:
+            raise CatalogError(f"{shown(path)}: {name} stands here twice")
+        by_region = sorted(listed.regions.items(), key=lambda item: (item[1], item[0]))
+        prices[name] = tuple(
+            Price(an_hour, region, told.currency, told.date, told.source) for region, an_hour in by_region
+        )
+    return prices
 
 
 def _require(path: Path, model: type[M]) -> M:

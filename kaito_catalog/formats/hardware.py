@@ -1,4 +1,4 @@
-"""`gpus.yaml` and `instance-types.yaml`: what GPUs offer as the driver reports it, and what clouds rent."""
+"""`gpus.yaml`, `instance-types.yaml`, `prices.yaml`: what GPUs offer, what clouds rent and for how much."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from kaito_catalog.formats.base import (
     API_VERSION,
     Bytes,
     Count,
+    IsoDate,
     Items,
     Model,
     Number,
@@ -95,3 +96,42 @@ class InstanceTypes(Model):
     kind: Literal["InstanceTypes"]
     instance_types: Annotated[Items[InstanceType], Field(min_length=1)]
     """Each once."""
+
+
+class PriceSource(Model):
+    """Where a cloud's prices were read."""
+
+    cloud: Literal["azure", "aws", "gcp"]
+    """Whose prices; a machine of your own (`arc`) has none."""
+    currency: Annotated[str, Field(pattern=exactly("[A-Z]{3}"))]
+    """The ISO 4217 code."""
+    date: IsoDate
+    """When the prices were read from the cloud's own list."""
+    source: Text
+    """The table, with its commit and licence."""
+
+
+class PricePerHour(Model):
+    """What a machine costs by region, on demand."""
+
+    instance_type: Text
+    """A name from instance-types.yaml."""
+    regions: Annotated[
+        dict[
+            Annotated[str, Field(pattern=exactly("[a-z][a-z0-9-]{0,63}"))],
+            Annotated[Number, Field(gt=0, le=10**6)],
+        ],
+        Field(min_length=1),
+    ]
+    """The price an hour in each region that was read."""
+
+
+class Prices(Model):
+    """List prices of instance types: an hour, on demand, with nothing else on the bill."""
+
+    api_version: API_VERSION
+    kind: Literal["Prices"]
+    sources: Items[PriceSource]
+    """One for each cloud that has prices here."""
+    prices: Items[PricePerHour]
+    """Each instance type once; those that no source lists are absent."""

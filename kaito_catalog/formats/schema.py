@@ -8,7 +8,7 @@ from typing import Any
 from kaito_catalog.formats.base import Model
 from kaito_catalog.formats.evidence import DryRun, ExactPlan
 from kaito_catalog.formats.facts import ModelFacts
-from kaito_catalog.formats.hardware import Gpus, InstanceTypes
+from kaito_catalog.formats.hardware import Gpus, InstanceTypes, Prices
 from kaito_catalog.formats.policy import Policy
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.formats.report import CheckReport
@@ -20,6 +20,7 @@ FILE_KINDS: dict[str, type[Model]] = {
     "dry-run": DryRun,
     "gpus": Gpus,
     "instance-types": InstanceTypes,
+    "prices": Prices,
     "policy": Policy,
     "report": CheckReport,
 }

@@ -19,6 +19,7 @@ PLACES = {
     "dry-run": "catalog/models/NAME/evidence/*.yaml",
     "gpus": "catalog/gpus.yaml",
     "instance-types": "catalog/instance-types.yaml",
+    "prices": "catalog/prices.yaml",
     "policy": "catalog/policy.yaml",
     "report": "kaito-catalog check --format json",
 }
