@@ -10,7 +10,7 @@ import pytest
 from catalog_helpers import Run
 
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.hub.addresses import Address, one_revision, read_address
+from kaito_catalog.hub.addresses import Address, address_in, one_revision, read_address
 from kaito_catalog.hub.fake.files import FakeFile, json_file, safetensors_file, text_file
 from kaito_catalog.hub.fake.repositories import repository
 from kaito_catalog.hub.fake.server import FakeHub
@@ -75,6 +75,49 @@ def test_two_revisions_that_differ_are_an_error() -> None:
     assert one_revision(Address(PHI), "main") == "main"
     with pytest.raises(CatalogError, match="names the revision main, --revision v1"):
         one_revision(Address(PHI, "main"), "v1")
+
+
+# --- the catalog's own models, by address
+
+
+@pytest.mark.parametrize(
+    "text", ["models/phi-4", "phi-4", "./phi-4", "a/b/c", "org/mo\u202edel", "../phi-4", "/tmp/phi-4", ""]
+)
+def test_what_may_be_a_path_is_no_address(text: str) -> None:
+    assert address_in(text) is None
+
+
+@pytest.mark.models("phi-4")
+@pytest.mark.parametrize(
+    "address",
+    [PHI, f"https://huggingface.co/{PHI}/tree/main", f"hf.co/{PHI}", f"hf://{PHI}", "Microsoft/Phi-4"],
+)
+def test_commands_take_an_address_where_they_take_a_name(address: str, here: Path, run: Run) -> None:
+    assert run("plan", address, "--gpu", "h100") == run("plan", "phi-4", "--gpu", "h100")
+    assert run("check", address) == run("check", "phi-4")
+    assert (
+        run("dry-run", address, "--plan", "--format", "json")[:2]
+        == run("dry-run", "phi-4", "--plan", "--format", "json")[:2]
+    )
+
+
+@pytest.mark.models("phi-4")
+@pytest.mark.parametrize("command", ["plan", "check", "record", "dry-run"])
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [
+        ("hf.co/other-org/phi-4", "the catalog has microsoft/phi-4, not other-org/phi-4"),
+        ("other-org/phi-4", "the catalog has microsoft/phi-4, not other-org/phi-4"),
+        (f"{PHI}@{COMMIT}", f"the catalog has {PHI} at 187ef0342fff, not at 0123456789ab"),
+        ("https://huggingface.co/spaces/microsoft/phi-4", "is a Space, not a model"),
+    ],
+)
+def test_another_repository_or_commit_is_not_taken_for_the_catalogs(
+    command: str, address: str, what: str, here: Path, run: Run
+) -> None:
+    code, out, err = run(command, address)
+    assert (code, out) == (2, "")
+    assert what in err
 
 
 # --- what is no model to serve

@@ -6,9 +6,11 @@ import shutil
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kaito_catalog.architectures import Shape, read_shape
 from kaito_catalog.catalog.entries import FACTS
 from kaito_catalog.catalog.reading import read_catalog, read_entry
 from kaito_catalog.checks import example
@@ -135,12 +137,27 @@ def test_numbers_that_yaml_readers_refuse_are_not_kept() -> None:
 
 
 def test_a_side_file_with_the_quantisation_takes_its_place_as_in_vllm(server: FakeHub) -> None:
-    plain = {key: part for key, part in CONFIG.items() if key != "quantization_config"}
-    side = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "NVFP4", "group_size": 16}}
+    plain: dict[str, Any] = {
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "max_position_embeddings": 512,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 1,
+        "num_key_value_heads": 4,
+        "torch_dtype": "bfloat16",
+        "vocab_size": 100,
+    }
+    side: dict[str, Any] = {
+        "producer": {"name": "modelopt"},
+        "quantization": {"quant_algo": "NVFP4", "group_size": 16},
+    }
     server.put(model(config__json=json_file(plain), hf_quant_config__json=json_file(side)))
     config = recorded(server).config
     assert config is not None
-    assert config["quantization_config"] == {"quant_algo": "NVFP4", "group_size": 16}
+    assert config["quantization_config"] == {"quant_method": "modelopt", **side["quantization"]}
+    assert isinstance(read_shape(config), Shape)
+    assert read_shape(config) == read_shape(plain, quantization=side)
 
 
 def test_a_text_of_the_hub_cannot_break_out_of_the_file(server: FakeHub) -> None:

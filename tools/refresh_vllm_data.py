@@ -122,6 +122,7 @@ def content(version: str, surfaces: dict[str, dict[str, Any]]) -> str:
         "removedOptions": removed_options(surfaces, version),
         "architectures": surface["architectures"],
         "loraArchitectures": surface["loraArchitectures"],
+        "architectureEndings": surface["architectureEndings"],
         "removedArchitectures": surface["removedArchitectures"],
         "toolParsers": surface["toolParsers"],
         "reasoningParsers": surface["reasoningParsers"],

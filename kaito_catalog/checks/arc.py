@@ -44,8 +44,9 @@ def architecture_that_vllm_has(subject: Subject, context: Context) -> Iterator[O
     """This vLLM has no such architecture.
 
     The class named in config.json has to be in the registry of the vLLM that the KAITO profile runs. For one that
-    was dropped, or comes with a newer version, the message says which. (vLLM can also run some classes through
-    Transformers; KAITO v0.12 lists those it takes by name, so that does not count.)
+    was dropped, or comes with a newer version, the message says which. A class with another ending is built from one
+    of the registry, as vLLM does: LlamaForSequenceClassification from LlamaForCausalLM. (vLLM can also run some
+    classes through Transformers; KAITO v0.12 lists those it takes by name, so that does not count.)
 
     Fails::
 
@@ -53,7 +54,7 @@ def architecture_that_vllm_has(subject: Subject, context: Context) -> Iterator[O
 
     Passes::
 
-        facts: {config: {architectures: [LlamaForCausalLM]}}
+        facts: {config: {architectures: [LlamaForSequenceClassification]}}
     """
     if subject.proposal.vllm is None:
         yield Skip("the proposal does not serve with vLLM")
@@ -68,7 +69,7 @@ def architecture_that_vllm_has(subject: Subject, context: Context) -> Iterator[O
             "the configuration names no architecture" if vllm else "what this vLLM knows is not recorded"
         )
         return
-    if any(isinstance(name, str) and name in vllm.architectures for name in named):
+    if any(isinstance(name, str) and vllm.built_as(name) for name in named):
         return
     name = str(named[0])
     last, newer = vllm.removed_architectures.get(name), vllm.only_in("architectures", name)

@@ -16,6 +16,7 @@ from kaito_catalog.checks.base import (
     Subject,
     check,
 )
+from kaito_catalog.formats.policy import LicensePolicy
 
 _ID = ("summary", "license", "id")
 
@@ -48,6 +49,15 @@ def license_of_the_hub(subject: Subject, context: Context) -> Iterator[Outcome]:
         return
     facts = subject.facts.license
     policy = context.shared.policy.licenses
+    if "unknown" in facts.ids:
+        yield Skip("the model's card says that its licence is unknown", "ask who published the model")
+        return
+    if facts.contradiction is not None:
+        yield Skip(facts.contradiction, "LIC005 says what to do")
+        return
+    if len(facts.ids) > 1:
+        yield from _of_a_list(claimed, facts.ids, policy)
+        return
     found = licenses.hub_id(claimed, policy)
     names = {name.lower() for name in (facts.name, facts.id) if name}
     custom = claimed.removeprefix("LicenseRef-").lower() in names if licenses.is_reference(claimed) else False
@@ -62,6 +72,21 @@ def license_of_the_hub(subject: Subject, context: Context) -> Iterator[Outcome]:
     yield Finding(
         f"the licence is {facts.id} on the Hub, the proposal says {claimed}", _ID, f"id: {facts.id}"
     )
+
+
+def _of_a_list(claimed: str, listed: tuple[str, ...], policy: LicensePolicy) -> Iterator[Outcome]:
+    """The claim against a card that lists several licences, and does not say how they are combined."""
+    try:
+        named = {part.hub_id or part.id for part in licenses.each(licenses.read(claimed, policy))}
+    except licenses.NotALicenseError:
+        named = {claimed}
+    if {name.lower() for name in named} != {name.lower() for name in listed}:
+        spdx = [policy.spdx.get(name, name) for name in listed]
+        yield Finding(
+            f"the card on the Hub lists {' and '.join(listed)}, the proposal says {claimed}",
+            _ID,
+            f"'{' AND '.join(spdx)}' where all hold, '{' OR '.join(spdx)}' where one may be chosen",
+        )
 
 
 @check("LIC002", severity=WARNING)
@@ -84,6 +109,10 @@ def known_license(subject: Subject, context: Context) -> Iterator[Outcome]:
     if claimed is None:
         return
     policy = context.shared.policy.licenses
+    if licenses.hub_id(claimed, policy) == "unknown":
+        hint = "ask who published the model, and leave the id out until then"
+        yield Finding("'unknown' names no licence", _ID, hint, severity=ERROR)
+        return
     try:
         found = licenses.read(claimed, policy)
     except licenses.NotALicenseError as error:
@@ -154,3 +183,26 @@ def license_text(subject: Subject, context: Context) -> Iterator[Outcome]:
             name = license_.id if len(found) > 1 else claimed
             yield Finding(f"{name} has no summary.license.url", _ID, "add the address of the licence's text")
             return
+
+
+@check("LIC005", severity=WARNING)
+def text_of_the_license(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """The LICENSE file is the text of another licence than the card names.
+
+    What holds is what the publisher's terms say, and here they say two things: until that is settled the claim counts
+    as unknown. `record` compares the file word for word with the texts of the usual licences; a file that is none of
+    them, such as MIT with a clause of its own, is not judged.
+
+    Fails::
+
+        facts: {license: {id: mit, text: apache-2.0}}
+        summary: {license: {id: mit}}
+
+    Passes::
+
+        facts: {license: {id: mit, text: mit}}
+        summary: {license: {id: mit}}
+    """
+    license_ = subject.facts.license if subject.facts else None
+    if license_ is not None and license_.contradiction is not None:
+        yield Finding(license_.contradiction, _ID, "ask who published the model; waive this with the answer")

@@ -26,6 +26,7 @@ CHECKS: tuple[Check, ...] = (
     lic.known_license,
     lic.gated_needs_a_secret,
     lic.license_text,
+    lic.text_of_the_license,
     rev.full_commit,
     rev.facts_at_the_revision,
     rev.facts_of_the_repository,

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from kaito_catalog import __version__
 from kaito_catalog.catalog.entries import FACTS, PROPOSAL, SHARED_FILES
-from kaito_catalog.catalog.reading import find_root, shipped_root, shown
+from kaito_catalog.catalog.reading import find_root, read_entry, shipped_root, shown
 from kaito_catalog.errors import CatalogError, visible
+from kaito_catalog.hub.addresses import address_in, refuse_another
 from kaito_catalog.near_names import nearest
 
 OK, FAILED = 0, 1
@@ -66,9 +67,14 @@ def _folder(text: str, root: Path) -> Path:
         return path.parent
     if (path / PROPOSAL).exists() or (path.is_dir() and not (root / "models" / text).is_dir()):
         return path
-    name = text.rpartition("/")[2]
+    address = address_in(text)
+    name = (address.repo_id if address else text).rpartition("/")[2]
     for folder in (root / "models" / name.lower(), root / "models" / name):
         if name and folder.is_dir():
+            if address is not None:
+                named = read_entry(folder).proposal
+                if named is not None:
+                    refuse_another(address, named.repo_id, named.requirements.version)
             return folder
     names = sorted(folder.name for folder in (root / "models").glob("*") if folder.is_dir())
     if path.suffix == ".md" and path.is_file():

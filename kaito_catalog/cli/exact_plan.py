@@ -12,6 +12,7 @@ from kaito_catalog.catalog.entries import Entry
 from kaito_catalog.catalog.reading import read_entry, shown
 from kaito_catalog.cli.common import say
 from kaito_catalog.errors import CatalogError
+from kaito_catalog.hub.addresses import address_in, name_in_catalog, refuse_another
 from kaito_catalog.memory.values import Plan, PlanGpu, Settings
 from kaito_catalog.plans.request import PlanSubject
 from kaito_catalog.plans.start import engine_arguments, own_options
@@ -61,7 +62,7 @@ def asking(python: str | None, root: Path, *, hub_token: bool = False) -> Iterat
 
 
 def find_entry(name: str, root: Path) -> Entry:
-    folder = root / "models" / files.safe_name(name.rpartition("/")[2].lower())
+    folder = root / "models" / files.safe_name(name_in_catalog(name))
     if not folder.is_dir():
         raise CatalogError(
             f"'{name[:80]}' is not in the catalog", hint=f"the models are in {shown(root / 'models')}"
@@ -69,7 +70,9 @@ def find_entry(name: str, root: Path) -> Entry:
     entry = read_entry(folder)
     if not entry.is_readable:
         first = entry.problems[0]
-        raise CatalogError(f"{first.place}: {first.message}", hint=f"run 'kaito-catalog check {name}'")
+        raise CatalogError(f"{first.place}: {first.message}", hint=f"run 'kaito-catalog check {entry.name}'")
+    if entry.proposal is not None:
+        refuse_another(address_in(name), entry.proposal.repo_id, entry.proposal.requirements.version)
     return entry
 
 

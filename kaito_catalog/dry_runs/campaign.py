@@ -23,6 +23,7 @@ from kaito_catalog.formats.evidence import DryRun
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.hardware import InstanceType
 from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.hub.addresses import address_in, name_in_catalog, refuse_another
 from kaito_catalog.kaito.manifests import access_secret
 from kaito_catalog.kaito.release import release_of
 from kaito_catalog.memory.refusals import why_unplanned
@@ -204,9 +205,11 @@ def make_campaign(catalog: Catalog, context: Context, names: Iterable[str], opti
 
 
 def _entry(catalog: Catalog, name: str) -> Entry:
-    entry = catalog.entry(name)
+    entry = catalog.entry(name_in_catalog(name))
     if entry is None:
         raise CatalogError(f"'{name[:80]}' is not in the catalog")
+    if entry.proposal is not None:
+        refuse_another(address_in(name), entry.proposal.repo_id, entry.proposal.requirements.version)
     return entry
 
 

@@ -49,13 +49,27 @@ class LicenseFacts(Model):
     """The licence in the repository's metadata."""
 
     id: Text
-    """The Hub's id, such as `apache-2.0`, `gemma`, `other`."""
+    """The Hub's id, such as `apache-2.0`, `gemma`, `other`; where the card lists several, all of them with commas."""
     name: str | None = None
     """What an `other` licence calls itself."""
     link: Url | None = None
     """The licence's text, as the repository names it."""
     sha256: Sha256 | None = None
     """Of the LICENSE file at the revision."""
+    text: str | None = None
+    """The Hub's id of the licence whose text that file is; absent where it is none that is known word for word."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Each licence that the card names."""
+        return tuple(part.strip() for part in self.id.split(",") if part.strip())
+
+    @property
+    def contradiction(self) -> str | None:
+        """What the LICENSE file's text is, where the card names another licence; words for a message."""
+        if self.text is None or self.text in (*self.ids, self.name) or set(self.ids) & {"other", "unknown"}:
+            return None
+        return f"the card says {self.id}, the LICENSE file is the text of {self.text}"
 
 
 class File(Model):

@@ -11,6 +11,7 @@ from kaito_catalog.hub.repository import printable
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _REPO_ID = re.compile(f"{_NAME}/{_NAME}")
+_REPO_AT = re.compile(rf"{_NAME}/{_NAME}(?:@[^\s@]{{1,200}})?/?")
 _HOST = re.compile(
     r"(?:hf://|(?:https?|ssh)://(?:[^/@]*@)?(?P<host>[^/]+)/|git@(?P<git>[^:/]+):)(?P<rest>.*)", re.S
 )
@@ -59,6 +60,47 @@ def read_address(text: str) -> Address:
     if not _REPO_ID.fullmatch(repo_id):
         raise _no_repository(said)
     return Address(repo_id, revision)
+
+
+def address_in(text: str) -> Address | None:
+    """The repository that an argument names which may also be a catalog's own name or a path; None where it is none.
+
+    Raises:
+        CatalogError: it is an address of the Hub, and not of a model.
+    """
+    said = text.strip()
+    if _HOST.fullmatch(said) or _BARE_HOST.fullmatch(said):
+        return read_address(said)
+    return read_address(said) if _REPO_AT.fullmatch(said) and not said.startswith("models/") else None
+
+
+def name_in_catalog(text: str) -> str:
+    """The catalog's name for what an argument names: an address, `org/model`, or that name itself."""
+    address = address_in(text)
+    return (address.repo_id if address else text).rpartition("/")[2].lower()
+
+
+def refuse_another(address: Address | None, repo_id: str | None, version: str | None) -> None:
+    """Refuse the catalog's entry where an address names another repository or commit.
+
+    Args:
+        address: what was named; None where the catalog's own name was.
+        repo_id: the entry's repository, as far as it is known.
+        version: the revision that the entry pins.
+
+    Raises:
+        CatalogError: they differ.
+    """
+    if address is None:
+        return
+    if repo_id is not None and address.repo_id.lower() != repo_id.lower():
+        raise CatalogError(f"the catalog has {repo_id}, not {address.repo_id}")
+    asked = (address.revision or "").lower()
+    if re.fullmatch("[0-9a-f]{7,40}", asked) and version is not None and not version.startswith(asked):
+        raise CatalogError(
+            f"the catalog has {address.repo_id} at {printable(version[:12])}, not at {asked[:12]}",
+            hint="leave the revision out",
+        )
 
 
 def _revision(parts: list[str]) -> str | None:

@@ -178,20 +178,17 @@ def repository_of(info: ModelInfo) -> Repository:
             )
         )
     card: dict[str, Any] = dict(vars(info.card_data)) if info.card_data is not None else {}
-    base = card.get("base_model")
     counts = info.safetensors.parameters if info.safetensors is not None else None
     return Repository(
         repo_id=info.id,
         revision=info.sha,
         files=tuple(sorted(files, key=lambda file: file.path)),
         gated=_gate(info.gated),
-        license_id=_word(card.get("license")),
+        license_id=", ".join(words(card.get("license"))) or None,
         license_name=_word(card.get("license_name")),
         license_link=_word(card.get("license_link")),
         pipeline_tag=_word(info.pipeline_tag),
-        base_models=tuple(
-            _word(name) or "" for name in (base if isinstance(base, list) else [base]) if _word(name)
-        ),
+        base_models=words(card.get("base_model")),
         downloads=_size(info.downloads),
         parameters_by_dtype=_counts(counts),
         unsafe_names=tuple(unsafe),
@@ -207,10 +204,16 @@ def _size(value: object) -> int | None:
 
 
 def _word(value: object) -> str | None:
-    """One line of the card; a list (several licences) is not one."""
+    """One line of the card; a list is not one."""
     if not isinstance(value, str) or not value.strip() or len(value) > 2000:
         return None
     return printable(" ".join(value.split()))
+
+
+def words(value: object) -> tuple[str, ...]:
+    """A line of the card or a list of lines, such as several licences: at most twenty."""
+    items = value if isinstance(value, list) else [value]
+    return tuple(word for item in items[:20] if (word := _word(item)))
 
 
 def _gate(value: object) -> Gate | None:

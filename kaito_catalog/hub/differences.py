@@ -85,7 +85,7 @@ def _scalar_differences(recorded: ModelFacts, found: ModelFacts) -> Iterator[Fac
         yield FactDifference(HubChange.GATED, "gated", recorded.gated, found.gated)
     old, new = recorded.license, found.license
     if old is not None and new is not None:
-        for key in ("id", "name", "link", "sha256"):
+        for key in ("id", "name", "link", "sha256", "text"):
             before, after = getattr(old, key), getattr(new, key)
             if before is not None and after is not None and before != after:
                 yield FactDifference(HubChange.RELICENSED, f"license.{key}", short(before), short(after))

@@ -70,7 +70,7 @@ class LocalSnapshot:
             repo_id=repo_id,
             revision=revision or self._revision(),
             files=tuple(files),
-            license_id=_word(card.get("license")),
+            license_id=", ".join(_words(card.get("license"))) or None,
             license_name=_word(card.get("license_name")),
             license_link=_word(card.get("license_link")),
             pipeline_tag=_word(card.get("pipeline_tag")),
@@ -248,4 +248,4 @@ def _word(value: object) -> str | None:
 
 def _words(value: object) -> tuple[str, ...]:
     items = value if isinstance(value, list) else [value]
-    return tuple(word for item in items if (word := _word(item)))
+    return tuple(word for item in items[:20] if (word := _word(item)))

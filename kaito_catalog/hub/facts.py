@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.hub.errors import HubError, Trouble
 from kaito_catalog.hub.kept_config import Json, is_shown, kept_config
+from kaito_catalog.hub.license_texts import MOST_BYTES, license_of_text
 from kaito_catalog.hub.repository import Repository, Snapshot, is_safe, printable
 from kaito_catalog.hub.safetensors import tensor_bytes
 from kaito_catalog.hub.weight_files import (
@@ -112,9 +114,11 @@ class _Reader:
             self._hash_weights(value)
         license_file = license_path(paths)
         if license_file and "license" in value:
-            digest = self._try(lambda: self.snapshot.sha256(license_file))
+            digest, text = self._license(license_file)
             if digest:
                 value["license"]["sha256"] = digest
+            if text:
+                value["license"]["text"] = text
         config = self._config(paths)
         choice = choose_weights(paths, indexed) if readable else None
         if choice is not None and choice.format in ("safetensors", "mistral"):
@@ -138,6 +142,16 @@ class _Reader:
                 self.missing.append(error)
                 return None
             raise
+
+    def _license(self, path: str) -> tuple[str | None, str | None]:
+        """The hash of the licence's file, and which licence its text is."""
+        file = self.snapshot.repository.file(path)
+        if file is None or file.is_lfs or file.size_bytes is None or file.size_bytes > MOST_BYTES:
+            return self._try(lambda: self.snapshot.sha256(path)), None
+        data = self._try(lambda: self.snapshot.read(path, limit_bytes=MOST_BYTES))
+        if data is None:
+            return None, None
+        return hashlib.sha256(data).hexdigest(), license_of_text(data.decode("utf-8", "replace"))
 
     def _json(self, path: str, limit_bytes: int) -> Any:
         data = self._try(lambda: self.snapshot.read(path, limit_bytes=limit_bytes))
@@ -188,7 +202,11 @@ class _Reader:
             # vLLM puts ModelOpt's side file in that place when it loads the configuration.
             side = self._json("hf_quant_config.json", _CONFIG_LIMIT_BYTES)
             if isinstance(side, dict) and isinstance(side.get("quantization"), dict):
-                config = {**config, "quantization_config": side["quantization"]}
+                # It says whose it is elsewhere; by itself this part names no method.
+                config = {
+                    **config,
+                    "quantization_config": {"quant_method": "modelopt", **side["quantization"]},
+                }
         return config
 
     def _parameters(self, loaded: Sequence[str]) -> dict[str, int] | None:

@@ -15,6 +15,7 @@ from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts, StoredSize
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.hub.addresses import address_in, name_in_catalog, refuse_another
 from kaito_catalog.hub.local_weights import local_weights
 from kaito_catalog.memory.held_weights import lack_of_bytes
 from kaito_catalog.memory.kv_cache.layers import CACHE_DTYPE_BYTES
@@ -115,7 +116,8 @@ def read_subject(request: PlanArguments, root: Path, *, shared: Shared, profile:
         length, reason = _choose_context(request, shape, None)
         start = _with_draft(_start(request, None, None, shared, profile, length), request, root)
         return PlanSubject(folder.resolve().name, shape, stored or found, reason, start)
-    name = request.model.rpartition("/")[2].lower()
+    address = address_in(request.model)
+    name = name_in_catalog(request.model)
     entry_folder = root / "models" / name
     if not name or not (entry_folder / "proposal.yaml").is_file():
         raise CatalogError(
@@ -128,9 +130,7 @@ def read_subject(request: PlanArguments, root: Path, *, shared: Shared, profile:
     if entry.proposal is None or entry.problems:
         first = entry.problems[0]
         raise CatalogError(f"{first.place}: {first.message}", hint=f"run 'kaito-catalog check {name}'")
-    wanted = request.model.lower()
-    if "/" in wanted and wanted != (entry.proposal.repo_id or "").lower():
-        raise CatalogError(f"the catalog has {entry.proposal.repo_id}, not {request.model}")
+    refuse_another(address, entry.proposal.repo_id, entry.proposal.requirements.version)
     shape = facts_shape(entry.facts) if entry.facts else Unsupported("there is no facts.yaml", None)
     known = entry.facts.weights.total if entry.facts and entry.facts.weights else None
     length, reason = _choose_context(request, shape, entry.proposal)

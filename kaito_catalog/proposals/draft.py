@@ -14,7 +14,7 @@ from kaito_catalog.diagnostics import Route
 from kaito_catalog.documents import reading, writing
 from kaito_catalog.documents.validation import load
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.formats.facts import LicenseFacts, ModelFacts
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.hub.facts import Recorded, license_path
@@ -175,6 +175,8 @@ def _summary(draft: _Draft, page: str) -> dict[str, Any]:
     if id_ == "other" and facts.license.name and re.fullmatch(r"[A-Za-z0-9.-]{1,60}", facts.license.name):
         reason = f"the Hub's licence is 'other', called {facts.license.name}"
         license_["id"] = draft.mark(f"LicenseRef-{facts.license.name}", reason, "summary", "license", "id")
+    elif (doubt := _doubt(facts.license)) is not None:
+        license_["id"] = draft.gap(doubt, "summary", "license", "id")
     else:
         license_["id"] = draft.mark(id_, f"from the Hub at {at}", "summary", "license", "id")
     path = license_path(file.path for file in repository.files)
@@ -200,6 +202,16 @@ def _summary(draft: _Draft, page: str) -> dict[str, Any]:
         )
     summary["license"] = license_
     return summary
+
+
+def _doubt(license_: LicenseFacts) -> str | None:
+    """Why a person has to say which licence holds; None where the card names one."""
+    if "unknown" in license_.ids:
+        return "the model's card says that its licence is unknown"
+    if len(license_.ids) > 1:
+        how = "join them by AND where all hold, by OR where one may be chosen"
+        return f"the card lists {' and '.join(license_.ids)}: {how}"
+    return license_.contradiction
 
 
 def _requirements(draft: _Draft, page: str) -> tuple[dict[str, Any], InstanceTypePlan | None]:

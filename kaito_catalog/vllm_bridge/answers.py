@@ -147,6 +147,7 @@ class ExactPlanAnswer(VersionsAnswer):
 
 class Registry(VersionsAnswer):
     architectures: list[str]
+    architectureEndings: list[str]
     removedArchitectures: dict[str, str]
     toolParsers: list[str]
     reasoningParsers: list[str]

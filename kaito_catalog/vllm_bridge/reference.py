@@ -101,6 +101,8 @@ class VllmVersion:
     architectures: frozenset[str]
     lora_architectures: frozenset[str] | None
     """Those that take LoRA adapters; None where the file does not say."""
+    architecture_endings: tuple[str, ...]
+    """Endings of class names, in vLLM's order: with another of them, a class is built from one that vLLM has."""
     removed_architectures: Mapping[str, str]
     """Architecture to the last version that had it."""
     tool_parsers: tuple[str, ...]
@@ -122,6 +124,16 @@ class VllmVersion:
         """The known option that is spelt most alike."""
         names = [*self.options, *(o.negation for o in self.options.values() if o.negation)]
         return nearest(written, names)
+
+    def built_as(self, architecture: str) -> str | None:
+        """The registered class that vLLM builds for one of config.json: itself, or the one it converts."""
+        if architecture in self.architectures:
+            return architecture
+        ending = next((e for e in self.architecture_endings if architecture.endswith(e)), None)
+        if ending is None:
+            return None
+        others = (architecture.replace(ending, other) for other in self.architecture_endings)
+        return next((name for name in others if name in self.architectures), None)
 
     def only_in(self, kind: str, name: str) -> str | None:
         """The version that has `name`, where this one does not."""
@@ -163,6 +175,7 @@ def known(version: str) -> VllmVersion | None:
         value["removedOptions"],
         frozenset(value["architectures"]),
         frozenset(value["loraArchitectures"]) if "loraArchitectures" in value else None,
+        tuple(value.get("architectureEndings", ())),
         value["removedArchitectures"],
         tuple(value["toolParsers"]),
         tuple(value["reasoningParsers"]),

@@ -25,6 +25,7 @@ def registry(request: JSON, progress: Progress) -> JSON:
         **versions(),
         "architectures": sorted(models.ModelRegistry.get_supported_archs()),
         "loraArchitectures": architectures_with_lora(models.ModelRegistry.models),
+        "architectureEndings": [ending for ending, _ in find_if_there("endings of architectures") or ()],
         "removedArchitectures": {name: str(removed[name]) for name in sorted(removed)},
         "toolParsers": sorted(tools.list_registered()),
         "reasoningParsers": sorted(reasoning.list_registered()),

@@ -78,6 +78,7 @@ NAMES: Mapping[str, tuple[Name, ...]] = {
     "architectures that were dropped": (
         Name("vllm.model_executor.models.registry:_PREVIOUSLY_SUPPORTED_MODELS"),
     ),
+    "endings of architectures": (Name("vllm.config.model:_SUFFIX_TO_DEFAULTS"),),
     "load formats": (Name("vllm.model_executor.model_loader:_LOAD_FORMAT_TO_MODEL_LOADER"),),
     # A simulated GPU.
     "the platform": (Name("vllm.platforms:_current_platform"),),
