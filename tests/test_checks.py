@@ -305,15 +305,66 @@ def test_a_transformers_proposal_has_no_vllm_plan_and_says_so(context: Context) 
 
 
 def test_a_split_that_kaito_never_gets_to_is_skipped_and_not_passed(context: Context) -> None:
-    """KTO002 warns there; no word from KTO001 would read as a legal split."""
+    """KTO002 reports it; no word from KTO001 would read as a legal split."""
     no_room = """
 requirements: {contextLength: 2000000}
 runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 2000000}}]
 deployment: {instanceType: Standard_NC24ads_A100_v4}
 """
     found = report(context, no_room, tuple(c for c in CHECKS if c.code in ("KTO001", "KTO002")))
-    assert codes(found) == ["KTO002"]
+    assert [(d.code, d.severity) for d in found.diagnostics] == [("KTO002", Severity.ERROR)]
     assert [skip.code for skip in found.skips] == ["KTO001"]
+
+
+@pytest.mark.parametrize(
+    ("claim", "severity"),
+    [
+        # Two nodes of one GPU where one is claimed, and a node of four for a claim of one.
+        ("{instanceType: Standard_NV36ads_A10_v5}", Severity.ERROR),
+        ("{instanceType: Standard_NC96ads_A100_v4}", Severity.NOTE),
+    ],
+)
+def test_more_nodes_than_the_claim_needs_are_an_error(
+    context: Context, claim: str, severity: Severity
+) -> None:
+    found = report(context, f"deployment: {claim}").diagnostics
+    assert [d.severity for d in found if d.code == "KTO002"] == [severity]
+
+
+@pytest.mark.parametrize(
+    ("machine", "profile", "outcome"),
+    [
+        (
+            "Standard_NV36ads_A10_v5",
+            "1g.10gb",
+            "Standard_NV36ads_A10_v5 has NVIDIA A10, which cannot be cut into slices",
+        ),
+        ("Standard_ND128isr_NDR_GB200_v6", "3g.40gb", "NVIDIA GB200 has no MIG profile 3g.40gb"),
+    ],
+)
+def test_a_slice_that_the_gpu_has_not_is_an_error(
+    context: Context, machine: str, profile: str, outcome: str
+) -> None:
+    found = report(
+        context, f"deployment: {{instanceType: {machine}, partition: {{mode: mig, profile: {profile}}}}}"
+    )
+    assert [d.message for d in found.diagnostics if d.code == "KTO012"] == [outcome]
+
+
+def test_slices_of_a_gpu_that_nobody_recorded_are_unknown(context: Context) -> None:
+    """Hopper and later may be cut; a list that is missing does not say that they cannot."""
+    gpus = tuple(
+        gpu.model_copy(update={"mig_profiles": None}) if gpu.name == "NVIDIA H200" else gpu
+        for gpu in context.shared.gpus
+    )
+    without = replace(context, shared=replace(context.shared, gpus=gpus))
+    found = report(
+        without, "deployment: {instanceType: p5en.48xlarge, partition: {mode: mig, profile: 3g.71gb}}"
+    )
+    assert next(s.reason for s in found.skips if s.code == "KTO012") == (
+        "which slices NVIDIA H200 can be cut into is not recorded"
+    )
+    assert not [d for d in found.diagnostics if d.code == "KTO012"]
 
 
 def test_states_that_outnumber_the_blocks_are_no_lack_of_memory(catalog: Catalog) -> None:
@@ -476,7 +527,13 @@ def test_a_name_that_kubernetes_does_not_take_is_refused(context: Context) -> No
         ("Standard_NC24", Severity.ERROR, "did you mean 'Standard_NC24ads_A100_v4'?"),
         ("p5e", Severity.ERROR, "did you mean 'p5e.48xlarge' or 'p5en.48xlarge'?"),
         ("my-own-node", Severity.ERROR, "choose one of that file, or add it there with its source"),
-        ("Standard_Dpls_v99", Severity.WARNING, "choose one of that file, or add it there with its source"),
+        (
+            "Standard_NZ99lms_v9",
+            Severity.WARNING,
+            "choose one of that file, or add it there with its source",
+        ),
+        ("Standard_D4s_v5", Severity.ERROR, "choose one of instance-types.yaml"),
+        ("m5.large", Severity.ERROR, "did you mean 'g5.xlarge'?"),
     ],
 )
 def test_an_instance_type_that_nobody_listed_is_reported(
@@ -484,6 +541,14 @@ def test_an_instance_type_that_nobody_listed_is_reported(
 ) -> None:
     found = report(context, f"deployment: {{instanceType: {name}}}").diagnostics
     assert [(d.severity, d.hint) for d in found if d.code == "KTO008"] == [(severity, hint)]
+
+
+@pytest.mark.parametrize("name", ["Standard_D4s_v5", "standard_e8s_v5", "m5.large", "c7i.4xlarge"])
+def test_a_machine_without_a_gpu_is_an_error(context: Context, name: str) -> None:
+    found = report(context, f"deployment: {{instanceType: {name}}}").diagnostics
+    assert [(d.severity, d.message) for d in found if d.code == "KTO008"] == [
+        (Severity.ERROR, f"{name} has no GPU")
+    ]
 
 
 def test_onnx_beside_a_runtime_that_kaito_has_is_a_warning(context: Context) -> None:

@@ -120,8 +120,9 @@ def kaito_starts_what_is_claimed(subject: Subject, context: Context) -> Iterator
     """KAITO would use another number of GPUs than the proposal claims.
 
     KAITO's own formula counts nodes from the size of the files, an even share of the cache and a fixed overhead
-    (docs/kaito.md), and takes whole nodes. Where it starts more than the claim, the user pays for them; where a
-    small model gets a copy on every GPU, that is more throughput and not a need.
+    (docs/kaito.md), and takes whole nodes. More nodes than the claim needs are an error, since the user pays for them,
+    and so is an instance type on which it finds no room at all. Where a small model gets a copy on every GPU of its
+    node, that is more throughput and not a need.
 
     Fails::
 
@@ -144,12 +145,14 @@ def kaito_starts_what_is_claimed(subject: Subject, context: Context) -> Iterator
             f"KAITO's formula finds no room for the weights on {machine.name} at that context",
             _INSTANCE_TYPE,
             "a larger instance type, or a shorter max-model-len",
-            severity=WARNING,
+            severity=ERROR,
         )
     elif claimed is not None and estimate.nodes * machine.gpu_count != claimed:
+        needed = -(-claimed // machine.gpu_count)
         yield Finding(
             f"KAITO would start {release.words(estimate, machine)}; the proposal claims {claimed}",
             _COUNT,
+            severity=ERROR if estimate.nodes > needed else None,
         )
 
 
@@ -338,12 +341,18 @@ def _named_in(runtime: Runtime, message: str, route: Route) -> Route:
     return next(((*route, name) for name in runtime.config or {} if name.replace("_", "-") == first), route)
 
 
+_WITHOUT_GPU = re.compile(r"standard_[a-mo-z]|[acdfhimrtuxz][0-9][a-z0-9-]*[.]", re.IGNORECASE)
+"""Families without GPUs: Azure's but N, such as Standard_D4s_v5, and AWS's but G, P and those of its own accelerators,
+such as m5.large."""
+
+
 @check("KTO008")
 def instance_type_that_kaito_knows(subject: Subject, context: Context) -> Iterator[Outcome]:
     """The catalog does not know the instance type.
 
     KAITO's admission refuses an instance type that its table lacks, except on Azure those whose names begin with
-    Standard_N or Standard_D. The GPUs of one that instance-types.yaml does not list are unknown here as well.
+    Standard_N or Standard_D. The GPUs of one that instance-types.yaml does not list are unknown here as well. Azure
+    rents GPUs under Standard_N alone: on a Standard_D that admission takes, no server of a model starts.
 
     Fails::
 
@@ -357,12 +366,17 @@ def instance_type_that_kaito_knows(subject: Subject, context: Context) -> Iterat
     if name is None or is_missing(name) or context.shared.instance_type(name) is not None:
         return
     near = context.shared.near_instance_types(name)
-    custom = name.lower().startswith(("standard_n", "standard_d")) and not near
+    without_gpu = _WITHOUT_GPU.match(name) is not None
+    custom = name.lower().startswith("standard_n") and not near
     yield Finding(
-        f"there is no instance type '{name[:60]}' in instance-types.yaml",
+        f"{name[:60]} has no GPU"
+        if without_gpu
+        else f"there is no instance type '{name[:60]}' in instance-types.yaml",
         _INSTANCE_TYPE,
         f"did you mean {' or '.join(repr(other) for other in near)}?"
         if near
+        else "choose one of instance-types.yaml"
+        if without_gpu
         else "choose one of that file, or add it there with its source",
         severity=WARNING if custom else None,
     )

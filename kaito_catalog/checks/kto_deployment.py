@@ -9,7 +9,7 @@ from kaito_catalog.checks.asked import asked_of
 from kaito_catalog.checks.base import ERROR, NO_FACTS, NOTE, Context, Finding, Outcome, Skip, Subject, check
 from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.base import is_missing
-from kaito_catalog.formats.hardware import InstanceType
+from kaito_catalog.formats.hardware import Gpu, InstanceType
 from kaito_catalog.formats.proposal import Partition, known_count
 from kaito_catalog.kaito import deployed
 from kaito_catalog.kaito.manifests import serving_runtime
@@ -73,7 +73,7 @@ def slice_that_serves_the_model(subject: Subject, context: Context) -> Iterator[
         return
     found = [*_unknown_profile(partition, _machine(subject, context), context), *_more_than_one(subject)]
     yield from found
-    if not any(finding.route == _PROFILE for finding in found):
+    if not any(isinstance(outcome, Finding) and outcome.route == _PROFILE for outcome in found):
         yield from _fit_of_slice(subject, context, partition)
 
 
@@ -84,7 +84,7 @@ def _machine(subject: Subject, context: Context) -> InstanceType | None:
 
 def _unknown_profile(
     partition: Partition, machine: InstanceType | None, context: Context
-) -> Iterator[Finding]:
+) -> Iterator[Outcome]:
     kaito = release_of(context.profile)
     if partition.profile not in kaito.mig_profiles:
         near = nearest(partition.profile, kaito.mig_profiles)
@@ -94,12 +94,27 @@ def _unknown_profile(
     if machine is None:
         return
     gpu = context.shared.gpu_by_name[machine.gpu]
-    if not gpu.mig_profiles:
-        hint = "A100, H100, H200 and B200 can be"
+    if not gpu.mig_profiles and may_be_cut(gpu):
+        yield Skip(f"which slices {gpu.name} can be cut into is not recorded")
+    elif not gpu.mig_profiles:
+        hint = "A100, H100, H200, B200 and others of compute capability 8.0 or from 9.0 on can be"
         yield Finding(f"{machine.name} has {gpu.name}, which cannot be cut into slices", _PROFILE, hint)
     elif gpu.slice(partition.profile) is None:
         profiles = ", ".join(found.profile for found in gpu.mig_profiles)
         yield Finding(f"{gpu.name} has no MIG profile {partition.profile}", _PROFILE, f"it has {profiles}")
+
+
+_CUT_LIKE_A100 = 8.0
+_CUT_FROM = 9.0
+
+
+def may_be_cut(gpu: Gpu) -> bool:
+    """Whether its generation has GPUs that NVIDIA's MIG guide lists.
+
+    Of Ampere those of compute capability 8.0 alone (A100, A30), of Ada none, and from Hopper on some.
+    """
+    capability = gpu.compute_capability
+    return capability is not None and (capability == _CUT_LIKE_A100 or capability >= _CUT_FROM)
 
 
 def _more_than_one(subject: Subject) -> Iterator[Finding]:
@@ -142,7 +157,7 @@ def nodes_are_counted_by_kaito(subject: Subject, context: Context) -> Iterator[O
     """KAITO would start another number of nodes than is named.
 
     KAITO v0.12 counts the nodes from the size of the files (docs/kaito.md) and does not read resource.count, which is
-    deprecated: what is named is what a reader expects, and pays for.
+    deprecated: what is named is what a reader expects, and pays for. More nodes than are named are an error.
 
     Fails::
 
@@ -165,6 +180,7 @@ def nodes_are_counted_by_kaito(subject: Subject, context: Context) -> Iterator[O
             f"KAITO would start {nodes} node{'' if nodes == 1 else 's'}, {named} {'is' if named == 1 else 'are'} named",
             _NODES,
             f"nodeCount: {nodes}",
+            severity=ERROR if nodes > named else None,
         )
 
 
