@@ -217,10 +217,15 @@ def test_a_sparse_indexer_takes_forty_contexts_of_its_cache() -> None:
     assert indexer_workspace(built(DEEPSEEK_V3), 163840) == 0
 
 
-def test_from_0_32_on_the_largest_devices_take_larger_batches() -> None:
-    sizes = [serve_defaults("B200", 178 * GIB, v).max_num_batched_tokens for v in (None, "0.25.1", "0.32.0")]
+def test_from_0_28_on_the_largest_devices_take_larger_batches() -> None:
+    sizes = [serve_defaults("B200", 178 * GIB, v).max_num_batched_tokens for v in (None, "0.27.1", "0.28.0")]
     assert sizes == [8192, 8192, 16384]
     assert serve_defaults("H200", 140 * GIB, "0.32.0").max_num_batched_tokens == 8192
+
+
+def test_from_0_33_on_gb10_takes_the_batches_of_small_devices() -> None:
+    sizes = [serve_defaults("GB10", 121 * GIB, v, 12.1).max_num_seqs for v in ("0.32.0", "0.33.0")]
+    assert sizes == [1024, 256]
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from kaito_catalog.memory.weights.split import Uncomputable, split_over
 from kaito_catalog.quantity import GIB
 from kaito_catalog.vllm_bridge.versions import release
 from tools import exact_models, peers
-from tools.observed import HELD_OUT, STARTS, Observed, observations
+from tools.observed import HELD_OUT, STARTS, Observed, environment, observations
 
 # What KAITO v0.12's catalog says where it is not the size of the weights (it counts gpt-oss's second copy).
 KAITO_FILE_BYTES = {"openai/gpt-oss-20b": 25.63 * GIB, "openai/gpt-oss-120b": 121.54 * GIB}
@@ -144,6 +144,7 @@ def plan_of(row: Observed) -> Plan:
                 max_num_batched_tokens=row.max_num_batched_tokens,
                 enforce_eager=row.enforce_eager,
                 language_model_only=row.language_model_only,
+                environment=environment(row),
             ),
             vllm_version=row.vllm_version,
         )

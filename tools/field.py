@@ -22,6 +22,7 @@ from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.proposal import Runtime
 from kaito_catalog.kaito import estimator
 from kaito_catalog.kaito.release import recorded_release
+from kaito_catalog.memory.environment import pairs
 from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings
 from kaito_catalog.plans.start import read_options
@@ -32,8 +33,6 @@ from tools.configurations import unfolded
 FIELD = Path(__file__).resolve().parents[1] / "tests" / "data" / "field.json"
 
 SPLITS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "enable-expert-parallel")
-WITHOUT_MEMORY = frozenset({"VLLM_USE_DEEP_GEMM", "VLLM_USE_FLASHINFER_SAMPLER"})
-"""Variables of the environment that choose kernels which keep no memory of their own."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,10 @@ class FieldStart:
     gpu_memory_bytes: int
     gpu_memory_used_bytes: int
     """By other processes."""
+    is_unified: bool
+    """Whether it is the machine's own memory."""
+    memory_of_stages: tuple[int, ...]
+    """Where the cards are unequal."""
     options: Mapping[str, Any]
     """As on the command line, without the dashes in front."""
     environment: Mapping[str, str]
@@ -100,6 +103,8 @@ def _start(row: Mapping[str, Any], config: dict[str, Any], gpus: Mapping[str, An
         compute_capability=gpus[gpu]["computeCapability"] if gpu else None,
         gpu_memory_bytes=int(row["gpuMemoryGib"] * GIB),
         gpu_memory_used_bytes=int(row.get("gpuMemoryUsedGib", 0) * GIB),
+        is_unified=bool(gpu and gpus[gpu].get("unified")),
+        memory_of_stages=tuple(int(each * GIB) for each in row.get("gpuMemoryGibOfStages", ())),
         options=row["options"],
         environment=row.get("environment", {}),
         stored_bytes=size(row.get("storedGib")),
@@ -112,24 +117,29 @@ def _start(row: Mapping[str, Any], config: dict[str, Any], gpus: Mapping[str, An
     )
 
 
-def request_of(start: FieldStart) -> PlanRequest | str:
-    """What is asked of a plan, with every option of the command line; the reason, where one cannot be asked."""
-    unread = sorted(set(start.environment) - WITHOUT_MEMORY)
-    if unread:
-        return f"no plan reads {unread[0]}"
-    if start.gpu_memory_used_bytes:
-        return "no plan reads what other processes hold on the GPU"
+def request_of(start: FieldStart) -> PlanRequest:
+    """What is asked of a plan, with every option of the command line."""
     own = {name: value for name, value in start.options.items() if name not in (*SPLITS, "max-model-len")}
     given = read_options(Runtime.model_validate({"name": "vllm", "config": own}))
     limit = start.shape.max_model_len if isinstance(start.shape, Shape) else 1
     settings = Settings(
-        start.options.get("max-model-len", limit), own["gpu-memory-utilization"], unplanned=given.unplanned
+        start.options.get("max-model-len", limit),
+        own["gpu-memory-utilization"],
+        environment=pairs(start.environment),
+        unplanned=given.unplanned,
     )
     size = start.stored_bytes
     return PlanRequest(
         start.shape,
         stored=None if size is None else StoredSize(sizeBytes=size, precisionBytes=GIB // 200),
-        gpu=PlanGpu(start.gpu, start.gpu_memory_bytes, start.compute_capability),
+        gpu=PlanGpu(
+            start.gpu,
+            start.gpu_memory_bytes,
+            start.compute_capability,
+            used_bytes=start.gpu_memory_used_bytes,
+            is_unified=start.is_unified,
+            memory_of_stages=start.memory_of_stages,
+        ),
         parallelism=start.parallelism,
         settings=replace(settings, **{option.attribute: value for option, value in given.planned}),  # type: ignore[arg-type]
         vllm_version=start.vllm_version,
@@ -188,18 +198,14 @@ class FieldScore:
 
 def score(start: FieldStart, others: Mapping[str, Prediction] | None = None) -> FieldScore:
     """What the tools predict for a start."""
-    request = request_of(start)
-    if isinstance(request, str):
-        plan, ours = None, Prediction(None, None, refused=request)
+    plan = make_plan(request_of(start))
+    said = {Fit.YES: True, Fit.NO: False}.get(plan.fits)
+    if plan.fits is Fit.UNKNOWN:
+        ours = Prediction(None, None, refused=plan.reason)
     else:
-        plan = make_plan(request)
-        said = {Fit.YES: True, Fit.NO: False}.get(plan.fits)
-        if plan.fits is Fit.UNKNOWN:
-            ours = Prediction(None, None, refused=plan.reason)
-        else:
-            account = plan.per_gpu
-            available = None if account is None else float(account.kv_cache_available_bytes)
-            ours = Prediction(available, said)
+        account = plan.per_gpu
+        available = None if account is None else float(account.kv_cache_available_bytes)
+        ours = Prediction(available, said)
     return FieldScore(start, plan, {OURS: ours, KAITO: _kaitos(start), **(others or {})})
 
 

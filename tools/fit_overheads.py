@@ -17,11 +17,13 @@ from pathlib import Path
 from packaging.version import Version
 
 from kaito_catalog.architectures.as_built import as_built
+from kaito_catalog.memory.overheads.constants import constants
 from kaito_catalog.memory.overheads.defaults import serve_defaults
 from kaito_catalog.memory.overheads.layer_widths import moe_workspace
 from kaito_catalog.quantity import GIB
 from kaito_catalog.vllm_bridge.versions import release
-from tools.observed import STARTS, Observed, observations
+from tools.bench_memory import score
+from tools.observed import HELD_OUT, STARTS, Observed, observations
 
 NEW_SAMPLER = Version("0.17.0")
 NEW_SNAPSHOT = Version("0.18.0")
@@ -128,6 +130,24 @@ def show_activations(h100: Sequence[Observed]) -> None:
             print(f"  encoder of {row.model}: {extra:,.0f} more")
 
 
+def show_flashinfer() -> None:
+    """What FlashInfer's sampler takes, from what was left for the cache: those logs print no peak."""
+    rows = [row for path in (STARTS, HELD_OUT) for row in observations(path)[0] if row.flashinfer]
+    planned = constants()["activation"]["flashinferBytesPerLogit"]
+    found = {}
+    for row in rows:
+        defaults = serve_defaults(row.gpu, row.gpu_memory_bytes)
+        logits = (row.max_num_seqs or defaults.max_num_seqs) * row.shape.vocab_size
+        found[row.id] = planned + score(row).ours * row.gpu_memory_bytes / logits
+    print(
+        f"flashinferBytesPerLogit: {statistics.median(found.values()):.1f} beside the two of the logits themselves "
+        f"({min(found.values()):.1f} to {max(found.values()):.1f}, {len(found)} starts)"
+    )
+    for name in sorted({row.model for row in rows}):
+        rest = statistics.median(found[row.id] for row in rows if row.model != name)
+        print(f"  without {name}: {rest:.1f}")
+
+
 def show_non_torch(h100: Sequence[Observed]) -> None:
     """What CUDA and NCCL take, by parallelism and version."""
     for is_parallel in (False, True):
@@ -177,6 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     h100 = [row for row in rows if "H100" in row.gpu and row.pipeline_parallel_size == 1]
     show_activations(h100)
+    show_flashinfer()
     show_non_torch(h100)
     show_graphs(h100)
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kaito_catalog.architectures import Shape, read_shape
+from kaito_catalog.memory.environment import FLASHINFER_SAMPLER
 from kaito_catalog.quantity import GIB
 
 STARTS = Path(__file__).resolve().parents[1] / "tests" / "data" / "starts.json"
@@ -37,6 +38,8 @@ class Observed:
     enforce_eager: bool
     language_model_only: bool
     kv_cache_dtype: str
+    flashinfer: bool | None
+    """Whether FlashInfer samples, where that was seen; before 0.12 it depends on what is installed."""
     weights_bytes: int | None
     non_torch_bytes: int | None
     activation_peak_bytes: int | None
@@ -45,6 +48,11 @@ class Observed:
     """None where vLLM ended before it came to the cache."""
     kv_cache_tokens: int | None
     served: bool | None
+
+
+def environment(row: Observed) -> tuple[tuple[str, str], ...]:
+    """The variables that tell a plan what was seen."""
+    return () if row.flashinfer is None else ((FLASHINFER_SAMPLER, str(int(row.flashinfer))),)
 
 
 def observations(path: Path = STARTS) -> tuple[list[Observed], dict[str, int]]:
@@ -85,6 +93,7 @@ def _observed(row: dict[str, Any], config: dict[str, Any]) -> Observed:
         enforce_eager=row.get("enforceEager", False),
         language_model_only=row.get("languageModelOnly", False),
         kv_cache_dtype=row.get("kvCacheDtype", "auto"),
+        flashinfer=row.get("flashinfer"),
         weights_bytes=size("weightsGib"),
         non_torch_bytes=size("nonTorchGib"),
         activation_peak_bytes=size("activationPeakGib"),

@@ -208,8 +208,16 @@ UNKNOWN_SETTINGS = frozenset({"obs243"})
 # log), and 27.67 GiB were loaded where the same model with its encoder loads 28.5.
 LANGUAGE_MODEL_ONLY = frozenset({"obs133"})
 
+# "Using FlashInfer for top-p & top-k sampling" or "FlashInfer is not available" in the log; of those at e50305af the
+# printed activation peak says it (4.76 to 7.38 GiB where 1.9 to 2.6 would be FlashInfer's).
+FLASHINFER = {
+    **dict.fromkeys(("obs106", "obs107", "obs109", "obs110"), True),
+    **dict.fromkeys(("obs108", "obs126", "obs127", "obs228", "obs230", "obs231", "obs236", "obs237"), False),
+}
+
 _ABOUT = (
     "Starts of vLLM as published, transcribed by tools/transcribe_starts.py: figures in GiB as printed, per GPU. "
+    "flashinfer: whether it samples, by the log or by its activation peak (vLLM before 0.12). "
     "Configurations hold dimensions only."
 )
 
@@ -312,6 +320,7 @@ def _in_our_form(row: Mapping[str, Any]) -> dict[str, Any]:
         "gpuMemoryUtilization": _utilization(row),
         "tensorParallelSize": row["tensor_parallel_size"] or 1,
         "pipelineParallelSize": row["pipeline_parallel_size"] or 1,
+        "flashinfer": FLASHINFER.get(row["id"]),
         "maxModelLen": row["max_model_len"],
         "maxNumSeqs": row["max_num_seqs"],
         "maxNumBatchedTokens": row["max_num_batched_tokens"],

@@ -11,13 +11,19 @@ from typing import Any
 from kaito_catalog.architectures import BuiltShape, Shape, Unsupported, record_of
 from kaito_catalog.architectures.as_built import HOPPER, as_built
 from kaito_catalog.memory.compilation import Compilation, compilation_of
+from kaito_catalog.memory.environment import Environment, environment_of
 from kaito_catalog.memory.kv_cache.choices import CacheChoices
 from kaito_catalog.memory.kv_cache.kinds import StateCache
 from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
 from kaito_catalog.memory.kv_cache.planner import plan_layout
-from kaito_catalog.memory.kv_cache.versions import batches_in_flight, reserved_blocks, states_per_sequence
+from kaito_catalog.memory.kv_cache.versions import (
+    asks_for_all_stages,
+    batches_in_flight,
+    reserved_blocks,
+    states_per_sequence,
+)
 from kaito_catalog.memory.kv_connectors import keeps_hybrid_manager
-from kaito_catalog.memory.overheads.activations import activation_growth
+from kaito_catalog.memory.overheads.activations import activation_growth, sampler_uncertainty
 from kaito_catalog.memory.overheads.compiled_copy import pinned_bytes
 from kaito_catalog.memory.overheads.defaults import serve_defaults
 from kaito_catalog.memory.overheads.links import link
@@ -27,6 +33,7 @@ from kaito_catalog.memory.refusals import Refusal, refused, why_unplanned
 from kaito_catalog.memory.speculating import (
     asked_drafting,
     is_asynchronous,
+    layer_partition,
     layers_of_stages,
     switches_off_hybrid_manager,
     weights_with_drafter,
@@ -51,7 +58,7 @@ from kaito_catalog.memory.weights.split import Split, split_over, stages
 
 def resolved_settings(settings: Settings, gpu: PlanGpu, vllm_version: str | None = None) -> Settings:
     """`settings` with what `vllm serve` takes by default on that GPU."""
-    defaults = serve_defaults(gpu.name, gpu.memory_bytes or 0, vllm_version)
+    defaults = serve_defaults(gpu.name, gpu.memory_bytes or 0, vllm_version, gpu.compute_capability)
     times = 2 if settings.performance_mode == "throughput" else 1
     sequences = settings.max_num_seqs or defaults.max_num_seqs * times
     tokens = settings.max_num_batched_tokens
@@ -105,6 +112,7 @@ def make_plan(request: PlanRequest) -> Plan:
     per_gpu = tightest.per_gpu()
     cache = _cache(request, built, drafting, accounts, tightest)
     error = weights.error_bytes + _error_beside_weights(request, built, drafting)
+    error += sampler_uncertainty(tightest.run)
     found = verdict(
         per_gpu,
         cache,
@@ -162,6 +170,8 @@ class _Stage:
     weights_bytes: int
     beside: Overheads
     layout: Layout
+    asked: Layout
+    """The cache that vLLM compares with what is available: of all stages in some versions."""
     wanted_bytes: int
     """What vLLM asks to be free for the cache before it starts."""
     room_bytes: int | None
@@ -177,13 +187,13 @@ class _Stage:
         """The longest context that fits, at most `limit`."""
         available, room, grows = self.available_bytes, self.room_bytes, activation_growth(self.run)
         if room is None:
-            return self.layout.longest_model_len(available, limit, grows=grows)
+            return self.asked.longest_model_len(available, limit, grows=grows)
 
         def too_much(tokens: int) -> int:
             """More than is available, where the peak leaves no room for a cache of that size."""
             return available + 1 if (grows(tokens) if grows else 0) > room else 0
 
-        return self.layout.longest_model_len(available, limit, grows=too_much)
+        return self.asked.longest_model_len(available, limit, grows=too_much)
 
     @property
     def available_bytes(self) -> int:
@@ -211,9 +221,9 @@ class _Stage:
 
 
 def _layouts(
-    request: PlanRequest, built: BuiltShape, drafting: Drafting | None
+    request: PlanRequest, built: BuiltShape, drafting: Drafting | None, *, whole: bool = False
 ) -> Sequence[Layout] | Unplannable:
-    """The KV cache of each stage."""
+    """The KV cache of each stage; or, where the `whole` is asked for, of all of them."""
     states = states_per_sequence(
         built,
         request.vllm_version,
@@ -226,7 +236,11 @@ def _layouts(
     return plan_layout(
         cached,
         tensor_parallel_size=request.parallelism.tensor_parallel_size,
-        stages=layers_of_stages(cached, request.parallelism.pipeline_parallel_size),
+        stages=layers_of_stages(
+            cached,
+            1 if whole else request.parallelism.pipeline_parallel_size,
+            None if whole else layer_partition(request.settings),
+        ),
         kv_cache_dtype=request.settings.kv_cache_dtype,
         in_flight_tokens=_in_flight_tokens(request, drafting),
         states=states,
@@ -234,6 +248,14 @@ def _layouts(
         hybrid_kv_cache_manager=_has_hybrid_manager(request, built, drafting),
         choices=_cache_choices(request.settings),
     )
+
+
+def _asked_layout(request: PlanRequest, built: BuiltShape, drafting: Drafting | None) -> Layout | None:
+    """The cache of all stages where vLLM asks the smallest for that; None where it asks each for its own."""
+    if request.parallelism.pipeline_parallel_size == 1 or not asks_for_all_stages(request.vllm_version):
+        return None
+    found = _layouts(request, built, drafting, whole=True)
+    return None if isinstance(found, Unplannable) else found[0]
 
 
 def _has_hybrid_manager(request: PlanRequest, built: BuiltShape, drafting: Drafting | None) -> bool:
@@ -256,6 +278,12 @@ def _cache_choices(settings: Settings) -> CacheChoices:
 def _compilation(settings: Settings) -> Compilation:
     found = compilation_of(settings)
     assert isinstance(found, Compilation)
+    return found
+
+
+def _environment(settings: Settings) -> Environment:
+    found = environment_of(settings.environment)
+    assert isinstance(found, Environment)
     return found
 
 
@@ -287,19 +315,21 @@ def _stages(
     if is_hopper and built.architecture == "GptOssForCausalLM":
         kept += repacked_bytes(mxfp4_bytes(built, split)) // pipeline
     found = []
-    for number, layers in enumerate(stages(len(built.layers), pipeline)):
+    asked = _asked_layout(request, built, drafting)
+    for number, layers in enumerate(stages(len(built.layers), pipeline, layer_partition(settings))):
         is_last = number == pipeline - 1
         run = _profile_run(request, built, drafting, split, is_first=number == 0, is_last=is_last)
         more = kept_bytes(drafting, split) if drafting is not None and is_last else 0
         beside = stage_overheads(run, stage_layers=len(layers), kept_bytes=kept + more)
         layout = layouts[number]
-        budget, room = math.ceil(gpu.memory_bytes * settings.gpu_memory_utilization), None
+        memory_bytes = gpu.memory_of_stages[number] if gpu.memory_of_stages else gpu.memory_bytes
+        budget, room = math.ceil(memory_bytes * settings.gpu_memory_utilization), None
         if settings.kv_cache_memory_bytes:
             # vLLM takes it for what is available, and looks at nothing else (determine_available_memory of
             # v1/worker/gpu_worker.py, 0.25.1 and 0.32.0; 0 is as good as absent): the GPU has to have room for it.
             held = weights.stages[number] + beside.non_torch_bytes + beside.activation_peak_bytes
             budget = held + beside.cuda_graph_bytes + settings.kv_cache_memory_bytes
-            room = gpu.memory_bytes - gpu.used_bytes - budget
+            room = memory_bytes - gpu.used_bytes - budget
         found.append(
             _Stage(
                 run=run,
@@ -307,7 +337,8 @@ def _stages(
                 weights_bytes=weights.stages[number],
                 beside=beside,
                 layout=layout,
-                wanted_bytes=layout.pool_bytes(settings.max_model_len) + layout.reserved_bytes,
+                asked=asked or layout,
+                wanted_bytes=(asked or layout).pool_bytes(settings.max_model_len) + layout.reserved_bytes,
                 room_bytes=room,
             )
         )
@@ -374,6 +405,7 @@ def _profile_run(
         is_last_stage=is_last,
         enforce_eager=settings.enforce_eager,
         compilation=_compilation(settings),
+        environment=_environment(settings),
         memory_bytes=request.gpu.memory_bytes,
         compute_capability=request.gpu.compute_capability,
         link=link(request.gpu.name, request.gpu.compute_capability),

@@ -8,6 +8,7 @@ from kaito_catalog.architectures import BuiltShape, LatentAttention, Shape, Unsu
 from kaito_catalog.architectures.as_built import no_class
 from kaito_catalog.memory import kernels
 from kaito_catalog.memory.compilation import compilation_of
+from kaito_catalog.memory.environment import Environment, environment_of
 from kaito_catalog.memory.kv_cache.versions import states_per_sequence
 from kaito_catalog.memory.kv_connectors import keeps_hybrid_manager
 from kaito_catalog.memory.legal_splits import illegal_context_parallel, illegal_tensor_parallel
@@ -15,6 +16,7 @@ from kaito_catalog.memory.no_effect import Situation
 from kaito_catalog.memory.unplanned_options import why_unknown
 from kaito_catalog.memory.values import Fit, Parallelism, PlanRequest, Settings
 from kaito_catalog.memory.verdict import lacking_at_start, words_of_budget
+from kaito_catalog.memory.weights.split import illegal_partition
 
 BLACKWELL = 10
 
@@ -77,6 +79,9 @@ _TUNED_FOR = ("balanced", "throughput", "interactivity")
 def _why_unknown_value(settings: Settings, vllm_version: str) -> str | None:
     if settings.performance_mode not in _TUNED_FOR:
         return f"no plan for performance-mode '{settings.performance_mode[:40]}'"
+    environment = environment_of(settings.environment)
+    if isinstance(environment, str):
+        return environment
     keeps = keeps_hybrid_manager(settings, vllm_version)
     return keeps if isinstance(keeps, str) else None
 
@@ -104,6 +109,8 @@ def refused(request: PlanRequest, built: BuiltShape) -> Refusal | None:
         illegal = illegal_context_parallel(
             built, sizes.tensor_parallel_size, settings.decode_context_parallel_size
         )
+    if illegal is None:
+        illegal = _refuses_partition(settings, built, sizes)
     if illegal is not None:
         return _no("parallelism", illegal)
     if settings.max_model_len > built.max_model_len:
@@ -127,6 +134,15 @@ def refused(request: PlanRequest, built: BuiltShape) -> Refusal | None:
     if lacks_sparse_fp8(built, gpu.compute_capability, settings.kv_cache_dtype):
         return _no("kvCacheDtype", LACKS_SPARSE_FP8)
     return None
+
+
+def _refuses_partition(settings: Settings, built: BuiltShape, sizes: Parallelism) -> str | None:
+    """Why vLLM refuses VLLM_PP_LAYER_PARTITION; None where it does not, or where it is not set."""
+    environment = environment_of(settings.environment)
+    if not isinstance(environment, Environment):
+        return None
+    found = illegal_partition(environment.layer_partition, len(built.layers), sizes.pipeline_parallel_size)
+    return None if found is None else f"vLLM refuses VLLM_PP_LAYER_PARTITION: {found}"
 
 
 def _refuses_unchunked(settings: Settings, built: BuiltShape, vllm_version: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kaito_catalog.architectures import Attention, BuiltShape
+from kaito_catalog.memory.environment import Environment, environment_of
 from kaito_catalog.memory.refusals import Refusal
 from kaito_catalog.memory.speculation.config import SpeculationError, read_speculation
 from kaito_catalog.memory.speculation.drafting import (
@@ -15,7 +16,7 @@ from kaito_catalog.memory.speculation.drafting import (
     slots_for_drafting,
 )
 from kaito_catalog.memory.stored_weights import StageWeights, weights_of_stages
-from kaito_catalog.memory.values import Fit, PlanRequest
+from kaito_catalog.memory.values import Fit, PlanRequest, Settings
 from kaito_catalog.memory.weights.split import Split, Uncomputable, stages
 
 LIMIT = "speculation"
@@ -62,7 +63,9 @@ def weights_with_drafter(
     request: PlanRequest, built: BuiltShape, drafting: Drafting | None, split: Split
 ) -> StageWeights | Refusal:
     """The weights of each stage, the drafter's on the last."""
-    weights = weights_of_stages(built, request.stored, split, request.parallelism)
+    weights = weights_of_stages(
+        built, request.stored, split, request.parallelism, layer_partition(request.settings)
+    )
     if isinstance(weights, Uncomputable):
         limited_by, fits = ("parallelism", Fit.NO) if weights.illegal else ("weights", Fit.UNKNOWN)
         return Refusal(fits, limited_by, weights.reason)
@@ -74,10 +77,18 @@ def weights_with_drafter(
     return replace(weights, stages=(*weights.stages[:-1], weights.stages[-1] + added))
 
 
-def layers_of_stages(built: BuiltShape, pipeline_parallel_size: int) -> tuple[range, ...]:
+def layers_of_stages(
+    built: BuiltShape, pipeline_parallel_size: int, partition: tuple[int, ...] | None = None
+) -> tuple[range, ...]:
     """The layers of each stage, those that guess tokens on the last."""
-    *others, last = stages(len(built.layers) - built.guessing_layers, pipeline_parallel_size)
+    *others, last = stages(len(built.layers) - built.guessing_layers, pipeline_parallel_size, partition)
     return (*others, range(last.start, len(built.layers)))
+
+
+def layer_partition(settings: Settings) -> tuple[int, ...] | None:
+    """VLLM_PP_LAYER_PARTITION; None where it is not set."""
+    environment = environment_of(settings.environment)
+    return environment.layer_partition if isinstance(environment, Environment) else None
 
 
 def switches_off_hybrid_manager(built: BuiltShape, drafting: Drafting | None) -> bool:

@@ -29,7 +29,11 @@ class StageWeights:
 
 
 def weights_of_stages(
-    shape: BuiltShape, stored: Stored | None, split: Split, parallelism: Parallelism
+    shape: BuiltShape,
+    stored: Stored | None,
+    split: Split,
+    parallelism: Parallelism,
+    partition: tuple[int, ...] | None = None,
 ) -> StageWeights | Uncomputable:
     """The weights of each stage; Uncomputable where neither the configuration nor the files give them.
 
@@ -38,19 +42,24 @@ def weights_of_stages(
         stored: the size of its weight files, where known.
         split: how its matrices are split over GPUs.
         parallelism: over how many, and in how many stages.
+        partition: the layers of each stage, where they are not as many on each.
     """
     pipeline = parallelism.pipeline_parallel_size
     if shape.encoder is not None and shape.encoder.matrices is None and stored is not None:
-        beside = _beside_the_decoder(shape, stored, split, pipeline)
+        beside = _beside_the_decoder(shape, stored, split, pipeline, partition)
         if beside is not None:
             return beside
-    computed = weights_per_rank(shape, split, pipeline)
+    computed = weights_per_rank(shape, split, pipeline, partition)
     if isinstance(computed, Uncomputable):
-        return computed if computed.illegal or stored is None else _by_size(shape, stored, split, parallelism)
+        if computed.illegal or stored is None or partition is not None:
+            return computed
+        return _by_size(shape, stored, split, parallelism)
     whole = weights_per_rank(shape, split_over(tensor_parallel_size=1))
     if stored is None or isinstance(whole, Uncomputable):
         return StageWeights(computed, "configuration", 0)
     if stored.high_bytes < STORED_TOLERANCE * sum(whole):
+        if partition is not None:
+            return Uncomputable("the size of the files does not tell what stages with unequal layers hold")
         return _by_size(shape, stored, split, parallelism)
     untold = _untold_bytes(shape, stored, sum(whole))
     if not untold:
@@ -74,7 +83,7 @@ def _by_size(shape: BuiltShape, stored: Stored, split: Split, parallelism: Paral
 
 
 def _beside_the_decoder(
-    shape: BuiltShape, stored: Stored, split: Split, pipeline: int
+    shape: BuiltShape, stored: Stored, split: Split, pipeline: int, partition: tuple[int, ...] | None
 ) -> StageWeights | None:
     """The decoder as configured; what else the files hold is an encoder, which a rank has whole or a share of.
 
@@ -82,7 +91,7 @@ def _beside_the_decoder(
     """
     decoder = replace(shape, encoder=None)
     each, whole = (
-        weights_per_rank(decoder, split, pipeline),
+        weights_per_rank(decoder, split, pipeline, partition),
         weights_per_rank(decoder, split_over(tensor_parallel_size=1)),
     )
     if isinstance(each, Uncomputable) or isinstance(whole, Uncomputable) or stored.high_bytes < sum(whole):

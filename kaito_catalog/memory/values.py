@@ -96,6 +96,8 @@ class Settings:
     """What guesses tokens ahead, as JSON (`speculation.config` reads it)."""
     draft: Drafter | Unsupported | None = None
     """What the drafter that it names is; None: not known, or the model itself brings it."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables of the environment that vLLM reads, and their values (`environment.environment_of`)."""
     unplanned: tuple[tuple[str, str], ...] = ()
     """Other options that change what memory holds, with their values: most make the plan unknown."""
 
@@ -142,6 +144,8 @@ class PlanGpu:
     """What other processes hold of it before vLLM starts."""
     is_unified: bool = False
     """Whether the memory is the machine's own: the operating system and vLLM's processes on the CPU take of it."""
+    memory_of_stages: tuple[int, ...] = ()
+    """Of the cards of each pipeline stage, where they are unequal; `memory_bytes` is the smallest then."""
 
 
 @dataclass(frozen=True)

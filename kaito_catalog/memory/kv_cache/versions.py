@@ -2,6 +2,7 @@
 
 | from | what changes | function |
 |---|---|---|
+| 0.14 to 0.16 | the smallest stage is asked for the cache of all stages | `asks_for_all_stages` |
 | 0.26 | a window holds the tokens of all batches in flight | `batches_in_flight` |
 | 0.28 | hybrids cache prefixes by default, with two states a sequence | `states_per_sequence` |
 | 0.28 | Mamba keeps two states as well; before, one per block | `states_per_sequence` |
@@ -31,6 +32,14 @@ FIRST_NULL_BLOCK = (0, 29, 0)
 """The check that one request fits leaves out the block that the pool holds back (check_enough_kv_cache_memory)."""
 PREFILL_CHECKPOINTS = (0, 32, 0)
 """MambaSpec.num_prefill_checkpoint_blocks (mamba_mixer2.py, kda_checkpoint.py)."""
+
+
+def asks_for_all_stages(vllm_version: str) -> bool:
+    """Whether what the smallest stage has is compared with what a request takes on all of them.
+
+    get_kv_cache_configs of 0.14.0 to 0.16.0; each stage is asked for its own in 0.13.0 and again from 0.17.0 on.
+    """
+    return (0, 14, 0) <= version_tuple(vllm_version) < (0, 17, 0)
 
 
 def batches_in_flight(

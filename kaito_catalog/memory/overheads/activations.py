@@ -19,7 +19,13 @@ from kaito_catalog.memory.overheads.layer_widths import (
 )
 from kaito_catalog.memory.overheads.model_runner import profiles_everything, runs_second_runner
 from kaito_catalog.memory.overheads.profile_run import ProfileRun
-from kaito_catalog.memory.overheads.versions import EXPERTS_AT_ONCE, WORKSPACE_KEPT, fitted
+from kaito_catalog.memory.overheads.versions import (
+    EXPERTS_AT_ONCE,
+    FLASHINFER_WHERE_INSTALLED,
+    NEW_SAMPLER,
+    WORKSPACE_KEPT,
+    fitted,
+)
 
 FP32_BYTES = 4
 
@@ -96,6 +102,8 @@ def _sampler_peak(run: ProfileRun) -> float:
     rows = min(run.max_num_batched_tokens, run.max_num_seqs)
     if runs_second_runner(shape, run.vllm_version, run.drafting):
         beside: float = known["secondRunnerBytesPerLogit"]
+    elif samples_with_flashinfer(run.vllm_version, run.environment.flashinfer_sampler):
+        beside = known["flashinferBytesPerLogit"]
     else:
         beside = fitted(known["samplerBytesPerLogit"], version)
     per_logit = shape.dtype_bytes + beside
@@ -111,6 +119,27 @@ def _sampler_peak(run: ProfileRun) -> float:
         kept = max(experts, indexer_workspace(shape, run.max_model_len))
     states: float = known["hiddenStates"] * tokens_bytes * shape.hidden_size
     return states + kept + rows * shape.vocab_size * per_logit
+
+
+def samples_with_flashinfer(vllm_version: str, asked: bool | None) -> bool:
+    """Whether the first runner's sampler is an early FlashInfer, which takes less than vLLM's own.
+
+    `asked` is VLLM_USE_FLASHINFER_SAMPLER. Where nothing is asked for it depends on what is installed: what vLLM's own
+    images hold is planned, and the expected error is wider by the difference.
+    """
+    version = version_tuple(vllm_version)
+    if version >= NEW_SAMPLER:
+        return False
+    return bool(asked) if version >= FLASHINFER_WHERE_INSTALLED else asked is not False
+
+
+def sampler_uncertainty(run: ProfileRun) -> int:
+    """By how many bytes the peak is larger where FlashInfer is not installed, though it is planned for."""
+    is_told = run.environment.flashinfer_sampler is not None
+    if is_told or not samples_with_flashinfer(run.vllm_version, None):
+        return 0
+    without = replace(run.environment, flashinfer_sampler=False)
+    return max(0, activation_peak(replace(run, environment=without)) - activation_peak(run))
 
 
 def spared_workspace(compute_capability: float | None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kaito_catalog.architectures.as_built import version_tuple
-from kaito_catalog.memory.overheads.versions import HUGE_DEVICES
+from kaito_catalog.memory.overheads.versions import HUGE_DEVICES, UNIFIED_IS_SMALL
 from kaito_catalog.quantity import GIB
 
 
@@ -17,19 +17,28 @@ class Defaults:
     max_num_seqs: int
 
 
+GB10 = 12.1
+"""Its compute capability."""
 LARGE_DEVICE_BYTES = 70 * GIB
 HUGE_DEVICE_BYTES = 160 * GIB
 
 
-def serve_defaults(gpu_name: str | None, memory_bytes: int, vllm_version: str | None = None) -> Defaults:
+def serve_defaults(
+    gpu_name: str | None,
+    memory_bytes: int,
+    vllm_version: str | None = None,
+    compute_capability: float | None = None,
+) -> Defaults:
     """vLLM's EngineArgs.get_batch_defaults for the OpenAI server.
 
     A device with at least 70 GiB that is not an A100 takes 8192 tokens and 1024 sequences, others 2048
     and 256; newer versions take 16384 tokens from 160 GiB on.
     """
-    is_later = vllm_version is not None and version_tuple(vllm_version) >= HUGE_DEVICES
+    version = version_tuple(vllm_version) if vllm_version is not None else None
+    is_later = version is not None and version >= HUGE_DEVICES
+    is_small = compute_capability == GB10 and version is not None and version >= UNIFIED_IS_SMALL
     if is_later and memory_bytes >= HUGE_DEVICE_BYTES:
         return Defaults(16384, 1024)
-    if memory_bytes >= LARGE_DEVICE_BYTES and "a100" not in (gpu_name or "").lower():
+    if memory_bytes >= LARGE_DEVICE_BYTES and "a100" not in (gpu_name or "").lower() and not is_small:
         return Defaults(8192, 1024)
     return Defaults(2048, 256)

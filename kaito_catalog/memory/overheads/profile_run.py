@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kaito_catalog.architectures import BuiltShape
 from kaito_catalog.memory.compilation import VLLMS_COMPILATION, Compilation
+from kaito_catalog.memory.environment import VLLMS_ENVIRONMENT, Environment
 from kaito_catalog.memory.overheads.links import Link
 from kaito_catalog.memory.speculation.drafting import Drafting
 
@@ -37,6 +38,7 @@ class ProfileRun:
     """Between the GPUs of a node."""
     pipeline_parallel_size: int = 1
     data_parallel_size: int = 1
+    environment: Environment = VLLMS_ENVIRONMENT
     drafting: Drafting | None = None
     """What guesses tokens, on the last stage."""
 

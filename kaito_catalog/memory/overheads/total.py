@@ -18,6 +18,7 @@ from kaito_catalog.memory.overheads.profile_run import ProfileRun
 from kaito_catalog.memory.overheads.versions import (
     FITTED,
     FITTED_BEFORE,
+    GRAPHS_ESTIMATED,
     GRAPHS_RESERVED,
     SNAPSHOT_MOVED,
     Version,
@@ -66,8 +67,14 @@ def _has_graphs(run: ProfileRun) -> bool:
     return run.captures and profiles_everything(run.shape, run.vllm_version, run.drafting)
 
 
+def _sets_graphs_aside(run: ProfileRun) -> bool:
+    """Whether the estimate is taken from the cache (VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS)."""
+    version, asked = version_tuple(run.vllm_version), run.environment.estimates_cuda_graphs
+    return version >= GRAPHS_ESTIMATED if asked else version >= GRAPHS_RESERVED and asked is None
+
+
 def _cuda_graphs(run: ProfileRun, stage_layers: int) -> int:
-    if not _has_graphs(run) or version_tuple(run.vllm_version) < GRAPHS_RESERVED:
+    if not _has_graphs(run) or not _sets_graphs_aside(run):
         return 0
     known = constants()["cudaGraphs"]
     is_measured = run.compute_capability is None or int(run.compute_capability) in (HOPPER, BLACKWELL)

@@ -2,6 +2,7 @@
 
 | from | what changes |
 |---|---|
+| 0.12 | FlashInfer no longer samples where it happens to be installed |
 | 0.13 | the experts take at most 16,384 tokens at once, before 65,536 |
 | 0.17 | the experts' workspace outlives the forward, of all tokens at once; the all-reduce is fused with the norm |
 | 0.20 | CUDA graphs are reserved; torch.compile's copy of the embedding |
@@ -10,9 +11,10 @@
 | 0.25 | the second model runner for dense models; encoders' norms are not fused; multicast for the fused all-reduce |
 | 0.27 | the snapshot of memory is taken after NCCL has started; a freed copy of the embedding may still count |
 | 0.27 | the workspace of the fused all-reduce is not rounded up |
-| 0.28 | the second model runner profiles graphs and encoders |
+| 0.28 | the second model runner profiles graphs and encoders; larger batches by default on huge devices |
 | 0.30 | the second model runner for all |
-| 0.32 | larger batches by default on huge devices; the freed copy no longer counts |
+| 0.32 | the freed copy no longer counts |
+| 0.33 | GB10 takes the batches of small devices by default |
 
 What was fitted for versions before and after one has a row for each in data/overheads.yaml (`before`).
 """
@@ -26,6 +28,11 @@ from kaito_catalog.architectures.as_built import version_tuple
 
 Version = tuple[int, int, int]
 
+FLASHINFER_WHERE_INSTALLED = (0, 11, 1)
+"""Before, FlashInfer samples where it happens to be installed, as it is in vLLM's own images (topk_topp_sampler.py of
+0.10.1.1 to 0.11.0); later only where VLLM_USE_FLASHINFER_SAMPLER says so, and from 0.21 on by default: by then it takes
+as much as the sampler that came with NEW_SAMPLER."""
+NEW_SAMPLER = (0, 17, 0)
 WORKSPACE_KEPT = (0, 17, 0)
 """The experts' buffers: seen with Qwen1.5-MoE and Kimi-VL on 0.19.0, not on 0.10.2."""
 FUSED_ALL_REDUCE = (0, 17, 0)
@@ -45,6 +52,8 @@ EXPERTS_AT_ONCE: tuple[tuple[Version, int], ...] = (((0, 13, 0), 65536), ((0, 17
 GRAPHS_RESERVED = (0, 20, 0)
 """VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS is on: vLLM says from 0.21 on, and its logs of 0.20.0
 and 0.20.2 already do it."""
+GRAPHS_ESTIMATED = (0, 19, 0)
+"""From when vLLM makes the estimate at all; read in 0.19.0, where the variable is off by default."""
 COMPILED_COPY = (0, 20, 0)
 """While torch.compile benchmarks its kernels it holds a second embedding (benchmark_combo_kernel): Qwen3-8B on an RTX
 4090, vLLM 0.27.1, had a peak of 1.18 GiB at its first start and 0.19 GiB once its graphs were cached; the table has
@@ -73,8 +82,10 @@ mended by #53306)."""
 SECOND_RUNNER_FOR_ALL = (0, 30, 0)
 SNAPSHOT_MOVED = (0, 27, 0)
 """What NCCL allocates first is in the snapshot that the rest is measured against."""
-HUGE_DEVICES = (0, 32, 0)
-"""The version in whose code larger defaults were read; 0.25.1 does not have them."""
+HUGE_DEVICES = (0, 28, 0)
+"""EngineArgs.get_batch_defaults; 0.27.1 does not have them."""
+UNIFIED_IS_SMALL = (0, 33, 0)
+"""From when GB10 is no large device for that function; 0.32.0 does not ask."""
 FITTED, FITTED_BEFORE = (0, 17, 0), (0, 20, 0)
 """The versions whose starts the constants were fitted on."""
 

@@ -40,7 +40,10 @@ VOCABULARY_PADDING = 64
 
 @remembered(maxsize=1024)
 def weights_per_rank(
-    shape: BuiltShape, split: Split, pipeline_parallel_size: int = 1
+    shape: BuiltShape,
+    split: Split,
+    pipeline_parallel_size: int = 1,
+    partition: tuple[int, ...] | None = None,
 ) -> tuple[int, ...] | Uncomputable:
     """Bytes of the parameters on a rank of each pipeline stage, before vLLM repacks any.
 
@@ -58,7 +61,7 @@ def weights_per_rank(
         vocabulary = _vocabulary_bytes(shape, split)
         return tuple(
             _stage_bytes(shape, split, vocabulary, layers, number, pipeline_parallel_size)
-            for number, layers in enumerate(stages(len(shape.layers), pipeline_parallel_size))
+            for number, layers in enumerate(stages(len(shape.layers), pipeline_parallel_size, partition))
         )
     except UncomputableError as error:
         return Uncomputable(str(error), isinstance(error, IllegalSplitError))

@@ -78,10 +78,29 @@ def divide(size: int, ranks: int, what: str) -> int:
     return size // ranks
 
 
-def stages(num_hidden_layers: int, pipeline_parallel_size: int) -> tuple[range, ...]:
-    """The layers of each pipeline stage, as vLLM 0.25.1 cuts them (distributed/utils.py, get_pp_indices)."""
+def stages(
+    num_hidden_layers: int, pipeline_parallel_size: int, partition: tuple[int, ...] | None = None
+) -> tuple[range, ...]:
+    """The layers of each pipeline stage, as vLLM cuts them (get_pp_indices of distributed/utils.py, 0.10.2 to 0.33.0).
+
+    `partition` is VLLM_PP_LAYER_PARTITION; one that is `illegal_partition` must not come here.
+    """
     counts = [num_hidden_layers // pipeline_parallel_size] * pipeline_parallel_size
     for i in range(2, num_hidden_layers % pipeline_parallel_size + 2):
         counts[-i] += 1
+    counts = list(partition or counts)
     edges = [sum(counts[:i]) for i in range(pipeline_parallel_size + 1)]
     return tuple(range(a, b) for a, b in pairwise(edges))
+
+
+def illegal_partition(
+    partition: tuple[int, ...] | None, num_hidden_layers: int, pipeline_parallel_size: int
+) -> str | None:
+    """Why vLLM refuses those layers of each stage; None where it does not, or where nothing is set."""
+    if partition is None:
+        return None
+    if len(partition) != pipeline_parallel_size:
+        return f"it names {len(partition)} stages, and pipeline_parallel_size is {pipeline_parallel_size}"
+    if sum(partition) != num_hidden_layers:
+        return f"it has {sum(partition)} layers, and the model {num_hidden_layers}"
+    return None
