@@ -81,7 +81,7 @@ def test_an_abbreviated_revision_is_completed_from_its_link_and_that_is_said() -
     ("old", "new", "code", "part"),
     [
         (f"[0123456](https://huggingface.co/acme/Acme-7B/commit/{COMMIT})", "TBD", "IMP003", "| Version"),
-        ("status: provisional", "status: deprecated", "IMP006", "status: deprecated"),
+        ("status: provisional", "status: abandoned", "IMP006", "status: abandoned"),
         ("title: Proposal for new", "title: Proposal for Mistral", "IMP007", "title: Proposal for Mistral"),
         ("/acme/Acme-7B) to the list", "/acme/Acme-70B) to the list", "IMP008", "to the list"),
         ("resource:\n  instanceType: Standard_NC24ads_A100_v4\n", "spec: {}\n", "IMP009", "spec: {}"),

@@ -24,7 +24,8 @@ from kaito_catalog.formats.base import (
 )
 from kaito_catalog.quantity import Quantity
 
-Status: TypeAlias = Literal["provisional", "implemented", "deferred", "rejected", "withdrawn"]
+Status: TypeAlias = Literal["provisional", "implemented", "deferred", "rejected", "withdrawn", "deprecated"]
+TemplateStatus: TypeAlias = Literal["ready to integrate", "integrated"]
 RuntimeName: TypeAlias = Literal["vllm", "transformers", "onnx"]
 _COUNT = re.compile(r"[0-9]{1,9}\Z")
 HUB_URL = re.compile(
@@ -51,6 +52,9 @@ class Metadata(Model):
     """The day of the last change of what is claimed."""
     status: Status
     """How far KAITO is with it; `provisional` while it is worked on."""
+    template_status: TemplateStatus | None = None
+    """The word of KAITO's template for the status, written back as it stood: `ready to integrate` is provisional,
+    `integrated` is implemented."""
 
 
 class Usage(Model):

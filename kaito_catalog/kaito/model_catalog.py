@@ -248,7 +248,7 @@ def rows(catalog: Catalog, kaito: Release) -> tuple[tuple[dict[str, Any], ...], 
 def _reason_against(entry: Entry) -> str | None:
     if not entry.is_readable or entry.proposal is None:
         return "its files have errors"
-    if entry.proposal.metadata.status in ("rejected", "withdrawn"):
+    if entry.proposal.metadata.status in ("rejected", "withdrawn", "deprecated"):
         return f"the proposal is {entry.proposal.metadata.status}"
     return "there is no facts.yaml" if entry.facts is None else None
 

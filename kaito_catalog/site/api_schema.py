@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
+
+from kaito_catalog.formats.proposal import Status
 
 Schema = dict[str, Any]
 
@@ -42,7 +44,7 @@ SUMMARY: dict[str, Schema] = {
     "family": STRING,
     "task": {**STRING, "description": "The Hub's pipeline tag."},
     "license": {**_or_null(STRING), "description": "An SPDX id, else the Hub's own."},
-    "status": {"enum": ["provisional", "implemented", "deferred", "rejected", "withdrawn"]},
+    "status": {"enum": list(get_args(Status))},
     "proof": {"enum": ["measured", "exact", "recorded", "transcribed", "claimed"]},
     "revision": _or_null({**STRING, "pattern": "^[0-9a-f]{40}$"}),
     "weightsBytes": _or_null(SIZE),

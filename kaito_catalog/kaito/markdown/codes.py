@@ -41,5 +41,7 @@ IMPORT_CODES: dict[str, str] = {
     " the Hub's own id.",
     "IMP021": "Distributed inference is neither True nor False, or depends on the model. Write one of them.",
     "IMP022": "There is more in the file than is read: one file holds at most 32 models and 300 remarks. Split it.",
+    "IMP023": "The file is no model's proposal: a design document, or a template that is not filled in. Nothing is read"
+    " of it. A document with headings of its own is read where its title names the models that it adds.",
 }
 """Every code of the family IMP: what it means, and how to fix it."""

@@ -14,6 +14,8 @@ from kaito_catalog.kaito.markdown.blocks import Markdown, Remarks, TextSpan, sho
 from kaito_catalog.kaito.markdown.fields import read_date
 
 _STATUSES: tuple[str, ...] = get_args(Status)
+OF_TEMPLATE: dict[str, Status] = {"ready to integrate": "provisional", "integrated": "implemented"}
+"""Words of KAITO's template for a status, and the status that each is."""
 _FRONT_KEYS = ("title", "authors", "reviewers", "creation-date", "last-updated", "status")
 
 
@@ -102,14 +104,16 @@ def read_metadata(front: Front, heading: str, remarks: Remarks) -> dict[str, Any
             "rename the file or correct the date",
         )
     status = front.values.get("status")
-    if isinstance(status, str) and status:
+    if isinstance(status, str) and status in OF_TEMPLATE:
+        metadata |= {"status": OF_TEMPLATE[status], "templateStatus": status}
+    elif isinstance(status, str) and status:
         metadata["status"] = status
         if status not in _STATUSES:
             remarks.say(
                 "IMP006",
                 f"'{shorten(status)}' is not a status of a proposal",
                 front.place("status"),
-                f"one of {', '.join(_STATUSES)}",
+                f"one of {', '.join((*_STATUSES, *OF_TEMPLATE))}",
             )
     else:
         remarks.say(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity, sort_key
-from kaito_catalog.kaito.markdown import words
+from kaito_catalog.kaito.markdown import free_form, words
 from kaito_catalog.kaito.markdown.blocks import Block, TextSpan, shorten
-from kaito_catalog.kaito.markdown.front import read_front, read_metadata
+from kaito_catalog.kaito.markdown.front import Front, read_front, read_metadata
 from kaito_catalog.kaito.markdown.models import ModelColumn, compare_names, compare_title, read_models
 from kaito_catalog.kaito.markdown.page import Page
 from kaito_catalog.kaito.markdown.requirements import add_context, read_figures, read_requirements
@@ -72,6 +72,17 @@ def read_proposals(text: str, *, path: str) -> ImportResult:
 
 def _read(page: Page) -> Iterator[ImportedProposal]:
     front = read_front(page.markdown, page.remarks)
+    why = free_form.why_no_model(page, front)
+    if why is not None:
+        page.remarks.diagnostics.clear()
+        page.remarks.say("IMP023", why[0], TextSpan("", 1), None, why[1])
+    elif _requirements_table(page) is None and free_form.models_named(page, front):
+        yield from _read_free_form(page, front)
+    else:
+        yield from _read_template(page, front)
+
+
+def _read_template(page: Page, front: Front) -> Iterator[ImportedProposal]:
     _unknown_sections(page)
     tables = _tables(page)
     samples = read_samples(page.markdown, page.remarks)
@@ -128,6 +139,48 @@ def _read(page: Page) -> Iterator[ImportedProposal]:
             value["metadata"]["name"] = name
         taken.add(name)
         yield ImportedProposal(name, _ordered(value))
+
+
+def _requirements_table(page: Page) -> Block | None:
+    tables = (
+        block for section in page.markdown.sections for block in section.blocks if block.kind == "table"
+    )
+    return next(
+        (
+            table
+            for table in tables
+            if any(row and words.label(row[0].text) in ROWS for row in table.rows[1:])
+        ),
+        None,
+    )
+
+
+def _read_free_form(page: Page, front: Front) -> Iterator[ImportedProposal]:
+    """The models of a document with headings of its own: what it says of each, and no more."""
+    free_form.say_left_out(page)
+    samples = read_samples(page.markdown, page.remarks)
+    models = free_form.read_columns(page, front)
+    heading = next(
+        (section.title for section in page.markdown.sections if section.title.text), TextSpan("", 1)
+    )
+    metadata = read_metadata(front, heading.text, page.remarks)
+    glossary, summary = read_glossary(page), read_summary(page)
+    options, of_kaito = free_form.read_settings(page)
+    for model in models:
+        at = model.cells["downloadSite"]
+        value: dict[str, Any] = {
+            "apiVersion": PROPOSAL_API_VERSION,
+            "kind": "ModelProposal",
+            "metadata": {"name": model.name, **metadata},
+            "glossary": dict(glossary),
+            "summary": dict(summary),
+            "requirements": read_requirements(page, model, at),
+            "runtimes": [{"name": "vllm", "config": dict(options)}] if options else [],
+            "deployment": {**_deployment(page, samples, model, models), **of_kaito},
+            "history": [],
+            "waivers": {},
+        }
+        yield ImportedProposal(model.name, _ordered({key: part for key, part in value.items() if part != {}}))
 
 
 def _with_overlay(

@@ -15,6 +15,9 @@ _DATED = re.compile(
     r"(?P<date>[0-9A-Za-z]{1,4}[-/.][0-9A-Za-z]{1,2}[-/.][0-9A-Za-z]{1,4})(?P<stop> ?: ?| [-–—] | )"
 )
 
+_NOT_FILLED_IN = re.compile(r"(?:MM/DD/YYYY|YYYY-MM-DD|DD/MM/YYYY)\s*:", re.IGNORECASE)
+"""The date of a line of the template that nobody has filled in."""
+
 
 def read_glossary(page: Page) -> dict[str, str]:
     """The terms of the glossary."""
@@ -117,6 +120,8 @@ def read_history(page: Page, metadata: Mapping[str, Any]) -> list[dict[str, Any]
 def _event(page: Page, item: TextSpan, known: tuple[str, ...]) -> dict[str, Any] | None:
     box = re.match(r"\[(?P<mark>[ xX])\] ?", item.text)
     text = item.text[box.end() :] if box else item.text
+    if _NOT_FILLED_IN.match(text) and not (box and box["mark"] != " "):
+        return None
     if not box:
         page.remarks.say(
             "IMP012",

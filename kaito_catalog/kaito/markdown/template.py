@@ -47,7 +47,17 @@ KEY_ORDER: dict[str, tuple[str, ...]] = {
         "history",
         "waivers",
     ),
-    "metadata": ("name", "title", "heading", "authors", "reviewers", "creationDate", "lastUpdated", "status"),
+    "metadata": (
+        "name",
+        "title",
+        "heading",
+        "authors",
+        "reviewers",
+        "creationDate",
+        "lastUpdated",
+        "status",
+        "templateStatus",
+    ),
     "summary": ("description", "usage", "license"),
     "requirements": (*CLAIMS, "notes", "figures"),
     "deployment": (

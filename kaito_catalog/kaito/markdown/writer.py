@@ -14,6 +14,7 @@ from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito.crd import KAITO_KEYS
 from kaito_catalog.kaito.deployed import PERFORMANCE_ANNOTATION
 from kaito_catalog.kaito.markdown.fields import context_in, read_license, read_usage
+from kaito_catalog.kaito.markdown.front import OF_TEMPLATE
 from kaito_catalog.kaito.markdown.reader import read_proposals
 from kaito_catalog.kaito.markdown.samples import OVERLAY
 from kaito_catalog.kaito.markdown.template import OVERLAY_SECTION, SAMPLES_SECTION
@@ -120,6 +121,8 @@ def _front_matter(metadata: Mapping[str, Any]) -> str:
     ):
         if key in metadata:
             front[name] = metadata[key]
+    if OF_TEMPLATE.get(metadata.get("templateStatus", "")) == metadata.get("status"):
+        front["status"] = metadata["templateStatus"]
     # A line of dashes would end the front matter early, so its texts are on one line and not folded.
     flat = {
         key: [_shown(name) for name in part] if isinstance(part, list) else _shown(part)
