@@ -23,6 +23,7 @@ from kaito_catalog.site import (
     api,
     api_schema,
     coefficients,
+    feeds,
     figures,
     formats_page,
     hardware,
@@ -129,6 +130,8 @@ def _add_model(result: dict[str, str], page: ModelPage, catalog: Catalog) -> Non
 def _add_site(result: dict[str, str], models: Sequence[ModelPage], catalog: Catalog) -> None:
     """The pages about all models, the JSON API, and what the calculator loads."""
     _add(result, "site-src/index.md", pages.index_page(models, catalog))
+    _add(result, "site-src/feed.xml", feeds.atom(models))
+    _add(result, "site-src/llms.txt", feeds.llms(models, catalog))
     _add(result, "site-src/formats.md", formats_page.page())
     for name, text in api_schema.files().items():
         _add(result, f"site-src/api/v1/{name}", text)

@@ -11,14 +11,14 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from kaito_catalog.catalog.entries import Catalog
+from kaito_catalog.catalog.entries import PROPOSAL, Catalog
 from kaito_catalog.checks.registry import FAMILIES
 from kaito_catalog.diagnostics import Diagnostic, Skipped
 from kaito_catalog.formats.policy import Policy
 from kaito_catalog.formats.proposal import known_size
 from kaito_catalog.kaito.model_catalog import natural
 from kaito_catalog.quantity import gib
-from kaito_catalog.site import chart
+from kaito_catalog.site import chart, feeds
 from kaito_catalog.site import kaito as kaito_view
 from kaito_catalog.site.claims import cell, claims, tokens
 from kaito_catalog.site.figures import Fit, MatrixRow
@@ -172,6 +172,8 @@ def model_page(page: ModelPage, catalog: Catalog) -> str:
     return _render(
         "model.md.j2",
         page=page,
+        description=feeds.description(page, catalog),
+        source=f"catalog/models/{page.entry.name}/{PROPOSAL}",
         slug=Markup(page.entry.name),  # noqa: S704 - the pattern of names allows nothing that is markup
         proposal=page.proposal,
         facts=page.facts,
