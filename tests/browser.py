@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import os
@@ -199,6 +200,11 @@ class Page:
             deviceScaleFactor=1,
             mobile=pixels < 700,
         )
+
+    def printed_pages(self) -> int:
+        """How many sheets of paper the page takes."""
+        printed = base64.b64decode(self.send("Page.printToPDF")["data"])
+        return len(re.findall(rb"/Type\s*/Page\b", printed))
 
     def scheme(self, name: str) -> None:
         """`light` or `dark`, as the reader's system asks for it."""

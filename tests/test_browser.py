@@ -238,6 +238,20 @@ def test_the_calculator_answers_what_is_asked(page: Page, site: str) -> None:
     assert "kaito-catalog plan phi-4 --gpu 'NVIDIA A10' --gpu-count 4" in answer
 
 
+def test_a_model_prints_on_few_sheets(page: Page, site: str) -> None:
+    page.open(site + "models/phi-4/")
+    assert 2 <= page.printed_pages() <= 4
+
+
+def test_the_pages_that_answer_questions_are_one_tap_away_on_a_phone(page: Page, site: str) -> None:
+    page.width(390)
+    page.open(site + "models/phi-4/")
+    shown = """[...document.querySelectorAll('.md-tabs__link')].filter(link => link.checkVisibility()
+        && link.getBoundingClientRect().left < 390).map(link => link.textContent.trim())"""
+    assert {"Choose by hardware", "Calculator"} <= set(page.run(shown))
+    assert page.run("document.documentElement.scrollWidth") == 390
+
+
 def test_the_calculator_begins_with_a_model_that_fits(page: Page, site: str) -> None:
     page.open(site + "calculator/")
     assert page.run("document.querySelector('.kc-verdict .kc-badge').textContent") == "fits"
