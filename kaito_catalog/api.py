@@ -20,8 +20,8 @@ from kaito_catalog.errors import CatalogError
 from kaito_catalog.memory.options import PLANNED
 from kaito_catalog.memory.values import EngineOptions, Plan
 from kaito_catalog.plans import request as planning
+from kaito_catalog.plans.given_options import GivenOptions
 from kaito_catalog.plans.instance_types import InstanceTypePlan
-from kaito_catalog.plans.start import GivenOptions
 
 
 def load_catalog(

@@ -17,8 +17,7 @@ from kaito_catalog.kaito import admission, manifests, model_catalog
 from kaito_catalog.kaito.markdown import writer
 from kaito_catalog.kaito.model_catalog import LeftOut
 from kaito_catalog.kaito.release import release_of
-from kaito_catalog.plans.kaito_start import needs_no_lmcache
-from kaito_catalog.plans.start import max_num_seqs
+from kaito_catalog.plans.start import max_num_seqs, needs_no_lmcache
 from kaito_catalog.site import (
     api,
     api_schema,

@@ -85,7 +85,7 @@ def test_a_model_without_a_cache_has_no_number_of_requests(
 def test_plan_without_a_gpu_compares_instance_types_smallest_first(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["plan", "phi-4", "--cloud", "all", "--format", "json"]) == 0
+    assert cli.main(["plan", "phi-4", "--engine", "vllm", "--cloud", "all", "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)["instanceTypes"]
     assert len(rows) == len(read_shared(here / "catalog").instance_types)
     assert [rows[0]["name"], rows[0]["fits"]] == ["a2-highgpu-1g", "yes"]
@@ -229,9 +229,17 @@ def test_plan_names_instance_types_that_kaito_takes_unless_another_cloud_is_aske
     assert "a2-highgpu-1g" not in usual
     google = run("plan", "phi-4", "--cloud", "gcp")[1]
     assert "KAITO v0.12 makes no such nodes" in google
-    assert "smallest that fits: a2-highgpu-1g" in google
+    assert "smallest that fits: g2-standard-24" in google
+    assert (
+        "smallest that fits: a2-highgpu-1g" in run("plan", "phi-4", "--cloud", "gcp", "--engine", "vllm")[1]
+    )
     every = json.loads(run("plan", "phi-4", "--cloud", "all", "--format", "json")[1])
     assert {row["cloud"] for row in every["instanceTypes"]} == {"azure", "aws", "gcp", "arc"}
+    nodes = {row["name"]: row["nodeCount"] for row in every["instanceTypes"]}
+    assert (nodes["a2-highgpu-1g"], nodes["a2-ultragpu-1g"]) == (
+        2,
+        1,
+    )  # KAITO's formula wants more than 40 GB
 
 
 def test_a_machine_of_another_cloud_is_planned_and_said_to_be_brought_along(here: Path, run: Run) -> None:

@@ -15,7 +15,9 @@ from kaito_catalog.catalog.reading import read_catalog, read_entry
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito import manifests
 from kaito_catalog.memory.kv_cache.layout import Unplannable
-from kaito_catalog.plans.kaito_start import Windows, harm_of_lmcache, kaito_start, needs_no_lmcache
+from kaito_catalog.memory.values import PlanRequest
+from kaito_catalog.plans.kaito_start import Windows, harm_of_lmcache
+from kaito_catalog.plans.start import generated_start, needs_no_lmcache, on_its_machine
 
 GEMMA = "gemma-3-27b-it"
 
@@ -32,11 +34,20 @@ def changed(found: Entry, **deployment: Any) -> Proposal:
     return Proposal.model_validate(value)
 
 
+def request_of(found: Entry, catalog: Catalog) -> PlanRequest:
+    """What is asked of a plan on the proposal's own machine."""
+    assert found.proposal is not None
+    profile = catalog.shared.profile("kaito-v0.12")
+    started = on_its_machine(found.proposal, found.facts, catalog.shared, profile, as_written=True)
+    assert started is not None
+    return started.request
+
+
 def test_gemma_3_is_given_lmcache_where_its_config_map_says_nothing(catalog: Catalog) -> None:
     profile = catalog.shared.profile("kaito-v0.12")
     found = entry(GEMMA)
     silent = changed(found, kvCacheCPUMemoryUtilization=None)
-    start = kaito_start(silent, found.facts, catalog.shared, profile)
+    start = generated_start(silent, found.facts, catalog.shared, profile, as_written=True)
     assert start is not None
     assert (start.uses_lmcache, start.value("tensor-parallel-size")) == (True, "1")
     assert needs_no_lmcache(silent, found.facts, catalog.shared, profile)
@@ -44,7 +55,7 @@ def test_gemma_3_is_given_lmcache_where_its_config_map_says_nothing(catalog: Cat
 
 def test_a_proposal_that_switches_lmcache_off_is_started_without_it(catalog: Catalog) -> None:
     found = entry(GEMMA)
-    start = kaito_start(
+    start = generated_start(
         changed(found, kvCacheCPUMemoryUtilization=0),
         found.facts,
         catalog.shared,
@@ -77,18 +88,14 @@ def test_what_lmcache_does_depends_on_the_kinds_of_layers(name: str, harm: type,
     found = entry(name)
     assert found.facts is not None
     assert found.proposal is not None
-    start = kaito_start(found.proposal, found.facts, catalog.shared, catalog.shared.profile("kaito-v0.12"))
-    assert start is not None
-    assert isinstance(harm_of_lmcache(found.facts, start, "0.25.1"), harm)
+    assert isinstance(harm_of_lmcache(request_of(found, catalog)), harm)
 
 
 def test_a_model_with_states_is_refused_with_vllms_reason(catalog: Catalog) -> None:
     found = entry("nvidia-nemotron-nano-9b-v2")
     assert found.facts is not None
     assert found.proposal is not None
-    start = kaito_start(found.proposal, found.facts, catalog.shared, catalog.shared.profile("kaito-v0.12"))
-    assert start is not None
-    harm = harm_of_lmcache(found.facts, start, "0.25.1")
+    harm = harm_of_lmcache(request_of(found, catalog))
     assert isinstance(harm, Unplannable)
     assert harm.refused is not None
     assert "hybrid KV cache manager" in harm.reason
@@ -105,9 +112,7 @@ def test_windows_cost_what_vllms_planner_says(
     found = entry(name)
     assert found.facts is not None
     assert found.proposal is not None
-    start = kaito_start(found.proposal, found.facts, catalog.shared, catalog.shared.profile("kaito-v0.12"))
-    assert start is not None
-    harm = harm_of_lmcache(found.facts, start, "0.25.1")
+    harm = harm_of_lmcache(request_of(found, catalog))
     assert isinstance(harm, Windows)
     assert (harm.bytes_with(131_072), harm.bytes_without(131_072)) == (with_lmcache, without)
 

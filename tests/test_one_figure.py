@@ -11,7 +11,8 @@ import pytest
 from kaito_catalog.catalog.entries import Catalog
 from kaito_catalog.cli.exact_plan import exact_plan
 from kaito_catalog.plans import request as planning
-from kaito_catalog.plans.start import GivenOptions
+from kaito_catalog.plans.given_options import GivenOptions
+from kaito_catalog.plans.values import plan_value
 from kaito_catalog.vllm_bridge import evidence
 from kaito_catalog.vllm_bridge.client import Worker
 
@@ -55,7 +56,7 @@ def both(worker: Worker, catalog: Catalog, root: Path, case: Any, version: str) 
     assert entry is not None
     config = evidence.need_config(entry.facts, name)
     found = exact_plan(worker, config, subject.start.settings(plan.gpu.name), plan)
-    return planning.plan_value(subject, plan), found
+    return plan_value(subject, plan), found
 
 
 def shared(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -36,13 +36,14 @@ from kaito_catalog.memory.option_kinds import BYTES
 from kaito_catalog.memory.options import PLANNED
 from kaito_catalog.memory.plan import make_plan, smallest_gpu_count
 from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings, to_json
+from kaito_catalog.plans.given_options import read_options
 from kaito_catalog.plans.instance_types import (
     facts_shape,
     plan_instance_types,
     request_for_facts,
     size_in_name,
 )
-from kaito_catalog.plans.start import engine_arguments, read_options
+from kaito_catalog.plans.start import engine_arguments
 from kaito_catalog.quantity import GIB
 from kaito_catalog.quantity import parse as parse_quantity
 

@@ -22,9 +22,11 @@ def test_what_a_page_shows_is_what_the_commands_print(name: str, root: Path) -> 
 def test_the_picture_is_the_chart_that_the_site_draws(root: Path) -> None:
     drawn = picture.picture()
     assert (root / "docs" / "images" / "memory-chart.svg").read_text(encoding="utf-8") == drawn
-    longest = re.search(r"fits up to ([0-9,]+) tokens", drawn)
+    longest = re.search(r"one node up to ([0-9,]+) tokens", drawn)
     assert longest
-    assert f"outgrows the budget at {longest[1]} tokens](" in (root / "README.md").read_text(encoding="utf-8")
+    assert f"KAITO starts another node beyond {longest[1]} tokens](" in (root / "README.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_every_make_target_that_documents_name_exists(root: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Runtime
 from kaito_catalog.memory.values import Settings
-from kaito_catalog.plans.start import GivenOptions, Start, read_options
+from kaito_catalog.plans.given_options import GivenOptions, read_options
+from kaito_catalog.plans.start import Start
 
 
 def _options(**config: Any) -> GivenOptions:
@@ -81,8 +82,12 @@ def test_a_number_in_quotes_counts_as_kaito_passes_texts_only() -> None:
     ],
     ids=str,
 )
-def test_a_value_of_the_wrong_kind_is_as_good_as_absent(config: dict[str, Any]) -> None:
-    assert _options(**config) == GivenOptions()
+def test_a_value_of_the_wrong_kind_is_as_good_as_absent_and_said(config: dict[str, Any]) -> None:
+    found = _options(**config)
+    (name,) = config
+    assert found.planned == ()
+    said = [*found.problems, *(option.name for option in found.without_effect)]
+    assert any(name.replace("_", "-") in words for words in said)
 
 
 def test_a_plan_takes_the_proposals_options_unless_asked_otherwise() -> None:

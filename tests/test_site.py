@@ -38,7 +38,8 @@ def test_the_smallest_instance_type_that_fits_comes_first() -> None:
     assert (made.max_model_len, made.is_claimed, made.unknown) == (16384, True, None)
     assert made.smallest is not None
     assert made.smallest.name == "Standard_NC96ads_A100_v4"
-    assert [row.fits for row in made.rows] == [Fit.YES, Fit.NO, Fit.NO, Fit.NO]
+    assert [(row.fits, row.nodes) for row in made.rows[:2]] == [(Fit.YES, 1), (Fit.YES, 5)]
+    assert [(row.fits, row.nodes) for row in made.rows[2:]] == [(Fit.YES, 11), (Fit.YES, 3)]
 
 
 def test_what_is_needed_is_within_the_budget_exactly_where_it_fits() -> None:
@@ -187,7 +188,8 @@ def test_the_fit_matrix_says_at_which_context_what_fits_and_what_limits_it() -> 
     made = figures.plan_figures(entry(proposal(), facts()), catalog().shared)
     assert made.contexts == (4096, 8192, 16384, 32768, 65536, LIMIT)
     assert [cell.fits for cell in made.matrix[0].cells] == [Fit.YES] * 6
-    assert {cell.limited_by for row in made.matrix[1:] for cell in row.cells} == {"weights"}
+    # KAITO adds nodes where one is not enough, and the matrix is about one.
+    assert {cell.limited_by for row in made.matrix[1:] for cell in row.cells} == {"nodes"}
     shown = html(render(page(figures=made)))
     assert {"128k", "4k"} <= set(shown.words)
 
@@ -197,7 +199,8 @@ def test_the_fit_matrix_agrees_with_the_table_of_instance_types() -> None:
     assert made.max_model_len is not None
     column = made.contexts.index(made.max_model_len)
     of = {name: row.cells[column].fits for row in made.matrix for name in row.names}
-    assert of == {row.name: row.fits for row in made.rows}
+    assert of == {row.name: row.fits if row.nodes == 1 else Fit.NO for row in made.rows}
+    assert {row.nodes for row in made.rows} == {1, 2}
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from kaito_catalog.catalog.reading import read_entry
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito.launch import Launch
 from kaito_catalog.kaito.release import release_of
+from kaito_catalog.plans.given_options import own_options
 from kaito_catalog.plans.instance_types import plan_gpu, slice_gpus
-from kaito_catalog.plans.kaito_start import kaito_start, sized_by_kaito
-from kaito_catalog.plans.start import own_options
+from kaito_catalog.plans.kaito_start import sized_by_kaito
+from kaito_catalog.plans.start import generated_start
 
 PHI = read_entry(CATALOG / "models" / "phi-4")
 
@@ -27,7 +28,7 @@ def changed(found: Entry, **deployment: Any) -> Proposal:
 
 
 def start(catalog: Catalog, **deployment: Any) -> Launch | None:
-    return kaito_start(
+    return generated_start(
         changed(PHI, **deployment), PHI.facts, catalog.shared, catalog.shared.profile("kaito-v0.12")
     )
 

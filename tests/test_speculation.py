@@ -16,8 +16,8 @@ from kaito_catalog.formats.proposal import Runtime
 from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.speculation.config import Method, SpeculationError, read_speculation
 from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings
+from kaito_catalog.plans.given_options import read_options
 from kaito_catalog.plans.speculation import cost_of_speculation, draft_of
-from kaito_catalog.plans.start import read_options
 from kaito_catalog.quantity import GIB
 from tools.exact_models import VERSIONS
 from tools.exact_speculation import CASES, Case, cases, compare

@@ -19,6 +19,7 @@ HEAVY = (
 )  # fmt: skip
 OURS = (
     "kaito_catalog", "kaito_catalog.__main__", "kaito_catalog.cli", "kaito_catalog.cli.arguments",
+    "kaito_catalog.cli.kinds_of_words", "kaito_catalog.cli.plan_arguments",
     "kaito_catalog.errors", "kaito_catalog.memory", "kaito_catalog.memory.option_kinds",
     "kaito_catalog.memory.options",
 )  # fmt: skip

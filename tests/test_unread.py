@@ -15,7 +15,7 @@ from kaito_catalog.memory.options import PLANNED
 from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.unplanned_options import is_unplanned
 from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings
-from kaito_catalog.plans.start import read_options
+from kaito_catalog.plans.given_options import read_options
 from kaito_catalog.vllm_bridge.reference import known, versions
 
 HARMLESS_NAMES = [name for names in HARMLESS.values() for name in names]

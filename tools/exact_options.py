@@ -23,8 +23,8 @@ from kaito_catalog.catalog.reading import read_entry
 from kaito_catalog.formats.proposal import Runtime
 from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.values import Parallelism, Plan, PlanGpu, PlanRequest, Settings
+from kaito_catalog.plans.given_options import read_options
 from kaito_catalog.plans.serve_options import read_serve_options
-from kaito_catalog.plans.start import read_options
 from kaito_catalog.system.files import write_text
 from kaito_catalog.vllm_bridge.answers import GpuToSimulate
 from kaito_catalog.vllm_bridge.client import Worker, find_python

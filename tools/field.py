@@ -25,7 +25,7 @@ from kaito_catalog.kaito.release import recorded_release
 from kaito_catalog.memory.environment import pairs
 from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings
-from kaito_catalog.plans.start import read_options
+from kaito_catalog.plans.given_options import read_options
 from kaito_catalog.quantity import GIB
 from tools.bench_memory import KAITO, OURS, Prediction, pool_of_tokens, quantile, stored_bytes
 from tools.configurations import unfolded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from kaito_catalog.architectures import Shape, Unsupported
 from kaito_catalog.catalog.entries import Shared
@@ -11,11 +12,13 @@ from kaito_catalog.checks.base import MOST_GPUS_OF_A_CLAIM, NO_FACTS, Context, S
 from kaito_catalog.formats.hardware import Gpu
 from kaito_catalog.formats.proposal import Proposal, known_count, known_size
 from kaito_catalog.kaito import deployed
+from kaito_catalog.kaito.release import declared, release_of
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
 from kaito_catalog.memory.plan import make_plan, smallest_gpu_count
-from kaito_catalog.memory.values import Plan, PlanGpu, PlanRequest, Settings
-from kaito_catalog.plans.instance_types import slice_gpus
-from kaito_catalog.plans.start import served_parallelism, start_of
+from kaito_catalog.memory.values import Parallelism, Plan, PlanGpu, PlanRequest, Settings
+from kaito_catalog.plans.instance_types import place_with, slice_gpus
+from kaito_catalog.plans.kaito_start import sized_by_kaito
+from kaito_catalog.plans.start import DEFAULT_MAX_MODEL_LEN, Start, served_parallelism, start_of
 from kaito_catalog.quantity import GIB, Quantity, gb
 
 # The brochure's figure is met by 80GB as well as by 80GiB (7 % more): people write both for the same card.
@@ -104,6 +107,49 @@ def _gpus(proposal: Proposal, each: Quantity, shared: Shared) -> tuple[Sequence[
     return reported, [PlanGpu(card.name, card.nominal_memory.bytes * GIB // 10**9, None) for card in cards]
 
 
+def _request(
+    subject: Subject, context: Context, start: Start, gpu: PlanGpu, count: int
+) -> PlanRequest | None:
+    """What is asked of a plan: KAITO's start where it is on the claimed GPUs, else tensor parallelism over them.
+
+    None where the sizes that the options give do not make that number.
+    """
+    sized = sized_by_kaito(subject.proposal, subject.facts, context.shared, release_of(context.profile))
+    nodes, of_one = (sized.estimate.nodes, sized.node.gpu_count) if sized else (1, count)
+    is_kaitos = nodes is not None and nodes * of_one == count and not (sized and sized.is_refused)
+    place = replace(place_with(context.shared, gpu), gpu_count=of_one if is_kaitos else count)
+    if sized is not None and is_kaitos:  # the machine counts, also where the claim is another
+        place = replace(place, node=sized.node)
+    started = start.on(place, nodes=nodes if is_kaitos else 1)
+    own = served_parallelism(subject.proposal, count)
+    if splits_by_options(subject.proposal) and own is None:
+        return None
+    if own is None or (is_kaitos and sized is not None and not splits_by_options(subject.proposal)):
+        return started.request
+    request = started.request
+    if request.parallelism.world_size != own.world_size or request.parallelism.data_parallel_size > 1:
+        request = start.request(request.shape, request.stored, gpu)
+    experts = own.enable_expert_parallel or started.request.parallelism.enable_expert_parallel
+    return replace(request, parallelism=replace(own, enable_expert_parallel=experts))
+
+
+def claimed_split(subject: Subject, context: Context, count: int) -> Parallelism | None:
+    """How the model is split over the GPUs that are claimed; None where the sizes of the options do not make them."""
+    each = claimed_per_gpu(subject.proposal)
+    if each is None or splits_by_options(subject.proposal):
+        return served_parallelism(subject.proposal, count)
+    length = subject.proposal.max_model_len or DEFAULT_MAX_MODEL_LEN
+    start = start_of(subject.proposal, subject.facts, context.shared, context.profile, max_model_len=length)
+    gpu = next(chain(*_gpus(subject.proposal, each, context.shared)), PlanGpu(None, each.bytes))
+    request = _request(subject, context, start, gpu, count)
+    return None if request is None else request.parallelism
+
+
+def splits_by_options(proposal: Proposal) -> bool:
+    """Whether the options of a proposal give a parallel size."""
+    return any(f"{kind}-parallel-size" in declared(proposal) for kind in ("tensor", "pipeline", "data"))
+
+
 def asked_of(subject: Subject, context: Context, *, max_model_len: int | None = None) -> Asked | Skip:
     """What the proposal asks for, at its own context or another."""
     proposal = subject.proposal
@@ -122,32 +168,25 @@ def asked_of(subject: Subject, context: Context, *, max_model_len: int | None = 
         return NO_FACTS
     if isinstance(shape, Unsupported):
         return Skip(shape.reason)
-    parallelism = served_parallelism(proposal, count)
-    if parallelism is None:
+    reported, at_most = _gpus(proposal, each, context.shared)
+    gpus = tuple(reported or at_most) or (PlanGpu(None, each.bytes),)
+    start = start_of(proposal, subject.facts, context.shared, context.profile, max_model_len=max_model_len)
+    request = _request(subject, context, start, gpus[0], count)
+    if request is None:
         return Skip(f"the parallel sizes of the options do not make {count} GPUs", "see RUN006")
-    size = parallelism.tensor_parallel_size
+    sizes = request.parallelism
     illegal = illegal_tensor_parallel(
         shape,
-        size,
-        enable_expert_parallel=parallelism.enable_expert_parallel,
+        sizes.tensor_parallel_size,
+        enable_expert_parallel=sizes.enable_expert_parallel,
         vllm_version=context.profile.vllm_version,
     )
     if illegal:
+        size = sizes.tensor_parallel_size
         return Skip(f"{size} is not a possible tensor_parallel_size for this model: {illegal}", "see RUN001")
-    reported, at_most = _gpus(proposal, each, context.shared)
-    start = start_of(proposal, subject.facts, context.shared, context.profile, max_model_len=max_model_len)
-    gpus = tuple(reported or at_most) or (PlanGpu(None, each.bytes),)
-    name = next((gpu.name for gpu in (*reported, *at_most)), None)
     return Asked(
         shape=shape,
-        request=PlanRequest(
-            shape,
-            stored=subject.facts.weights.total if subject.facts.weights else None,
-            gpu=gpus[0],
-            parallelism=parallelism,
-            settings=start.settings(name),
-            vllm_version=start.vllm_version,
-        ),
+        request=request,
         count=count,
         each=each,
         gpus=gpus,

@@ -28,7 +28,8 @@ from kaito_catalog.kaito.estimator import LONGEST_STARTUP_MINUTES, Estimate, sta
 from kaito_catalog.kaito.release import Release, Row, release_of
 from kaito_catalog.memory.kv_cache.layout import Unplannable
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
-from kaito_catalog.plans.kaito_start import harm_of_lmcache, kaito_start, sized_by_kaito
+from kaito_catalog.plans.kaito_start import harm_of_lmcache, sized_by_kaito
+from kaito_catalog.plans.start import on_its_machine
 from kaito_catalog.quantity import GIB, gib
 
 _INSTANCE_TYPE: Route = ("deployment", "instanceType")
@@ -442,14 +443,18 @@ def lmcache_leaves_the_model_its_cache(subject: Subject, context: Context) -> It
     if isinstance(found, Skip):
         yield found
         return
-    start = kaito_start(subject.proposal, subject.facts, context.shared, context.profile)
-    if start is None or subject.facts is None:
+    started = on_its_machine(
+        subject.proposal, subject.facts, context.shared, context.profile, as_written=True
+    )
+    if started is None or started.launch is None:
         yield Skip("which start KAITO would make is not known")
         return
-    if not start.uses_lmcache:
+    if not started.launch.uses_lmcache:
         return
-    harm = harm_of_lmcache(subject.facts, start, context.profile.vllm_version)
-    attaches = f"KAITO {start.release} attaches LMCache, which switches vLLM's hybrid KV cache manager off"
+    harm = harm_of_lmcache(started.request)
+    attaches = (
+        f"KAITO {started.launch.release} attaches LMCache, which switches vLLM's hybrid KV cache manager off"
+    )
     hint = "deployment.kvCacheCPUMemoryUtilization: 0, which the ConfigMap then has beside vllm:"
     if isinstance(harm, Unplannable) and harm.refused is None:
         yield Skip(harm.reason)

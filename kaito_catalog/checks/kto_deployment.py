@@ -16,7 +16,8 @@ from kaito_catalog.kaito.manifests import serving_runtime
 from kaito_catalog.kaito.release import declared, model_file_bytes, need_of, release_of
 from kaito_catalog.memory.values import Fit
 from kaito_catalog.near_names import nearest
-from kaito_catalog.plans.kaito_start import kaito_start, sized_by_kaito
+from kaito_catalog.plans.kaito_start import sized_by_kaito
+from kaito_catalog.plans.start import generated_start
 from kaito_catalog.quantity import gib
 
 _ADAPTERS: Route = ("deployment", "adapters")
@@ -209,7 +210,7 @@ def context_that_vllm_chooses(subject: Subject, context: Context) -> Iterator[Ou
     if isinstance(asked, Skip):
         yield asked
         return
-    start = kaito_start(subject.proposal, subject.facts, context.shared, context.profile)
+    start = generated_start(subject.proposal, subject.facts, context.shared, context.profile, as_written=True)
     settings = asked.settings
     if start is not None and start.uses_lmcache:  # KTO010
         settings = replace(settings, disable_hybrid_kv_cache_manager=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kaito_catalog.architectures import Unsupported
-from kaito_catalog.checks.asked import SAME_CARD, Asked, asked_of, claimed_per_gpu
+from kaito_catalog.checks.asked import SAME_CARD, Asked, asked_of, claimed_per_gpu, splits_by_options
 from kaito_catalog.checks.base import NO_FACTS, WARNING, Context, Finding, Outcome, Skip, Subject, check
 from kaito_catalog.diagnostics import Route
 from kaito_catalog.formats.base import is_missing
@@ -203,7 +203,7 @@ def no_more_gpus_than_needed(subject: Subject, context: Context) -> Iterator[Out
         return
     if asked.count == 1:
         return
-    if asked.request.parallelism.tensor_parallel_size != asked.count:
+    if splits_by_options(subject.proposal) and asked.request.parallelism.tensor_parallel_size != asked.count:
         yield Skip("the options split the model otherwise than by tensor parallelism alone")
         return
     skip = _unknown(asked, asked.plans(asked.settings))

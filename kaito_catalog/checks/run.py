@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pydantic import JsonValue
 
 from kaito_catalog.architectures import Unsupported
+from kaito_catalog.checks.asked import claimed_split
 from kaito_catalog.checks.base import (
     MOST_GPUS_OF_A_CLAIM,
     NO_FACTS,
@@ -48,6 +49,7 @@ def legal_tensor_parallel_size(subject: Subject, context: Context) -> Iterator[O
 
     Tensor parallelism gives every GPU the same number of attention heads, so the number of GPUs has to divide
     the heads; key-value heads are divided or, when there are fewer than GPUs, repeated a whole number of times.
+    A model that takes less than half of a GPU is not split where KAITO starts a copy on each.
 
     Fails::
 
@@ -61,7 +63,7 @@ def legal_tensor_parallel_size(subject: Subject, context: Context) -> Iterator[O
     if count is None:
         yield Skip("the proposal claims no number of GPUs", "add requirements.gpuCount")
         return
-    split = served_parallelism(subject.proposal, count)
+    split = claimed_split(subject, context, count)
     size = split.tensor_parallel_size if split else count
     if size == 1:
         return

@@ -24,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     if "_ARGCOMPLETE" in os.environ:
         importlib.import_module("kaito_catalog.cli.completion").complete(parser)
-    options = parser.parse_args(arguments)
+    own, serve = _behind_dashes(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(own)
+    options.behind_dashes = serve
     name: str | None = getattr(options, "run", None)
     if name is None:
         parser.print_help()
@@ -49,6 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else "the result could not be written: "
         print(visible(f"error: {where}{error.strerror or error}"), file=sys.stderr)
         return USAGE
+
+
+def _behind_dashes(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str] | None]:
+    """The arguments of `plan` in front of `--`, and `vllm serve`'s own behind it; None where there is no `--`."""
+    if arguments[:1] != ["plan"] or "--" not in arguments:
+        return arguments, None
+    place = list(arguments).index("--")
+    return arguments[:place], arguments[place + 1 :]
 
 
 def _speak_utf8() -> None:

@@ -10,63 +10,18 @@ import re
 from collections.abc import Callable, Sequence
 
 from kaito_catalog import __version__
+from kaito_catalog.cli.kinds_of_words import number, port, positive, share
+from kaito_catalog.cli.plan_arguments import add_plan
 from kaito_catalog.errors import visible
-from kaito_catalog.memory.option_kinds import COUNT, SHARE
-from kaito_catalog.memory.options import PLANNED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing is not loaded for --version and --help
     from typing import NoReturn
 
-    from kaito_catalog.memory.option_kinds import Value
-
 USAGE = 2
 """The exit code of wrong arguments and of input that cannot be read."""
 FORMATS = ("github", "json", "markdown", "sarif", "text")
 """What `check --format` takes: the keys of `reports.RENDERERS`, which would load every check."""
-
-
-def _number(text_: str) -> float:
-    try:
-        return float(text_)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text_[:40]}' is not a number") from None
-
-
-def _word(parse: Callable[[str], Value]) -> Callable[[str], Value]:
-    """How a word of the command line is read, its errors said as argparse says them."""
-
-    def read(text_: str) -> Value:
-        try:
-            return parse(text_)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return read
-
-
-_positive = _word(COUNT.parse)
-_share = _word(SHARE.parse)
-
-
-def _port(text_: str) -> int:
-    if not (text_.isascii() and text_.isdigit() and int(text_[:6]) < 2**16):
-        raise argparse.ArgumentTypeError("must be a number from 0 to 65535")
-    return int(text_)
-
-
-def _gibibytes(text_: str) -> float:
-    value = _number(text_)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError("must be a number of GiB above 0")
-    return value
-
-
-def _capability(text_: str) -> float:
-    value = _number(text_)
-    if not 1 <= value < 100 or round(value, 1) != value:
-        raise argparse.ArgumentTypeError("must be a compute capability such as 8.9")
-    return value
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -141,7 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_check,
         _add_hub,
         _add_diff_and_import,
-        _add_plan,
+        add_plan,
         _add_vllm,
         _add_generate,
         _add_explain_and_completion,
@@ -237,9 +192,9 @@ def _add_hub(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     fake.add_argument("folder", nargs="?", metavar="DIR", help="default: the catalog's facts")
     fake.add_argument(
-        "--port", type=_port, default=8000, metavar="N", help="0 takes a free one (default: 8000)"
+        "--port", type=port, default=8000, metavar="N", help="0 takes a free one (default: 8000)"
     )
-    fake.add_argument("--limit", type=_positive, metavar="N", help="API calls per 300 s, as the Hub's 500")
+    fake.add_argument("--limit", type=positive, metavar="N", help="API calls per 300 s, as the Hub's 500")
 
 
 def _add_diff_and_import(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -271,77 +226,6 @@ def _add_diff_and_import(command: Callable[..., argparse.ArgumentParser]) -> Non
     importer.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
 
 
-def _add_engine_options(plan: argparse.ArgumentParser) -> None:
-    """vLLM's options that plans read, and what describes a drafter that one of them names."""
-    for option in PLANNED:
-        if option.negation is not None:
-            toggle = argparse.BooleanOptionalAction
-            plan.add_argument(f"--{option.name}", action=toggle, default=None, help=option.help)
-        elif option.kind.metavar is None:
-            plan.add_argument(f"--{option.name}", action="store_true", default=None, help=option.help)
-        else:
-            kind = _word(option.kind.parse)
-            plan.add_argument(f"--{option.name}", metavar=option.kind.metavar, type=kind, help=option.help)
-    plan.add_argument(
-        "--draft-config",
-        metavar="PATH",
-        help="the config.json of the drafter that --speculative-config names",
-    )
-
-
-def _add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """`plan`."""
-    plan = command(
-        "plan",
-        "plan.run_plan",
-        "plan GPU memory: one GPU in detail, or every instance type",
-        "  kaito-catalog plan phi-4\n"
-        "  kaito-catalog plan llama-3.3-70b-instruct --instance-type Standard_ND96isr_H100_v5\n"
-        "  kaito-catalog plan meta-llama/Llama-3.3-70B-Instruct --gpu 'NVIDIA H100 80GB' --gpu-count 4\n"
-        "  kaito-catalog plan ./my-model --gpu-memory 22 --max-model-len 8192 --format json\n",
-    )
-    plan.add_argument("model", metavar="NAME|REPO_ID|DIR", help="a model, or a folder with a config.json")
-    plan.add_argument("--instance-type", metavar="T", help="such as Standard_NC24ads_A100_v4")
-    plan.add_argument(
-        "--cloud",
-        choices=("azure", "aws", "arc", "gcp", "all"),
-        help="default: those whose nodes KAITO makes",
-    )
-    plan.add_argument(
-        "--gpu", metavar="NAME", help="a GPU of gpus.yaml, such as 'NVIDIA A10', or h100, 4090 …"
-    )
-    plan.add_argument("--gpu-memory", metavar="GIB", type=_gibibytes, help="total as the driver reports it")
-    plan.add_argument(
-        "--gpu-memory-used", metavar="GIB", type=_gibibytes, help="what other processes hold of each GPU"
-    )
-    plan.add_argument(
-        "--compute-capability",
-        metavar="X",
-        type=_capability,
-        help="of a GPU that gpus.yaml lacks, such as 8.9",
-    )
-    plan.add_argument(
-        "--gpu-count", metavar="N", type=_positive, help="GPUs (default: the instance type's, else one)"
-    )
-    plan.add_argument("--max-model-len", metavar="N", type=_positive, help="default: the proposal's context")
-    _add_engine_options(plan)
-    plan.add_argument("--tensor-parallel-size", metavar="N", type=_positive)
-    plan.add_argument("--pipeline-parallel-size", metavar="N", type=_positive, default=1)
-    plan.add_argument("--data-parallel-size", metavar="N", type=_positive, default=1)
-    plan.add_argument("--enable-expert-parallel", action="store_true")
-    plan.add_argument(
-        "--weights-bytes", metavar="N", type=_positive, help="stored size of the weights, when known"
-    )
-    plan.add_argument("--vllm-version", metavar="V", help="default: the profile's")
-    plan.add_argument("--profile", metavar="NAME", help="KAITO release of policy.yaml")
-    plan.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
-    plan.add_argument(
-        "--exact", action="store_true", help="ask vLLM's own code (needs an environment with vLLM)"
-    )
-    plan.add_argument("--record", action="store_true", help="with --exact: write it to the entry's evidence/")
-    plan.add_argument("--vllm-python", metavar="PATH", help="the Python that has vLLM (default: .venv-vllm)")
-
-
 def _add_vllm(command: Callable[..., argparse.ArgumentParser]) -> None:
     """`dry-run`, `evidence`."""
     dry = command(
@@ -365,10 +249,10 @@ def _add_vllm(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--scale-down", action="store_true", help="two layers and eight experts; the evidence says so"
     )
     dry.add_argument(
-        "--max-model-len", metavar="N", type=_positive, help="default: the proposal's, at most 2,048 on a CPU"
+        "--max-model-len", metavar="N", type=positive, help="default: the proposal's, at most 2,048 on a CPU"
     )
-    dry.add_argument("--tensor-parallel-size", metavar="N", type=_positive)
-    dry.add_argument("--gpu-memory-utilization", metavar="X", type=_share)
+    dry.add_argument("--tensor-parallel-size", metavar="N", type=positive)
+    dry.add_argument("--gpu-memory-utilization", metavar="X", type=share)
     dry.add_argument("--model-dir", metavar="DIR", help="a folder with the model's files, instead of the Hub")
     dry.add_argument("--time-limit", metavar="S", type=float, default=900.0, help="seconds (default: 900)")
     dry.add_argument("--vllm-python", metavar="PATH", help="the Python that has vLLM (default: .venv-vllm)")
@@ -391,7 +275,7 @@ def _add_campaign(dry: argparse.ArgumentParser) -> None:
     many = dry.add_argument_group("many models, other machines")
     many.add_argument("--all", action="store_true", help="every model without current evidence")
     many.add_argument("--plan", action="store_true", help="only say what would be run, where, for how long")
-    many.add_argument("--budget", metavar="H", type=_number, help="GPU-hours: the cheapest runs within them")
+    many.add_argument("--budget", metavar="H", type=number, help="GPU-hours: the cheapest runs within them")
     many.add_argument("--on", metavar="ENGINE", help="ray, ray://HOST:PORT or kubernetes")
     many.add_argument(
         "--instance-type",
@@ -401,7 +285,7 @@ def _add_campaign(dry: argparse.ArgumentParser) -> None:
     )
     many.add_argument("--cloud", choices=("azure", "aws", "gcp", "arc"), help="only its instance types")
     many.add_argument("--again", action="store_true", help="also what has current evidence")
-    many.add_argument("--at-once", metavar="N", type=_positive, help="runs given to the engine at a time")
+    many.add_argument("--at-once", metavar="N", type=positive, help="runs given to the engine at a time")
     many.add_argument("--profile", metavar="NAME", help="KAITO release of policy.yaml")
     many.add_argument(
         "--wait-for-nodes", action="store_true", help="ray: also what no node can run yet (autoscaler)"

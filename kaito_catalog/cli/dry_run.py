@@ -20,8 +20,7 @@ from kaito_catalog.cli.exact_plan import asking, find_entry
 from kaito_catalog.cli.progress import Progress
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.kaito.manifests import vllm_options
-from kaito_catalog.plans.request import DEFAULT_MAX_MODEL_LEN
-from kaito_catalog.plans.start import engine_arguments, start_of
+from kaito_catalog.plans.start import DEFAULT_MAX_MODEL_LEN, engine_arguments, start_of
 from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, GREEN, RED, paint, printable, wants_color
 from kaito_catalog.vllm_bridge import evidence

@@ -14,8 +14,9 @@ from kaito_catalog.cli.common import say
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.hub.addresses import address_in, name_in_catalog, refuse_another
 from kaito_catalog.memory.values import Plan, PlanGpu, Settings
+from kaito_catalog.plans.given_options import own_options
 from kaito_catalog.plans.request import PlanSubject
-from kaito_catalog.plans.start import engine_arguments, own_options
+from kaito_catalog.plans.start import engine_arguments
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable
 from kaito_catalog.system import files
 from kaito_catalog.vllm_bridge import evidence

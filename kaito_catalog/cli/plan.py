@@ -13,13 +13,18 @@ from typing import Any
 from kaito_catalog.catalog.entries import Shared
 from kaito_catalog.catalog.reading import read_entry, read_shared, shown
 from kaito_catalog.cli import exact_plan
-from kaito_catalog.cli.common import OK, catalog_root, emit, say
+from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say
 from kaito_catalog.errors import CatalogError
+from kaito_catalog.formats.policy import Profile
 from kaito_catalog.kaito.release import Release, release_of
+from kaito_catalog.memory.values import Fit, Plan
 from kaito_catalog.plans import request as planning
+from kaito_catalog.plans.given_options import GivenOptions
 from kaito_catalog.plans.instance_types import InstanceTypePlan
-from kaito_catalog.plans.start import GivenOptions
-from kaito_catalog.reports.plan import instance_types_text, plan_text
+from kaito_catalog.plans.serve_options import read_serve_options
+from kaito_catalog.plans.started import Started
+from kaito_catalog.plans.values import plan_value, rows_value
+from kaito_catalog.reports.plan import VERDICTS, instance_types_text, plan_text
 from kaito_catalog.reports.style import terminal_width, wants_color
 from kaito_catalog.vllm_bridge import evidence
 
@@ -27,7 +32,28 @@ from kaito_catalog.vllm_bridge import evidence
 def run_plan(options: argparse.Namespace) -> int:
     """`plan`."""
     root = catalog_root(options, or_shipped=not options.record)
-    request = planning.PlanArguments(
+    shared = read_shared(root)
+    profile = shared.profile(options.profile)
+    request = _asked(options, profile)
+    subject = planning.read_subject(request, root, shared=shared, profile=profile)
+    if options.record and not options.exact:
+        raise CatalogError("--record writes what --exact found", hint="add --exact")
+    if options.exact:
+        return _run_exact(options, request, subject, shared, root)
+    if request.names_a_gpu:
+        return _one(options, request, subject, shared, release_of(profile))
+    return _all(options, subject, shared, release_of(profile))
+
+
+def _asked(options: argparse.Namespace, profile: Profile) -> planning.PlanArguments:
+    version = (options.vllm_version or profile.vllm_version).removeprefix("v")
+    serve = None if options.behind_dashes is None else read_serve_options(options.behind_dashes, version)
+    if serve is not None and serve.model is not None and serve.model.lower() != options.model.lower():
+        raise CatalogError(
+            f"the command line behind -- names {serve.model[:60]}, and {options.model[:60]} is to be planned",
+            hint="leave the model out behind --",
+        )
+    return planning.PlanArguments(
         model=options.model,
         instance_type=options.instance_type,
         gpu=options.gpu,
@@ -35,6 +61,9 @@ def run_plan(options: argparse.Namespace) -> int:
         gpu_memory_used_bytes=int((options.gpu_memory_used or 0) * 2**30),
         compute_capability=options.compute_capability,
         gpu_count=options.gpu_count,
+        node_count=options.node_count,
+        engine=options.engine,
+        serve=serve,
         max_model_len=options.max_model_len,
         options=GivenOptions.of(vars(options)),
         tensor_parallel_size=options.tensor_parallel_size,
@@ -45,30 +74,66 @@ def run_plan(options: argparse.Namespace) -> int:
         draft_config=options.draft_config,
         vllm_version=options.vllm_version,
     )
-    shared = read_shared(root)
-    profile = shared.profile(options.profile)
-    subject = planning.read_subject(request, root, shared=shared, profile=profile)
-    color, width = wants_color(sys.stdout), terminal_width(sys.stdout)
-    if options.record and not options.exact:
-        raise CatalogError("--record writes what --exact found", hint="add --exact")
-    if options.exact:
-        return _run_exact(options, request, subject, shared, root)
-    if request.names_a_gpu:
-        plan = planning.plan_one(request, subject, shared)
-        for words in planning.how_read(request, subject, shared):
-            say(words)
-        if options.format == "json":
-            emit(json.dumps(planning.plan_value(subject, plan), indent=2, ensure_ascii=False) + "\n")
-        else:
-            emit(plan_text(subject, plan, color=color, width=width))
-        _say_whose_nodes(request.instance_type, shared, release_of(profile))
-        return OK  # "does not fit" is an answer, not an error
-    rows, among = _of_clouds(planning.plan_all(subject, shared), options.cloud, release_of(profile))
-    if options.format == "json":
-        emit(json.dumps(planning.rows_value(subject, rows), indent=2, ensure_ascii=False) + "\n")
+
+
+def _one(
+    options: argparse.Namespace,
+    request: planning.PlanArguments,
+    subject: planning.PlanSubject,
+    shared: Shared,
+    kaito: Release,
+) -> int:
+    """One plan in detail."""
+    started = planning.start_one(request, subject, shared)
+    plan = planning.plan_of(started, request, subject)
+    for words in planning.how_read(request, subject, shared):
+        say(words)
+    if options.command:
+        _emit_command(started, plan)
+    elif options.format == "json":
+        value = plan_value(subject, plan, started)
+        emit(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
     else:
+        color, width = wants_color(sys.stdout), terminal_width(sys.stdout)
+        emit(plan_text(subject, plan, started, color=color, width=width))
+    _say_whose_nodes(request.instance_type, shared, kaito)
+    return _code(options, plan.fits)
+
+
+def _all(options: argparse.Namespace, subject: planning.PlanSubject, shared: Shared, kaito: Release) -> int:
+    """The instance types side by side."""
+    rows, among = _of_clouds(planning.plan_all(subject, shared), options.cloud, kaito)
+    best = planning.smallest(rows)
+    if options.command:
+        if best is None:
+            raise CatalogError(
+                "no instance type is planned to serve it on one node",
+                hint="name the machine: --instance-type or --gpu",
+            )
+        say(f"on {best.instance_type.name}, the smallest that fits")
+        _emit_command(best.started, best.plan)
+    elif options.format == "json":
+        emit(json.dumps(rows_value(subject, rows), indent=2, ensure_ascii=False) + "\n")
+    else:
+        color, width = wants_color(sys.stdout), terminal_width(sys.stdout)
         emit(instance_types_text(subject, rows, among=among, color=color, width=width))
-    return OK
+    fits = {row.plan.fits for row in rows}
+    verdicts = (Fit.YES, Fit.TIGHT, Fit.UNKNOWN, Fit.NO)
+    return _code(options, next((fit for fit in verdicts if fit in fits), Fit.UNKNOWN))
+
+
+def _emit_command(started: Started, plan: Plan) -> None:
+    emit(started.command_line() + "\n")
+    if plan.fits is not Fit.YES and plan.reason:
+        say(f"{VERDICTS[plan.fits][0]}: {plan.reason}")
+
+
+_CODES = {Fit.YES: OK, Fit.NO: FAILED, Fit.TIGHT: 3, Fit.UNKNOWN: 3}
+
+
+def _code(options: argparse.Namespace, fits: Fit) -> int:
+    """ "Does not fit" is an answer and no error, unless the exit code is asked for."""
+    return _CODES[fits] if options.exit_code else OK
 
 
 def _of_clouds(
@@ -131,7 +196,7 @@ def _run_exact(
             )
             say(f"wrote {shown(path)}")
     if options.format == "json":
-        value = {"version": 1, "model": subject.name, **found, "plan": planning.plan_value(subject, plan)}
+        value = {"version": 1, "model": subject.name, **found, "plan": plan_value(subject, plan)}
         emit(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
     else:
         emit(exact_plan.exact_text(subject, plan, found, color=wants_color(sys.stdout)))

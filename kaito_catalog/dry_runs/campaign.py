@@ -28,9 +28,13 @@ from kaito_catalog.kaito.manifests import access_secret
 from kaito_catalog.kaito.release import release_of
 from kaito_catalog.memory.refusals import why_unplanned
 from kaito_catalog.memory.values import Fit, Parallelism, Settings
-from kaito_catalog.plans.instance_types import InstanceTypePlan, facts_shape, instance_type_plans
-from kaito_catalog.plans.request import DEFAULT_MAX_MODEL_LEN
-from kaito_catalog.plans.start import engine_arguments, start_of
+from kaito_catalog.plans.instance_types import (
+    InstanceTypePlan,
+    facts_shape,
+    instance_type_plans,
+    plain_start,
+)
+from kaito_catalog.plans.start import DEFAULT_MAX_MODEL_LEN, engine_arguments, start_of
 from kaito_catalog.vllm_bridge import evidence as exact
 from kaito_catalog.vllm_bridge.scaled_down import scaled_down
 
@@ -308,11 +312,14 @@ def _rows(
     assert isinstance(shape, Shape)
     return list(
         instance_type_plans(
-            shape,
-            facts.weights.total if facts.weights else None,
             replace(context.shared, instance_types=_asked_for(context, options)),
-            settings=settings,
-            vllm_version=context.profile.vllm_version,
+            lambda place: plain_start(
+                place,
+                shape,
+                facts.weights.total if facts.weights else None,
+                settings=settings(place.gpu.name),
+                vllm_version=context.profile.vllm_version,
+            ),
         )
     )
 

@@ -119,6 +119,30 @@ def estimate(node: Node, need: Need, sizing: Sizing, *, max_model_len: int | Non
     return Estimate(nodes, gpus, 1, node.gpu_count, nodes)
 
 
+def with_nodes(node: Node, need: Need, nodes: int) -> Estimate:
+    """What KAITO would start on that many nodes, whatever its formula says of their number."""
+    gpus = nodes * node.gpu_count
+    if nodes == 1 and fits_single_gpu(node, model_file_bytes=need.model_file_bytes):
+        return Estimate(1, gpus, node.gpu_count, 1, 1)
+    return Estimate(nodes, gpus, 1, node.gpu_count, nodes)
+
+
+def longest_on(node: Node, need: Need, sizing: Sizing, nodes: int, *, limit: int) -> int:
+    """The longest context, at most `limit`, for which KAITO starts no more than that many nodes; 0 where none is."""
+
+    def is_enough(tokens: int) -> bool:
+        count = node_count(node, need, sizing, max_model_len=tokens)
+        return count is not None and count <= nodes
+
+    if is_enough(limit):
+        return limit
+    low, high = 0, limit
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if is_enough(middle) else (low, middle)
+    return low
+
+
 def kv_cache_bytes_per_token(shape: Shape) -> int:
     """KAITO's bytesPerToken: every layer as the first that attends, two bytes an element."""
     mixers = [layer.mixer for layer in shape.layers]

@@ -115,41 +115,65 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 
 def row(facts: ModelFacts, kaito: Release) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
     """The entry of a model as that release has it, or the names of the facts that are missing for it."""
-    config: Mapping[str, Any] = facts.config or {}
     license_id = _license(facts)
-    architectures = config.get("architectures")
     size = facts.weights.total if facts.weights else None
-    found: dict[str, Any] = {name: _integer(config, keys) for name, keys in _DIMENSIONS.items()}
-    found["modelTokenLimit"] = model_token_limit(facts)
+    sized, missing = launch_row(
+        facts.repo_id,
+        facts.config or {},
+        size.size_bytes if size else None,
+        kaito,
+        is_mistral=facts.weights is not None and facts.weights.format == "mistral",
+    )
+    if sized is None or license_id is None:
+        return None, (*(["license"] if license_id is None else []), *missing)
+    found = {
+        **sized,
+        "description": f"{HUB}/{facts.repo_id}",
+        "license": license_id,
+        "pipelineTag": facts.pipeline_tag or None,
+        "baseModel": list(facts.base_models or ()) or None,
+    }
+    return {name: found[name] for name in FIELDS if found.get(name) is not None}, ()
+
+
+def launch_row(
+    name: str, config: Mapping[str, Any], size_bytes: int | None, kaito: Release, *, is_mistral: bool = False
+) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """As much of an entry as a start depends on, or the names of the facts that are missing for it.
+
+    Args:
+        name: of the repository.
+        config: its configuration.
+        size_bytes: of its weight files.
+        kaito: the release.
+        is_mistral: whether the files are in Mistral's own format.
+    """
+    architectures = config.get("architectures")
+    found: dict[str, Any] = {key: _integer(config, keys) for key, keys in _DIMENSIONS.items()}
+    found["modelTokenLimit"] = _integer(config, _DIMENSIONS["modelTokenLimit"], most=LONGEST_CONTEXT)
     blocks = config.get("layers_block_type")
     if found["numHiddenLayers"] is None and isinstance(blocks, list) and blocks:
         found["numHiddenLayers"] = len(blocks)  # Nemotron-H lists its blocks and gives no number
     missing = [
-        *(["license"] if license_id is None else []),
-        *(["weights.total"] if size is None else []),
+        *(["weights.total"] if size_bytes is None else []),
         *([] if _is_names(architectures) else ["config.architectures"]),
-        *(f"config.{_DIMENSIONS[name][0]}" for name, value in found.items() if value is None),
+        *(f"config.{_DIMENSIONS[key][0]}" for key, value in found.items() if value is None),
     ]
-    if missing or size is None:
+    if missing or size_bytes is None:
         return None, tuple(missing)
-
-    found["name"] = facts.repo_id
-    found["description"] = f"{HUB}/{facts.repo_id}"
-    found["license"] = license_id
-    found["pipelineTag"] = facts.pipeline_tag or None
-    found["baseModel"] = list(facts.base_models or ()) or None
-    found["modelFileSize"] = f"{size.size_bytes / GIB:.2f}Gi"
+    found["name"] = name
+    found["modelFileSize"] = f"{size_bytes / GIB:.2f}Gi"
     found["architectures"] = architectures
-    if facts.weights and facts.weights.format == "mistral":
+    if is_mistral:
         found.update(loadFormat="mistral", configFormat="mistral", tokenizerMode="mistral")
-    for name, keys in _OPTIONAL.items():
-        found[name] = _integer(config, keys) or None
+    for key, keys in _OPTIONAL.items():
+        found[key] = _integer(config, keys) or None
     if found["headDim"] == found["hiddenSize"] // found["numAttentionHeads"]:
         found["headDim"] = None  # KAITO divides by itself
     found["quantMethod"], found["quantBits"] = _quantization(config)
     if kaito.lists_mamba_states:
         found[MAMBA_STATES] = mamba_state_bytes(config) or None
-    return {name: found[name] for name in FIELDS if found.get(name) is not None}, ()
+    return {key: found[key] for key in FIELDS if found.get(key) is not None}, ()
 
 
 def mamba_state_bytes(config: Mapping[str, Any]) -> int:

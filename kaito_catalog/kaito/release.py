@@ -306,8 +306,13 @@ def kv_cache_bytes_per_token(row: Row) -> int:
 
 def node_of(instance_type: InstanceType, gpu: Gpu) -> Node:
     """The instance type as KAITO's table has it: the brochure's figure is a count of GiB."""
+    return node_with(gpu, instance_type.gpu_count)
+
+
+def node_with(gpu: Gpu, count: int) -> Node:
+    """A node with that many GPUs as KAITO sees it."""
     gigabytes = round(float(re.sub(r"[^0-9.]", "", gpu.nominal_memory.text) or 0))
-    return Node(gigabytes * GIB * instance_type.gpu_count, instance_type.gpu_count, gpu.name)
+    return Node(gigabytes * GIB * count, count, gpu.name)
 
 
 def need_of(row: Row) -> Need:

@@ -226,6 +226,11 @@ RULES: tuple[NoEffect, ...] = (
         _always,
     ),
     NoEffect(
+        ("kernel-config",),
+        "kernels are tuned once the memory is measured",
+        _keys({"enable_flashinfer_autotune": _always}),
+    ),
+    NoEffect(
         ("scheduler-cls",),
         "vLLM's own schedulers run beside the GPU",
         lambda value, situation: value.startswith("vllm.v1.core.sched."),

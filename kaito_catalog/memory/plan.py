@@ -466,8 +466,9 @@ def smallest_gpu_count(request: PlanRequest, *, most: int = 16, allow_tight: boo
     """The smallest tensor-parallel size, on one node, that is legal and fits; None: none up to `most`."""
     if isinstance(request.shape, Unsupported):
         return None
+    alone = replace(request.parallelism, pipeline_parallel_size=1, data_parallel_size=1)
     for size in range(1, most + 1):
-        plan = make_plan(replace(request, parallelism=Parallelism(size)))
+        plan = make_plan(replace(request, parallelism=replace(alone, tensor_parallel_size=size)))
         if plan.fits is Fit.YES or (allow_tight and plan.fits is Fit.TIGHT):
             return size
         if plan.fits is Fit.UNKNOWN:

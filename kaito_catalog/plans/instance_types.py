@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from kaito_catalog.architectures import Shape, Unsupported, read_shape
@@ -11,10 +11,12 @@ from kaito_catalog.catalog.entries import Shared
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.hardware import InstanceType
 from kaito_catalog.formats.policy import Profile
+from kaito_catalog.kaito.deployed import slice_node
+from kaito_catalog.kaito.release import node_of, node_with
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
-from kaito_catalog.memory.plan import make_plan, smallest_gpu_count, smallest_node_count, without_account
-from kaito_catalog.memory.refusals import Refusal
+from kaito_catalog.memory.plan import smallest_gpu_count, smallest_node_count
 from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings, Stored
+from kaito_catalog.plans.started import NO_ENVIRONMENT, NodeGpus, Started, served
 from kaito_catalog.quantity import GIB
 
 
@@ -30,6 +32,18 @@ class InstanceTypePlan:
     """The fewest nodes that do, one pipeline stage each; None where MOST_NODES do not, or it is unknown."""
     note: str | None
     """In words, where not all GPUs of the node are used or needed."""
+    started: Started
+    """What the plan is of."""
+
+    @property
+    def nodes(self) -> int:
+        """The nodes that the plan is of."""
+        return self.started.nodes
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether one node of the type serves the context for certain."""
+        return self.plan.fits is Fit.YES and self.nodes == 1
 
 
 _ORDER = {Fit.YES: 0, Fit.TIGHT: 1, Fit.NO: 2, Fit.UNKNOWN: 3}
@@ -85,110 +99,156 @@ def plan_gpu(shared: Shared, name: str) -> PlanGpu:
     return PlanGpu(gpu.name, gpu.memory_bytes, gpu.compute_capability, is_unified=gpu.unified_memory)
 
 
-def plan_instance_types(
-    facts: ModelFacts, shared: Shared, profile: Profile, *, max_model_len: int
-) -> tuple[InstanceTypePlan, ...]:
-    """`instance_type_plans` of a catalog entry, as the profile starts vLLM."""
-    return instance_type_plans(
-        facts_shape(facts),
-        facts.weights.total if facts.weights else None,
-        shared,
-        settings=lambda gpu: Settings(max_model_len, profile.utilization(gpu)),
-        vllm_version=profile.vllm_version,
+def place_of(shared: Shared, instance_type: InstanceType) -> NodeGpus:
+    """The GPUs of a node of that type."""
+    listed = shared.gpu(instance_type.gpu)
+    return NodeGpus(
+        plan_gpu(shared, instance_type.gpu),
+        instance_type.gpu_count,
+        instance_type,
+        node_of(instance_type, listed) if listed else None,
+        runs_vllm=listed is None or listed.vllm,
     )
 
 
-def without_vllm(shared: Shared, name: str, request: PlanRequest) -> Plan | None:
-    """The refusal of a GPU on which vLLM's CUDA build does not run; None for any other."""
-    listed = shared.gpu(name)
-    if listed is None or listed.vllm:
-        return None
-    reason = f"vLLM's CUDA build does not run on {listed.name}"
-    return without_account(request, Refusal(Fit.NO, "gpu", reason))
+def place_with(shared: Shared, gpu: PlanGpu) -> NodeGpus:
+    """One GPU that somebody names, a whole one or a slice."""
+    whole, mig, profile = (gpu.name or "").partition(_SLICE)
+    listed = shared.gpu(whole) if whole else None
+    node = slice_node(profile) if mig else node_with(listed, 1) if listed else None
+    return NodeGpus(gpu, 1, None, node, is_slice=bool(mig), runs_vllm=listed is None or listed.vllm)
 
 
-def instance_type_plans(
+def plain_start(
+    place: NodeGpus,
     shape: Shape | Unsupported,
     stored: Stored | None,
-    shared: Shared,
     *,
-    settings: Callable[[str | None], Settings],
+    settings: Settings,
     vllm_version: str,
-) -> tuple[InstanceTypePlan, ...]:
-    """A plan for every instance type, one node each.
-
-    Tensor parallelism over all GPUs of the node, or over as many as are legal for the model. What fits comes
-    first, least total memory first; the rest keeps its reason.
+    model: str = "",
+    options: Mapping[str, str] | None = None,
+    parallelism: Parallelism | None = None,
+) -> Started:
+    """Plain `vllm serve` on one node: tensor parallelism over all its GPUs, or over as many as are legal for the model.
 
     Args:
+        place: the node.
         shape: the model.
         stored: the size of its weight files, where known.
-        shared: the instance types and their GPUs.
-        settings: what vLLM is started with on a GPU of that name.
+        settings: what vLLM is started with there.
         vllm_version: whose arithmetic.
+        model: as the command line names it.
+        options: the other words of the command line: name to value, an empty text for a switch.
+        parallelism: the split, where it is not to be chosen.
     """
-    # Clouds offer the same GPUs with more or less beside them; one plan will do for all of these.
-    planned: dict[tuple[str | None, int], _NodePlan] = {}
-    found = []
-    for instance_type in shared.instance_types:
-        gpu = plan_gpu(shared, instance_type.gpu)
-        request = PlanRequest(
-            shape,
-            stored,
-            gpu=gpu,
-            parallelism=Parallelism(instance_type.gpu_count),
-            settings=settings(gpu.name),
-            vllm_version=vllm_version,
-        )
-        refused = without_vllm(shared, instance_type.gpu, request)
-        if refused is not None:
-            found.append(InstanceTypePlan(instance_type, refused, None, None, None))
-            continue
-        key = (gpu.name, instance_type.gpu_count)
-        if key not in planned:
-            planned[key] = _node_plan(request)
-        found.append(InstanceTypePlan(instance_type, *planned[key]))
-
-    return tuple(sorted(found, key=_smallest_first))
-
-
-_NodePlan = tuple[Plan, int | None, int | None, str | None]
-"""The plan, the GPUs and the nodes that are needed, and a note: the rest of an InstanceTypePlan."""
+    chosen, note = parallelism, None
+    if chosen is None:
+        chosen, note = _legal_split(shape, place.gpu_count, vllm_version)
+    sizes = {
+        "tensor-parallel-size": chosen.tensor_parallel_size,
+        "pipeline-parallel-size": chosen.pipeline_parallel_size,
+        "data-parallel-size": chosen.data_parallel_size,
+    }
+    split = {name: str(size) for name, size in sizes.items() if size > 1}
+    if chosen.enable_expert_parallel:
+        split["enable-expert-parallel"] = ""
+    request = PlanRequest(
+        shape, stored, gpu=place.gpu, parallelism=chosen, settings=settings, vllm_version=vllm_version
+    )
+    return Started(
+        "vllm",
+        model,
+        served({**(options or {}), **split}, model),
+        NO_ENVIRONMENT,
+        place,
+        request,
+        nodes=-(-chosen.world_size // place.gpu_count),
+        host_memory_bytes=0,
+        notes=(note,) if note else (),
+    )
 
 
-def _node_plan(request: PlanRequest) -> _NodePlan:
-    """The plan of one node, over all its GPUs or as many as are legal."""
-    gpu_count, note = request.parallelism.tensor_parallel_size, None
-    size = gpu_count
-    if isinstance(request.shape, Shape):
-        illegal = illegal_tensor_parallel(request.shape, size, vllm_version=request.vllm_version)
+def _legal_split(
+    shape: Shape | Unsupported, gpu_count: int, vllm_version: str
+) -> tuple[Parallelism, str | None]:
+    """Over all GPUs, or over as many as are legal, and why not over all."""
+    size, note = gpu_count, None
+    if isinstance(shape, Shape):
+        illegal = illegal_tensor_parallel(shape, size, vllm_version=vllm_version)
         while illegal is not None and size > 1:
             note = note or f"{illegal}, so not all {gpu_count} GPUs are used"
             size -= 1
-            illegal = illegal_tensor_parallel(request.shape, size, vllm_version=request.vllm_version)
-    request = replace(request, parallelism=Parallelism(size))
-    plan = make_plan(request)
-    needed = None
-    if plan.fits in (Fit.YES, Fit.TIGHT):
-        needed = smallest_gpu_count(request, most=size, allow_tight=plan.fits is Fit.TIGHT)
-        if note is None and needed is not None and needed < gpu_count:
-            note = f"{needed} of its {gpu_count} GPUs would do"
-    nodes = 1 if needed is not None else None
-    if plan.fits is Fit.NO and plan.limited_by in ("weights", "overheads", "kvCache"):
-        nodes = smallest_node_count(request)
-    return plan, needed, nodes, note
+            illegal = illegal_tensor_parallel(shape, size, vllm_version=vllm_version)
+    return Parallelism(size), note
+
+
+def plan_instance_types(
+    facts: ModelFacts, shared: Shared, profile: Profile, *, max_model_len: int
+) -> tuple[InstanceTypePlan, ...]:
+    """The plans of plain `vllm serve` with the profile's utilization, for a catalog entry."""
+    return instance_type_plans(
+        shared,
+        lambda place: plain_start(
+            place,
+            facts_shape(facts),
+            facts.weights.total if facts.weights else None,
+            settings=Settings(max_model_len, profile.utilization(place.gpu.name)),
+            vllm_version=profile.vllm_version,
+        ),
+    )
+
+
+def instance_type_plans(shared: Shared, start: Callable[[NodeGpus], Started]) -> tuple[InstanceTypePlan, ...]:
+    """A plan for every instance type. What fits comes first, least total memory first; the rest keeps its reason.
+
+    Args:
+        shared: the instance types and their GPUs.
+        start: what is started on the nodes of an instance type.
+    """
+    # Clouds offer the same GPUs with more or less beside them; one plan will do for all of these.
+    planned: dict[tuple[str | None, int], InstanceTypePlan] = {}
+    found = []
+    for instance_type in shared.instance_types:
+        place = place_of(shared, instance_type)
+        key = (place.gpu.name, place.gpu_count)
+        if key not in planned:
+            planned[key] = instance_type_plan(instance_type, start(place))
+        same = planned[key]
+        found.append(replace(same, instance_type=instance_type, started=replace(same.started, place=place)))
+    return tuple(sorted(found, key=_smallest_first))
+
+
+def instance_type_plan(instance_type: InstanceType, started: Started) -> InstanceTypePlan:
+    """What the start makes of an instance type, and how many of its GPUs and nodes are needed."""
+    plan, needed = started.plan, None
+    note = started.notes[0] if started.notes else None
+    if started.nodes == 1 and plan.fits in (Fit.YES, Fit.TIGHT):
+        size = plan.parallelism.world_size
+        needed = smallest_gpu_count(started.request, most=size, allow_tight=plan.fits is Fit.TIGHT)
+        if note is None and needed is not None and needed < started.place.gpu_count:
+            note = f"{needed} of its {started.place.gpu_count} GPUs would do"
+    nodes = started.nodes if plan.fits in (Fit.YES, Fit.TIGHT) else None
+    if (
+        started.engine == "vllm"
+        and plan.fits is Fit.NO
+        and plan.limited_by in ("weights", "overheads", "kvCache")
+    ):
+        nodes = smallest_node_count(started.request)
+    return InstanceTypePlan(instance_type, plan, needed, nodes, note, started)
 
 
 MEMORY_STEP_BYTES = 8 * GIB
 """Nodes are ordered by GPU memory in such steps: 2 × 40GB and 1 × 80GB are the same amount to whoever rents them."""
 
 
-def _smallest_first(item: InstanceTypePlan) -> tuple[int, int, int, int, str]:
-    """What fits first, then least GPU memory, fewest GPUs, and the size in the name: g5.xlarge before g5.16xlarge."""
-    memory = (item.plan.gpu.memory_bytes or 0) * item.instance_type.gpu_count
+def _smallest_first(item: InstanceTypePlan) -> tuple[int, bool, int, int, int, str]:
+    """What fits first, then on one node, least GPU memory, fewest GPUs, and the size: g5.xlarge before g5.16xlarge."""
+    memory = (item.plan.gpu.memory_bytes or 0) * item.instance_type.gpu_count * item.nodes
     name = item.instance_type.name
     size = size_in_name(name)
-    return _ORDER[item.plan.fits], round(memory / MEMORY_STEP_BYTES), item.instance_type.gpu_count, size, name
+    step = round(memory / MEMORY_STEP_BYTES)
+    return _ORDER[item.plan.fits], item.nodes > 1, step, item.instance_type.gpu_count, size, name
 
 
 def size_in_name(name: str) -> int:

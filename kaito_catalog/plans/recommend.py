@@ -72,7 +72,7 @@ def recommend(
         cloud: only that cloud's; None for all.
     """
     chosen = [row for row in rows if cloud is None or row.instance_type.cloud == cloud]
-    fitting = [row for row in chosen if row.plan.fits is Fit.YES]
+    fitting = [row for row in chosen if row.is_certain]
     roomy = [row for row in fitting if has_headroom(row.plan)]
     return Recommendations(
         max_model_len,

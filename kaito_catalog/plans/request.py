@@ -19,27 +19,29 @@ from kaito_catalog.hub.addresses import address_in, name_in_catalog, refuse_anot
 from kaito_catalog.hub.local_weights import local_weights
 from kaito_catalog.memory.held_weights import lack_of_bytes
 from kaito_catalog.memory.kv_cache.layers import CACHE_DTYPE_BYTES
-from kaito_catalog.memory.legal_splits import illegal_tensor_parallel, tensor_parallel_sizes
-from kaito_catalog.memory.plan import make_plan, smallest_gpu_count
-from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, to_json
+from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
+from kaito_catalog.memory.option_kinds import number
+from kaito_catalog.memory.plan import smallest_gpu_count
+from kaito_catalog.memory.values import Parallelism, Plan, PlanGpu, Stored
 from kaito_catalog.near_names import near_names, nearest
-from kaito_catalog.plans import recommend
+from kaito_catalog.plans.given_options import GivenOptions, own_options, parallelism_in
 from kaito_catalog.plans.instance_types import (
     InstanceTypePlan,
-    facts_shape,
     instance_type_plans,
+    place_of,
+    place_with,
     plan_gpu,
-    without_vllm,
 )
-from kaito_catalog.plans.speculation import cost_of_speculation, draft_of
-from kaito_catalog.plans.start import GivenOptions, Start, manifest_options, own_options, start_of
+from kaito_catalog.plans.kaito_start import Described, KaitoModel
+from kaito_catalog.plans.serve_options import ServeOptions
+from kaito_catalog.plans.speculation import draft_of
+from kaito_catalog.plans.start import DEFAULT_MAX_MODEL_LEN, Engine, Start, manifest_options, start_of
+from kaito_catalog.plans.started import Started
 from kaito_catalog.quantity import gib
 from kaito_catalog.vllm_bridge.reference import known, versions
 from kaito_catalog.vllm_bridge.versions import newest, parsed
 
 MAX_CONFIG_BYTES = 8 * 2**20
-DEFAULT_MAX_MODEL_LEN = 8192
-"""The context of a plan where none is asked for, at most the model's own limit."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,13 @@ class PlanArguments:
     gpu_memory_used_bytes: int = 0
     compute_capability: float | None = None
     gpu_count: int | None = None
+    node_count: int | None = None
     max_model_len: int | None = None
     options: GivenOptions = field(default_factory=GivenOptions)
     """vLLM's options, which win over the proposal's."""
+    engine: Engine = "kaito"
+    serve: ServeOptions | None = None
+    """Options of a command line of `vllm serve`, which win over all others."""
     tensor_parallel_size: int | None = None
     pipeline_parallel_size: int = 1
     data_parallel_size: int = 1
@@ -70,6 +76,41 @@ class PlanArguments:
         """Whether one plan is asked for, and not a comparison of instance types."""
         return bool(self.instance_type or self.gpu or self.gpu_memory_bytes)
 
+    @property
+    def names_a_split(self) -> bool:
+        """Whether a parallel size is asked for."""
+        return bool(
+            self.tensor_parallel_size or self.pipeline_parallel_size > 1 or self.data_parallel_size > 1
+        )
+
+    def wanted(self, gpu_count: int | None) -> dict[str, str]:
+        """What vLLM is asked for beside `options`, as a ConfigMap has it; over that many GPUs where they are known.
+
+        Raises:
+            CatalogError: the sizes contradict each other.
+        """
+        found = {}
+        if self.names_a_split:
+            others = self.pipeline_parallel_size * self.data_parallel_size
+            tensor = self.tensor_parallel_size
+            if tensor is None:
+                if (gpu_count or others) % others:
+                    raise CatalogError(
+                        f"{gpu_count} GPUs cannot be split into {others} groups",
+                        hint="pipeline × data parallel size has to divide the number of GPUs",
+                    )
+                tensor = (gpu_count or others) // others
+            elif gpu_count is not None and tensor * others > gpu_count:
+                raise CatalogError(f"{tensor * others} GPUs are asked for, there are {gpu_count}")
+            found = {
+                "tensor-parallel-size": str(tensor),
+                "pipeline-parallel-size": str(self.pipeline_parallel_size),
+                "data-parallel-size": str(self.data_parallel_size),
+            }
+        if self.enable_expert_parallel:
+            found["enable-expert-parallel"] = ""
+        return found | (dict(self.serve.as_config()) if self.serve else {})
+
 
 @dataclass(frozen=True)
 class PlanSubject:
@@ -77,7 +118,7 @@ class PlanSubject:
 
     name: str
     shape: Shape | Unsupported
-    stored: StoredSize | None
+    stored: Stored | None
     max_model_len_reason: str
     start: Start
     """How vLLM is started: as asked, else as the proposal's manifests do it."""
@@ -85,6 +126,8 @@ class PlanSubject:
     """What the manifests start vLLM with, where nothing else is asked for."""
     own_options: GivenOptions = field(default_factory=GivenOptions)
     """Those of them that the proposal itself sets."""
+    is_of_catalog: bool = False
+    """Whether it has a proposal, and manifests of it."""
 
     @property
     def max_model_len(self) -> int:
@@ -111,11 +154,9 @@ def read_subject(request: PlanArguments, root: Path, *, shared: Shared, profile:
     if folder.name in ("config.json", "params.json") and folder.is_file():
         folder = folder.parent
     if (folder / "config.json").is_file() or (folder / "params.json").is_file():
-        shape = read_directory(folder)
-        found = None if stored else _whole_weights(folder, shape)
-        length, reason = _choose_context(request, shape, None)
-        start = _with_draft(_start(request, None, None, shared, profile, length), request, root)
-        return PlanSubject(folder.resolve().name, shape, stored or found, reason, start)
+        described = _described(folder, stored)
+        found = _subject(request, described.name, described, None, None, shared, profile)
+        return replace(found, start=_with_draft(found.start, request, root))
     address = address_in(request.model)
     name = name_in_catalog(request.model)
     entry_folder = root / "models" / name
@@ -131,40 +172,57 @@ def read_subject(request: PlanArguments, root: Path, *, shared: Shared, profile:
         first = entry.problems[0]
         raise CatalogError(f"{first.place}: {first.message}", hint=f"run 'kaito-catalog check {name}'")
     refuse_another(address, entry.proposal.repo_id, entry.proposal.requirements.version)
-    shape = facts_shape(entry.facts) if entry.facts else Unsupported("there is no facts.yaml", None)
-    known = entry.facts.weights.total if entry.facts and entry.facts.weights else None
-    length, reason = _choose_context(request, shape, entry.proposal)
-    return PlanSubject(
-        name,
-        shape,
-        stored or known,
-        reason,
-        _with_draft(_start(request, entry.proposal, entry.facts, shared, profile, length), request, root),
-        own_options=own_options(entry.proposal),
-        options=manifest_options(entry.proposal, entry.facts, shared, profile),
-    )
+    described = Described.by(entry.facts)
+    if stored is not None:
+        described = replace(described, stored=stored, size_bytes=stored.size_bytes)
+    found = _subject(request, name, described, entry.proposal, entry.facts, shared, profile)
+    return replace(found, start=_with_draft(found.start, request, root))
 
 
-def _start(
+def _subject(
     request: PlanArguments,
+    name: str,
+    described: Described,
     proposal: Proposal | None,
     facts: ModelFacts | None,
     shared: Shared,
     profile: Profile,
-    max_model_len: int,
-) -> Start:
+) -> PlanSubject:
     version = _version(request, profile)
     dtype = request.options.get("kv_cache_dtype")
     _check_cache_dtype(None if dtype is None else str(dtype), version)
-    return start_of(
+    length, reason = _choose_context(request, described.shape, proposal)
+    start = start_of(
         proposal,
         facts,
         shared,
         profile,
-        max_model_len=max_model_len,
+        max_model_len=length,
         asked=request.options,
+        serve=request.wanted(_gpu_count(request, shared)),
         vllm_version=version,
+        engine=request.engine,
+        described=described,
     )
+    return PlanSubject(
+        name,
+        described.shape,
+        described.stored,
+        reason,
+        start,
+        own_options=own_options(proposal),
+        options=manifest_options(proposal, facts, shared, profile) if proposal else GivenOptions(),
+        is_of_catalog=proposal is not None,
+    )
+
+
+def _described(folder: Path, stored: StoredSize | None) -> Described:
+    """The model whose files lie in a folder."""
+    shape = read_directory(folder)
+    found = stored or _whole_weights(folder, shape)
+    size = found.size_bytes if found else None
+    is_mistral = not (folder / "config.json").is_file()
+    return Described(folder.resolve().name, read_config(folder), shape, found, size, is_mistral)
 
 
 def _with_draft(start: Start, request: PlanArguments, root: Path) -> Start:
@@ -238,6 +296,9 @@ def _whole_weights(folder: Path, shape: Shape | Unsupported) -> StoredSize | Non
 def _choose_context(
     request: PlanArguments, shape: Shape | Unsupported, proposal: Proposal | None
 ) -> tuple[int, str]:
+    own = number(request.serve.get("max-model-len")) if request.serve else None
+    if own is not None:
+        return int(own), "as asked"
     if request.max_model_len:
         return request.max_model_len, "as asked"
     if proposal and proposal.max_model_len:
@@ -358,39 +419,45 @@ def _check_cache_dtype(asked: str | None, vllm_version: str) -> None:
         raise CatalogError(f"vLLM has no kv-cache-dtype '{asked[:40]}'", hint=wanted)
 
 
-def plan_one(request: PlanArguments, subject: PlanSubject, shared: Shared) -> Plan:
-    """The plan on the GPU that was asked for.
+def _gpu_count(request: PlanArguments, shared: Shared) -> int | None:
+    """The GPUs that there are in all; None where nothing says how many."""
+    machine = shared.instance_type(request.instance_type) if request.instance_type else None
+    of_one = request.gpu_count or (machine.gpu_count if machine else None)
+    return None if of_one is None else of_one * (request.node_count or 1)
 
-    Without a count, the GPUs of the instance type are used, or else one for each stage and copy.
+
+def start_one(request: PlanArguments, subject: PlanSubject, shared: Shared) -> Started:
+    """What is started on the GPUs that were asked for.
+
+    Without a count, the GPUs of the instance type are used, or else as many as the parallel sizes ask for: one where
+    nothing is said.
 
     Raises:
         CatalogError: the GPU or the instance type is not known, or the sizes contradict each other.
     """
     gpu, of_the_machine = _gpu(request, shared)
-    others = request.pipeline_parallel_size * request.data_parallel_size
-    count = request.gpu_count or of_the_machine
-    tensor = request.tensor_parallel_size
-    if tensor is None and count is not None:
-        if count % others:
-            raise CatalogError(
-                f"{count} GPUs cannot be split into {others} groups",
-                hint="pipeline × data parallel size has to divide the number of GPUs",
-            )
-        tensor = count // others
-    if tensor is not None and request.gpu_count is not None and tensor * others > request.gpu_count:
-        raise CatalogError(f"{tensor * others} GPUs are asked for, there are {request.gpu_count}")
-    asked = subject.start.request(subject.shape, subject.stored, gpu)
-    parallelism = Parallelism(
-        tensor or 1,
-        request.pipeline_parallel_size,
-        request.data_parallel_size,
-        request.enable_expert_parallel,
-    )
-    asked = replace(asked, parallelism=parallelism)
-    refused = without_vllm(shared, gpu.name or "", asked)
-    if refused is not None:
-        return refused
-    plan = make_plan(asked)
+    machine = shared.instance_type(request.instance_type) if request.instance_type else None
+    sizes = parallelism_in(subject.start.config) or Parallelism()
+    nodes = request.node_count or (None if machine else 1)
+    count = request.gpu_count or of_the_machine or -(-sizes.world_size // (nodes or 1))
+    place = replace(place_of(shared, machine), gpu=gpu) if machine else place_with(shared, gpu)
+    place = replace(place, gpu_count=count)
+    start = subject.start
+    if not isinstance(start.kaito, KaitoModel) and "tensor-parallel-size" not in start.config:
+        # All GPUs, also where vLLM refuses that: `_with_legal_size` then says how many it takes.
+        rest = max(count // (sizes.pipeline_parallel_size * sizes.data_parallel_size), 1)
+        start = replace(start, config={**start.config, "tensor-parallel-size": str(rest)})
+    return start.on(place, nodes=nodes)
+
+
+def plan_one(request: PlanArguments, subject: PlanSubject, shared: Shared) -> Plan:
+    """The plan on the GPUs that were asked for; see `start_one`."""
+    return plan_of(start_one(request, subject, shared), request, subject)
+
+
+def plan_of(started: Started, request: PlanArguments, subject: PlanSubject) -> Plan:
+    """The plan of a start; where all GPUs of a node are refused, how many vLLM takes."""
+    plan = started.plan
     return plan if request.tensor_parallel_size else _with_legal_size(plan, subject)
 
 
@@ -403,6 +470,7 @@ def _with_legal_size(plan: Plan, subject: PlanSubject) -> Plan:
     sizes = plan.parallelism
     if (
         plan.limited_by != "parallelism"
+        or plan.per_gpu is not None
         or not isinstance(subject.shape, Shape)
         or sizes.tensor_parallel_size < 2
     ):
@@ -422,61 +490,9 @@ def _with_legal_size(plan: Plan, subject: PlanSubject) -> Plan:
 
 def plan_all(subject: PlanSubject, shared: Shared) -> tuple[InstanceTypePlan, ...]:
     """The plan on every instance type, those that fit first, smallest first."""
-    return instance_type_plans(
-        subject.shape,
-        subject.stored,
-        shared,
-        settings=subject.start.settings,
-        vllm_version=subject.start.vllm_version,
-    )
-
-
-def plan_value(subject: PlanSubject, plan: Plan) -> dict[str, Any]:
-    """One plan as plain values: the contract of `plan --format json`."""
-    sizes = tensor_parallel_sizes(
-        subject.shape,
-        enable_expert_parallel=plan.parallelism.enable_expert_parallel,
-        vllm_version=plan.vllm_version,
-    )
-    cost = cost_of_speculation(subject.shape, subject.stored, plan)
-    return {
-        "version": 1,
-        "model": subject.name,
-        **to_json(plan),
-        **({} if cost is None else {"speculation": cost.to_json()}),
-        "tensorParallelSizes": {
-            "legal": [size for size, reason in sizes.items() if reason is None],
-            "illegal": {str(size): reason for size, reason in sizes.items() if reason is not None},
-        },
-    }
-
-
-def rows_value(subject: PlanSubject, rows: tuple[InstanceTypePlan, ...]) -> dict[str, Any]:
-    """The plans of all instance types as plain values."""
-    return {
-        "version": 1,
-        "model": subject.name,
-        "maxModelLen": subject.max_model_len,
-        "recommended": {
-            **recommend.to_json(recommend.recommend(rows, max_model_len=subject.max_model_len)),
-            "byCloud": recommend.clouds_to_json(
-                recommend.by_cloud(rows, max_model_len=subject.max_model_len)
-            ),
-        },
-        "instanceTypes": [
-            {
-                "name": row.instance_type.name,
-                "cloud": row.instance_type.cloud,
-                "gpuCount": row.instance_type.gpu_count,
-                "gpusNeeded": row.gpus_needed,
-                "note": row.note,
-                **to_json(row.plan),
-            }
-            for row in rows
-        ],
-    }
+    return instance_type_plans(shared, subject.start.on)
 
 
 def smallest(rows: tuple[InstanceTypePlan, ...]) -> InstanceTypePlan | None:
-    """The first that fits for certain."""
-    return next((row for row in rows if row.plan.fits is Fit.YES), None)
+    """The first of which one node serves the context for certain."""
+    return next((row for row in rows if row.is_certain), None)

@@ -1,76 +1,55 @@
 """How vLLM is started for a model: the one way from a proposal, its manifests and a command line to a `PlanRequest`.
 
-Checks, plans, manifests, pages and dry runs ask `start_of`. What KAITO's own start (`kaito_start`) adds belongs there.
+Checks, plans, manifests, pages and dry runs ask `start_of`; `Start.on` gives the command line on a machine. By default
+it is the one that the profile's KAITO makes of the generated manifests.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from kaito_catalog.architectures import Drafter, Shape, Unsupported
 from kaito_catalog.catalog.entries import Shared
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.policy import Profile
-from kaito_catalog.formats.proposal import Proposal, Runtime
-from kaito_catalog.kaito import deployed, release
-from kaito_catalog.kaito.launch import Launch
-from kaito_catalog.memory.option_kinds import OBJECT, Value, number
-from kaito_catalog.memory.options import PLANNED, PlannedOption
+from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.kaito import release
+from kaito_catalog.kaito.launch import Launch, LaunchConfig
+from kaito_catalog.kaito.manifests import serving_runtime
+from kaito_catalog.kaito.release import release_of
+from kaito_catalog.memory.kv_cache.layout import Unplannable
+from kaito_catalog.memory.option_kinds import number
+from kaito_catalog.memory.options import PLANNED
 from kaito_catalog.memory.plan import make_plan
-from kaito_catalog.memory.unplanned_options import UnplannedOption, is_unplanned
-from kaito_catalog.memory.values import (
-    EngineOptions,
-    Fit,
-    Parallelism,
-    PlanGpu,
-    PlanRequest,
-    Settings,
-    Stored,
+from kaito_catalog.memory.refusals import Refusal
+from kaito_catalog.memory.values import Fit, Parallelism, PlanGpu, PlanRequest, Settings, Stored
+from kaito_catalog.plans.given_options import (
+    GivenOptions,
+    implied_options,
+    own_options,
+    parallelism_in,
+    read_config,
 )
-from kaito_catalog.plans.instance_types import plan_gpu, request_for_facts
-from kaito_catalog.plans.kaito_start import kaito_start, needs_no_lmcache, sized_by_kaito
-from kaito_catalog.vllm_bridge.reference import known, versions
+from kaito_catalog.plans.instance_types import plain_start
+from kaito_catalog.plans.kaito_start import (
+    NO_SIZES,
+    Described,
+    KaitoModel,
+    config_of,
+    is_harmed,
+    kaito_model,
+    manifest_of,
+    settings_of,
+    sized_by_kaito,
+    start_on,
+)
+from kaito_catalog.plans.started import NodeGpus, Started
 
-_BY_NAME = {option.name: option for option in PLANNED}
-_BY_NEGATION = {option.negation: option for option in PLANNED if option.negation is not None}
-
-
-@dataclass(frozen=True)
-class GivenOptions:
-    """The options that somebody sets; the others are left to the release and to vLLM."""
-
-    planned: tuple[tuple[PlannedOption, Value], ...] = ()
-    """In the order of `PLANNED`."""
-    unplanned: tuple[UnplannedOption, ...] = ()
-    """Others that change what memory holds, and their values."""
-
-    @classmethod
-    def of(cls, values: EngineOptions | Mapping[str, object]) -> GivenOptions:
-        """Keywords or parsed arguments, by the names of `Settings`; None is "not given"."""
-        found = cast("Mapping[str, Value | None]", values)
-        return cls(tuple((o, v) for o in PLANNED if (v := found.get(o.attribute)) is not None))
-
-    def get(self, attribute: str) -> Value | None:
-        """The value of the option with that name in `Settings`; None where it is not set."""
-        return next((value for option, value in self.planned if option.attribute == attribute), None)
-
-    def over(self, other: GivenOptions) -> GivenOptions:
-        """These, and the other's where nothing is set here."""
-        values = {option.attribute: value for option, value in (*other.planned, *self.planned)}
-        return replace(GivenOptions.of(values), unplanned=self.unplanned or other.unplanned)
-
-    def words(self) -> tuple[str, ...]:
-        """Those that are set, as on the command line without dashes: `max-num-seqs 16`."""
-        planned = tuple(f"{option.name} {value}" for option, value in self.planned)
-        return planned + tuple(f"{name} {value}" for name, value in self.unplanned)
-
-    def used_by(self, settings: Settings) -> GivenOptions:
-        """Those that the settings took over."""
-        planned = tuple((o, v) for o, v in self.planned if getattr(settings, o.attribute) == v)
-        return GivenOptions(planned, self.unplanned if self.unplanned == settings.unplanned else ())
+Engine = Literal["kaito", "vllm"]
+NOT_DESCRIBED = Described.by(None)
 
 
 @dataclass(frozen=True)
@@ -81,19 +60,24 @@ class Start:
     profile: Profile
     max_model_len: int
     vllm_version: str
+    described: Described = NOT_DESCRIBED
+    """The model."""
+    config: Mapping[str, str] = field(default_factory=dict)
+    """The options as plain vLLM is given them: name to value, an empty text for a switch."""
+    kaito: KaitoModel | Unplannable | None = None
+    """As KAITO starts it, or why that is not known; None is plain vLLM."""
     draft: Drafter | Unsupported | None = None
     """What the drafter of `speculative-config` is, where something is known of it."""
+    notes: tuple[str, ...] = ()
 
     def settings(self, gpu: str | None) -> Settings:
         """What vLLM is started with on a GPU of that name in gpus.yaml; None where it has none."""
-        start = Settings(
-            self.max_model_len,
-            self.profile.utilization(gpu),
+        return settings_of(
+            self.options,
+            max_model_len=self.max_model_len,
+            utilization=self.profile.utilization(gpu),
             draft=self.draft,
-            unplanned=self.options.unplanned,
         )
-        given = {option.attribute: value for option, value in self.options.planned}
-        return replace(start, **given)  # type: ignore[arg-type]
 
     def request(
         self,
@@ -112,6 +96,64 @@ class Start:
             vllm_version=self.vllm_version,
         )
 
+    def on(self, place: NodeGpus, *, nodes: int | None = None) -> Started:
+        """The command line on nodes of that kind, and what a plan of it depends on.
+
+        Args:
+            place: one node.
+            nodes: how many; None leaves it to KAITO, and is one for plain vLLM.
+        """
+        if isinstance(self.kaito, KaitoModel):
+            found = start_on(
+                self.kaito,
+                place,
+                self.profile,
+                described=self.described,
+                max_model_len=self.max_model_len,
+                vllm_version=self.vllm_version,
+                nodes=nodes,
+                draft=self.draft,
+            )
+            return replace(found, notes=(*found.notes, *self.notes))
+        return self._plain(place, nodes or 1)
+
+    def _plain(self, place: NodeGpus, nodes: int) -> Started:
+        """Plain vLLM; what KAITO cannot size is started so, and the notes say it."""
+        settings = self.settings(place.gpu.name)
+        config = {
+            **self.config,
+            "max-model-len": str(self.max_model_len),
+            "gpu-memory-utilization": f"{settings.gpu_memory_utilization:g}",
+        }
+        given = parallelism_in(self.config)
+        split = None
+        if given is None or given != Parallelism() or nodes > 1:
+            sizes = given or Parallelism()
+            pipeline = max(sizes.pipeline_parallel_size, nodes)
+            rest = max(place.gpu_count * nodes // (pipeline * sizes.data_parallel_size), 1)
+            tensor = sizes.tensor_parallel_size if "tensor-parallel-size" in self.config else rest
+            split = replace(sizes, tensor_parallel_size=tensor, pipeline_parallel_size=pipeline)
+        found = plain_start(
+            place,
+            self.described.shape,
+            self.described.stored,
+            settings=settings,
+            vllm_version=self.vllm_version,
+            model=self.described.name,
+            options=config,
+            parallelism=split,
+        )
+        problems = [Refusal(Fit.NO, "settings", words) for words in self.options.problems]
+        if given is None:
+            problems.append(Refusal(Fit.NO, "parallelism", NO_SIZES))
+        unknown = (self.kaito.reason,) if isinstance(self.kaito, Unplannable) else ()
+        return replace(
+            found,
+            without_effect=self.options.without_effect_on(found.request),
+            problems=tuple(problems),
+            notes=(*found.notes, *unknown, *self.notes),
+        )
+
 
 def start_of(
     proposal: Proposal | None,
@@ -121,7 +163,11 @@ def start_of(
     *,
     max_model_len: int,
     asked: GivenOptions | None = None,
+    serve: Mapping[str, str] | None = None,
     vllm_version: str | None = None,
+    engine: Engine = "kaito",
+    described: Described | None = None,
+    as_written: bool = False,
 ) -> Start:
     """How the generated manifests start vLLM, or somebody who asks for other options.
 
@@ -132,11 +178,91 @@ def start_of(
         profile: the release of KAITO, whose utilization and vLLM are meant where nothing else is asked for.
         max_model_len: the context, in tokens.
         asked: options that win over the proposal's.
+        serve: further options, which win over all: name to value, an empty text for a switch.
         vllm_version: None is the profile's.
+        engine: whether KAITO starts it, or plain `vllm serve`.
+        described: the model, where it is not by the facts.
+        as_written: with the ConfigMap that the proposal writes, without what the generated one adds.
     """
-    own = manifest_options(proposal, facts, shared, profile) if proposal else GivenOptions()
-    return Start(
-        (asked or GivenOptions()).over(own), profile, max_model_len, vllm_version or profile.vllm_version
+    wanted = {**(asked.as_config() if asked else {}), **(serve or {})}
+    count = max_num_seqs(proposal, facts, shared, profile) if proposal and not as_written else None
+    config = {**(_declared(proposal, count) if proposal else {}), **wanted}
+    start = Start(
+        read_config(config),
+        profile,
+        max_model_len,
+        vllm_version or profile.vllm_version,
+        described or Described.by(facts),
+        config,
+    )
+    if engine == "vllm" or (described is None and facts is None):
+        return start
+    return _with_kaito(start, proposal, wanted, max_num_seqs=count, as_written=as_written)
+
+
+def _with_kaito(
+    start: Start,
+    proposal: Proposal | None,
+    wanted: Mapping[str, str],
+    *,
+    max_num_seqs: int | None = None,
+    as_written: bool = False,
+) -> Start:
+    """The start as KAITO makes it of the generated manifests.
+
+    Args:
+        start: plain vLLM's.
+        proposal: whose ConfigMap is taken; None where there is none.
+        wanted: options that win over the ConfigMap's.
+        max_num_seqs: what the ConfigMap sets for a hybrid, where the proposal says nothing of it.
+        as_written: whether LMCache stays where it harms.
+    """
+    runtime = serving_runtime(proposal) if proposal else None
+    if runtime is not None and runtime.name != "vllm":
+        words = f"KAITO's choices are for vLLM, and the proposal serves with {runtime.name}"
+        return replace(start, kaito=Unplannable(words))
+    kaito, version = release_of(start.profile), start.vllm_version
+    found = kaito_model(start.described, kaito, LaunchConfig(), version)
+    if isinstance(found, Unplannable):
+        return replace(start, kaito=found)
+    harmed = not as_written and is_harmed(start.described.shape, found.row, kaito, version)
+    if proposal is not None:
+        config, problem = config_of(proposal, max_num_seqs=max_num_seqs, without_lmcache=harmed)
+        found = replace(found, manifest=manifest_of(proposal))
+    else:
+        config, problem = LaunchConfig(kv_cache_cpu_memory_utilization=0 if harmed else None), None
+    options = {**config.vllm, **wanted}
+    return replace(
+        start,
+        kaito=replace(found, config=replace(config, vllm=options), switches_lmcache_off=harmed),
+        notes=(*start.notes, *([problem] if problem else [])),
+    )
+
+
+def _declared(proposal: Proposal, count: int | None) -> dict[str, str]:
+    """The options of the generated ConfigMap: the proposal's, and `max_num_seqs` if need be."""
+    runtime = proposal.vllm
+    found: dict[str, str] = {}
+    if runtime is not None:
+        found = implied_options(proposal)  # the ConfigMap comes last, and wins
+    for name, value in ((runtime.config if runtime else None) or {}).items():
+        written = name.replace("_", "-")
+        if value is False:
+            found[f"no-{written}"] = ""
+        else:
+            found[written] = "" if value is True else value if isinstance(value, str) else json.dumps(value)
+    if count is not None:
+        found.setdefault("max-num-seqs", str(count))
+    return found
+
+
+def needs_no_lmcache(proposal: Proposal, facts: ModelFacts | None, shared: Shared, profile: Profile) -> bool:
+    """Whether the ConfigMap has to switch LMCache off: it would be attached, and harm the model."""
+    if facts is None:
+        return False
+    found = start_of(proposal, facts, shared, profile, max_model_len=1).kaito
+    return isinstance(found, KaitoModel) and is_harmed(
+        Described.by(facts).shape, found.row, found.kaito, profile.vllm_version
     )
 
 
@@ -148,75 +274,49 @@ def manifest_options(
     return own_options(proposal).over(GivenOptions.of({"max_num_seqs": count}))
 
 
-def generated_start(
-    proposal: Proposal, facts: ModelFacts | None, shared: Shared, profile: Profile
-) -> Launch | None:
-    """The start that KAITO makes of the generated manifests; None where it cannot be told."""
-    return kaito_start(
-        proposal,
-        facts,
-        shared,
-        profile,
-        without_lmcache=needs_no_lmcache(proposal, facts, shared, profile),
-        max_num_seqs=max_num_seqs(proposal, facts, shared, profile),
-    )
+def on_its_machine(
+    proposal: Proposal,
+    facts: ModelFacts | None,
+    shared: Shared,
+    profile: Profile,
+    *,
+    as_written: bool = False,
+) -> Started | None:
+    """The start that KAITO makes of a proposal on its instance type or slice; None where it cannot be told.
 
-
-def own_options(proposal: Proposal | None) -> GivenOptions:
-    """The options of a proposal's vLLM runtime, and those that its deployment stands for; none without a runtime."""
-    runtime = proposal.vllm if proposal else None
-    if proposal is None or runtime is None:
-        return GivenOptions()
-    implied: dict[str, str] = {}
-    if proposal.deployment and proposal.deployment.adapters:
-        implied["enable-lora"] = ""
-    if deployed.performance_mode(proposal.deployment) != deployed.BALANCED:
-        implied["performance-mode"] = deployed.performance_mode(proposal.deployment)
-    if not implied:
-        return read_options(runtime)
-    # The ConfigMap comes last, and wins.
-    return read_options(runtime.model_copy(update={"config": {**implied, **(runtime.config or {})}}))
-
-
-def read_options(runtime: Runtime | None) -> GivenOptions:
-    """The options of a runtime, whether written with dashes or underscores.
-
-    A value of the wrong kind is as good as absent here: that it is wrong is what the check RUN002 says.
+    Args:
+        proposal: what is served.
+        facts: of the model.
+        shared: the GPUs and instance types.
+        profile: the release of KAITO.
+        as_written: with the ConfigMap that the proposal writes, without what the generated one adds.
     """
-    planned: dict[str, Value] = {}
-    unplanned: list[UnplannedOption] = []
-    for key, value in with_short_forms((runtime.config if runtime else None) or {}).items():
-        name = key.replace("_", "-")
-        if name in _BY_NAME:
-            option = _BY_NAME[name]
-            found = option.kind.read(value)
-            if found is not None:
-                planned[option.attribute] = found
-        elif name in _BY_NEGATION:
-            option = _BY_NEGATION[name]
-            if option.kind.read(value) is not None:
-                planned[option.attribute] = False
-        elif is_unplanned(name) and not _is_default(name, value):
-            unplanned.append((name, value if isinstance(value, str) else json.dumps(value)))
-    return replace(GivenOptions.of(planned), unplanned=tuple(unplanned))
+    sized, length = sized_by_kaito(proposal, facts, shared, release_of(profile)), proposal.max_model_len
+    place = sized.place(shared) if sized else None
+    if place is None:
+        return None
+    length = length or DEFAULT_MAX_MODEL_LEN
+    start = start_of(proposal, facts, shared, profile, max_model_len=length, as_written=as_written)
+    if not isinstance(start.kaito, KaitoModel):
+        return None
+    return start.on(place)
 
 
-_SHORT_FORMS = {"spec_method": "method", "spec_model": "model", "spec_tokens": "num_speculative_tokens"}
+DEFAULT_MAX_MODEL_LEN = 8192
+"""The context of a plan where none is asked for, at most the model's own limit."""
 
 
-def with_short_forms(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with `spec-method`, `spec-model` and `spec-tokens` as the keys of `speculative-config` that they are."""
-    found: dict[str, Any] = {}
-    short: dict[str, Any] = {}
-    for key, value in config.items():
-        into = _SHORT_FORMS.get(key.replace("-", "_"))
-        (found if into is None else short)[into or key] = value
-    if not short:
-        return found
-    name = next((key for key in found if key.replace("_", "-") == "speculative-config"), "speculative-config")
-    own = OBJECT.read(found.get(name))
-    given = json.loads(own) if isinstance(own, str) else {}
-    return {**found, name: {**short, **given}}
+def generated_start(
+    proposal: Proposal,
+    facts: ModelFacts | None,
+    shared: Shared,
+    profile: Profile,
+    *,
+    as_written: bool = False,
+) -> Launch | None:
+    """The same, each argument with who set it; None too where KAITO makes no start. See `on_its_machine`."""
+    found = on_its_machine(proposal, facts, shared, profile, as_written=as_written)
+    return None if found is None or any(p.limited_by == "nodes" for p in found.problems) else found.launch
 
 
 def max_num_seqs(
@@ -228,23 +328,16 @@ def max_num_seqs(
     CUDA graphs are made for. None where the default serves, where the proposal sets the option itself, or where no
     plan can be made.
     """
-    sized = sized_by_kaito(proposal, facts, shared, release.release_of(profile))
-    length = proposal.max_model_len
-    if facts is None or sized is None or length is None or "max-num-seqs" in release.declared(proposal):
+    sized, length = sized_by_kaito(proposal, facts, shared, release_of(profile)), proposal.max_model_len
+    place = sized.place(shared) if sized and not sized.is_refused else None
+    if facts is None or place is None or length is None or "max-num-seqs" in release.declared(proposal):
         return None
-    if sized.gpu is None or sized.is_refused:
+    config = _declared(proposal, None)
+    plain = Start(read_config(config), profile, length, profile.vllm_version, Described.by(facts), config)
+    start = _with_kaito(plain, proposal, {})
+    if not isinstance(start.kaito, KaitoModel):
         return None
-    split = sized.estimate
-    start = Start(own_options(proposal), profile, length, profile.vllm_version)
-    request = request_for_facts(
-        facts,
-        gpu=plan_gpu(shared, sized.gpu),
-        parallelism=Parallelism(
-            split.tensor_parallel_size, split.pipeline_parallel_size, split.data_parallel_size
-        ),
-        settings=start.settings(sized.gpu),
-        vllm_version=start.vllm_version,
-    )
+    request = start.on(place).request
     plan = make_plan(request)
     if plan.limited_by != "maxNumSeqs" or plan.settings.max_num_seqs is None:
         return None
@@ -283,17 +376,3 @@ def served_parallelism(proposal: Proposal, gpu_count: int) -> Parallelism | None
     experts = config.get("enable-expert-parallel", "false")
     found = Parallelism(tensor, pipeline, data, str(experts).lower() != "false")
     return found if found.world_size == gpu_count and min(tensor, pipeline, data) > 0 else None
-
-
-def _is_default(option: str, value: object) -> bool:
-    """Whether every vLLM that has been read and has the option does that by itself."""
-    read = [version.options.get(option) for version in map(known, versions()) if version is not None]
-    defaults = [found.default for found in read if found is not None]
-    return bool(defaults) and all(_same(default, value) for default in defaults)
-
-
-def _same(default: object, value: object) -> bool:
-    as_number = number(default)
-    if as_number is not None:
-        return number(value) == as_number
-    return default is not None and str(default).lower() == str(value).lower()

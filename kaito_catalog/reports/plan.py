@@ -13,6 +13,7 @@ from kaito_catalog.plans import recommend
 from kaito_catalog.plans.instance_types import InstanceTypePlan
 from kaito_catalog.plans.request import PlanSubject, newest_vllm, smallest
 from kaito_catalog.plans.speculation import cost_of_speculation
+from kaito_catalog.plans.started import Started
 from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, fitted, paint, printable
 from kaito_catalog.reports.summary import plural
@@ -34,6 +35,8 @@ TERMS = {
     "maxNumSeqs": "max_num_seqs against the Mamba blocks",
     "disableHybridKvCacheManager": "the hybrid KV cache manager is off",
     "freeMemory": "what is free of the GPU's memory when vLLM starts",
+    "nodes": "KAITO's formula for the number of nodes",
+    "settings": "options that vLLM does not take, or that are not planned",
     "gpu": "the kind of GPU: vLLM cannot run the model on it",
 }
 _ORIGINS = {
@@ -74,53 +77,36 @@ def _later(vllm_version: str) -> tuple[str, ...]:
     )
 
 
-def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False, width: int | None = None) -> str:
+def plan_text(
+    subject: PlanSubject, plan: Plan, started: Started, *, color: bool = False, width: int | None = None
+) -> str:
     """One plan in detail, in the columns of a terminal where there is one."""
     gpu = plan.gpu.name or (f"GPU of {gib(plan.gpu.memory_bytes)}" if plan.gpu.memory_bytes else "GPU")
     count = plan.parallelism.world_size
     lines = [
         f"{paint(subject.name, BOLD, color=color)} on {count} × {gpu}: {_verdict(plan.fits, color=color)}",
+        f"  {for_whom(subject, started)}",
         f"  {plan.settings.max_model_len:,} tokens ({subject.max_model_len_reason}), {_parallelism(plan)}",
         f"  gpu_memory_utilization {plan.settings.gpu_memory_utilization:g}, vLLM {plan.vllm_version}"
         + _batching(plan),
         *_options(subject, plan.settings),
         *_later(plan.vllm_version),
+        *_host_memory(started),
+        *(f"  {printable(note)}" for note in started.notes),
     ]
     if plan.reason:
         lines.append(f"  {printable(plan.reason)}")
     if plan.limited_by:
         lines.append(f"  limited by: {TERMS.get(plan.limited_by, plan.limited_by)}")
     lines.extend(_legal_sizes(subject, plan))
-    figures = plan.per_gpu
-    if figures is not None:
-        top = max(figures.budget_bytes, 1)
-        lines += ["", f"  per GPU, of {gib(plan.gpu.memory_bytes or 0)} that the driver reports"]
-        for label, size in (
-            ("weights", figures.weights_bytes),
-            ("non-torch (CUDA, NCCL)", figures.non_torch_bytes),
-            ("activation peak", figures.activation_peak_bytes),
-            ("CUDA graphs", figures.cuda_graph_bytes),
-            ("KV cache, one request", figures.kv_cache_needed_bytes),
-        ):
-            beside = _bar(size, top, width)
-            if label == "CUDA graphs" and not size:
-                beside = _no_graphs(plan)
-            lines.append(f"    {label:<24}{gib(size):>11}  {beside}".rstrip())
-        used = (
-            figures.weights_bytes
-            + figures.non_torch_bytes
-            + figures.activation_peak_bytes
-            + figures.cuda_graph_bytes
-            + figures.kv_cache_needed_bytes
-        )
-        lines.append(f"    {'needed':<24}{gib(used):>11}")
-        lines.append(
-            f"    {'budget':<24}{gib(figures.budget_bytes):>11}  {_bar(figures.budget_bytes, top, width)}"
-        )
-        lines.append(f"    {'left for KV cache':<24}{gib(max(figures.kv_cache_available_bytes, 0)):>11}")
+    lines.extend(_account(plan, width))
     if plan.kv_cache is not None and plan.fits is not Fit.UNKNOWN:
         cache = plan.kv_cache
-        lines += ["", f"  longest context that fits   {cache.longest_model_len:>12,} tokens"]
+        lines += [
+            "",
+            f"  longest context that fits   {cache.longest_model_len:>12,} tokens",
+            *_beyond(started),
+        ]
         if cache.groups:
             lines.append(f"  requests of that length at once {cache.max_concurrency:>8.1f}")
         else:
@@ -131,6 +117,9 @@ def plan_text(subject: PlanSubject, plan: Plan, *, color: bool = False, width: i
     if plan.sources:
         lines.append("")
         lines.extend(paint(f"  {line}", DIM, color=color) for line in _sources(plan.sources))
+    lines.extend(
+        paint(f"  {printable(line)}", DIM, color=color) for line in _without_effect(subject, started)
+    )
     return fitted("\n".join(lines) + "\n", width)
 
 
@@ -144,6 +133,80 @@ def _cost_of_speculation(subject: PlanSubject, plan: Plan) -> list[str]:
         f"request, and leaves {gib(cost.available_bytes)} less for KV cache; without it {cost.longest_without:,} "
         "tokens would fit"
     ]
+
+
+def _account(plan: Plan, width: int | None) -> list[str]:
+    """What the tightest GPU holds, term by term."""
+    figures = plan.per_gpu
+    if figures is None:
+        return []
+    top = max(figures.budget_bytes, 1)
+    lines = ["", f"  per GPU, of {gib(plan.gpu.memory_bytes or 0)} that the driver reports"]
+    for label, size in (
+        ("weights", figures.weights_bytes),
+        ("non-torch (CUDA, NCCL)", figures.non_torch_bytes),
+        ("activation peak", figures.activation_peak_bytes),
+        ("CUDA graphs", figures.cuda_graph_bytes),
+        ("KV cache, one request", figures.kv_cache_needed_bytes),
+    ):
+        beside = _bar(size, top, width)
+        if label == "CUDA graphs" and not size:
+            beside = _no_graphs(plan)
+        lines.append(f"    {label:<24}{gib(size):>11}  {beside}".rstrip())
+    used = (
+        figures.weights_bytes
+        + figures.non_torch_bytes
+        + figures.activation_peak_bytes
+        + figures.cuda_graph_bytes
+        + figures.kv_cache_needed_bytes
+    )
+    lines.append(f"    {'needed':<24}{gib(used):>11}")
+    lines.append(
+        f"    {'budget':<24}{gib(figures.budget_bytes):>11}  {_bar(figures.budget_bytes, top, width)}"
+    )
+    lines.append(f"    {'left for KV cache':<24}{gib(max(figures.kv_cache_available_bytes, 0)):>11}")
+    return lines
+
+
+def for_whom(subject: PlanSubject, started: Started) -> str:
+    """Whose start is planned."""
+    if started.launch is None:
+        return "as plain vllm serve"
+    config = "the generated manifests" if subject.is_of_catalog else "a ConfigMap of what is asked for"
+    return f"as KAITO {started.launch.release} starts it, with {config} (--command shows the line)"
+
+
+def _beyond(started: Started) -> list[str]:
+    """What happens beyond the longest context, where it is not the memory that ends."""
+    holds = started.memory_holds
+    if holds is None or started.launch is None:
+        return []
+    return [
+        f"    beyond, KAITO {started.launch.release} starts another node; the memory would hold {holds:,}"
+    ]
+
+
+def _host_memory(started: Started) -> list[str]:
+    """What LMCache takes of the node's own memory."""
+    if not started.host_memory_share:
+        return []
+    share = f"{started.host_memory_share:.0%}"
+    if started.host_memory_bytes is None:
+        return [f"  LMCache takes {share} of the node's free memory: how much it has is not known"]
+    node = round(started.host_memory_bytes / started.host_memory_share)
+    return [
+        f"  LMCache takes up to {gib(started.host_memory_bytes)} of the node's memory, {share} of {gib(node)}"
+    ]
+
+
+def _without_effect(subject: PlanSubject, started: Started) -> list[str]:
+    """The options that somebody set and on which memory does not depend, by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for found in started.without_effect:
+        if found.name in subject.start.config:  # KAITO and its manifests set the others
+            reasons.setdefault(found.reason, []).append(found.name)
+    lines = [f"  {', '.join(names)}: {reason}" for reason, names in sorted(reasons.items())]
+    return ["no effect on memory:", *lines] if lines else []
 
 
 def _no_graphs(plan: Plan) -> str:
@@ -250,13 +313,15 @@ def instance_types_text(
     lines = [
         f"{paint(subject.name, BOLD, color=color)} at {subject.max_model_len:,} tokens"
         f" ({subject.max_model_len_reason}), vLLM {rows[0].plan.vllm_version if rows else '?'}",
+        *([f"  {for_whom(subject, rows[0].started)}"] if rows else []),
         *(_options(subject, rows[0].plan.settings) if rows else ()),
         *(_later(rows[0].plan.vllm_version) if rows else ()),
         *([f"  {among}"] if among else []),
         "",
     ]
     best = smallest(tuple(rows))
-    fitting = [row for row in rows if row.plan.fits in (Fit.YES, Fit.TIGHT)]
+    serving = [row for row in rows if row.plan.fits in (Fit.YES, Fit.TIGHT)]
+    fitting = [row for row in serving if row.nodes == 1]
     if fitting:
         chosen = best.instance_type.name if best else None
         cells = [_row(row) for row in fitting]
@@ -277,7 +342,7 @@ def instance_types_text(
     else:
         lines.append("no known instance type fits it on one node")
     lines += _on_several_nodes(rows)
-    rest = [row for row in rows if row not in fitting]
+    rest = [row for row in rows if row not in serving]
     groups: dict[tuple[Fit, str], list[str]] = {}
     for row in rest:
         reason = row.plan.reason or TERMS.get(row.plan.limited_by or "", row.plan.limited_by or "")

@@ -145,6 +145,7 @@ def _row(row: InstanceRow) -> dict[str, Any]:
         "limitedBy": row.limited_by,
         "reason": row.reason,
         "parallelism": row.parallelism,
+        "nodes": row.nodes,
         "neededBytesPerGPU": row.needed_bytes,
         "budgetBytesPerGPU": row.budget_bytes,
         "longestModelLen": row.longest_model_len,

@@ -74,6 +74,7 @@ INSTANCE_TYPE = _object(
         "limitedBy": _or_null(STRING),
         "reason": _or_null(STRING),
         "parallelism": _or_null(STRING),
+        "nodes": WHOLE,
         "neededBytesPerGPU": _or_null(SIZE),
         "budgetBytesPerGPU": _or_null(SIZE),
         "longestModelLen": _or_null(WHOLE),

@@ -66,7 +66,7 @@ def svg(chart: MemoryChart) -> Markup:
         parts.append(
             f'<line class="kc-longest" x1="{at:.1f}" x2="{at:.1f}" y1="24" y2="{HEIGHT - _BOTTOM}"/>'
             f'<text class="kc-strong" x="{min(max(at, 330), WIDTH - 160):.1f}" y="16" text-anchor="middle">'
-            f"fits up to {chart.longest_model_len:,} tokens</text>"
+            f"{_up_to(chart)}</text>"
         )
     title = f"Memory of each GPU against context length, {chart.instance_type}"
     return Markup(  # noqa: S704 - numbers and our own words; what is not ours is escaped
@@ -77,14 +77,26 @@ def svg(chart: MemoryChart) -> Markup:
     )
 
 
+def _up_to(chart: MemoryChart) -> str:
+    if chart.memory_holds is None:
+        return f"fits up to {chart.longest_model_len:,} tokens"
+    return f"one node up to {chart.longest_model_len:,} tokens"
+
+
 def description(chart: MemoryChart) -> str:
     """The chart in a sentence."""
     last = max(chart.points, key=lambda p: p.max_model_len, default=ChartPoint(0, 0))
+    longest = f"so the longest context that fits is {chart.longest_model_len:,} tokens."
+    if chart.memory_holds is not None:
+        longest = (
+            f"which would hold {chart.memory_holds:,} tokens; beyond {chart.longest_model_len:,} KAITO starts another "
+            "node."
+        )
     return (
         f"On each of {chart.gpu_count} GPUs ({chart.gpu}, {chart.parallelism}) the weights take "
         f"{gib(chart.weights_bytes)} and the overheads {gib(chart.overheads_bytes)}; the KV cache of one "
         f"request grows to {gib(last.kv_cache_bytes)} at {last.max_model_len:,} tokens. vLLM may use "
-        f"{gib(chart.budget_bytes)}, so the longest context that fits is {chart.longest_model_len:,} tokens."
+        f"{gib(chart.budget_bytes)}, {longest}"
     )
 
 

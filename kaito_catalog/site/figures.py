@@ -8,15 +8,14 @@ from dataclasses import dataclass, field, replace
 
 from kaito_catalog.architectures import Shape
 from kaito_catalog.catalog.entries import Entry, Shared
-from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.kaito.manifests import serving_runtime
 from kaito_catalog.kaito.release import release_of
 from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.refusals import why_unplanned
-from kaito_catalog.memory.values import Fit, PerGpu, Plan, PlanRequest
+from kaito_catalog.memory.values import Fit, PerGpu, Plan
 from kaito_catalog.plans.instance_types import InstanceTypePlan, facts_shape, instance_type_plans
 from kaito_catalog.plans.recommend import Recommendations, by_cloud, recommend
-from kaito_catalog.plans.start import start_of
+from kaito_catalog.plans.start import Start, start_of
 
 __all__ = ["ChartPoint", "Figures", "Fit", "InstanceRow", "MemoryChart", "chart_lengths", "plan_figures"]
 
@@ -44,6 +43,13 @@ class InstanceRow:
     longest_model_len: int | None = None
     note: str | None = None
     """Where not all GPUs of the node are used or needed."""
+    nodes: int = 1
+    """The nodes that are started."""
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether one node of the type serves the context for certain."""
+        return self.fits is Fit.YES and self.nodes == 1
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,8 @@ class MemoryChart:
     overheads_bytes: int
     longest_model_len: int
     points: tuple[ChartPoint, ...]
+    memory_holds: int | None = None
+    """The longest context for the memory alone, where KAITO starts another node before that."""
 
 
 @dataclass(frozen=True)
@@ -116,14 +124,14 @@ class Figures:
     @property
     def smallest(self) -> InstanceRow | None:
         """The first instance type that fits: rows come smallest first."""
-        return next((row for row in self.rows if row.fits is Fit.YES), None)
+        return next((row for row in self.rows if row.is_certain), None)
 
     @property
     def smallest_by_cloud(self) -> tuple[InstanceRow, ...]:
         """The first instance type of each cloud that fits, smallest first."""
         first: dict[str, InstanceRow] = {}
         for row in self.rows:
-            if row.fits is Fit.YES:
+            if row.is_certain:
                 first.setdefault(row.cloud, row)
         return tuple(first.values())
 
@@ -145,15 +153,7 @@ def plan_figures(entry: Entry, shared: Shared) -> Figures:
     assert isinstance(shape, Shape)
     asked = claimed or min(shape.max_model_len, DEFAULT_MODEL_LEN)
     start = replace(start, max_model_len=asked)
-    stored = facts.weights.total if facts.weights else None
-    found = instance_type_plans(
-        shape,
-        stored,
-        shared,
-        settings=start.settings,
-        vllm_version=start.vllm_version,
-    )
-    plans = found
+    plans = instance_type_plans(shared, start.on)
     reasons = {item.plan.reason for item in plans}
     if all(item.plan.fits is Fit.UNKNOWN for item in plans):
         words = "; ".join(sorted(reason for reason in reasons if reason))
@@ -162,11 +162,11 @@ def plan_figures(entry: Entry, shared: Shared) -> Figures:
     return Figures(
         max_model_len=asked,
         contexts=contexts,
-        matrix=_matrix(shape, stored, plans, contexts),
+        matrix=_matrix(start, plans, contexts),
         is_claimed=claimed is not None,
         rows=tuple(_row(item) for item in plans),
         options=start.options.words(),
-        chart=_chart(shape, stored, plans),
+        chart=_chart(shape, plans),
         vllm_version=profile.vllm_version,
         profile=profile.name,
         recommended=recommend(
@@ -186,14 +186,14 @@ def matrix_lengths(limit: int, asked: int, *, most: int = 8) -> tuple[int, ...]:
 
 
 def _matrix(
-    shape: Shape, stored: StoredSize | None, plans: Sequence[InstanceTypePlan], contexts: Sequence[int]
+    start: Start, plans: Sequence[InstanceTypePlan], contexts: Sequence[int]
 ) -> tuple[MatrixRow, ...]:
     """A row for each choice of GPUs, in the order of `plans`; instance types that differ otherwise share it."""
-    names: dict[tuple[str, int, int], list[str]] = {}
-    first: dict[tuple[str, int, int], InstanceTypePlan] = {}
+    names: dict[tuple[str, int], list[str]] = {}
+    first: dict[tuple[str, int], InstanceTypePlan] = {}
     for item in plans:
         kind = item.instance_type
-        key = (kind.gpu, kind.gpu_count, item.plan.parallelism.tensor_parallel_size)
+        key = (kind.gpu, kind.gpu_count)
         names.setdefault(key, []).append(kind.name)
         first.setdefault(key, item)
     return tuple(
@@ -202,7 +202,7 @@ def _matrix(
             gpu=item.plan.gpu.name or key[0],
             gpu_count=key[1],
             parallelism=_parallelism(item.plan),
-            cells=cells(functools.partial(_cell, shape, stored, item.plan), contexts),
+            cells=cells(functools.partial(_cell, start, item), contexts),
         )
         for key, item in first.items()
     )
@@ -230,19 +230,14 @@ def cells(verdict: Callable[[int], Cell], contexts: Sequence[int]) -> tuple[Cell
     return tuple(found[i] for i in range(len(contexts)))
 
 
-def _cell(shape: Shape, stored: StoredSize | None, plan: Plan, tokens: int) -> Cell:
-    if plan.per_gpu is None:
-        return Cell(plan.fits, plan.limited_by)
-    at = make_plan(
-        PlanRequest(
-            shape,
-            stored=stored,
-            gpu=plan.gpu,
-            parallelism=plan.parallelism,
-            settings=replace(plan.settings, max_model_len=tokens),
-            vllm_version=plan.vllm_version,
-        )
-    )
+def _cell(start: Start, item: InstanceTypePlan, tokens: int) -> Cell:
+    """The verdict of one node at that context; where KAITO starts further ones, one is not enough."""
+    if item.plan.per_gpu is None:
+        return Cell(item.plan.fits, item.plan.limited_by)
+    started = replace(start, max_model_len=tokens).on(item.started.place)
+    if started.nodes > 1:
+        return Cell(Fit.NO, "nodes")
+    at = started.plan
     return Cell(at.fits, at.limited_by)
 
 
@@ -260,6 +255,7 @@ def _row(item: InstanceTypePlan) -> InstanceRow:
         needed_bytes=_base(plan.per_gpu) + plan.kv_cache.pool_bytes
         if plan.per_gpu and plan.kv_cache
         else None,
+        nodes=item.nodes,
         budget_bytes=plan.per_gpu.budget_bytes if plan.per_gpu else None,
         longest_model_len=plan.kv_cache.longest_model_len if plan.kv_cache else None,
         note=item.note,
@@ -268,7 +264,10 @@ def _row(item: InstanceTypePlan) -> InstanceRow:
 
 def _parallelism(plan: Plan) -> str:
     tensor, pipeline = plan.parallelism.tensor_parallel_size, plan.parallelism.pipeline_parallel_size
-    return f"TP {tensor}" + (f", PP {pipeline}" if pipeline > 1 else "")
+    data = plan.parallelism.data_parallel_size
+    words = [f"TP {tensor}"] if data == 1 or tensor > 1 else []
+    words += [f"PP {pipeline}"] if pipeline > 1 else []
+    return ", ".join([*words, f"DP {data}"] if data > 1 else words)
 
 
 def _overheads(per_gpu: PerGpu) -> int:
@@ -279,9 +278,9 @@ def _base(per_gpu: PerGpu) -> int:
     return per_gpu.weights_bytes + _overheads(per_gpu)
 
 
-def _chart(shape: Shape, stored: StoredSize | None, plans: Sequence[InstanceTypePlan]) -> MemoryChart | None:
+def _chart(shape: Shape, plans: Sequence[InstanceTypePlan]) -> MemoryChart | None:
     """On the smallest instance type that fits, else on the one with most memory."""
-    planned = [item for item in plans if item.plan.per_gpu and item.plan.kv_cache]
+    planned = [item for item in plans if item.plan.per_gpu and item.plan.kv_cache and item.nodes == 1]
     if not planned:
         return None
     chosen = planned[0] if planned[0].plan.fits in (Fit.YES, Fit.TIGHT) else planned[-1]
@@ -290,17 +289,9 @@ def _chart(shape: Shape, stored: StoredSize | None, plans: Sequence[InstanceType
     assert plan.kv_cache is not None
     points = []
     for tokens in chart_lengths(shape.max_model_len):
-        settings = replace(plan.settings, max_model_len=max(tokens, 1))
-        at = make_plan(
-            PlanRequest(
-                shape,
-                stored=stored,
-                gpu=plan.gpu,
-                parallelism=plan.parallelism,
-                settings=settings,
-                vllm_version=plan.vllm_version,
-            )
-        )
+        request = chosen.started.request
+        settings = replace(request.settings, max_model_len=max(tokens, 1))
+        at = make_plan(replace(request, settings=settings))
         if at.kv_cache is None:
             return None
         points.append(ChartPoint(tokens, at.kv_cache.pool_bytes))
@@ -314,6 +305,7 @@ def _chart(shape: Shape, stored: StoredSize | None, plans: Sequence[InstanceType
         overheads_bytes=_overheads(plan.per_gpu),
         longest_model_len=plan.kv_cache.longest_model_len,
         points=tuple(points),
+        memory_holds=chosen.started.memory_holds,
     )
 
 

@@ -41,6 +41,10 @@ LIMITED_BY_WORDS = {
     "maxNumSeqs": "max_num_seqs",
     "freeMemory": "free memory at the start",
     "gpu": "GPU memory not published",
+    "nodes": "KAITO starts further nodes",
+    "disableHybridKvCacheManager": "the hybrid KV cache manager is off",
+    "settings": "the options",
+    "speculation": "what guesses tokens",
 }
 """Words for the terms of a plan that are no words themselves."""
 CLOUDS = {"azure": "Azure", "aws": "AWS", "gcp": "Google Cloud", "arc": "Azure Arc"}

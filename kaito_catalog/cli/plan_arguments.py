@@ -1,0 +1,109 @@
+"""The arguments of `plan`: the model, where it is planned, who starts it, and vLLM's options.
+
+Nothing heavy is imported here; see `arguments`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from kaito_catalog.cli.kinds_of_words import capability, gibibytes, positive, word
+from kaito_catalog.memory.options import PLANNED
+
+
+def _add_engine_options(plan: argparse.ArgumentParser) -> None:
+    """vLLM's options that plans read, and what describes a drafter that one of them names."""
+    for option in PLANNED:
+        if option.negation is not None:
+            toggle = argparse.BooleanOptionalAction
+            plan.add_argument(f"--{option.name}", action=toggle, default=None, help=option.help)
+        elif option.kind.metavar is None:
+            plan.add_argument(f"--{option.name}", action="store_true", default=None, help=option.help)
+        else:
+            kind = word(option.kind.parse)
+            plan.add_argument(f"--{option.name}", metavar=option.kind.metavar, type=kind, help=option.help)
+    plan.add_argument(
+        "--draft-config",
+        metavar="PATH",
+        help="the config.json of the drafter that --speculative-config names",
+    )
+
+
+def add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """`plan`."""
+    plan = command(
+        "plan",
+        "plan.run_plan",
+        "plan GPU memory: one GPU in detail, or every instance type",
+        "  kaito-catalog plan phi-4\n"
+        "  kaito-catalog plan llama-3.3-70b-instruct --instance-type Standard_ND96isr_H100_v5\n"
+        "  kaito-catalog plan meta-llama/Llama-3.3-70B-Instruct --gpu 'NVIDIA H100 80GB' --gpu-count 4\n"
+        "  kaito-catalog plan ./my-model --gpu-memory 22 --max-model-len 8192 --format json\n"
+        "  kaito-catalog plan phi-4 --gpu a10 --gpu-count 2 --engine vllm -- -tp 2 --kv-cache-dtype fp8\n"
+        "  kaito-catalog plan phi-4 --instance-type Standard_NC24ads_A100_v4 --command\n"
+        "\n"
+        "What follows -- is vllm serve's own command line; it wins, as the values of a ConfigMap do.\n",
+    )
+    plan.add_argument("model", metavar="NAME|REPO_ID|DIR", help="a model, or a folder with a config.json")
+    _add_where(plan)
+    plan.add_argument("--max-model-len", metavar="N", type=positive, help="default: the proposal's context")
+    _add_engine_options(plan)
+    plan.add_argument("--tensor-parallel-size", metavar="N", type=positive)
+    plan.add_argument("--pipeline-parallel-size", metavar="N", type=positive, default=1)
+    plan.add_argument("--data-parallel-size", metavar="N", type=positive, default=1)
+    plan.add_argument("--enable-expert-parallel", action="store_true")
+    plan.add_argument(
+        "--weights-bytes", metavar="N", type=positive, help="stored size of the weights, when known"
+    )
+    plan.add_argument("--vllm-version", metavar="V", help="default: the profile's")
+    plan.add_argument("--profile", metavar="NAME", help="KAITO release of policy.yaml")
+    plan.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+    plan.add_argument(
+        "--exact", action="store_true", help="ask vLLM's own code (needs an environment with vLLM)"
+    )
+    plan.add_argument("--record", action="store_true", help="with --exact: write it to the entry's evidence/")
+    plan.add_argument("--vllm-python", metavar="PATH", help="the Python that has vLLM (default: .venv-vllm)")
+
+
+def _add_where(plan: argparse.ArgumentParser) -> None:
+    """Where `plan` plans, and who starts vLLM there."""
+    plan.add_argument("--instance-type", metavar="T", help="such as Standard_NC24ads_A100_v4")
+    plan.add_argument(
+        "--cloud",
+        choices=("azure", "aws", "arc", "gcp", "all"),
+        help="default: those whose nodes KAITO makes",
+    )
+    plan.add_argument(
+        "--gpu", metavar="NAME", help="a GPU of gpus.yaml, such as 'NVIDIA A10', or h100, 4090 …"
+    )
+    plan.add_argument("--gpu-memory", metavar="GIB", type=gibibytes, help="total as the driver reports it")
+    plan.add_argument(
+        "--gpu-memory-used", metavar="GIB", type=gibibytes, help="what other processes hold of each GPU"
+    )
+    plan.add_argument(
+        "--compute-capability",
+        metavar="X",
+        type=capability,
+        help="of a GPU that gpus.yaml lacks, such as 8.9",
+    )
+    plan.add_argument(
+        "--gpu-count", metavar="N", type=positive, help="GPUs of a node (default: the type's, else one)"
+    )
+    plan.add_argument(
+        "--node-count", metavar="N", type=positive, help="nodes (default: as many as KAITO starts)"
+    )
+    plan.add_argument(
+        "--engine",
+        choices=("kaito", "vllm"),
+        default="kaito",
+        help="who starts vLLM: the profile's KAITO, or plain vllm serve (default: kaito)",
+    )
+    plan.add_argument(
+        "--command", action="store_true", help="print the command line that is planned, to paste"
+    )
+    plan.add_argument(
+        "--exit-code",
+        action="store_true",
+        help="exit with 0 where it fits, 1 where it does not, 3 where that is not sure",
+    )

@@ -1,0 +1,77 @@
+"""Plans and their starts as plain values: the contract of `plan --format json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kaito_catalog.memory.legal_splits import tensor_parallel_sizes
+from kaito_catalog.memory.values import Plan, to_json
+from kaito_catalog.plans import recommend
+from kaito_catalog.plans.instance_types import InstanceTypePlan
+from kaito_catalog.plans.request import PlanSubject
+from kaito_catalog.plans.speculation import cost_of_speculation
+from kaito_catalog.plans.started import Started
+
+
+def plan_value(subject: PlanSubject, plan: Plan, started: Started | None = None) -> dict[str, Any]:
+    """One plan as plain values: the contract of `plan --format json`."""
+    sizes = tensor_parallel_sizes(
+        subject.shape,
+        enable_expert_parallel=plan.parallelism.enable_expert_parallel,
+        vllm_version=plan.vllm_version,
+    )
+    cost = cost_of_speculation(subject.shape, subject.stored, plan)
+    return {
+        "version": 1,
+        "model": subject.name,
+        **(start_value(started) if started else {}),
+        **to_json(plan),
+        **({} if cost is None else {"speculation": cost.to_json()}),
+        "tensorParallelSizes": {
+            "legal": [size for size, reason in sizes.items() if reason is None],
+            "illegal": {str(size): reason for size, reason in sizes.items() if reason is not None},
+        },
+    }
+
+
+def start_value(started: Started) -> dict[str, Any]:
+    """The start of a plan as plain values."""
+    return {
+        "engine": started.engine,
+        "command": list(started.command),
+        "environment": dict(started.environment),
+        "nodeCount": started.nodes,
+        "hostMemoryBytes": started.host_memory_bytes,
+        "withoutEffect": [
+            {"option": found.name, "value": found.value, "reason": found.reason}
+            for found in started.without_effect
+        ],
+        "notes": list(started.notes),
+    }
+
+
+def rows_value(subject: PlanSubject, rows: tuple[InstanceTypePlan, ...]) -> dict[str, Any]:
+    """The plans of all instance types as plain values."""
+    return {
+        "version": 1,
+        "model": subject.name,
+        "maxModelLen": subject.max_model_len,
+        "recommended": {
+            **recommend.to_json(recommend.recommend(rows, max_model_len=subject.max_model_len)),
+            "byCloud": recommend.clouds_to_json(
+                recommend.by_cloud(rows, max_model_len=subject.max_model_len)
+            ),
+        },
+        "instanceTypes": [
+            {
+                "name": row.instance_type.name,
+                "cloud": row.instance_type.cloud,
+                "gpuCount": row.instance_type.gpu_count,
+                "gpusNeeded": row.gpus_needed,
+                "note": row.note,
+                **start_value(row.started),
+                **to_json(row.plan),
+            }
+            for row in rows
+        ],
+    }
