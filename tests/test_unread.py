@@ -66,7 +66,6 @@ def test_somebody_has_said_of_every_option_of_vllm_whether_memory_depends_on_it(
     ("option", "value"),
     [
         ("dtype", "float32"),
-        ("quantization", "fp8"),
         ("cpu_offload_gb", "20"),
         ("kv-sharing-fast-prefill", "true"),
         ("enable-lora", "False"),  # KAITO passes the word, and the option alone switches it on
@@ -109,12 +108,6 @@ def test_an_option_that_changes_memory_makes_the_plan_unknown_and_is_named(optio
 )
 def test_an_option_that_changes_nothing_leaves_the_plan_as_it_was(option: str, value: str) -> None:
     assert planned(LLAMA_8B, **{option: value}).per_gpu == planned(LLAMA_8B).per_gpu
-
-
-def test_how_the_weights_are_stored_may_be_said_again() -> None:
-    stored = {**LLAMA_8B, "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}}
-    assert planned(stored, quantization="gptq_marlin").per_gpu == planned(stored).per_gpu
-    assert planned(stored, quantization="fp8").fits is Fit.UNKNOWN
 
 
 def test_kernels_matter_to_a_model_that_has_what_they_compute() -> None:

@@ -90,6 +90,16 @@ class Scheme(Enum):
     """compressed-tensors' pack-quantized: packed integers, a scale per group."""
     AWQ = "awq"
     GPTQ = "gptq"
+    FP8_MATRIX = "fp8-matrix"
+    """fp8 with one scale for a matrix, of however many parts: what vLLM makes of weights while it loads them."""
+    FP8_BLOCK_PADDED = "fp8-block-padded"
+    """fp8 in blocks of which the last of any part may be incomplete: likewise."""
+    MXFP8_PADDED = "mxfp8-padded"
+    """mxfp8 whose outputs are padded for its kernel: likewise."""
+    INT8_EXPERTS = "int8-experts"
+    """int8 with a scale per output, the experts alone: likewise."""
+    NF4 = "nf4"
+    """bitsandbytes' 4 bits, with an fp32 number for each block of 64 weights beside the parameter."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +241,8 @@ class Quantization:
     """NVFP4 without quantised inputs keeps one of its scales in the model's dtype."""
     refines_blocks: bool = False
     """Experts' fp8 blocks that the ranks would cut become smaller ones."""
+    while_loading: bool = False
+    """vLLM makes it of weights that are stored unquantised: whatever it takes is quantised, also in an encoder."""
 
 
 @dataclass(frozen=True)

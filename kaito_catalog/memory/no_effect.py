@@ -81,22 +81,6 @@ def _without_encoder(value: str, situation: Situation) -> bool:
     return not situation.has_encoder
 
 
-def _is_as_stored(value: str, situation: Situation) -> bool:
-    """Whether the configuration says the same of how the weights are stored."""
-    found = situation.shape.quantization
-    if found is None:
-        return False
-    asked = value.lower().replace("_", "-").removesuffix("-marlin")
-    stored = found.method.lower().replace("_", "-").removesuffix("-marlin")
-    return asked == stored or asked in _ALSO_CALLED.get(stored, ())
-
-
-_ALSO_CALLED: Mapping[str, frozenset[str]] = {
-    "modelopt": frozenset({"modelopt-fp4", "modelopt-mixed", "modelopt-mxfp8"}),
-}
-"""What vLLM calls a method by what the configuration says of it (override_quantization_method in modelopt.py)."""
-
-
 AMPERE, WIDEST_HEAD = 8, 256
 
 
@@ -178,7 +162,6 @@ def _either(*rules: Callable[[str, Situation], bool]) -> Callable[[str, Situatio
 _attention = _either(_chosen_attention, _chosen_latent_attention)
 
 RULES: tuple[NoEffect, ...] = (
-    NoEffect(("quantization",), "it is what the configuration says", _is_as_stored),
     NoEffect(("mm-encoder-tp-mode",), "one rank has the whole encoder either way", _is_one_rank),
     NoEffect(("mm-encoder-tp-mode",), "the encoder's matrices are divided by default", _one_of("weights")),
     NoEffect(

@@ -203,13 +203,18 @@ PLANNED: tuple[PlannedOption, ...] = (
         'what guesses tokens ahead, such as \'{"method": "mtp", "num_speculative_tokens": 1}\'',
         default="nothing",
     ),
+    PlannedOption(
+        "quantization",
+        WORD,
+        "how vLLM stores the weights, such as fp8: unquantised ones become it while they are loaded",
+        default="as their configuration says",
+    ),
 )
 """In the order in which they are shown. `memory.values.Settings` has a field for each, of its type."""
 
 UNPLANNED: Mapping[str, tuple[str, ...]] = {
     "it adds the weights of adapters": ("enable-lora", "lora-modules", "default-mm-loras"),
     "it changes which weights are built, or how they are stored": (
-        "quantization",
         "quantization-config",
         "hf-overrides",
         "hf-config-path",

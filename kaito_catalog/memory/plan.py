@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from kaito_catalog.architectures import BuiltShape, Shape, Unsupported, record_of
-from kaito_catalog.architectures.as_built import HOPPER, as_built
+from kaito_catalog.architectures import BuiltShape, Unsupported
+from kaito_catalog.architectures.as_built import HOPPER
+from kaito_catalog.memory.asked_model import asked_model
 from kaito_catalog.memory.compilation import Compilation, compilation_of
 from kaito_catalog.memory.environment import Environment, environment_of
 from kaito_catalog.memory.kv_cache.choices import CacheChoices
@@ -29,7 +30,7 @@ from kaito_catalog.memory.overheads.defaults import serve_defaults
 from kaito_catalog.memory.overheads.links import link
 from kaito_catalog.memory.overheads.profile_run import ProfileRun
 from kaito_catalog.memory.overheads.total import Overheads, expected_error, repacked_bytes, stage_overheads
-from kaito_catalog.memory.refusals import Refusal, refused, why_unplanned
+from kaito_catalog.memory.refusals import Refusal
 from kaito_catalog.memory.speculating import (
     asked_drafting,
     is_asynchronous,
@@ -40,7 +41,6 @@ from kaito_catalog.memory.speculating import (
 )
 from kaito_catalog.memory.speculation.drafting import Drafting, kept_bytes, with_drafter
 from kaito_catalog.memory.stored_weights import StageWeights
-from kaito_catalog.memory.unplanned_options import leaves_out_encoder
 from kaito_catalog.memory.values import (
     Fit,
     KvCache,
@@ -78,19 +78,10 @@ def make_plan(request: PlanRequest) -> Plan:
     """What vLLM of that version would find on each GPU, and whether one request of max_model_len fits."""
     settings = resolved_settings(request.settings, request.gpu, request.vllm_version)
     request = replace(request, settings=settings)
-    unplanned = why_unplanned(
-        request.shape,
-        settings,
-        request.vllm_version,
-        parallelism=request.parallelism,
-        compute_capability=request.gpu.compute_capability,
-    )
-    if unplanned is not None:
-        return without_account(request, Refusal(Fit.UNKNOWN, unplanned[1], unplanned[0]))
-    built = _built(request)
-    refusal = refused(request, built)
-    if refusal is not None:
-        return without_account(request, refusal)
+    model = asked_model(request)
+    if isinstance(model, Refusal):
+        return without_account(request, model)
+    built = model.built
     split = split_over(
         tensor_parallel_size=request.parallelism.tensor_parallel_size,
         data_parallel_size=request.parallelism.data_parallel_size,
@@ -100,7 +91,7 @@ def make_plan(request: PlanRequest) -> Plan:
     drafting = asked_drafting(request, built)
     if isinstance(drafting, Refusal):
         return without_account(request, drafting)
-    weights = weights_with_drafter(request, built, drafting, split)
+    weights = weights_with_drafter(request, built, drafting, split, as_stored=model.as_stored)
     if isinstance(weights, Refusal):
         return without_account(request, weights)
     layouts = _layouts(request, built, drafting)
@@ -149,16 +140,6 @@ def without_account(request: PlanRequest, refusal: Refusal) -> Plan:
         request.vllm_version,
         request.settings,
     )
-
-
-def _built(request: PlanRequest) -> BuiltShape:
-    """The model as that version builds it on that GPU, without an encoder where no prompt may hold what it is for."""
-    shape, settings = request.shape, request.settings
-    assert isinstance(shape, Shape)
-    is_text_only = settings.language_model_only or leaves_out_encoder(settings.unplanned, shape.encoder)
-    if is_text_only and not record_of(shape).always_with_encoder:
-        shape = replace(shape, encoder=None)
-    return as_built(shape, request.vllm_version, request.gpu.compute_capability)
 
 
 @dataclass(frozen=True)

@@ -60,11 +60,21 @@ def asked_drafting(request: PlanRequest, built: BuiltShape) -> Drafting | Refusa
 
 
 def weights_with_drafter(
-    request: PlanRequest, built: BuiltShape, drafting: Drafting | None, split: Split
+    request: PlanRequest,
+    built: BuiltShape,
+    drafting: Drafting | None,
+    split: Split,
+    *,
+    as_stored: BuiltShape,
 ) -> StageWeights | Refusal:
-    """The weights of each stage, the drafter's on the last."""
+    """The weights of each stage, the drafter's on the last; `as_stored` is the model as the files have it."""
     weights = weights_of_stages(
-        built, request.stored, split, request.parallelism, layer_partition(request.settings)
+        built,
+        request.stored,
+        split,
+        request.parallelism,
+        layer_partition(request.settings),
+        as_stored=as_stored,
     )
     if isinstance(weights, Uncomputable):
         limited_by, fits = ("parallelism", Fit.NO) if weights.illegal else ("weights", Fit.UNKNOWN)

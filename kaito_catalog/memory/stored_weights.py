@@ -34,6 +34,8 @@ def weights_of_stages(
     split: Split,
     parallelism: Parallelism,
     partition: tuple[int, ...] | None = None,
+    *,
+    as_stored: BuiltShape | None = None,
 ) -> StageWeights | Uncomputable:
     """The weights of each stage; Uncomputable where neither the configuration nor the files give them.
 
@@ -43,7 +45,58 @@ def weights_of_stages(
         split: how its matrices are split over GPUs.
         parallelism: over how many, and in how many stages.
         partition: the layers of each stage, where they are not as many on each.
+        as_stored: the model as the files have it, where an option makes something else of it.
     """
+    if as_stored is None or (as_stored.quantization, as_stored.dtype_bytes) == (
+        shape.quantization,
+        shape.dtype_bytes,
+    ):
+        return _as_stored(shape, stored, split, parallelism, partition)
+    return _changed(shape, as_stored, stored, split, parallelism, partition)
+
+
+def _changed(
+    shape: BuiltShape,
+    as_stored: BuiltShape,
+    stored: Stored | None,
+    split: Split,
+    parallelism: Parallelism,
+    partition: tuple[int, ...] | None,
+) -> StageWeights | Uncomputable:
+    """What an option makes of the weights: what the files hold beside the configuration stays as it is."""
+    pipeline = parallelism.pipeline_parallel_size
+    found = _as_stored(as_stored, stored, split, parallelism, partition)
+    if isinstance(found, Uncomputable):
+        return found
+    is_told = shape.encoder is None or shape.encoder.matrices is not None
+    if found.source != "configuration":
+        if shape.dtype_bytes != as_stored.dtype_bytes:
+            return Uncomputable(f"no plan in {shape.dtype} for weights that the configuration does not tell")
+        if is_told and not as_stored.is_partial:
+            return Uncomputable(
+                "its files hold less than unquantised weights would, and its configuration not why"
+            )
+    now, before = (
+        weights_per_rank(s if is_told else replace(s, encoder=None), split, pipeline, partition)
+        for s in (shape, as_stored)
+    )
+    if isinstance(now, Uncomputable):
+        return now
+    if isinstance(before, Uncomputable):
+        return before
+    sizes = tuple(x + y - z for x, y, z in zip(found.stages, now, before, strict=True))
+    # Unknown: whether an encoder that has not been read is quantised with the decoder, to half of its size or less.
+    untold = max(x - z for x, z in zip(found.stages, before, strict=True))
+    return replace(found, stages=sizes, error_bytes=found.error_bytes + untold // 2)
+
+
+def _as_stored(
+    shape: BuiltShape,
+    stored: Stored | None,
+    split: Split,
+    parallelism: Parallelism,
+    partition: tuple[int, ...] | None,
+) -> StageWeights | Uncomputable:
     pipeline = parallelism.pipeline_parallel_size
     if shape.encoder is not None and shape.encoder.matrices is None and stored is not None:
         beside = _beside_the_decoder(shape, stored, split, pipeline, partition)

@@ -98,6 +98,8 @@ class Settings:
     """What the drafter that it names is; None: not known, or the model itself brings it."""
     environment: tuple[tuple[str, str], ...] = ()
     """Variables of the environment that vLLM reads, and their values (`environment.environment_of`)."""
+    quantization: str | None = None
+    """How the weights are stored: a name for what their configuration says, or what vLLM makes of them in loading."""
     unplanned: tuple[tuple[str, str], ...] = ()
     """Other options that change what memory holds, with their values: most make the plan unknown."""
 
@@ -130,6 +132,7 @@ class EngineOptions(TypedDict, total=False):
     kv_offloading_size: float | None
     kv_offloading_backend: str | None
     decode_context_parallel_size: int | None
+    quantization: str | None
 
 
 @dataclass(frozen=True)

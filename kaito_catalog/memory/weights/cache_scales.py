@@ -7,7 +7,7 @@ from kaito_catalog.architectures import Attention, LatentAttention, Layer, Quant
 
 def cache_scale_bytes(layer: Layer, dtype_bytes: int, quantization: Quantization | None) -> int:
     """Bytes of the scales of each attention of a layer."""
-    if quantization is None:
+    if quantization is None or quantization.while_loading:
         return 0
     attentions = [m for m in layer.mixers if isinstance(m, Attention | LatentAttention)]
     return sum(_of_attention(m, dtype_bytes, quantization) for m in attentions)

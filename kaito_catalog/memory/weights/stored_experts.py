@@ -10,7 +10,7 @@ from kaito_catalog.architectures import Quantization, Scheme
 from kaito_catalog.memory.rounding import ceil_div, round_up
 from kaito_catalog.memory.weights.matrices import ExpertMatrices
 from kaito_catalog.memory.weights.split import MXFP_BLOCK, IllegalSplitError, Split, UncomputableError
-from kaito_catalog.memory.weights.stored_linear import NVFP4_GROUP
+from kaito_catalog.memory.weights.stored_linear import NVFP4_GROUP, nf4_numbers_bytes
 
 SMALLEST_BLOCK = 32
 """Of those that vLLM makes of fp8 blocks, or of groups of integers, which do not divide the experts of a rank."""
@@ -62,6 +62,29 @@ def _fp8_block(experts: ExpertMatrices, quantization: Quantization, dtype_bytes:
 def _fp8_tensor(experts: ExpertMatrices, quantization: Quantization, dtype_bytes: int, split: Split) -> int:
     scales = experts.first_parts + 1 + (2 if quantization.static_activations else 0)
     return experts.elements + 4 * experts.count * scales
+
+
+def _fp8_matrix(experts: ExpertMatrices, quantization: Quantization, dtype_bytes: int, split: Split) -> int:
+    return experts.elements + 4 * 2 * experts.count
+
+
+def _fp8_block_padded(
+    experts: ExpertMatrices, quantization: Quantization, dtype_bytes: int, split: Split
+) -> int:
+    assert quantization.weight_block is not None
+    rows, columns = quantization.weight_block
+    if experts.intermediate_size % rows or experts.hidden_size % columns:
+        raise UncomputableError(f"no plan for blocks of {rows} that do not divide the experts on each rank")
+    first = ceil_div(experts.first_outputs, rows) * ceil_div(experts.hidden_size, columns)
+    second = ceil_div(experts.hidden_size, rows) * ceil_div(experts.intermediate_size, columns)
+    return experts.elements + 4 * experts.count * (first + second)
+
+
+def _nf4(experts: ExpertMatrices, quantization: Quantization, dtype_bytes: int, split: Split) -> int:
+    parts = (experts.intermediate_size,) * experts.first_parts
+    first = nf4_numbers_bytes(experts.hidden_size, parts)
+    second = nf4_numbers_bytes(experts.intermediate_size, (experts.hidden_size,))
+    return experts.elements // 2 + experts.count * (first + second)
 
 
 def _eight_bit_channel(
@@ -180,4 +203,9 @@ _BY_SCHEME: Mapping[Scheme, Callable[[ExpertMatrices, Quantization, int, Split],
     Scheme.GROUPED_INT: _grouped_int,
     Scheme.AWQ: _awq,
     Scheme.GPTQ: _gptq,
+    Scheme.FP8_MATRIX: _fp8_matrix,
+    Scheme.FP8_BLOCK_PADDED: _fp8_block_padded,
+    Scheme.MXFP8_PADDED: _mxfp8,
+    Scheme.INT8_EXPERTS: _eight_bit_channel,
+    Scheme.NF4: _nf4,
 }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from kaito_catalog.architectures import Quantization, Scheme
-from kaito_catalog.memory.rounding import ceil_div
+from kaito_catalog.memory.rounding import ceil_div, round_up
 from kaito_catalog.memory.weights.matrices import Linear
-from kaito_catalog.memory.weights.split import MXFP_BLOCK, IllegalSplitError
+from kaito_catalog.memory.weights.split import MXFP_BLOCK, IllegalSplitError, UncomputableError
 
 _COLUMN_PARALLEL = (
     "qkv_proj",
@@ -26,6 +27,15 @@ _ROW_PARALLEL = ("o_proj", "down_proj", "out_proj")
 
 NVFP4_GROUP = 16
 """Inputs that share one scale, where the configuration does not say."""
+
+MARLIN_OUTPUTS = 64
+"""What Marlin pads the outputs of a matrix to."""
+
+CUTLASS_MULTIPLE = 16
+"""What CUTLASS pads inputs and outputs of an fp8 matrix to."""
+
+NF4_BLOCK = 64
+"""Weights that share one number of bitsandbytes' 4 bits (the default of its quantize_4bit)."""
 
 
 def linear_bytes(
@@ -69,6 +79,30 @@ def _eight_bit_channel(linear: Linear, quantization: Quantization, dtype_bytes: 
     return linear.elements + 4 * sum(linear.outputs)
 
 
+def _fp8_matrix(linear: Linear, quantization: Quantization, dtype_bytes: int, ranks: int) -> int:
+    inputs, outputs = (round_up(n, CUTLASS_MULTIPLE) for n in (linear.inputs, sum(linear.outputs)))
+    return inputs * outputs + 4
+
+
+def _fp8_block_padded(linear: Linear, quantization: Quantization, dtype_bytes: int, ranks: int) -> int:
+    assert quantization.weight_block is not None
+    rows, columns = quantization.weight_block
+    if len(linear.outputs) > 1 and sum(linear.outputs) % rows:
+        raise UncomputableError(f"no plan for blocks of {rows} that do not divide {linear.name} on each rank")
+    outputs = round_up(sum(linear.outputs), rows)
+    return linear.inputs * outputs + 4 * (outputs // rows) * ceil_div(linear.inputs, columns)
+
+
+def _nf4(linear: Linear, quantization: Quantization, dtype_bytes: int, ranks: int) -> int:
+    # The loader undoes the second quantisation of the blocks' numbers (_dequantize_dq); each part has its own.
+    return linear.elements // 2 + nf4_numbers_bytes(linear.inputs, linear.outputs)
+
+
+def nf4_numbers_bytes(inputs: int, outputs: tuple[int, ...]) -> int:
+    """Bytes of the numbers of bitsandbytes' blocks, which vLLM keeps beside the parameter."""
+    return 4 * sum(ceil_div(inputs * width, NF4_BLOCK) for width in outputs)
+
+
 def _nvfp4(linear: Linear, quantization: Quantization, dtype_bytes: int, ranks: int) -> int:
     # One scale for the weights of a part, and one for its inputs where those are quantised too.
     return _nvfp4_with(linear, quantization, 8 if quantization.static_activations else 4)
@@ -94,6 +128,11 @@ def _mxfp4(linear: Linear, quantization: Quantization, dtype_bytes: int, ranks: 
 
 def _mxfp8(linear: Linear, quantization: Quantization, dtype_bytes: int, ranks: int) -> int:
     return linear.elements + _mxfp_scales(linear)
+
+
+def _mxfp8_padded(linear: Linear, quantization: Quantization, dtype_bytes: int, ranks: int) -> int:
+    padded = replace(linear, outputs=(round_up(sum(linear.outputs), MARLIN_OUTPUTS),))
+    return _mxfp8(padded, quantization, dtype_bytes, ranks)
 
 
 def _mxfp_scales(linear: Linear) -> int:
@@ -143,4 +182,9 @@ _BY_SCHEME: Mapping[Scheme, Callable[[Linear, Quantization, int, int], int]] = {
     Scheme.GROUPED_INT: _grouped_int,
     Scheme.AWQ: _awq,
     Scheme.GPTQ: _gptq,
+    Scheme.FP8_MATRIX: _fp8_matrix,
+    Scheme.FP8_BLOCK_PADDED: _fp8_block_padded,
+    Scheme.MXFP8_PADDED: _mxfp8_padded,
+    Scheme.INT8_EXPERTS: _unquantized,
+    Scheme.NF4: _nf4,
 }

@@ -55,6 +55,8 @@ def encoder_scheme(quantization: Quantization | None) -> Scheme | None:
     A configuration that names nothing at all may have lost its list: then the encoder counts as unquantised, which
     is more.
     """
+    if quantization is not None and quantization.while_loading:
+        return quantization.scheme
     if (
         quantization is None
         or not quantization.ignored

@@ -1,0 +1,254 @@
+"""Options that change which weights are built, or how they are stored, against what vLLM's own classes make of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shapes import DEEPSEEK_V3, GPT_OSS_20B, LLAMA_8B, QWEN3_30B
+
+from kaito_catalog.architectures import read_shape
+from kaito_catalog.formats.facts import StoredSize
+from kaito_catalog.memory.plan import make_plan
+from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings, Stored
+from kaito_catalog.vllm_bridge.answers import ExactPlanAnswer, GpuToSimulate
+from kaito_catalog.vllm_bridge.client import Worker
+from kaito_catalog.vllm_bridge.evidence import model_directory
+
+VERSIONS = ("0.25.1", "0.32.0")
+
+SMALL: dict[str, Any] = {
+    "hidden_size": 1024,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "vocab_size": 5001,
+    "max_position_embeddings": 8192,
+    "torch_dtype": "bfloat16",
+}
+DENSE: dict[str, Any] = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", **SMALL}
+EXPERTS: dict[str, Any] = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "model_type": "qwen3_moe",
+    **SMALL,
+    "moe_intermediate_size": 1024,
+    "num_experts": 16,
+    "num_experts_per_tok": 4,
+    "norm_topk_prob": True,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+}
+
+
+@pytest.fixture(scope="module")
+def worker(vllm_python: Path) -> Iterator[Worker]:
+    with Worker(vllm_python) as worker:
+        yield worker
+
+
+def vllm_plan(
+    worker: Worker, config: dict[str, Any], version: str, *, capability: str = "9.0", **arguments: Any
+) -> ExactPlanAnswer:
+    """What vLLM's classes allocate."""
+    gpu: GpuToSimulate = {"name": "GPU", "capability": capability, "memoryBytes": 80 * 2**30}
+    with model_directory(config) as folder:
+        return worker.exact_plan(
+            folder,
+            args={"max_model_len": 512, **arguments},
+            gpu=gpu,
+            vllm_version=version,
+            time_limit_seconds=120,
+        )
+
+
+def plan(
+    config: dict[str, Any],
+    *,
+    version: str = "0.25.1",
+    capability: float = 9.0,
+    tensor_parallel_size: int = 1,
+    stored: Stored | None = None,
+    max_model_len: int = 512,
+    **options: Any,
+) -> Plan:
+    return make_plan(
+        PlanRequest(
+            read_shape(config),
+            stored=stored,
+            gpu=PlanGpu("GPU", 80 * 2**30, capability),
+            parallelism=Parallelism(tensor_parallel_size),
+            settings=Settings(max_model_len, 0.9, **options),
+            vllm_version=version,
+        )
+    )
+
+
+def weights(config: dict[str, Any], **asked: Any) -> int:
+    found = plan(config, **asked)
+    assert found.per_gpu is not None, found.reason
+    return found.per_gpu.weights_bytes
+
+
+# --- quantization: what vLLM makes of unquantised weights --------------------------------------------------------
+
+# What vLLM holds after loading on an H100 (exact plans with 0.25.1 and 0.32.0, which agree), in one piece.
+MADE = [
+    (DENSE, "fp8", 74_213_472),
+    (DENSE, "fp8_per_tensor", 74_213_472),
+    (DENSE, "fp8_per_channel", 74_397_696),
+    (DENSE, "mxfp8", 75_884_544),
+    (DENSE, "experts_int8", 127_690_752),
+    (EXPERTS, "fp8", 338_555_208),
+    (EXPERTS, "fp8_per_channel", 339_795_840),
+    (EXPERTS, "mxfp8", 348_790_272),
+    (EXPERTS, "experts_int8", 355_560_960),
+    (EXPERTS, "int8_per_channel_weight_only", 355_560_960),
+]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("config", "quantization", "expected"), MADE)
+def test_weights_that_vllm_quantises_while_it_loads_them_equal_its_own(
+    config: dict[str, Any], quantization: str, expected: int, version: str
+) -> None:
+    assert weights(config, quantization=quantization, version=version) == expected
+
+
+# DeepGEMM is not there to be asked on an H100; before Hopper vLLM does without it.
+@pytest.mark.parametrize(("config", "expected"), [(DENSE, 74_226_432), (EXPERTS, 339_320_256)])
+def test_blocks_of_fp8_that_vllm_makes_may_be_incomplete(config: dict[str, Any], expected: int) -> None:
+    assert weights(config, quantization="fp8_per_block", capability=8.9) == expected
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("config", "quantization"), [(DENSE, "fp8"), (EXPERTS, "fp8_per_channel")])
+@pytest.mark.parametrize("tensor", [2])
+def test_vllm_is_asked_what_it_makes_of_weights_while_it_loads_them(
+    worker: Worker, config: dict[str, Any], quantization: str, tensor: int, version: str
+) -> None:
+    found = vllm_plan(worker, config, version, quantization=quantization, tensor_parallel_size=tensor)
+    loaded = found["perGPU"]["afterLoading"]
+    assert loaded["known"], loaded
+    ours = weights(config, quantization=quantization, version=version, tensor_parallel_size=tensor)
+    assert ours == loaded["weightsBytes"]
+
+
+MIMO: dict[str, Any] = {
+    **DENSE,
+    "architectures": ["MiMoForCausalLM"],
+    "model_type": "qwen2",
+    "num_nextn_predict_layers": 1,
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_layers_that_guess_tokens_are_quantised_with_the_model(worker: Worker, version: str) -> None:
+    speculation = {"method": "mtp", "num_speculative_tokens": 1}
+    found = vllm_plan(worker, MIMO, version, quantization="fp8", speculative_config=speculation)
+    ours = weights(MIMO, quantization="fp8", version=version, speculative_config=json.dumps(speculation))
+    assert ours == found["perGPU"]["afterLoading"]["weightsBytes"]
+    assert ours > weights(MIMO, quantization="fp8", version=version)
+
+
+def test_bitsandbytes_takes_four_bits_and_a_number_for_each_64_weights() -> None:
+    linear = 6 * 1024 * (1536 + 1024 + 3 * 2048)
+    rest = weights(DENSE) - 2 * linear
+    assert weights(DENSE, quantization="bitsandbytes") == rest + linear // 2 + linear // 64 * 4
+
+
+def test_bitsandbytes_is_gone_with_0_32() -> None:
+    found = plan(DENSE, quantization="bitsandbytes", version="0.32.0")
+    assert (found.fits, found.reason) == (Fit.NO, "vLLM 0.32.0 has no quantization bitsandbytes")
+
+
+def test_a_gpu_without_the_kernels_refuses_a_scale_per_channel() -> None:
+    found = plan(DENSE, quantization="fp8_per_channel", capability=8.0)
+    assert found.fits is Fit.NO
+    assert "needs compute capability 8.9" in (found.reason or "")
+
+
+def test_files_that_hold_an_encoder_beside_the_decoder_keep_it() -> None:
+    config = {**DENSE, "architectures": ["LlavaNextVideoForConditionalGeneration"]}
+    config = {"architectures": config.pop("architectures"), "text_config": config, "vision_config": {}}
+    encoder = 40_000_000
+    decoder = weights(DENSE)
+    files = StoredSize.model_validate({"sizeBytes": decoder + encoder})
+    found = plan(config, quantization="fp8", stored=files)
+    assert found.per_gpu is not None, found.reason
+    assert found.per_gpu.weights_bytes == weights(DENSE, quantization="fp8") + encoder
+    assert (found.expected_error_bytes or 0) >= encoder // 2
+
+
+def test_files_that_hold_less_than_unquantised_weights_say_nothing_of_an_option() -> None:
+    files = StoredSize.model_validate({"sizeBytes": weights(DENSE) // 3})
+    found = plan(DENSE, quantization="fp8", stored=files)
+    assert found.fits is Fit.UNKNOWN
+    assert "hold less than unquantised weights" in (found.reason or "")
+
+
+# --- quantization: another name for what the configuration says -------------------------------------------------------
+
+
+def quantized(method: str, **fields: Any) -> dict[str, Any]:
+    return {
+        **LLAMA_8B,
+        "quantization_config": {"quant_method": method, "bits": 4, "group_size": 128, **fields},
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (quantized("awq"), "awq_marlin"),
+        (quantized("awq"), "AWQ"),
+        (quantized("awq"), "moe_wna16"),  # of a model without experts
+        (quantized("gptq"), "gptq_marlin"),
+        (quantized("gptq"), "auto_gptq"),
+        (quantized("modelopt", quant_algo="NVFP4", exclude_modules=[]), "modelopt"),
+        (quantized("modelopt", quant_algo="NVFP4", exclude_modules=[]), "modelopt_fp4"),
+        (quantized("modelopt", quant_algo="NVFP4", exclude_modules=[]), "awq"),  # vLLM does not look at it
+        (quantized("fp8", activation_scheme="dynamic"), "fp8"),
+        (GPT_OSS_20B, "mxfp4"),
+        (GPT_OSS_20B, "fp8x"),
+        (DEEPSEEK_V3, "fp8"),
+    ],
+)
+def test_another_name_for_the_configurations_own_changes_nothing(config: dict[str, Any], name: str) -> None:
+    given = plan(config, quantization=name, tensor_parallel_size=8)
+    assert given.per_gpu is not None or given.reason == plan(config, tensor_parallel_size=8).reason
+    assert given.per_gpu == plan(config, tensor_parallel_size=8).per_gpu
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [(quantized("gptq"), "awq"), (quantized("fp8"), "fp8_per_tensor"), (quantized("awq"), "bitsandbytes")],
+)
+def test_another_method_than_the_configurations_is_refused(config: dict[str, Any], name: str) -> None:
+    found = plan(config, quantization=name)
+    assert (found.fits, found.limited_by) == (Fit.NO, "settings")
+    assert f"does not match the option's ({name})" in (found.reason or "")
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (LLAMA_8B, "gptq"),
+        (LLAMA_8B, "torchao"),
+        (quantized("awq"), "humming"),
+        (
+            {**QWEN3_30B, "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128}},
+            "moe_wna16",
+        ),
+        (quantized("modelopt", quant_algo="NVFP4", exclude_modules=[]), "fp8_per_tensor"),
+    ],
+)
+def test_what_stores_the_weights_in_its_own_way_is_unknown_by_name(config: dict[str, Any], name: str) -> None:
+    found = plan(config, quantization=name)
+    assert (found.fits, found.limited_by) == (Fit.UNKNOWN, "settings")
+    assert f"no plan reads quantization {name}: " in (found.reason or "")
+    assert json.dumps(found.reason)
