@@ -17,7 +17,7 @@ from kaito_catalog.checks.syntax import SYNTAX_RULES
 from kaito_catalog.diagnostics import Severity
 from kaito_catalog.documents.reading import parse
 from kaito_catalog.documents.validation import load
-from kaito_catalog.formats.evidence import DryRun, ExactPlan
+from kaito_catalog.formats.evidence import DryRun, ExactPlan, ReportedRun
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal
 
@@ -32,12 +32,17 @@ def entry_of(fragment: str = "{}") -> Entry:
     if facts_document is not None:
         facts, more = load(facts_document, ModelFacts)
         problems = (*problems, *more)
-    evidence = []
+    evidence: list[Evidence] = []
     for document in example.evidence_documents(fragment):
-        kind = ExactPlan if document.value["kind"] == "ExactPlan" else DryRun
-        record, more = load(document, kind)
+        record: ExactPlan | DryRun | ReportedRun | None
+        if document.value["kind"] == "ReportedRun":
+            record, more = load(document, ReportedRun)
+        elif document.value["kind"] == "ExactPlan":
+            record, more = load(document, ExactPlan)
+        else:
+            record, more = load(document, DryRun)
         problems = (*problems, *more)
-        if isinstance(record, ExactPlan | DryRun):
+        if record is not None:
             evidence.append(Evidence(document, record))
     assert problems == (), [d.message for d in problems]
     name = "example-7b-instruct"

@@ -63,6 +63,8 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Ar
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             yield from action.choices.items()
+            for parser_of_actions in action.choices.values():
+                yield from commands(parser_of_actions)
 
 
 @pytest.mark.parametrize("name", [name for name, _ in commands(build_parser())])

@@ -11,7 +11,7 @@ from pathlib import Path
 from kaito_catalog.diagnostics import Diagnostic, Severity
 from kaito_catalog.documents.reading import Document
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.formats.evidence import DryRun, ExactPlan
+from kaito_catalog.formats.evidence import DryRun, ExactPlan, ReportedRun
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.hardware import Gpu, InstanceType
 from kaito_catalog.formats.policy import Policy, Profile
@@ -27,7 +27,7 @@ class Evidence:
     """One evidence file."""
 
     document: Document
-    record: ExactPlan | DryRun
+    record: ExactPlan | DryRun | ReportedRun
 
 
 @dataclass(frozen=True)

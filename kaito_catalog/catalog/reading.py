@@ -24,7 +24,7 @@ from kaito_catalog.documents.reading import Document
 from kaito_catalog.documents.validation import load
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.base import Model
-from kaito_catalog.formats.evidence import DryRun, ExactPlan
+from kaito_catalog.formats.evidence import DryRun, ExactPlan, ReportedRun
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.hardware import Gpus, InstanceTypes, Prices, PriceSource
 from kaito_catalog.formats.policy import Policy
@@ -187,9 +187,11 @@ def _read_evidence(folder: Path) -> tuple[tuple[Evidence, ...], tuple[Diagnostic
             continue
         document = reading.read(path, shown_as=shown(path))
         kind = document.value.get("kind") if isinstance(document.value, dict) else None
-        record: ExactPlan | DryRun | None
+        record: ExactPlan | DryRun | ReportedRun | None
         if kind == "ExactPlan":
             record, found = load(document, ExactPlan)
+        elif kind == "ReportedRun":
+            record, found = load(document, ReportedRun)
         else:
             record, found = load(document, DryRun)
         problems.extend(found)

@@ -8,7 +8,8 @@ from dataclasses import replace
 from kaito_catalog.architectures import Unsupported
 from kaito_catalog.catalog.entries import Evidence
 from kaito_catalog.checks.base import WARNING, Context, Finding, Outcome, Skip, Subject, check
-from kaito_catalog.formats.evidence import DryRun, ExactPlan, ExactWorld
+from kaito_catalog.formats.evidence import DryRun, ExactPlan, ExactWorld, ReportedRun
+from kaito_catalog.formats.proposal import known_count
 from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.values import Parallelism, Plan, PlanGpu, PlanRequest, Settings
 from kaito_catalog.quantity import gib
@@ -25,6 +26,8 @@ def stale_because(evidence: Evidence, subject: Subject, context: Context) -> str
     version = subject.proposal.requirements.version
     if record.revision is not None and version is not None and record.revision != version:
         return f"it is of revision {record.revision[:12]}…, the proposal pins {version[:12]}…"
+    if isinstance(record, ReportedRun):
+        return None  # history, of the vLLM that it names
     if facts is not None and facts.config and record.config_sha256 != config_sha256(facts.config):
         return "the configuration in facts.yaml is another"
     exact = isinstance(record, ExactPlan)
@@ -49,6 +52,11 @@ def current(subject: Subject, context: Context) -> list[Evidence]:
     return [e for e in subject.evidence if stale_because(e, subject, context) is None]
 
 
+def measured(subject: Subject) -> list[Evidence]:
+    """The evidence that was made with this catalog's own tools; what somebody reports is not."""
+    return [e for e in subject.evidence if not isinstance(e.record, ReportedRun)]
+
+
 @check("EVD001", severity=WARNING)
 def evidence_is_current(subject: Subject, context: Context) -> Iterator[Outcome]:
     """Evidence is stale.
@@ -66,7 +74,7 @@ def evidence_is_current(subject: Subject, context: Context) -> Iterator[Outcome]
 
         evidence: [{versions: {vllm: 0.25.1}}]
     """
-    if not subject.evidence:
+    if not measured(subject):
         yield _NONE
     elif not current(subject, context) and any(
         is_of_another_release(e, subject, context) for e in subject.evidence
@@ -223,3 +231,65 @@ def dry_run_served(subject: Subject, context: Context) -> Iterator[Outcome]:
                 "claim more memory or a shorter context",
                 document=evidence.document,
             )
+
+
+@check("EVD004", severity=WARNING)
+def reported_start_served(subject: Subject, context: Context) -> Iterator[Outcome]:
+    """A reported start on the claimed GPUs did not fit.
+
+    Somebody's log shows vLLM refusing this model, or running out of memory, on as many of the claimed GPUs and with no
+    more context than is claimed. A report is not a measurement: read its lines, ask who reported it, and make a dry
+    run where you can.
+
+    Fails::
+
+        evidence:
+          - kind: ReportedRun
+            gpu: {name: NVIDIA A100 80GB, count: 1}
+            outcome: does-not-fit
+            maxModelLen: 16384
+            message: 2.00 GiB KV cache is needed
+            reportedBy: "@someone"
+            lines: []
+            configSha256: null
+            worlds: null
+
+    Passes::
+
+        evidence:
+          - kind: ReportedRun
+            gpu: {name: NVIDIA A100 80GB, count: 1}
+            outcome: served
+            maxModelLen: 16384
+            reportedBy: "@someone"
+            lines: []
+            configSha256: null
+            worlds: null
+    """
+    claimed = subject.proposal.requirements
+    deployment = subject.proposal.deployment
+    machine = context.shared.instance_type(deployment.instance_type or "") if deployment else None
+    gpu = context.shared.gpu(machine.gpu) if machine else None
+    for evidence in current(subject, context):
+        record = evidence.record
+        if not isinstance(record, ReportedRun) or record.outcome not in ("does-not-fit", "failed"):
+            continue
+        if record.outcome == "failed" and record.failure != "out-of-memory":
+            continue
+        if record.refusal is not None and record.refusal.what == "free-memory":
+            continue  # others held the memory
+        named = context.shared.gpu(record.gpu.name) if record.gpu and record.gpu.name else None
+        if gpu is None or named is None or named.name != gpu.name or record.gpu is None:
+            continue
+        context_length = known_count(claimed.context_length)
+        if record.gpu.count != claimed.gpu_count or context_length is None:
+            continue
+        if record.max_model_len is not None and record.max_model_len > context_length:
+            continue
+        words = f": {record.message[:200]}" if record.message else ""
+        yield Finding(
+            f"{record.reported_by or 'somebody'} reports that {record.gpu.count} × {gpu.name} did not serve it{words}",
+            ("outcome",),
+            "read the report's lines; claim more memory or a shorter context, or show a start that serves",
+            document=evidence.document,
+        )

@@ -76,6 +76,7 @@ CHECKS: tuple[Check, ...] = (
     evd.evidence_is_current,
     evd.plan_equals_exact_plan,
     evd.dry_run_served,
+    evd.reported_start_served,
 )
 
 OF_MANIFESTS: tuple[Check, ...] = (

@@ -45,13 +45,13 @@ class _Parser(argparse.ArgumentParser):
         if (wrong := re.search(r"'([^']*)'", message)) and (near := self._near(wrong[1], message)):
             hint = f"did you mean {near}? Otherwise {hint}"
         message = re.sub(
-            r"^argument COMMAND: invalid choice: ('[^']*').*", r"there is no command \1", message
+            r"^argument (?:COMMAND|ACTION): invalid choice: ('[^']*').*", r"there is no command \1", message
         )
         self.exit(USAGE, visible(f"error: {message}") + "\n" + visible(f"hint: {hint}") + "\n")
 
     def _near(self, wrong: str, message: str) -> str | None:
         names = [option for option in self._option_string_actions if option.startswith("--")]
-        if "argument COMMAND" in message:
+        if re.match("argument (COMMAND|ACTION)", message):
             names = [name for action in self._actions for name in action.choices or ()]
         elif not wrong.startswith("--"):
             return None
@@ -260,14 +260,60 @@ def _add_vllm(command: Callable[..., argparse.ArgumentParser]) -> None:
     dry.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     _add_campaign(dry)
 
+    _add_evidence(command)
+
+
+def _add_evidence(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """`evidence` and what it does: `add`, `from-log`."""
     evidence = command(
         "evidence",
         "dry_run.run_evidence_add",
-        "take evidence that was made elsewhere, after validating it",
+        "take evidence that was made elsewhere: a dry run's line, or the log of a start",
+        "  kubectl logs job/dry-run-phi-4 | kaito-catalog evidence add -\n"
+        "  kubectl logs deploy/phi-4 | kaito-catalog evidence from-log -\n",
+    )
+    actions = evidence.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    def action(name: str, run: str, summary: str, examples: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog="examples:\n" + examples,
+            formatter_class=_Help,
+        )
+        sub.set_defaults(run=run)
+        sub.add_argument(
+            "--catalog",
+            metavar="DIR",
+            default=argparse.SUPPRESS,
+            help="the catalog folder (default: found from the current folder upwards)",
+        )
+        return sub
+
+    add = action(
+        "add",
+        "dry_run.run_evidence_add",
+        "take what a dry run elsewhere printed, after validating it",
         "  kubectl logs job/dry-run-phi-4 | kaito-catalog evidence add -\n  kaito-catalog evidence add run.json\n",
     )
-    evidence.add_argument("action", choices=("add",))
-    evidence.add_argument("file", metavar="FILE", help="JSON lines; - is standard input")
+    add.add_argument("file", metavar="FILE", help="JSON lines; - is standard input")
+
+    log = action(
+        "from-log",
+        "evidence.run_from_log",
+        "read the starts of vLLM in a log (0.8 to 0.33, of plain vLLM or of a KAITO pod) as reported evidence",
+        "  kubectl logs deploy/phi-4 | kaito-catalog evidence from-log -\n"
+        "  kaito-catalog evidence from-log vllm.log --format json\n"
+        "  kaito-catalog evidence from-log vllm.log --gpu a100-80gb --by @someone --into catalog\n",
+    )
+    log.add_argument("file", metavar="FILE", help="the log; - is standard input")
+    log.add_argument("--model", metavar="NAME", help="what was started (default: what the log names)")
+    log.add_argument("--gpu", metavar="G", help="the GPU, such as h100 (default: what the log names)")
+    log.add_argument("--by", metavar="NAME", help="who reports it, such as @someone")
+    log.add_argument("--source", metavar="TEXT", help="where the log can be read (default: the file's name)")
+    log.add_argument("--into", metavar="CATALOG", help="write it to the model's evidence/ in this catalog")
+    log.add_argument("--format", choices=("yaml", "json"), default="yaml", help="default: yaml")
 
 
 def _add_campaign(dry: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""`evidence/*.yaml`: what running vLLM showed: an exact plan of its own code, or a dry run of an engine."""
+"""`evidence/*.yaml`: what running vLLM showed: an exact plan of its own code, a dry run, a start that is reported."""
 
 from __future__ import annotations
 
@@ -209,3 +209,133 @@ class DryRun(Model):
     """The day of the run."""
     log: Items[str] | None = None
     """The lines the figures were read from."""
+
+
+SignedBytes = Annotated[int, Field(ge=-(10**18), le=10**18)]
+"""A size that vLLM prints with its sign: the cache's memory is negative where the model alone needs more."""
+
+
+class ReportedVersions(Model):
+    """What ran, as far as the log says."""
+
+    vllm: Text
+    """As it was printed, with local parts."""
+
+
+class ReportedGpu(Model):
+    """The device, as far as the log, or who reports it, says."""
+
+    name: Text | None = None
+    """As gpus.yaml calls it, or as the log does."""
+    count: Count | None = None
+    """How many took part."""
+    memory_bytes: Bytes | None = None
+    """Of each, as the driver reported it to vLLM."""
+    free_bytes: Bytes | None = None
+    """Of that, what was free when vLLM started."""
+    compute_capability: Number | None = None
+    """Such as 9.0."""
+
+
+class ReportedParallelism(Model):
+    """How the model was split; what the log does not say is absent, not one."""
+
+    tensor_parallel_size: Count | None = None
+    """GPUs over which each layer is divided."""
+    pipeline_parallel_size: Count | None = None
+    """Stages of whole layers."""
+    data_parallel_size: Count | None = None
+    """Copies that take requests of their own."""
+    enable_expert_parallel: bool | None = None
+    """Whether experts are dealt out whole."""
+
+
+class ReportedRank(Model):
+    """What one rank printed, in the decimals it was printed with."""
+
+    rank: Annotated[int, Field(ge=0)] | None = None
+    """Its number within a data-parallel copy; absent where the lines do not name it."""
+    data_parallel_rank: Annotated[int, Field(ge=0)] | None = None
+    """The copy, where several printed."""
+    weights_bytes: Bytes | None = None
+    """What loading took."""
+    non_torch_bytes: Bytes | None = None
+    """What CUDA, NCCL and others took beside torch."""
+    activation_peak_bytes: Bytes | None = None
+    """The most that the profile run held at once."""
+    cuda_graph_bytes: Bytes | None = None
+    """What CUDA graphs took when they were captured."""
+    cuda_graph_estimate_bytes: Bytes | None = None
+    """What vLLM set aside for them before."""
+    kv_cache_bytes: SignedBytes | None = None
+    """What was left for the cache."""
+
+
+class ReportedRefusal(Model):
+    """Why vLLM did not go on: the figures of its own message."""
+
+    what: Literal["kv-cache", "free-memory"]
+    """`kv-cache`: the cache of one request; `free-memory`: others hold what vLLM was told to use."""
+    needed_bytes: Bytes | None = None
+    """Of each GPU."""
+    available_bytes: SignedBytes | None = None
+    """Of each GPU."""
+    max_model_len: Count | None = None
+    """The context that was asked for, in tokens."""
+    estimated_max_model_len: Count | None = None
+    """What vLLM says would fit, in tokens."""
+
+
+class ReportedRun(Model):
+    """One start of vLLM that somebody else's log shows; nobody of this catalog has measured it."""
+
+    api_version: API_VERSION
+    kind: Literal["ReportedRun"]
+    model: str | None = None
+    """The entry's name; outside a catalog the repository that the log names."""
+    revision: Revision | None = None
+    """The commit, where the log names one."""
+    versions: ReportedVersions | None = None
+    """What ran."""
+    device: str | None = None
+    """The kind that vLLM names, such as `cuda`."""
+    gpu: ReportedGpu | None = None
+    """What is known of the GPU."""
+    parallelism: ReportedParallelism | None = None
+    """How the model was split."""
+    command: Items[str] | None = None
+    """The command line, where the log shows it."""
+    arguments: dict[str, JsonValue] | None = None
+    """What was set beside vLLM's defaults, by its options' names; no secrets, no addresses."""
+    engine: dict[str, JsonValue] | None = None
+    """What vLLM settled on, of what memory depends on."""
+    max_model_len: Count | None = None
+    """The context that it started with, in tokens."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The share that it was to use."""
+    outcome: Outcome | None = None
+    """How it ended; absent where the log ends before."""
+    failure: FailureClass | None = None
+    """Its kind, where it failed."""
+    message: str | None = None
+    """vLLM's own words."""
+    refusal: ReportedRefusal | None = None
+    """Where vLLM refused for want of memory."""
+    ranks: Items[ReportedRank] | None = None
+    """What each rank printed."""
+    kv_cache_tokens: Bytes | None = None
+    """Tokens that the cache holds; the fewest where several printed."""
+    max_concurrency: Amount | None = None
+    """Requests of the whole context that it holds at once; the fewest where several printed."""
+    load_seconds: Amount | None = None
+    """Of loading alone; the longest where several printed."""
+    reported_by: str | None = None
+    """Who reports it."""
+    source: str | None = None
+    """Where the log can be read."""
+    log_sha256: Sha256 | None = None
+    """Of the log as it was given, so that whoever has it can read it again."""
+    recorded_at: IsoDate
+    """The day on which it was read."""
+    lines: Items[str]
+    """The lines that it was read from, without secrets, folders and hosts."""

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from kaito_catalog.formats.base import Model
-from kaito_catalog.formats.evidence import DryRun, ExactPlan
+from kaito_catalog.formats.evidence import DryRun, ExactPlan, ReportedRun
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.hardware import Gpus, InstanceTypes, Prices
 from kaito_catalog.formats.policy import Policy
@@ -18,6 +18,7 @@ FILE_KINDS: dict[str, type[Model]] = {
     "facts": ModelFacts,
     "exact-plan": ExactPlan,
     "dry-run": DryRun,
+    "reported-run": ReportedRun,
     "gpus": Gpus,
     "instance-types": InstanceTypes,
     "prices": Prices,

@@ -10,7 +10,7 @@ from kaito_catalog.catalog import licenses
 from kaito_catalog.catalog.entries import Catalog, Entry, Shared, with_profile
 from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.formats.evidence import DryRun
+from kaito_catalog.formats.evidence import DryRun, ReportedRun
 from kaito_catalog.plans import request as planning
 from kaito_catalog.quantity import gb, gib
 from kaito_catalog.reports.markdown import escape
@@ -64,7 +64,11 @@ def facets(entry: Entry, root: Path, shared: Shared) -> dict[str, str]:
     for evidence in entry.evidence:
         record = evidence.record
         found[f"Evidence: {Path(evidence.document.path).name}"] = (
-            record.outcome if isinstance(record, DryRun) else "exact plan"
+            f"reported: {record.outcome or 'not told how it ended'}"
+            if isinstance(record, ReportedRun)
+            else record.outcome
+            if isinstance(record, DryRun)
+            else "exact plan"
         )
     found.update(_memory(entry, root, shared))
     return {key: str(value) for key, value in found.items() if value is not None}

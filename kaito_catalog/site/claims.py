@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from kaito_catalog.catalog.entries import Entry
 from kaito_catalog.formats.base import is_missing
-from kaito_catalog.formats.evidence import DryRun, ExactPlan
+from kaito_catalog.formats.evidence import DryRun, ExactPlan, ReportedRun
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.policy import Policy
 from kaito_catalog.formats.proposal import known_count
@@ -86,7 +86,12 @@ def weights_each(page: ModelPage) -> str | None:
 def evidence(entry: Entry) -> dict[str, tuple[str, str]]:
     """What the newest evidence says of each figure, and where it is from: `dry run, vLLM 0.25.1, 2026-11-01`."""
     found: dict[str, tuple[str, str]] = {}
-    for record in sorted((e.record for e in entry.evidence), key=lambda r: r.recorded_at):
+    records = [e.record for e in entry.evidence]
+    # What somebody reports stands where nothing was measured, and never for a revision.
+    for record in sorted(records, key=lambda r: (not isinstance(r, ReportedRun), r.recorded_at)):
+        if isinstance(record, ReportedRun):
+            found |= {field: (value, _reporter(record)) for field, value in _reported(record).items()}
+            continue
         kind = "dry run" if isinstance(record, DryRun) else "exact plan"
         source = f"{kind}, vLLM {record.versions.vllm}, {record.recorded_at}"
         said = _dry_run(record) if isinstance(record, DryRun) else _exact_plan(record)
@@ -94,6 +99,25 @@ def evidence(entry: Entry) -> dict[str, tuple[str, str]]:
             said["Revision"] = record.revision
         found |= {field: (value, source) for field, value in said.items()}
     return found
+
+
+def _reporter(record: ReportedRun) -> str:
+    version = f", vLLM {record.versions.vllm}" if record.versions else ""
+    return f"reported by {record.reported_by or 'somebody'}{version}, {record.recorded_at}"
+
+
+def _reported(record: ReportedRun) -> dict[str, str]:
+    said: dict[str, str] = {}
+    if record.outcome and record.gpu and record.gpu.name:
+        count = f"{record.gpu.count} × " if record.gpu.count else ""
+        said["GPUs"] = f"{record.outcome} on {count}{record.gpu.name}"
+    weights = [rank.weights_bytes for rank in record.ranks or () if rank.weights_bytes is not None]
+    size = record.parallelism.tensor_parallel_size if record.parallelism else None
+    if weights:
+        said["Weights on each GPU"] = gib(max(weights)) + (f" with TP {size}" if size else "")
+    if record.kv_cache_tokens is not None:
+        said["Context"] = f"{record.kv_cache_tokens:,} tokens of KV cache"
+    return said
 
 
 def _exact_plan(record: ExactPlan) -> dict[str, str]:

@@ -17,6 +17,7 @@ PLACES = {
     "facts": "catalog/models/NAME/facts.yaml",
     "exact-plan": "catalog/models/NAME/evidence/*.yaml",
     "dry-run": "catalog/models/NAME/evidence/*.yaml",
+    "reported-run": "catalog/models/NAME/evidence/*.yaml",
     "gpus": "catalog/gpus.yaml",
     "instance-types": "catalog/instance-types.yaml",
     "prices": "catalog/prices.yaml",

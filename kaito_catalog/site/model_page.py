@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kaito_catalog.catalog.entries import Entry
 from kaito_catalog.diagnostics import Diagnostic, Skipped
-from kaito_catalog.formats.evidence import DryRun
+from kaito_catalog.formats.evidence import DryRun, ExactPlan
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.policy import Policy
 from kaito_catalog.formats.proposal import Proposal
@@ -61,7 +61,7 @@ def proof(entry: Entry) -> Proof:
     # A run on a CPU, or of a model that was scaled down, measures nothing that a plan is about.
     if any(run.outcome == "served" and run.device == "cuda" and not run.scaled_down for run in runs):
         return MEASURED
-    if any(not isinstance(e.record, DryRun) for e in entry.evidence):
+    if any(isinstance(e.record, ExactPlan) for e in entry.evidence):
         return EXACT
     if entry.facts is None:
         return CLAIMED
