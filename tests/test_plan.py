@@ -272,7 +272,7 @@ def test_state_blocks_that_are_too_few_by_less_than_the_expected_error_are_tight
 
 
 def test_stored_bytes_stand_in_where_the_quantisation_is_not_known() -> None:
-    secret = read_shape(LLAMA_8B | {"quantization_config": {"quant_method": "secret"}})
+    secret = read_shape(LLAMA_8B | {"quantization_config": {"quant_method": "torchao"}})
     arguments: dict[str, Any] = {
         "gpu": H100,
         "parallelism": Parallelism(1),

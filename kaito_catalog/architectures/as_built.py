@@ -85,7 +85,7 @@ def _quantizes(shape: BuiltShape, target: Target) -> BuiltShape:
     refused = (
         f"vLLM {target.vllm_version[:20]} takes no weights whose inputs are in another order"
         if how.act_order
-        else None
+        else how.refused
     )
     how = replace(how, registers_order=False, refines_blocks=True, short_scales=True, refused=refused)
     return replace(shape, quantization=how)

@@ -202,6 +202,10 @@ class StagePart(Enum):
     ENCODER = "encoder"
 
 
+UNNAMED = "unnamed"
+"""The method of a quantisation whose configuration names none."""
+
+
 @dataclass(frozen=True)
 class Quantization:
     """How the weights are stored."""
@@ -234,7 +238,7 @@ class Quantization:
     is_partial: bool = False
     """The configuration names the method and not what every published one says beside it: part of it is missing."""
     refused: str | None = None
-    """Why vLLM of the version that is asked does not take it."""
+    """Why vLLM does not take it: none, or not the version that is asked."""
     registers_order: bool = True
     """Matrices in groups of integers register an order of their inputs, used or not."""
     short_scales: bool = False

@@ -43,6 +43,7 @@ CHECKS: tuple[Check, ...] = (
     sec.options_stay_with_what_was_pinned,
     arc.type_of_the_hub,
     arc.architecture_that_vllm_has,
+    arc.weights_that_vllm_loads,
     run.legal_tensor_parallel_size,
     run.known_options,
     run.legal_values,
@@ -83,6 +84,7 @@ OF_MANIFESTS: tuple[Check, ...] = (
     lic.gated_needs_a_secret,
     sec.options_stay_with_what_was_pinned,
     arc.architecture_that_vllm_has,
+    arc.weights_that_vllm_loads,
     *(check for check in CHECKS if check.rule.family in ("RUN", "MEM", "KTO")),
 )
 """The checks of a Workspace, InferenceSet or ConfigMap, which say how a model is served and claim nothing of it."""

@@ -88,7 +88,6 @@ HARMLESS: Mapping[str, tuple[str, ...]] = {
         "watermark-config",
     ),
     "it says which files are loaded or how they are read, and not what is kept of them": (
-        "allow-deprecated-quantization",
         "allowed-local-media-path",
         "allowed-media-domains",
         "code-revision",

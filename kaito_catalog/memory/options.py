@@ -198,6 +198,13 @@ PLANNED: tuple[PlannedOption, ...] = (
         unset=False,
     ),
     PlannedOption(
+        "allow-deprecated-quantization",
+        SWITCH,
+        "weights quantised in a way that vLLM gives up soon (fbgemm_fp8, fp_quant) are loaded",
+        default="refused",
+        unset=False,
+    ),
+    PlannedOption(
         "speculative-config",
         OBJECT,
         'what guesses tokens ahead, such as \'{"method": "mtp", "num_speculative_tokens": 1}\'',

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kaito_catalog.architectures import BuiltShape, LatentAttention, Shape, Unsupported
 from kaito_catalog.architectures.as_built import no_class
+from kaito_catalog.architectures.shape import UNNAMED
 from kaito_catalog.memory import kernels
 from kaito_catalog.memory.compilation import compilation_of
 from kaito_catalog.memory.environment import Environment, environment_of
@@ -13,6 +14,7 @@ from kaito_catalog.memory.kv_cache.versions import states_per_sequence
 from kaito_catalog.memory.kv_connectors import keeps_hybrid_manager
 from kaito_catalog.memory.legal_splits import illegal_context_parallel, illegal_tensor_parallel
 from kaito_catalog.memory.no_effect import Situation
+from kaito_catalog.memory.quantization_methods import refused_method
 from kaito_catalog.memory.unplanned_options import why_unknown
 from kaito_catalog.memory.values import Fit, Parallelism, PlanRequest, Settings
 from kaito_catalog.memory.verdict import lacking_at_start, words_of_budget
@@ -94,8 +96,6 @@ def refused(request: PlanRequest, built: BuiltShape) -> Refusal | None:
         built: the model, as the vLLM version builds it on that GPU.
     """
     settings, gpu, sizes = request.settings, request.gpu, request.parallelism
-    if built.quantization is not None and built.quantization.refused is not None:
-        return _no("weights", built.quantization.refused)
     if min(sizes.tensor_parallel_size, sizes.pipeline_parallel_size, sizes.data_parallel_size) < 1:
         return _no("parallelism", "every parallel size is at least 1")
     if settings.max_model_len < 1 or not 0 < settings.gpu_memory_utilization <= 1:
@@ -119,10 +119,15 @@ def refused(request: PlanRequest, built: BuiltShape) -> Refusal | None:
             f"max_model_len {settings.max_model_len:,} is more than the model's own limit of "
             f"{built.max_model_len:,} tokens, and vLLM refuses it",
         )
+    cannot_load = unloadable(
+        built, request.vllm_version, allow_deprecated=settings.allow_deprecated_quantization
+    )
+    if cannot_load is not None:
+        return cannot_load
     unchunked = _refuses_unchunked(settings, built, request.vllm_version)
     if unchunked is not None:
         return _no("settings", unchunked)
-    missing = kernels.refusal(built, gpu.compute_capability)
+    missing = kernels.refusal(built, gpu.compute_capability, request.vllm_version)
     if missing is not None:
         return _no("gpu", missing)
     if gpu.memory_bytes is None:
@@ -143,6 +148,30 @@ def _refuses_partition(settings: Settings, built: BuiltShape, sizes: Parallelism
         return None
     found = illegal_partition(environment.layer_partition, len(built.layers), sizes.pipeline_parallel_size)
     return None if found is None else f"vLLM refuses VLLM_PP_LAYER_PARTITION: {found}"
+
+
+QUANTIZATION = "quantization"
+"""What limits a plan of a model whose weights are stored in a way that vLLM does not load."""
+
+
+def unloadable(built: BuiltShape, vllm_version: str, *, allow_deprecated: bool = False) -> Refusal | None:
+    """Why vLLM does not load weights that are stored so, or why that is not known; None where it does.
+
+    Args:
+        built: the model, as the vLLM version builds it.
+        vllm_version: whose methods count.
+        allow_deprecated: whether `allow-deprecated-quantization` is given.
+    """
+    how = built.quantization
+    if how is None:
+        return None
+    reason = how.refused or refused_method(how, vllm_version, allow_deprecated=allow_deprecated)
+    if reason is not None:
+        return _no(QUANTIZATION, reason)
+    if how.method == UNNAMED:
+        words = f"{how.problem}, so that vLLM takes the weights for unquantised"
+        return Refusal(Fit.UNKNOWN, QUANTIZATION, words)
+    return None
 
 
 def _refuses_unchunked(settings: Settings, built: BuiltShape, vllm_version: str) -> str | None:

@@ -92,6 +92,7 @@ class Settings:
     kv_offloading_backend: str = "native"
     decode_context_parallel_size: int = 1
     """Ranks of a tensor-parallel group among which the tokens of a request are divided."""
+    allow_deprecated_quantization: bool = False
     speculative_config: str | None = None
     """What guesses tokens ahead, as JSON (`speculation.config` reads it)."""
     draft: Drafter | Unsupported | None = None
@@ -120,6 +121,7 @@ class EngineOptions(TypedDict, total=False):
     optimization_level: str | None
     enforce_eager: bool | None
     language_model_only: bool | None
+    allow_deprecated_quantization: bool | None
     speculative_config: str | None
     kv_cache_memory_bytes: int | None
     disable_hybrid_kv_cache_manager: bool | None

@@ -38,6 +38,7 @@ TERMS = {
     "nodes": "KAITO's formula for the number of nodes",
     "settings": "options that vLLM does not take, or that are not planned",
     "gpu": "the kind of GPU: vLLM cannot run the model on it",
+    "quantization": "how the weights are stored",
 }
 _ORIGINS = {
     "facts": "from the recorded size of the weight files",
@@ -294,8 +295,8 @@ def _bar(size: int, top: int, width: int | None) -> str:
     return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
 
 
-_WHATEVER_GPU = frozenset({"architecture", "settings"})
-"""What makes a plan unknown on one GPU as on another."""
+_WHATEVER_GPU = frozenset({"architecture", "settings", "quantization"})
+"""What makes a plan unknown, or a start impossible, on one GPU as on another: its reason is said in full."""
 
 
 def instance_types_text(
@@ -342,19 +343,7 @@ def instance_types_text(
     else:
         lines.append("no known instance type fits it on one node")
     lines += _on_several_nodes(rows)
-    rest = [row for row in rows if row not in serving]
-    groups: dict[tuple[Fit, str], list[str]] = {}
-    for row in rest:
-        reason = row.plan.reason or TERMS.get(row.plan.limited_by or "", row.plan.limited_by or "")
-        if row.plan.fits is Fit.NO and row.plan.limited_by:
-            reason = TERMS.get(row.plan.limited_by, row.plan.limited_by)
-        groups.setdefault((row.plan.fits, reason), []).append(row.instance_type.name)
-    if groups:
-        lines.append("")
-    for (fit, reason), names in sorted(groups.items(), key=lambda item: (item[0][0].value, item[0][1])):
-        words = VERDICTS[fit][0]
-        which = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        lines.append(f"{words} ({printable(reason)}): {plural(len(names), 'instance type')}: {which}")
+    lines += _not_fitting([row for row in rows if row not in serving])
     advice = recommend.text(recommend.recommend(rows, max_model_len=subject.max_model_len))
     if advice:
         lines += ["", advice.rstrip("\n")]
@@ -362,6 +351,23 @@ def instance_types_text(
     if best is not None:  # not broken, so that it can be copied
         text += f"\nnext: kaito-catalog plan {subject.name} --instance-type {best.instance_type.name}\n"
     return text
+
+
+def _not_fitting(rows: Sequence[InstanceTypePlan]) -> list[str]:
+    """The instance types that do not fit, counted by their reason."""
+    groups: dict[tuple[Fit, str], list[str]] = {}
+    for row in rows:
+        reason = row.plan.reason or TERMS.get(row.plan.limited_by or "", row.plan.limited_by or "")
+        limit = row.plan.limited_by
+        if row.plan.fits is Fit.NO and limit and limit not in _WHATEVER_GPU:
+            reason = TERMS.get(limit, limit)
+        groups.setdefault((row.plan.fits, reason), []).append(row.instance_type.name)
+    lines = [""] if groups else []
+    for (fit, reason), names in sorted(groups.items(), key=lambda item: (item[0][0].value, item[0][1])):
+        words = VERDICTS[fit][0]
+        which = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        lines.append(f"{words} ({printable(reason)}): {plural(len(names), 'instance type')}: {which}")
+    return lines
 
 
 def _on_several_nodes(rows: Sequence[InstanceTypePlan]) -> list[str]:

@@ -45,6 +45,7 @@ LIMITED_BY_WORDS = {
     "disableHybridKvCacheManager": "the hybrid KV cache manager is off",
     "settings": "the options",
     "speculation": "what guesses tokens",
+    "quantization": "how the weights are stored",
 }
 """Words for the terms of a plan that are no words themselves."""
 CLOUDS = {"azure": "Azure", "aws": "AWS", "gcp": "Google Cloud", "arc": "Azure Arc"}

@@ -9,7 +9,7 @@ from typing import cast
 
 from kaito_catalog.architectures.reading.fields import Fields, UnreadableError
 from kaito_catalog.architectures.reading.record import Source
-from kaito_catalog.architectures.shape import Json, Layer, Quantization, Scheme
+from kaito_catalog.architectures.shape import UNNAMED, Json, Layer, Quantization, Scheme
 
 
 def _ignored(section: Fields) -> tuple[str, ...] | None:
@@ -55,6 +55,12 @@ MODELOPT_SCHEMES = {
 }
 
 
+_PACKED = (
+    "its quantization_config has bits and names no quant_method, as MLX writes it: vLLM takes the weights for "
+    "unquantised, and stops where it finds them packed"
+)
+
+
 def read_quantization(source: Source) -> Quantization | None:
     section = source.root.section("quantization_config") or source.text.section("quantization_config")
     section = section or source.root.section("compression_config")
@@ -66,7 +72,8 @@ def read_quantization(source: Source) -> Quantization | None:
     method = section.text("quant_method") or ("modelopt" if from_file else None)
     if method is None:
         problem = "its quantization_config names no quant_method"
-        return Quantization("unnamed", None, problem=problem)
+        # MLX writes bits and group_size alone.
+        return Quantization(UNNAMED, None, problem=problem, refused=_PACKED if "bits" in section else None)
     ignored = _ignored(section)
     plain = Quantization(
         method,

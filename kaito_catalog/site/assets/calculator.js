@@ -8,6 +8,7 @@
   const TERMS = {
     kvCache: "KV cache", maxModelLen: "the model's own limit", maxNumSeqs: "max_num_seqs",
     gpu: "GPU memory not published", parallelism: "how the model can be divided",
+    quantization: "how the weights are stored",
   };
 
   function make(tag, attributes = {}, ...children) {
