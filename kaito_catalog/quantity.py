@@ -73,3 +73,12 @@ def gb(size_bytes: int) -> str:
     """`size_bytes` as text in GB (10⁹ bytes), the unit that disks and proposals use."""
     value = size_bytes / 10**9
     return f"{value:,.1f} GB" if abs(value) >= 10 else f"{value:.2f} GB"
+
+
+def at_least_gb(size_bytes: int) -> str:
+    """A size to claim for so many bytes: whole GB, or two digits where that would be far more: `30GB`, `0.45GB`."""
+    whole = -(-size_bytes // 10**9)
+    if whole * 10**9 <= 1.2 * size_bytes or size_bytes <= 0:
+        return f"{whole}GB"
+    step = max(10 ** (len(str(size_bytes)) - 2), 1000)
+    return f"{-(-size_bytes // step) * step / 10**9:.6f}".rstrip("0").rstrip(".") + "GB"

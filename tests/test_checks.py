@@ -10,6 +10,7 @@ import pytest
 
 from kaito_catalog.catalog.entries import Catalog, Entry, Evidence
 from kaito_catalog.checks import example
+from kaito_catalog.checks.asked import Asked, asked_of
 from kaito_catalog.checks.base import Check, Context, Finding, Rule, Skip, Subject, read_rule
 from kaito_catalog.checks.engine import ClaimState, EntryReport, check_entry
 from kaito_catalog.checks.registry import ALL_CODES, CHECKS, FAMILIES, RULES, UNUSED_WAIVER, selected
@@ -20,6 +21,7 @@ from kaito_catalog.documents.validation import load
 from kaito_catalog.formats.evidence import DryRun, ExactPlan, ReportedRun
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.memory.values import Fit, Parallelism, PlanRequest
 
 _IN_ENGINE = {"YML012"}
 
@@ -608,3 +610,32 @@ def test_a_switch_that_has_no_room_is_to_be_left_out(context: Context) -> None:
 @pytest.mark.parametrize(("option", "value"), [("quantization", "awq4"), ("load-format", "ggufx")])
 def test_a_value_that_only_a_plug_in_could_add_is_refused(context: Context, option: str, value: str) -> None:
     assert "RUN003" in codes(report(context, with_options(f"{option}: {value}")))
+
+
+@pytest.mark.parametrize(("max_model_len", "advice"), [(8192, ["gpuCount: 1"]), (10240, [])])
+def test_mem003_does_not_advise_what_may_not_fit(
+    max_model_len: int, advice: list[str], context: Context
+) -> None:
+    fragment = f"""
+requirements: {{gpuCount: 2, totalGPUMemory: 48GB, perGPUMemory: 24GB, contextLength: {max_model_len}}}
+deployment: {{instanceType: Standard_NV36ads_A10_v5}}
+runtimes: [{{name: vllm, distributedInference: true, config: {{max-model-len: {max_model_len}}}}}]
+"""
+    found = report(context, fragment, selected(["MEM003"], []))
+    assert [d.hint for d in found.diagnostics] == advice
+    asked = asked_of(Subject.of(entry_of(fragment)), context)
+    assert isinstance(asked, Asked)
+    on_one = [p.fits for p in replace(asked, request=_on_one(asked.request)).plans(asked.settings)]
+    assert on_one == [Fit.YES if advice else Fit.TIGHT]
+
+
+def _on_one(request: PlanRequest) -> PlanRequest:
+    return replace(request, parallelism=Parallelism(1))
+
+
+def test_claims_of_a_file_with_errors_are_unknown_and_not_none(context: Context) -> None:
+    broken = replace(entry_of(), proposal=None)
+    found = check_entry(broken, CHECKS, context)
+    assert not found.readable
+    assert set(found.claims.values()) == {ClaimState.UNKNOWN}
+    assert len(found.claims) == 8

@@ -149,7 +149,7 @@ def test_a_gated_model_without_a_token_has_gaps_that_say_why(shared_files: Share
     new = proposal_of(small(gated="manual"), shared_files, token=False)
     assert new.value["requirements"]["gpuCount"] == "TBD"
     assert "HF_TOKEN is not set" in new.derived["requirements", "gpuCount"]
-    assert new.value["requirements"]["storageSize"] == "3GB"
+    assert new.value["requirements"]["storageSize"] == "2.5GB"
     assert "trustRemoteCode" not in new.value["runtimes"][0]
 
 

@@ -51,11 +51,18 @@ class Asked:
     def at(self, utilization: float) -> Settings:
         return replace(self.settings, gpu_memory_utilization=utilization)
 
-    def smallest(self, settings: Settings, most: int | None = None) -> int | None:
-        """The GPUs that are enough on every card the claim may mean; None where not even `most` are (the claimed)."""
+    def smallest(
+        self, settings: Settings, most: int | None = None, *, allow_tight: bool = True
+    ) -> int | None:
+        """The GPUs that are enough on every card the claim may mean; None where not even `most` are (the claimed).
+
+        With `allow_tight`, a plan that may not fit counts as one that fits.
+        """
         most = min(most or self.count, MOST_GPUS_OF_A_CLAIM)
         counts = [
-            smallest_gpu_count(replace(self.request, gpu=gpu, settings=settings), most=most)
+            smallest_gpu_count(
+                replace(self.request, gpu=gpu, settings=settings), most=most, allow_tight=allow_tight
+            )
             for gpu in self.gpus
         ]
         return None if None in counts else max(count for count in counts if count is not None)

@@ -94,7 +94,9 @@ def check_entry(
     """Run `checks` on one entry; an entry with broken files is reported completely and checked no further."""
     path = entry.proposal_document.path
     if not entry.is_readable:
-        return EntryReport(entry.name, path, False, entry.problems, (), {}, None)
+        # What they claim is not known while they cannot be read.
+        unknown: dict[Claim, ClaimState] = dict.fromkeys(_CLAIM_ROUTES, ClaimState.UNKNOWN)
+        return EntryReport(entry.name, path, False, entry.problems, (), unknown, None)
     subject = Subject.of(entry)
     diagnostics: list[Diagnostic] = list(entry.problems)
     skips: list[Skipped] = []

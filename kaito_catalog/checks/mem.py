@@ -186,7 +186,8 @@ def no_more_gpus_than_needed(subject: Subject, context: Context) -> Iterator[Out
     """Fewer GPUs of that kind are enough.
 
     The template asks for the *minimum* number of GPUs. The smallest tensor-parallel size that vLLM allows and
-    that fits is compared with the claim, at the proposal's own utilization and at KAITO's.
+    that fits is compared with the claim, at the proposal's own utilization and at KAITO's. A plan that may not fit
+    ("tight") is no reason to take fewer.
 
     Fails::
 
@@ -210,11 +211,11 @@ def no_more_gpus_than_needed(subject: Subject, context: Context) -> Iterator[Out
     if skip:
         yield skip
         return
-    own = asked.smallest(asked.settings)
+    own = asked.smallest(asked.settings, allow_tight=False)
     if own is None or own >= asked.count:
         return
     usual = context.profile.utilization(asked.gpus[0].name)
-    at_usual = asked.smallest(asked.at(usual))
+    at_usual = asked.smallest(asked.at(usual), allow_tight=False)
     utilization = asked.settings.gpu_memory_utilization
     message = (
         f"{asked.count} × {asked.each} is more than {asked.settings.max_model_len:,} tokens need: "

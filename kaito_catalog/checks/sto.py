@@ -10,7 +10,7 @@ from kaito_catalog.formats.facts import ModelFacts, StoredSize
 from kaito_catalog.formats.proposal import known_size
 from kaito_catalog.memory.held_weights import lack_of_bytes
 from kaito_catalog.plans.instance_types import facts_shape
-from kaito_catalog.quantity import Quantity, gb, gib
+from kaito_catalog.quantity import Quantity, at_least_gb, gb, gib
 
 _STORAGE = ("requirements", "storageSize")
 _NO_CLAIM = Skip("the proposal claims no storage size", "add requirements.storageSize, such as 150GB")
@@ -28,8 +28,10 @@ def _against(claim: Quantity, total: StoredSize, what: str, hint: str) -> Iterat
         )
 
 
-def _round_up_gb(size_bytes: int) -> int:
-    return -(-size_bytes // (5 * 10**9)) * 5
+def _claim_for(size_bytes: int) -> str:
+    """What to claim for so many bytes: rounded up to 5 GB, where that is not far more."""
+    fives = -(-size_bytes // (5 * 10**9)) * 5
+    return f"{fives}GB" if fives * 10**9 <= 1.2 * size_bytes else at_least_gb(size_bytes)
 
 
 def _lack(facts: ModelFacts, context: Context) -> str | None:
@@ -66,7 +68,7 @@ def room_for_the_weights(subject: Subject, context: Context) -> Iterator[Outcome
     if _lack(subject.facts, context):
         yield Skip("the recorded weights are not all that the configuration asks for (STO004)")
         return
-    yield from _against(claim, total, "weights", f"storageSize: {_round_up_gb(total.high_bytes)}GB or more")
+    yield from _against(claim, total, "weights", f"storageSize: {_claim_for(total.high_bytes)} or more")
 
 
 @check("STO002", severity=WARNING)
@@ -97,7 +99,7 @@ def room_for_all_files(subject: Subject, context: Context) -> Iterator[Outcome]:
         return
     total = subject.facts.repository
     yield from _against(
-        claim, total, "files in the repository", f"storageSize: {_round_up_gb(total.high_bytes)}GB or more"
+        claim, total, "files in the repository", f"storageSize: {_claim_for(total.high_bytes)} or more"
     )
 
 
@@ -133,7 +135,7 @@ def not_far_too_much(subject: Subject, context: Context) -> Iterator[Outcome]:
         yield Finding(
             f"{claim} is {times} the {gb(total.size_bytes)} of files",
             _STORAGE,
-            f"storageSize: {_round_up_gb(total.high_bytes)}GB; KAITO itself asks for a disk of {gib(disk)}",
+            f"storageSize: {_claim_for(total.high_bytes)}; KAITO itself asks for a disk of {gib(disk)}",
         )
 
 

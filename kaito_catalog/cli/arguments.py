@@ -257,6 +257,7 @@ def _add_vllm(command: Callable[..., argparse.ArgumentParser]) -> None:
     dry.add_argument("--time-limit", metavar="S", type=float, default=900.0, help="seconds (default: 900)")
     dry.add_argument("--vllm-python", metavar="PATH", help="the Python that has vLLM (default: .venv-vllm)")
     dry.add_argument("--no-write", action="store_true", help="do not write evidence")
+    dry.add_argument("--replace", action="store_true", help="write it also where better evidence is recorded")
     dry.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     _add_campaign(dry)
 
@@ -298,6 +299,7 @@ def _add_evidence(command: Callable[..., argparse.ArgumentParser]) -> None:
         "  kubectl logs job/dry-run-phi-4 | kaito-catalog evidence add -\n  kaito-catalog evidence add run.json\n",
     )
     add.add_argument("file", metavar="FILE", help="JSON lines; - is standard input")
+    add.add_argument("--replace", action="store_true", help="also what shows more than this evidence")
 
     log = action(
         "from-log",

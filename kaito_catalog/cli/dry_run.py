@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from kaito_catalog.catalog.entries import Entry
 from kaito_catalog.catalog.reading import read_shared, shown
-from kaito_catalog.cli.common import catalog_root, say
+from kaito_catalog.cli.common import FAILED, OK, catalog_root, say
 from kaito_catalog.cli.exact_plan import asking, find_entry
 from kaito_catalog.cli.progress import Progress
 from kaito_catalog.errors import CatalogError
@@ -77,8 +77,12 @@ def run_dry_run(options: argparse.Namespace) -> int:
         return 0 if outcome["outcome"] == "served" else 1
     value = evidence.dry_run_evidence(entry, outcome, args=args, weights=options.weights, changed=changed)
     if not options.no_write:
-        path = evidence.write_evidence(entry.folder, value)
-        say(f"wrote {shown(path)}")
+        try:
+            path = evidence.write_evidence(entry.folder, value, replace=options.replace)
+            say(f"wrote {shown(path)}")
+        except evidence.WeakerEvidenceError as error:
+            say(f"not recorded: {error.message}")
+            say(f"hint: {error.hint}")
     if options.format == "json":
         sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
     else:
@@ -214,11 +218,25 @@ def run_evidence_add(options: argparse.Namespace) -> int:
             "no line is evidence",
             hint="evidence is one line of JSON of kind DryRunResult, DryRun or ExactPlan; a log may be cut",
         )
-    for value in found:
-        entry = find_entry(str(value.get("model", "")), root)
-        path = evidence.write_evidence(entry.folder, evidence.accepted(entry, value))
-        sys.stdout.write(f"wrote {shown(path)}\n")
-    return 0
+    refused = 0
+    for line in found:
+        entry = find_entry(str(line.get("model", "")), root)
+        value = evidence.accepted(entry, line)
+        before = evidence.recorded_evidence(entry.folder, value)
+        try:
+            path = evidence.write_evidence(entry.folder, value, replace=options.replace)
+        except evidence.WeakerEvidenceError as error:
+            refused += 1
+            say(f"error: {error.message}")
+            say(f"hint: {error.hint}")
+            continue
+        what = "wrote" if before is None else "unchanged:" if before == value else "replaced"
+        outcome = (
+            "" if before is None or before == value else f" ({before.get('outcome') or before.get('kind')}"
+        )
+        outcome += f" of {before.get('recordedAt')})" if outcome and before else ""
+        sys.stdout.write(f"{what} {shown(path)}{outcome}\n")
+    return FAILED if refused else OK
 
 
 @contextmanager

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import re
+import tempfile
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
 from kaito_catalog.catalog.entries import FACTS, PROPOSAL, Catalog
-from kaito_catalog.catalog.reading import read_catalog, read_shared, shown
-from kaito_catalog.checks.engine import Report
+from kaito_catalog.catalog.reading import read_catalog, read_entry, read_shared, shown
+from kaito_catalog.checks.base import Context
+from kaito_catalog.checks.engine import Report, check_entry
 from kaito_catalog.checks.online import online_report
+from kaito_catalog.checks.registry import CHECKS
 from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say, selection
 from kaito_catalog.cli.progress import Progress
+from kaito_catalog.diagnostics import Diagnostic
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.hub.addresses import one_revision, read_address
 from kaito_catalog.hub.client import Hub
@@ -82,6 +86,12 @@ def run_new(options: argparse.Namespace) -> int:
     proposal = new_proposal(recorded, found, shared, profile, today=today, author=options.author)
     folder = into / proposal.name
     text = proposal.text
+    refused = _refused(proposal.name, recorded.text, text, Context(shared, profile))
+    for finding in refused:
+        say(f"error: {finding.code}: {finding.message}")
+        say(f"hint: {finding.hint or f'kaito-catalog explain {finding.code}'}")
+    if refused:
+        return FAILED
     files.write_text(folder / FACTS, recorded.text)
     try:
         files.write_text(folder / PROPOSAL, text)
@@ -100,6 +110,16 @@ def run_new(options: argparse.Namespace) -> int:
         f"{plural(calls, 'call')} to the Hub; next: fill in the gaps, then 'kaito-catalog check {shown(folder)}'"
     )
     return OK
+
+
+def _refused(name: str, facts: str, proposal: str, context: Context) -> list[Diagnostic]:
+    """What `check` would refuse of the folder, before it is written."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / name
+        files.write_text(folder / FACTS, facts)
+        files.write_text(folder / PROPOSAL, proposal)
+        report = check_entry(read_entry(folder), CHECKS, context)
+    return [found for found in report.diagnostics if found.fails]
 
 
 def _must_be_new(into: Path, repo_id: str) -> None:

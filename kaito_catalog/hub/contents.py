@@ -135,6 +135,11 @@ def _by_config(config: Mapping[str, object]) -> NotServable | None:
 
 def _by_weights(repository: Repository) -> NotServable | None:
     choice = choose_weights([file.path for file in repository.files])
+    if choice is not None and choice.format == "pickle":
+        return NotServable(
+            "a model whose weights are pickle files alone, which can run code when they are loaded",
+            "propose a repository or a revision with safetensors",
+        )
     if choice is not None and choice.format != "gguf":
         return None
     if choice is not None:

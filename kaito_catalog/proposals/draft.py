@@ -19,10 +19,11 @@ from kaito_catalog.formats.policy import Profile
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.hub.facts import Recorded, license_path
 from kaito_catalog.hub.repository import Repository, printable
+from kaito_catalog.kaito.model_catalog import model_token_limit
 from kaito_catalog.memory.values import Fit
 from kaito_catalog.plans.instance_types import InstanceTypePlan, facts_shape, plan_instance_types
 from kaito_catalog.proposals.parsers import family_options
-from kaito_catalog.quantity import gb, gib
+from kaito_catalog.quantity import at_least_gb, gb, gib
 from kaito_catalog.system import files
 
 GAP = "TBD"
@@ -276,12 +277,14 @@ def _storage(draft: _Draft) -> str:
     need = max(need, weights.size_bytes)
     if total is not None:
         exact += f", the repository holds {gb(total.size_bytes)}"
-    return str(draft.mark(f"{-(-need // 10**9)}GB", exact, "requirements", "storageSize"))
+    return str(draft.mark(at_least_gb(need), exact, "requirements", "storageSize"))
 
 
 def _smallest(draft: _Draft, shape: Shape) -> tuple[int, InstanceTypePlan | None, str]:
     """A sensible context, and the instance type with the least GPU memory that serves it."""
     context = min(shape.max_model_len, SENSIBLE_MAX_MODEL_LEN)
+    # KAITO reads old forms of RoPE scaling otherwise than vLLM, and takes no more than it read.
+    context = min(context, model_token_limit(draft.facts) or context)
     while True:
         plans = plan_instance_types(draft.facts, draft.shared, draft.profile, max_model_len=context)
         fitting = [p for p in plans if p.plan.fits is Fit.YES and p.gpus_needed == p.instance_type.gpu_count]

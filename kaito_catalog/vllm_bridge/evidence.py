@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from kaito_catalog.catalog.entries import Entry
+from kaito_catalog.catalog.reading import shown
 from kaito_catalog.documents import writing
-from kaito_catalog.documents.reading import parse
+from kaito_catalog.documents.reading import parse, read
 from kaito_catalog.documents.validation import load
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.evidence import DryRun, FailureClass
@@ -170,11 +171,20 @@ def evidence_name(value: Mapping[str, Any]) -> str:
     return f"vllm-{version}-{slug}.yaml"
 
 
-def write_evidence(folder: Path, value: Mapping[str, Any]) -> Path:
+class WeakerEvidenceError(CatalogError):
+    """What is recorded shows more than what would take its place."""
+
+
+def write_evidence(folder: Path, value: Mapping[str, Any], *, replace: bool = False) -> Path:
     """Write evidence to the `evidence/` of a model's folder after validating it.
 
+    Args:
+        folder: the model's.
+        value: the evidence.
+        replace: also in the place of evidence that shows more.
+
     Raises:
-        CatalogError: it is not valid; nothing is written.
+        CatalogError: it is not valid, or what is recorded shows more; nothing is written.
     """
     kind, model = ("exact-plan", ExactPlanFile) if value.get("kind") == "ExactPlan" else ("dry-run", DryRun)
     _, problems = load(parse(writing.write(dict(value)), path="(the evidence)"), model)
@@ -182,11 +192,43 @@ def write_evidence(folder: Path, value: Mapping[str, Any]) -> Path:
         first = problems[0]
         raise CatalogError(f"this is not valid evidence: {first.message}", hint=first.hint)
     path = folder / "evidence" / evidence_name(value)
+    recorded = recorded_evidence(folder, value)
+    if recorded is not None and not replace and (why := _shows_more(recorded, value)) is not None:
+        raise WeakerEvidenceError(f"{shown(path)} stays: {why}", hint="--replace puts this in its place")
     text = (
         f"# yaml-language-server: $schema=../../../../schema/{kind}.schema.json\n{writing.write(dict(value))}"
     )
     files.write_text(path, text)
     return path
+
+
+def recorded_evidence(folder: Path, value: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What is recorded where this evidence would be written; None where nothing is, or nothing that can be read."""
+    path = folder / "evidence" / evidence_name(value)
+    if not path.is_file():
+        return None
+    found = read(path, shown_as=shown(path)).value
+    return found if isinstance(found, dict) else None
+
+
+def _shows_more(recorded: Mapping[str, Any], value: Mapping[str, Any]) -> str | None:
+    """Why recorded evidence should not give way; None where it may."""
+    of_same = all(recorded.get(key) == value.get(key) for key in ("kind", "revision", "configSha256"))
+    if not of_same:
+        return None  # of another commit: it is stale, and check says so
+    before, after = (_SHOWS.get(str(found.get("outcome")), 0) for found in (recorded, value))
+    what = f"it {_ENDED.get(str(recorded.get('outcome')), 'was recorded')} on {recorded.get('recordedAt')}"
+    if after < before:
+        return f"{what}, and this one {_ENDED.get(str(value.get('outcome')), 'did not')}"
+    if recorded.get("weights") == "real" and value.get("weights") == "dummy" and after <= before:
+        return f"{what} with the real weights, and this one has random ones"
+    if str(value.get("recordedAt")) < str(recorded.get("recordedAt")) and after <= before:
+        return f"{what}, and this one is older ({value.get('recordedAt')})"
+    return None
+
+
+_SHOWS = {"served": 2, "does-not-fit": 1, "failed": 0}
+_ENDED = {"served": "served", "does-not-fit": "did not fit", "failed": "failed"}
 
 
 def accepted(entry: Entry, value: Mapping[str, Any]) -> dict[str, Any]:
