@@ -15,6 +15,7 @@ from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito import admission, manifests, model_catalog
 from kaito_catalog.kaito.markdown import writer
+from kaito_catalog.kaito.mirrors import further_objects
 from kaito_catalog.kaito.model_catalog import LeftOut
 from kaito_catalog.kaito.release import release_of
 from kaito_catalog.plans.start import max_num_seqs, needs_no_lmcache
@@ -107,6 +108,7 @@ def build(
         models.append(page)
         if page.manifests.left_out:
             gaps.append(LeftOut(entry.name, "manifests", page.manifests.left_out))
+        gaps += [LeftOut(entry.name, file, why) for file, why in page.manifests.objects_left_out]
         _add_model(result, page, catalog)
     _add(result, "site-src/checks.md", pages.checks_page(checks))
     _add_site(result, models, catalog)
@@ -195,7 +197,9 @@ def _manifests(proposal: Proposal, facts: ModelFacts | None, catalog: Catalog) -
         vllm=known(profile.vllm_version),
     )
     if not refused:
-        return built
+        made, left_out = further_objects(proposal, facts, built.files)
+        files = dict(sorted({**built.files, **made}.items()))
+        return manifests.Manifests(files, built.left_out, tuple(left_out.items()))
     more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
     return manifests.Manifests({}, f"KAITO would refuse them: {refused[0]}{more}")
 

@@ -232,7 +232,7 @@ def test_an_imported_proposal_completes_in_an_editor(here: Path) -> None:
 def test_a_file_that_is_no_proposal_is_exit_code_1(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "a.md").write_text("# Hello\n")
     assert cli.main(["import", "a.md", "--into", "mine"]) == 1
-    assert "error[IMP002]" in capsys.readouterr().out
+    assert "error[IMP023]" in capsys.readouterr().out
     assert not (here / "mine").exists()
 
 

@@ -106,7 +106,33 @@ Passes::
 """,
 )
 
-RULES: tuple[Rule, ...] = (*SYNTAX_RULES, *(check.rule for check in CHECKS), UNUSED_WAIVER, *HUB_RULES)
+REFUSED_BY_CRD: Rule = read_rule(
+    "KTO015",
+    Severity.ERROR,
+    """KAITO's own CRD refuses the manifest.
+
+With `--crds DIR`, the folder `config/crd/bases` of a checkout of KAITO, manifests are held against the CRDs as the API
+server would: their schemas, unknown fields, and their CEL rules. Rules about a change of an object are left out.
+
+Fails::
+
+    kind: MultiRoleInference
+    spec: {roles: [{type: prefill}, {type: prefill}]}
+
+Passes::
+
+    kind: MultiRoleInference
+    spec: {roles: [{type: prefill}, {type: decode}]}
+""",
+)
+
+RULES: tuple[Rule, ...] = (
+    *SYNTAX_RULES,
+    *(check.rule for check in CHECKS),
+    UNUSED_WAIVER,
+    REFUSED_BY_CRD,
+    *HUB_RULES,
+)
 """The documentation of every code, for `explain`, the docs and SARIF."""
 
 ALL_CODES = frozenset(rule.code for rule in RULES)

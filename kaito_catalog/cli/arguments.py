@@ -139,6 +139,9 @@ def _add_check(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--profile", metavar="NAME", help="KAITO release of policy.yaml (default: its `profile`)"
     )
     check.add_argument("--verbose", action="store_true", help="list every skipped check with its place")
+    check.add_argument(
+        "--crds", metavar="DIR", help="also hold manifests against KAITO's own CRDs: its config/crd/bases"
+    )
     check.add_argument("--online", action="store_true", help="compare the recorded facts with the Hub now")
 
 
@@ -358,6 +361,9 @@ def _add_generate(command: Callable[..., argparse.ArgumentParser]) -> None:
     generator.add_argument("--no-site", action="store_true", help="do not turn the site's pages into HTML")
     generator.add_argument(
         "--check", action="store_true", help="write nothing; fail when something would change"
+    )
+    generator.add_argument(
+        "--crds", metavar="DIR", help="write only what KAITO's own CRDs take: its config/crd/bases"
     )
     generator.add_argument(
         "--profile", metavar="NAME", help="KAITO release of policy.yaml (default: its `profile`)"

@@ -20,6 +20,7 @@ from kaito_catalog.cli.manifests import check_given, is_manifest
 from kaito_catalog.cli.progress import Progress
 from kaito_catalog.documents.reading import Document
 from kaito_catalog.errors import CatalogError
+from kaito_catalog.kaito.crd_files import read_crds
 from kaito_catalog.kaito.markdown.codes import IMPORT_CODES
 from kaito_catalog.proposals import fix
 from kaito_catalog.reports import RENDERERS, change
@@ -65,7 +66,10 @@ def run_check(options: argparse.Namespace) -> int:
             sources |= _quoted(entry, reports[-1])
             if options.online:
                 kept.append(entry)
-    of_manifests, files = check_given(manifests, root, context, checks, require_all=options.require_all)
+    crds = read_crds(Path(options.crds)) if options.crds else None
+    of_manifests, files = check_given(
+        manifests, root, context, checks, require_all=options.require_all, crds=crds
+    )
     sources |= files
     if not reports and not options.changed_since and not manifests:
         raise CatalogError(f"no model in {shown(root / 'models')}")
@@ -97,6 +101,10 @@ def _given(options: argparse.Namespace, root: Path) -> tuple[list[str], list[Pat
     others = [path for path in options.paths if path not in manifests]
     given = {"--fix": options.fix, "--changed-since": options.changed_since, "--online": options.online}
     wrong = next((name for name, value in given.items() if value), None)
+    if options.crds and not manifests:
+        raise CatalogError(
+            "--crds is about manifests", hint="name a Workspace's file, or use generate --crds"
+        )
     if manifests and wrong:
         raise CatalogError(
             f"{manifests[0]} is a manifest, and {wrong} is for proposals", hint=f"leave out {wrong}"

@@ -6,10 +6,12 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from kaito_catalog import generate
 from kaito_catalog.catalog.entries import PROPOSAL, Catalog, with_profile
@@ -26,6 +28,7 @@ from kaito_catalog.documents.reading import Document
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats import schema
 from kaito_catalog.kaito import comparison, model_catalog
+from kaito_catalog.kaito.crd_files import read_crds
 from kaito_catalog.kaito.markdown.reader import read_proposals
 from kaito_catalog.kaito.release import Release, release_of
 from kaito_catalog.reports.explain import rule_markdown
@@ -167,6 +170,8 @@ def _generate(options: argparse.Namespace, progress: Progress) -> int:
     unreadable = [entry.name for entry in catalog.entries if not entry.is_readable]
     if unreadable:
         say(f"error: the files of {', '.join(unreadable)} have errors; see 'kaito-catalog check'")
+    if options.crds and _refused_by_crds(Path(options.crds), generated.files):
+        return FAILED
     if options.check:
         changed = generate.differences(output, generated.files)
         for name, how in changed:
@@ -193,6 +198,25 @@ def _generate(options: argparse.Namespace, progress: Progress) -> int:
             f"{shown(output / site.SITE)}: {plural(len(list((output / site.SITE).rglob('*.html'))), 'page')}\n"
         )
     return FAILED if unreadable else OK
+
+
+def _refused_by_crds(folder: Path, made: Mapping[str, str]) -> bool:
+    """Whether KAITO's own CRDs refuse a manifest among the files; each reason is said."""
+    crds = read_crds(folder)
+    refused = taken = 0
+    for name, content in made.items():
+        if not name.startswith("presets/"):
+            continue
+        problems = crds.problems(yaml.safe_load(content))
+        taken += problems == ()
+        refused += bool(problems)
+        for route, message in problems or ():
+            say(f"error: {name}: {'.'.join(str(part) for part in route)}: {message}")
+    kinds = ", ".join(crds.kinds)
+    say(
+        f"{plural(taken, 'manifest')} taken and {refused} refused by the CRDs of {shown(crds.folder)} ({kinds})"
+    )
+    return refused > 0
 
 
 def _compare_with_kaito(catalog: Catalog, path: Path, kaito: Release, format_: str) -> int:

@@ -12,13 +12,14 @@ from kaito_catalog.catalog.entries import FACTS, PROPOSAL, Shared
 from kaito_catalog.catalog.reading import shown
 from kaito_catalog.checks.base import Check, Context
 from kaito_catalog.checks.engine import EntryReport, check_entry
-from kaito_catalog.checks.registry import OF_MANIFESTS
+from kaito_catalog.checks.registry import OF_MANIFESTS, REFUSED_BY_CRD
 from kaito_catalog.cli.common import say
-from kaito_catalog.diagnostics import Diagnostic, Severity
+from kaito_catalog.diagnostics import Diagnostic, Place, Severity
 from kaito_catalog.documents import streams
 from kaito_catalog.documents.reading import Document
 from kaito_catalog.errors import CatalogError
-from kaito_catalog.kaito.objects import LEFT_OUT, ManifestFile, read_manifests
+from kaito_catalog.kaito.crd_files import CustomResources
+from kaito_catalog.kaito.objects import LEFT_OUT, KubernetesObject, ManifestFile, objects_of, read_manifests
 from kaito_catalog.kaito.release import Release, release_of
 from kaito_catalog.proposals.of_manifests import entry_of, imported_value
 
@@ -37,6 +38,7 @@ class GivenManifests:
 
     found: ManifestFile
     sources: dict[str, Document]
+    objects: tuple[KubernetesObject, ...] = ()
 
 
 def read_given(paths: Sequence[str], kaito: Release) -> GivenManifests:
@@ -60,24 +62,49 @@ def read_given(paths: Sequence[str], kaito: Release) -> GivenManifests:
     for path, documents in zip(dict.fromkeys(paths), files, strict=True):
         if not documents:
             say(f"{shown(Path(path))}: skipped: it holds no object")
-    return GivenManifests(found, sources)
+    objects = tuple(item for documents in files for item in objects_of(documents))
+    return GivenManifests(found, sources, objects)
 
 
 def check_given(
-    paths: Sequence[str], root: Path, context: Context, checks: Sequence[Check], *, require_all: bool
+    paths: Sequence[str],
+    root: Path,
+    context: Context,
+    checks: Sequence[Check],
+    *,
+    require_all: bool,
+    crds: CustomResources | None = None,
 ) -> tuple[list[EntryReport], dict[str, Document]]:
     """The reports of the manifests in the files, one a model, and the files for quoting."""
     kaito = release_of(context.profile)
     given = read_given(paths, kaito)
+    judged, refused = _against_crds(given, crds) if crds else (frozenset(), [])
     for left_out in given.found.left_out:
-        say(f"{left_out.place}: skipped: {left_out.message}")
+        if left_out.place not in judged:
+            say(f"{left_out.place}: skipped: {left_out.message}")
     chosen = [check for check in checks if check in OF_MANIFESTS]
     reports = []
     for model in given.found.models:
         entry = entry_of(model, root, context.shared, kaito)
         report = check_entry(entry, chosen, context, require_all=require_all)
         reports.append(replace(report, claims={}))
-    return [*_of_problems(given.found.problems), *reports], given.sources
+    return [*_of_problems([*given.found.problems, *refused]), *reports], given.sources
+
+
+def _against_crds(given: GivenManifests, crds: CustomResources) -> tuple[frozenset[Place], list[Diagnostic]]:
+    """Where the objects stand that a CRD is about, and why a cluster with these CRDs would refuse some of them."""
+    judged: set[Place] = set()
+    refused: list[Diagnostic] = []
+    for item in given.objects:
+        problems = crds.problems(item.value)
+        if problems is not None:
+            judged.add(item.place("kind"))
+        for route, message in problems or ():
+            refused.append(
+                Diagnostic(REFUSED_BY_CRD.code, REFUSED_BY_CRD.severity, message, item.place(*route))
+            )
+    say(f"{len(judged)} of {len(given.objects)} objects held against the CRDs of {shown(crds.folder)}")
+    return frozenset(judged), refused
 
 
 def _of_problems(problems: Sequence[Diagnostic]) -> list[EntryReport]:

@@ -42,6 +42,14 @@ class ObjectMeta(Model):
     annotations: dict[str, str] | None = None
 
 
+class MirrorMeta(Model):
+    """Metadata of an object without a namespace whose name KAITO computes: it may start with a digit."""
+
+    name: Annotated[str, Field(max_length=253, pattern=exactly("[a-z0-9]([-a-z0-9.]*[a-z0-9])?"))]
+    labels: dict[str, _LabelValue] | None = None
+    annotations: dict[str, str] | None = None
+
+
 class LabelExpression(Model):
     """One condition of a label selector."""
 
@@ -178,6 +186,74 @@ class InferenceSet(Model):
     spec: SetSpec
 
 
+class MirrorSource(Model):
+    """Where the weights of a mirror come from; no field names a revision."""
+
+    registry: Literal["huggingface"]
+    model_id: Annotated[str, Field(alias="modelID", min_length=1)]
+    access_secret: JsonValue = None
+
+
+class MirrorStorage(Model):
+    """The volume of a mirror."""
+
+    size: str
+    storage_class_name: str | None = None
+
+
+class MirrorSpec(Model):
+    """A mirror that KAITO fills (Managed), or weights that lie in storage already (Static)."""
+
+    mode: Literal["Managed", "Static"] | None = None
+    job_namespace: str | None = None
+    service_account_name: str | None = None
+    source: MirrorSource | None = None
+    storage: MirrorStorage | None = None
+
+
+class ModelMirror(Model):
+    """A model's weights, kept in the cluster; of the whole cluster, without a namespace."""
+
+    api_version: Literal["kaito.sh/v1alpha1"]
+    kind: Literal["ModelMirror"]
+    metadata: MirrorMeta
+    spec: MirrorSpec | None = None
+
+
+class RoleModel(Model):
+    """The model that both roles serve."""
+
+    name: Annotated[str, Field(min_length=1)]
+    model_access_secret: str | None = None
+
+
+class Role(Model):
+    """The nodes of prefill or of decode."""
+
+    type: Literal["prefill", "decode"]
+    replicas: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    instance_type: str | None = None
+    runtime_config: str | None = None
+
+
+class MultiRoleSpec(Model):
+    """Prefill and decode of one model."""
+
+    label_selector: LabelSelector
+    model: RoleModel
+    epp_plugins_config: Annotated[str | None, Field(alias="eppPluginsConfig")] = None
+    roles: Annotated[Items[Role], Field(min_length=2, max_length=2)]
+
+
+class MultiRoleInference(Model):
+    """Prefill and decode on nodes of their own."""
+
+    api_version: Literal["kaito.sh/v1alpha1"]
+    kind: Literal["MultiRoleInference"]
+    metadata: ObjectMeta
+    spec: MultiRoleSpec
+
+
 class ConfigMap(Model):
     """The inference_config.yaml that a Workspace names in `inference.config`."""
 
@@ -201,6 +277,8 @@ class Secret(Model):
 KINDS: dict[str, type[Model]] = {
     "Workspace": Workspace,
     "InferenceSet": InferenceSet,
+    "ModelMirror": ModelMirror,
+    "MultiRoleInference": MultiRoleInference,
     "ConfigMap": ConfigMap,
     "Secret": Secret,
 }
@@ -234,6 +312,10 @@ def problems(manifest: Any) -> tuple[str, ...]:
             return _preset(parsed.spec.template.inference, "spec.template.inference")
         case ConfigMap():
             return _config_map(parsed)
+        case ModelMirror():
+            return _mirror(parsed.spec)
+        case MultiRoleInference():
+            return _roles(parsed.spec)
     return ()
 
 
@@ -255,6 +337,28 @@ def _preset(inference: Inference, route: str) -> tuple[str, ...]:
     if inference.preset is not None and inference.template is not None:
         return (f"{route}: preset and template exclude each other",)
     return ()
+
+
+def _mirror(spec: MirrorSpec | None) -> tuple[str, ...]:
+    if spec is None:
+        return ("spec: a Managed mirror needs source and storage",)
+    if spec.mode == "Static":
+        given = [name for name in ("source", "storage") if getattr(spec, name) is not None]
+        return tuple(f"spec.{name}: a Static mirror has none" for name in given)
+    if spec.source is None or spec.storage is None:
+        return ("spec: a Managed mirror needs source and storage",)
+    if not spec.storage.storage_class_name:
+        return ("spec.storage.storageClassName: required field is missing",)
+    return ()
+
+
+def _roles(spec: MultiRoleSpec) -> tuple[str, ...]:
+    found = []
+    if not spec.label_selector.match_labels and not spec.label_selector.match_expressions:
+        found.append("spec.labelSelector: it selects nothing in particular; name labels")
+    if {role.type for role in spec.roles} != {"prefill", "decode"}:
+        found.append("spec.roles: exactly one prefill and one decode are required")
+    return tuple(found)
 
 
 # KAITO looks for the line by itself and reads the rest of it as a whole number, comment included.

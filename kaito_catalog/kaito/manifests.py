@@ -32,6 +32,8 @@ class Manifests:
 
     files: dict[str, str]
     left_out: str | None = None
+    objects_left_out: tuple[tuple[str, str], ...] = ()
+    """Single files that there are none of, each with its reason."""
 
 
 class InexpressibleError(Exception):
@@ -201,7 +203,7 @@ def build(
     for problem in deployed.adapter_problems(proposal.deployment, runtime.name):
         return Manifests({}, problem.message)
     secret = access_secret(proposal, facts)
-    config_map = _config_map_name(proposal) if options is not None else None
+    config_map = config_map_name(proposal) if options is not None else None
     preset: dict[str, Any] = {"name": repo_id}
     if secret:
         preset["presetOptions"] = {"modelAccessSecret": secret}
@@ -237,7 +239,8 @@ def _annotations(proposal: Proposal, runtime: Runtime) -> dict[str, str] | None:
     return found or None
 
 
-def _config_map_name(proposal: Proposal) -> str:
+def config_map_name(proposal: Proposal) -> str:
+    """The name of the ConfigMap with the model's inference_config.yaml."""
     claimed = proposal.deployment.config_map if proposal.deployment else None
     if claimed is not None and not is_missing(claimed):
         return object_name(claimed)

@@ -36,9 +36,12 @@ def claims_line(report: Report) -> str:
         f"{count} {state.value}" for state, count in counts.items()
     )
     advice = []
+    read = [entry for entry in report.entries if entry.readable]
+    if len(read) < len(report.entries):
+        advice.append("first mend what cannot be read")
     if counts[ClaimState.WRONG]:
         advice.append("correct the wrong ones (see the errors)")
-    if counts[ClaimState.UNKNOWN]:
+    if any(state is ClaimState.UNKNOWN for entry in read for state in entry.claims.values()):
         advice.append(
             "fill in what is unknown (--format json names each)"
             if report.complete

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from catalog_helpers import CATALOG
 from generate_helpers import facts, proposal, small_proposal
 from test_manifests import MISTAKES, parsed, with_mistake
 
 from conformance.kaito_tree import KaitoTree
+from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.formats.base import Model
+from kaito_catalog.generate import build_files
 from kaito_catalog.kaito import crd
+from kaito_catalog.kaito.crd_files import read_crds
 
-FILES = {"Workspace": "kaito.sh_workspaces.yaml", "InferenceSet": "kaito.sh_inferencesets.yaml"}
+FILES = {
+    "Workspace": "kaito.sh_workspaces.yaml",
+    "InferenceSet": "kaito.sh_inferencesets.yaml",
+    "ModelMirror": "kaito.sh_modelmirrors.yaml",
+    "MultiRoleInference": "kaito.sh_multiroleinferences.yaml",
+}
 
 
 def strict_schema(tree: KaitoTree, kind: str, version: str = "v1beta1") -> dict[str, Any]:
@@ -105,9 +115,39 @@ def nested_model(annotation: Any) -> type[Model] | None:
     return None
 
 
-@pytest.mark.parametrize("model", [crd.Workspace, crd.InferenceSet])
-def test_the_transcription_has_the_fields_of_the_crd(tree: KaitoTree, model: type[Model]) -> None:
-    assert list(same_fields(model, strict_schema(tree, model.__name__), model.__name__)) == []
+@pytest.mark.parametrize(
+    ("model", "version"),
+    [
+        (crd.Workspace, "v1beta1"),
+        (crd.InferenceSet, "v1beta1"),
+        (crd.ModelMirror, "v1alpha1"),
+        (crd.MultiRoleInference, "v1alpha1"),
+    ],
+)
+def test_the_transcription_has_the_fields_of_the_crd(
+    tree: KaitoTree, model: type[Model], version: str
+) -> None:
+    need_file(tree, model.__name__)
+    assert list(same_fields(model, strict_schema(tree, model.__name__, version), model.__name__)) == []
+
+
+def need_file(tree: KaitoTree, kind: str) -> None:
+    if not (tree.path("crds") / FILES[kind]).is_file():
+        pytest.skip(f"the CRD of {kind} is in a checkout of its repository only")
+
+
+def test_manifests_that_the_catalog_generates_are_taken_with_their_rules(tree: KaitoTree) -> None:
+    crds = read_crds(tree.path("crds"))
+    catalog = read_catalog(CATALOG)
+    few = replace(catalog, entries=catalog.entries[::8])
+    made = {
+        name: crds.problems(yaml.safe_load(text))
+        for name, text in build_files(few).items()
+        if name.startswith("presets/")
+    }
+    judged = {name: problems for name, problems in made.items() if problems is not None}
+    assert {name: problems for name, problems in judged.items() if problems} == {}
+    assert len(judged) >= 2 * len(few.entries)
 
 
 @pytest.mark.parametrize(("route", "value"), MISTAKES)
