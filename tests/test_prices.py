@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from catalog_helpers import Run
 
 from kaito_catalog.catalog.reading import read_shared
 from kaito_catalog.errors import CatalogError
@@ -142,3 +144,60 @@ def test_a_table_of_another_form_is_refused_and_nothing_is_written(
     assert "the table's form has changed" in capsys.readouterr().err
     assert refresh_prices.main(["--gcp", str(tmp_path)]) == 2
     assert (shared_files / "prices.yaml").read_bytes() == before
+
+
+# --- in plans --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.models("phi-4")
+def test_plan_shows_prices_and_sorts_by_them(here: Path, run: Run) -> None:
+    code, out, _ = run("plan", "phi-4", "--sort", "price", "--region", "westeurope")
+    assert code == 0
+    rows = [line.split() for line in out.splitlines() if line.startswith(("Standard_", "p4", "p5", "g6"))]
+    priced = [float(row[-1]) for row in rows if row[-1] != "-"]
+    assert priced == sorted(priced)
+    assert rows[0][0] == "Standard_NC24ads_A100_v4"
+    assert rows[0][-1] == "4.78"
+    # What has no price in that region comes last, and is not left out.
+    assert [row[-1] for row in rows][len(priced) :] == ["-"] * (len(rows) - len(priced))
+    assert "p4de.24xlarge" in [row[0] for row in rows][len(priced) :]
+    assert "PRICE/H: USD on demand in westeurope, listed on 2026-06-18" in out
+    assert (
+        "cheapest that fits: Standard_NC24ads_A100_v4 (least price of all that fit: 4.78 USD an hour" in out
+    )
+
+
+@pytest.mark.models("phi-4")
+def test_prices_are_in_the_json_with_region_date_and_source(here: Path, run: Run) -> None:
+    value = json.loads(run("plan", "phi-4", "--format", "json")[1])
+    rows = {row["name"]: row["price"] for row in value["instanceTypes"]}
+    assert rows["Standard_NC24ads_A100_v4"] == {
+        "anHour": 3.673,
+        "currency": "USD",
+        "region": "eastus",
+        "date": "2026-06-18",
+        "source": "Azure/karpenter-provider-azure@352646f59929 pkg/providers/pricing/zz_generated.pricing.go "
+        "(Apache-2.0)",
+    }
+    assert rows["p5e.48xlarge"] is None
+    cheapest = value["recommended"]["cheapest"]
+    fitting = [row for row in value["instanceTypes"] if row["fits"] == "yes" and row["price"]]
+    fitting = [row for row in fitting if row["nodeCount"] == 1]  # as of the smallest, one node is asked for
+    assert cheapest["price"]["anHour"] == min(row["price"]["anHour"] for row in fitting)
+    assert "requests at once" in cheapest["reason"]
+
+
+@pytest.mark.models("phi-4")
+def test_a_region_without_prices_is_refused_with_the_nearest(here: Path, run: Run) -> None:
+    code, _, err = run("plan", "phi-4", "--region", "westeurop")
+    assert code == 2
+    assert "no price in 'westeurop'" in err
+    assert "did you mean westeurope?" in err
+
+
+@pytest.mark.models("phi-4")
+def test_a_catalog_without_prices_says_so(here: Path, run: Run) -> None:
+    (here / "catalog/prices.yaml").unlink()
+    out = run("plan", "phi-4", "--sort", "price")[1]
+    assert "PRICE/H: no price is recorded for any of these" in out
+    assert "cheapest that fits" not in out

@@ -114,7 +114,7 @@ def test_the_table_of_a_terminal_says_what_the_one_of_a_pipe_says(root: Path) ->
 
 def test_a_pipe_gets_the_table_unbroken_and_without_colours(root: Path) -> None:
     _, piped = on_terminal(root, "plan", "phi-4", stdout=False)
-    head = "INSTANCE TYPE  GPUS  VERDICT  USED  ENOUGH  NEEDS/GPU  BUDGET/GPU  LONGEST CONTEXT"
+    head = "INSTANCE TYPE  GPUS  VERDICT  USED  ENOUGH  NEEDS/GPU  BUDGET/GPU  LONGEST CONTEXT  PRICE/H"
     assert re.sub("  +", "  ", piped.splitlines()[4]) == head
     assert "\x1b" not in piped
 

@@ -459,7 +459,7 @@ def test_vllms_private_names_are_where_the_table_says(worker: Worker, version: s
     found = worker.request("names", {"vllmVersion": version})
     assert (found["vllmVersion"], found["unexpected"]) == (version, [])
     absent = {what for what, place in found["names"].items() if place is None}
-    from_0_32 = {"layout of the cache", "layouts of a worker"}
+    from_0_32 = {"layout of the cache", "layouts of a worker", "speculator of a draft model"}
     assert absent == {"groups of the whole model"} | (from_0_32 if version == KAITO_VLLM else set())
 
 

@@ -13,7 +13,7 @@ from kaito_catalog.documents.reading import Document
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.evidence import DryRun, ExactPlan, ReportedRun
 from kaito_catalog.formats.facts import ModelFacts
-from kaito_catalog.formats.hardware import Gpu, InstanceType
+from kaito_catalog.formats.hardware import Gpu, InstanceType, PriceSource
 from kaito_catalog.formats.policy import Policy, Profile
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.near_names import near_names
@@ -71,6 +71,7 @@ class Shared:
     instance_types: tuple[InstanceType, ...]
     prices: Mapping[str, tuple[Price, ...]] = field(default_factory=dict)
     """By instance type, the cheapest region first; what no source lists is absent."""
+    price_sources: tuple[PriceSource, ...] = ()
 
     def price(self, instance_type: str, region: str | None = None) -> Price | None:
         """The price in a region, or in the cheapest of those that are listed; None where none is."""

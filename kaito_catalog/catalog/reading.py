@@ -88,8 +88,9 @@ def read_shared(root: Path) -> Shared:
     """
     gpus = _require(root / "gpus.yaml", Gpus)
     instance_types = _require(root / "instance-types.yaml", InstanceTypes)
-    prices = _prices(root / "prices.yaml", instance_types)
-    shared = Shared(_require(root / "policy.yaml", Policy), gpus.gpus, instance_types.instance_types, prices)
+    prices, sources = _prices(root / "prices.yaml", instance_types)
+    policy = _require(root / "policy.yaml", Policy)
+    shared = Shared(policy, gpus.gpus, instance_types.instance_types, prices, sources)
     for instance_type in shared.instance_types:
         if instance_type.gpu not in shared.gpu_by_name:
             raise CatalogError(
@@ -99,9 +100,11 @@ def read_shared(root: Path) -> Shared:
     return shared
 
 
-def _prices(path: Path, instance_types: InstanceTypes) -> dict[str, tuple[Price, ...]]:
+def _prices(
+    path: Path, instance_types: InstanceTypes
+) -> tuple[dict[str, tuple[Price, ...]], tuple[PriceSource, ...]]:
     if not path.is_file():
-        return {}
+        return {}, ()
     read = _require(path, Prices)
     source: dict[str, PriceSource] = {found.cloud: found for found in read.sources}
     cloud = {machine.name: machine.cloud for machine in instance_types.instance_types}
@@ -119,7 +122,7 @@ def _prices(path: Path, instance_types: InstanceTypes) -> dict[str, tuple[Price,
         prices[name] = tuple(
             Price(an_hour, region, told.currency, told.date, told.source) for region, an_hour in by_region
         )
-    return prices
+    return prices, read.sources
 
 
 def _require(path: Path, model: type[M]) -> M:

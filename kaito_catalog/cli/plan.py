@@ -18,9 +18,10 @@ from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.kaito.release import Release, release_of
 from kaito_catalog.memory.values import Fit, Plan
+from kaito_catalog.near_names import near_names
 from kaito_catalog.plans import request as planning
 from kaito_catalog.plans.given_options import GivenOptions
-from kaito_catalog.plans.instance_types import InstanceTypePlan
+from kaito_catalog.plans.instance_types import InstanceTypePlan, cheapest_first
 from kaito_catalog.plans.serve_options import read_serve_options
 from kaito_catalog.plans.started import Started
 from kaito_catalog.plans.values import plan_value, rows_value
@@ -102,7 +103,10 @@ def _one(
 
 def _all(options: argparse.Namespace, subject: planning.PlanSubject, shared: Shared, kaito: Release) -> int:
     """The instance types side by side."""
-    rows, among = _of_clouds(planning.plan_all(subject, shared), options.cloud, kaito)
+    region = _region(options.region, shared)
+    rows, among = _of_clouds(planning.plan_all(subject, shared, region=region), options.cloud, kaito)
+    if options.sort == "price":
+        rows = cheapest_first(rows)
     best = planning.smallest(rows)
     if options.command:
         if best is None:
@@ -110,7 +114,7 @@ def _all(options: argparse.Namespace, subject: planning.PlanSubject, shared: Sha
                 "no instance type is planned to serve it on one node",
                 hint="name the machine: --instance-type or --gpu",
             )
-        say(f"on {best.instance_type.name}, the smallest that fits")
+        say(f"on {best.instance_type.name}, the {_SORTED[options.sort]} that fits")
         _emit_command(best.started, best.plan)
     elif options.format == "json":
         emit(json.dumps(rows_value(subject, rows), indent=2, ensure_ascii=False) + "\n")
@@ -122,12 +126,21 @@ def _all(options: argparse.Namespace, subject: planning.PlanSubject, shared: Sha
     return _code(options, next((fit for fit in verdicts if fit in fits), Fit.UNKNOWN))
 
 
+def _region(asked: str | None, shared: Shared) -> str | None:
+    if asked is None or asked in shared.regions:
+        return asked
+    near = near_names(asked, shared.regions)
+    hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(shared.regions) or 'none'}"
+    raise CatalogError(f"prices.yaml has no price in '{asked[:60]}'", hint=hint)
+
+
 def _emit_command(started: Started, plan: Plan) -> None:
     emit(started.command_line() + "\n")
     if plan.fits is not Fit.YES and plan.reason:
         say(f"{VERDICTS[plan.fits][0]}: {plan.reason}")
 
 
+_SORTED = {"size": "smallest", "price": "cheapest"}
 _CODES = {Fit.YES: OK, Fit.NO: FAILED, Fit.TIGHT: 3, Fit.UNKNOWN: 3}
 
 

@@ -75,6 +75,15 @@ def _add_where(plan: argparse.ArgumentParser) -> None:
         help="default: those whose nodes KAITO makes",
     )
     plan.add_argument(
+        "--sort",
+        choices=("size", "price"),
+        default="size",
+        help="instance types by GPU memory or by price an hour, least first (default: size)",
+    )
+    plan.add_argument(
+        "--region", metavar="R", help="whose prices, such as westeurope (default: each type's cheapest)"
+    )
+    plan.add_argument(
         "--gpu", metavar="NAME", help="a GPU of gpus.yaml, such as 'NVIDIA A10', or h100, 4090 …"
     )
     plan.add_argument("--gpu-memory", metavar="GIB", type=gibibytes, help="total as the driver reports it")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kaito_catalog.architectures import Shape, Unsupported, read_shape
-from kaito_catalog.catalog.entries import Shared
+from kaito_catalog.catalog.entries import Price, Shared
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.hardware import InstanceType
 from kaito_catalog.formats.policy import Profile
@@ -34,11 +35,18 @@ class InstanceTypePlan:
     """In words, where not all GPUs of the node are used or needed."""
     started: Started
     """What the plan is of."""
+    price: Price | None = None
+    """Of one node an hour; None where none is recorded."""
 
     @property
     def nodes(self) -> int:
         """The nodes that the plan is of."""
         return self.started.nodes
+
+    @property
+    def price_an_hour(self) -> float | None:
+        """What all nodes of the plan cost an hour; None where no price is recorded."""
+        return None if self.price is None else self.nodes * self.price.an_hour
 
     @property
     def is_certain(self) -> bool:
@@ -199,12 +207,15 @@ def plan_instance_types(
     )
 
 
-def instance_type_plans(shared: Shared, start: Callable[[NodeGpus], Started]) -> tuple[InstanceTypePlan, ...]:
+def instance_type_plans(
+    shared: Shared, start: Callable[[NodeGpus], Started], *, region: str | None = None
+) -> tuple[InstanceTypePlan, ...]:
     """A plan for every instance type. What fits comes first, least total memory first; the rest keeps its reason.
 
     Args:
         shared: the instance types and their GPUs.
         start: what is started on the nodes of an instance type.
+        region: whose prices; None for the cheapest region of each instance type.
     """
     # Clouds offer the same GPUs with more or less beside them; one plan will do for all of these.
     planned: dict[tuple[str | None, int], InstanceTypePlan] = {}
@@ -215,8 +226,30 @@ def instance_type_plans(shared: Shared, start: Callable[[NodeGpus], Started]) ->
         if key not in planned:
             planned[key] = instance_type_plan(instance_type, start(place))
         same = planned[key]
-        found.append(replace(same, instance_type=instance_type, started=replace(same.started, place=place)))
-    return tuple(sorted(found, key=_smallest_first))
+        found.append(
+            replace(
+                same,
+                instance_type=instance_type,
+                started=replace(same.started, place=place),
+                price=shared.price(instance_type.name, region),
+            )
+        )
+    return smallest_first(found)
+
+
+def smallest_first(rows: Sequence[InstanceTypePlan]) -> tuple[InstanceTypePlan, ...]:
+    """By GPU memory of the machine within each verdict, then by the number of GPUs and the size in the name."""
+    return tuple(sorted(rows, key=_smallest_first))
+
+
+def cheapest_first(rows: Sequence[InstanceTypePlan]) -> tuple[InstanceTypePlan, ...]:
+    """By price of all nodes an hour within each verdict; what has no price comes last of its verdict."""
+
+    def key(row: InstanceTypePlan) -> tuple[int, float]:
+        price = row.price_an_hour
+        return _ORDER[row.plan.fits], math.inf if price is None else price
+
+    return tuple(sorted(rows, key=key))
 
 
 def instance_type_plan(instance_type: InstanceType, started: Started) -> InstanceTypePlan:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kaito_catalog.catalog.entries import Price
 from kaito_catalog.memory.values import Fit, Plan
-from kaito_catalog.plans.instance_types import InstanceTypePlan
+from kaito_catalog.plans.instance_types import InstanceTypePlan, cheapest_first, smallest_first
 from kaito_catalog.quantity import gib
 
 SPARE_ERRORS = 2
@@ -30,6 +32,8 @@ class Recommendation:
     max_concurrency: float
     longest_model_len: int
     reason: str
+    price: Price | None = None
+    """Of one node an hour; None where none is recorded."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Recommendations:
     max_model_len: int
     smallest: Recommendation | None
     with_headroom: Recommendation | None
+    cheapest: Recommendation | None = None
+    """The least price an hour of those that fit and have one."""
 
 
 def spare_bytes(plan: Plan) -> int | None:
@@ -67,17 +73,19 @@ def recommend(
     """Choose from the plans of all instance types.
 
     Args:
-        rows: of `plan.instance_type_plans`, which come smallest first: by GPU memory of the whole machine.
+        rows: of `instance_type_plans`, in any order.
         max_model_len: the context that they are about.
         cloud: only that cloud's; None for all.
     """
     chosen = [row for row in rows if cloud is None or row.instance_type.cloud == cloud]
-    fitting = [row for row in chosen if row.is_certain]
+    fitting = [row for row in smallest_first(chosen) if row.is_certain]
     roomy = [row for row in fitting if has_headroom(row.plan)]
+    priced = [row for row in cheapest_first(fitting) if row.price is not None]
     return Recommendations(
         max_model_len,
         _recommendation(fitting[0], _why_smallest(fitting[0])) if fitting else None,
         _recommendation(roomy[0], _why_roomy(roomy[0])) if roomy else None,
+        _recommendation(priced[0], _why_cheapest(priced[0])) if priced else None,
     )
 
 
@@ -101,6 +109,7 @@ def _recommendation(row: InstanceTypePlan, reason: str) -> Recommendation:
         cache.max_concurrency,
         cache.longest_model_len,
         f"{reason}; {row.note}" if row.note else reason,
+        row.price,
     )
 
 
@@ -121,12 +130,44 @@ def _why_roomy(row: InstanceTypePlan) -> str:
     )
 
 
+def _why_cheapest(row: InstanceTypePlan) -> str:
+    price, cache = row.price, row.plan.kv_cache
+    assert price is not None
+    at_once = math.floor(cache.max_concurrency) if cache and cache.groups else 0
+    each = f", {price.an_hour / at_once:.2f} for each of {at_once} requests at once" if at_once > 1 else ""
+    return (
+        f"least price of all that fit: {money(price)} an hour on demand in {price.region}, "
+        f"as listed on {price.date}{each}"
+    )
+
+
+def money(price: Price) -> str:
+    """A price with its currency: `3.67 USD`."""
+    return f"{price.an_hour:,.2f} {price.currency}"
+
+
+def price_to_json(price: Price | None) -> dict[str, Any] | None:
+    """A price as plain values; null where none is recorded."""
+    return (
+        price
+        if price is None
+        else {
+            "anHour": price.an_hour,
+            "currency": price.currency,
+            "region": price.region,
+            "date": price.date,
+            "source": price.source,
+        }
+    )
+
+
 def to_json(found: Recommendations) -> dict[str, Any]:
     """As plain values; sizes are bytes, null where no instance type qualifies."""
     return {
         "maxModelLen": found.max_model_len,
         "smallest": found.smallest and _value(found.smallest),
         "withHeadroom": found.with_headroom and _value(found.with_headroom),
+        "cheapest": found.cheapest and _value(found.cheapest),
     }
 
 
@@ -136,7 +177,7 @@ def clouds_to_json(found: Mapping[str, Recommendations]) -> dict[str, Any]:
 
 
 def text(found: Recommendations) -> str:
-    """Two lines for a person; one where they are the same, nothing where none fits."""
+    """A line for each, for a person; one less where two are the same, nothing where none fits."""
     lines = []
     same = (
         found.smallest is not None
@@ -150,6 +191,8 @@ def text(found: Recommendations) -> str:
         lines.append(f"{label}: {found.with_headroom.name} ({found.with_headroom.reason})")
     elif found.smallest is not None:
         lines.append("with headroom: none of the known instance types")
+    if found.cheapest is not None:
+        lines.append(f"cheapest that fits: {found.cheapest.name} ({found.cheapest.reason})")
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -164,4 +207,5 @@ def _value(found: Recommendation) -> dict[str, Any]:
         "maxConcurrency": round(found.max_concurrency, 4),
         "longestModelLen": found.longest_model_len,
         "reason": found.reason,
+        "price": price_to_json(found.price),
     }

@@ -488,9 +488,11 @@ def _with_legal_size(plan: Plan, subject: PlanSubject) -> Plan:
     return plan
 
 
-def plan_all(subject: PlanSubject, shared: Shared) -> tuple[InstanceTypePlan, ...]:
-    """The plan on every instance type, those that fit first, smallest first."""
-    return instance_type_plans(shared, subject.start.on)
+def plan_all(
+    subject: PlanSubject, shared: Shared, *, region: str | None = None
+) -> tuple[InstanceTypePlan, ...]:
+    """The plan on every instance type, those that fit first, smallest first; with the prices of a region."""
+    return instance_type_plans(shared, subject.start.on, region=region)
 
 
 def smallest(rows: tuple[InstanceTypePlan, ...]) -> InstanceTypePlan | None:

@@ -69,6 +69,7 @@ def rows_value(subject: PlanSubject, rows: tuple[InstanceTypePlan, ...]) -> dict
                 "gpuCount": row.instance_type.gpu_count,
                 "gpusNeeded": row.gpus_needed,
                 "note": row.note,
+                "price": recommend.price_to_json(row.price),
                 **start_value(row.started),
                 **to_json(row.plan),
             }

@@ -58,7 +58,17 @@ _FIGURES = {
 """The figures of the account, as it names them."""
 _BAR = 40
 _BEFORE_BAR = 41
-_HEAD = ("INSTANCE TYPE", "GPUS", "VERDICT", "USED", "ENOUGH", "NEEDS/GPU", "BUDGET/GPU", "LONGEST CONTEXT")
+_HEAD = (
+    "INSTANCE TYPE",
+    "GPUS",
+    "VERDICT",
+    "USED",
+    "ENOUGH",
+    "NEEDS/GPU",
+    "BUDGET/GPU",
+    "LONGEST CONTEXT",
+    "PRICE/H",
+)
 _LEFT = 3
 """Columns of words; the others hold numbers."""
 
@@ -335,6 +345,7 @@ def instance_types_text(
             *drawn,
             "",
             "USED: GPUs over which the model can be split; ENOUGH: the fewest that serve this context",
+            *_whose_prices(fitting),
         ]
         if any(row.plan.fits is Fit.TIGHT for row in fitting):
             lines.append("maybe: it fits, or does not, by less than the plan may be off")
@@ -368,6 +379,20 @@ def _not_fitting(rows: Sequence[InstanceTypePlan]) -> list[str]:
         which = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         lines.append(f"{words} ({printable(reason)}): {plural(len(names), 'instance type')}: {which}")
     return lines
+
+
+def _whose_prices(rows: Sequence[InstanceTypePlan]) -> list[str]:
+    """What the column of prices holds."""
+    prices = [row.price for row in rows if row.price is not None]
+    if not prices:
+        return ["PRICE/H: no price is recorded for any of these; catalog/prices.yaml has them"]
+    where = sorted({price.region for price in prices})
+    shown = ", ".join(where[:3]) + (f" and {len(where) - 3} more" if len(where) > 3 else "")
+    currency = "/".join(sorted({price.currency for price in prices}))
+    since = min(price.date for price in prices)
+    return [
+        f"PRICE/H: {currency} on demand in {shown}, listed on {since} or later; -: no recorded price",
+    ]
 
 
 def _on_several_nodes(rows: Sequence[InstanceTypePlan]) -> list[str]:
@@ -414,8 +439,11 @@ def _table_of_terminal(
         TableLayout(columns(_HEAD, _LEFT), cells, gap=2),
         TableLayout(columns(stacked, _LEFT), cells, gap=1),
         TableLayout(
-            columns((f"{_HEAD[0]}\n  {_HEAD[1]}", *stacked[2:]), _LEFT - 1),
-            [(f"{name}\n  {gpus}", *others) for name, gpus, *others in cells],
+            columns((f"{_HEAD[0]}\n  {_HEAD[1]}", *stacked[2:-2], "CONTEXT\nPRICE/H"), _LEFT - 1),
+            [
+                (f"{name}\n  {gpus}", *others, f"{longest}\n{price}")
+                for name, gpus, *others, longest, price in cells
+            ],
             gap=1,
         ),
     )
@@ -437,4 +465,5 @@ def _row(row: InstanceTypePlan) -> tuple[str, ...]:
         gib(needed),
         gib(figures.budget_bytes),
         f"{cache.longest_model_len:,}",
+        "-" if row.price_an_hour is None else f"{row.price_an_hour:.2f}",
     )

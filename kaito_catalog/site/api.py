@@ -149,6 +149,7 @@ def _row(row: InstanceRow) -> dict[str, Any]:
         "neededBytesPerGPU": row.needed_bytes,
         "budgetBytesPerGPU": row.budget_bytes,
         "longestModelLen": row.longest_model_len,
+        "price": recommend.price_to_json(row.price),
     }
 
 

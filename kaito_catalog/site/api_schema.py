@@ -64,6 +64,17 @@ SUMMARY: dict[str, Schema] = {
 
 CLAIMED_SIZE = _or_null(_object({"text": STRING, "bytes": SIZE}))
 
+PRICE = _or_null(
+    _object(
+        {
+            "anHour": {"type": "number", "description": "One machine, on demand."},
+            "currency": STRING,
+            "region": {**STRING, "description": "The cheapest of those that are recorded."},
+            "date": {**STRING, "description": "When the cloud listed it."},
+            "source": STRING,
+        }
+    )
+)
 INSTANCE_TYPE = _object(
     {
         "name": STRING,
@@ -78,6 +89,7 @@ INSTANCE_TYPE = _object(
         "neededBytesPerGPU": _or_null(SIZE),
         "budgetBytesPerGPU": _or_null(SIZE),
         "longestModelLen": _or_null(WHOLE),
+        "price": PRICE,
     }
 )
 MATRIX = _object(
@@ -120,12 +132,14 @@ CHOICE = _object(
         "maxConcurrency": {"type": "number"},
         "longestModelLen": WHOLE,
         "reason": STRING,
+        "price": PRICE,
     }
 )
 RECOMMENDED = {
     "maxModelLen": WHOLE,
     "smallest": _or_null(CHOICE),
     "withHeadroom": _or_null(CHOICE),
+    "cheapest": _or_null(CHOICE),
 }
 KAITO: Schema = {
     "anyOf": [

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kaito_catalog.architectures import Shape
-from kaito_catalog.catalog.entries import Entry, Shared
+from kaito_catalog.catalog.entries import Entry, Price, Shared
 from kaito_catalog.kaito.manifests import serving_runtime
 from kaito_catalog.kaito.release import release_of
 from kaito_catalog.memory.plan import make_plan
@@ -50,6 +50,9 @@ class InstanceRow:
     def is_certain(self) -> bool:
         """Whether one node of the type serves the context for certain."""
         return self.fits is Fit.YES and self.nodes == 1
+
+    price: Price | None = None
+    """Of one machine an hour, in the cheapest region that is recorded."""
 
 
 @dataclass(frozen=True)
@@ -259,6 +262,7 @@ def _row(item: InstanceTypePlan) -> InstanceRow:
         budget_bytes=plan.per_gpu.budget_bytes if plan.per_gpu else None,
         longest_model_len=plan.kv_cache.longest_model_len if plan.kv_cache else None,
         note=item.note,
+        price=item.price,
     )
 
 

@@ -17,6 +17,7 @@ from kaito_catalog.diagnostics import Diagnostic, Skipped
 from kaito_catalog.formats.policy import Policy
 from kaito_catalog.formats.proposal import known_size
 from kaito_catalog.kaito.model_catalog import natural
+from kaito_catalog.plans import recommend
 from kaito_catalog.quantity import gib
 from kaito_catalog.site import chart, feeds
 from kaito_catalog.site import kaito as kaito_view
@@ -70,7 +71,14 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters.update(
-        gib=gib, tokens=tokens, cell=cell, prose=prose, line=line, fenced=fenced, json=_front_matter
+        gib=gib,
+        tokens=tokens,
+        cell=cell,
+        money=recommend.money,
+        prose=prose,
+        line=line,
+        fenced=fenced,
+        json=_front_matter,
     )
     environment.globals.update(
         link=link,
@@ -183,6 +191,7 @@ def model_page(page: ModelPage, catalog: Catalog) -> str:
         proposal=page.proposal,
         facts=page.facts,
         figures=figures,
+        prices=catalog.shared.price_sources,
         kaito=kaito_view.view(page.entry, catalog.shared),
         best=fitting[:_SHOWN] + tight[:_SHOWN],
         more=fitting[_SHOWN:] + tight[_SHOWN:],
