@@ -252,3 +252,54 @@ def test_what_stores_the_weights_in_its_own_way_is_unknown_by_name(config: dict[
     assert (found.fits, found.limited_by) == (Fit.UNKNOWN, "settings")
     assert f"no plan reads quantization {name}: " in (found.reason or "")
     assert json.dumps(found.reason)
+
+
+# --- dtype ------------------------------------------------------------------------------------------------------------
+
+
+def test_bfloat16_is_refused_where_the_gpu_has_none() -> None:
+    found = plan(DENSE, dtype="bfloat16", capability=7.5)
+    assert (found.fits, found.limited_by) == (Fit.NO, "settings")
+    assert found.reason == (
+        "bfloat16 needs compute capability 8.0 or more, and this GPU has 7.5; vLLM says to set dtype half"
+    )
+
+
+@pytest.mark.parametrize("dtype", ["auto", "half", "float16"])
+def test_a_gpu_without_bfloat16_computes_in_as_many_bytes(dtype: str) -> None:
+    assert weights(DENSE, dtype=dtype, capability=7.5) == weights(DENSE)
+
+
+@pytest.mark.parametrize("dtype", ["float", "float32", "FLOAT32"])
+def test_four_bytes_take_twice_as_much_of_weights_and_cache(dtype: str) -> None:
+    assert weights(DENSE, dtype=dtype) == 2 * weights(DENSE)
+    wide, narrow = plan(DENSE, dtype=dtype).kv_cache, plan(DENSE).kv_cache
+    assert wide is not None
+    assert narrow is not None
+    assert wide.bytes_per_token == 2 * narrow.bytes_per_token
+
+
+GEMMA: dict[str, Any] = {**SMALL, "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"}
+
+
+def test_a_model_that_is_never_in_half_is_in_float32_where_there_is_no_bfloat16() -> None:
+    assert weights(GEMMA, capability=7.5) == weights(GEMMA, dtype="float32")
+    assert "refuses Gemma3ForCausalLM in float16" in (plan(GEMMA, dtype="half").reason or "")
+
+
+def test_a_quantisation_says_which_dtypes_stand_beside_it() -> None:
+    assert plan(GPT_OSS_20B, dtype="half").reason == "vLLM takes no float16 with the quantization mxfp4"
+    assert plan(quantized("awq"), dtype="float32").reason == "vLLM takes no float32 with the quantization awq"
+    assert plan(quantized("awq"), dtype="half").per_gpu == plan(quantized("awq")).per_gpu
+
+
+def test_states_in_float32_are_not_planned() -> None:
+    found = plan(DEEPSEEK_V3 | {"quantization_config": None}, dtype="float32", tensor_parallel_size=8)
+    assert (found.fits, found.reason) == (
+        Fit.UNKNOWN,
+        "no plan in float32 for the layers of DeepseekV3ForCausalLM",
+    )
+
+
+def test_vllm_knows_no_other_dtype() -> None:
+    assert plan(DENSE, dtype="fp16").reason == "vLLM knows no dtype 'fp16'"

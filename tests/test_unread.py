@@ -65,7 +65,6 @@ def test_somebody_has_said_of_every_option_of_vllm_whether_memory_depends_on_it(
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("dtype", "float32"),
         ("cpu_offload_gb", "20"),
         ("kv-sharing-fast-prefill", "true"),
         ("enable-lora", "False"),  # KAITO passes the word, and the option alone switches it on

@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORDED = ROOT / "tests" / "data" / "exact_options.json"
 VERSIONS = ("0.25.1", "0.32.0")
 GPUS: Mapping[str, GpuToSimulate] = {
+    "T4": {"name": "Tesla T4", "capability": "7.5", "memoryBytes": 15_633_680_957},
     "A100": {"name": "NVIDIA A100 80GB", "capability": "8.0", "memoryBytes": 85_045_870_592},
     "H100": {"name": "NVIDIA H100 80GB", "capability": "9.0", "memoryBytes": 85_045_870_592},
     "B200": {"name": "NVIDIA B200", "capability": "10.0", "memoryBytes": 191_000_000_000},
@@ -61,6 +62,7 @@ class Case(NamedTuple):
 _HYBRID = "--tensor-parallel-size 4 --max-model-len 32768"
 _MOE_HYBRID = "--tensor-parallel-size 2 --max-model-len 32768"
 _ONE = "--max-model-len 32768"
+_SHORT = "--max-model-len 8192"
 _GEMMA = "--max-model-len 131072"
 _SPLIT = "--tensor-parallel-size 8 --max-model-len 32768"
 
@@ -126,6 +128,16 @@ CASES: tuple[Case, ...] = (
         "deepseek-v4-flash-0731",
         "--tensor-parallel-size 4 --max-model-len 32768 --kv-cache-dtype fp8 --block-size 256",
     ),
+    Case("llama-3.1-8b-instruct", f"{_SHORT} --dtype float16"),
+    Case("llama-3.1-8b-instruct", f"{_SHORT} --dtype float32"),
+    Case("llama-3.1-8b-instruct", f"{_SHORT} --dtype float32 --tensor-parallel-size 2", "A100"),
+    Case("llama-3.1-8b-instruct", _SHORT, "T4"),
+    Case("llama-3.1-8b-instruct", f"{_SHORT} --dtype half", "T4"),
+    Case("gemma-3-27b-text", f"{_SHORT} --dtype float16"),
+    Case("gemma-3-27b-text", f"{_SHORT} --dtype float"),
+    Case("gemma-3-27b-text", _SHORT, "T4"),
+    Case("qwen3.6-27b", f"{_SHORT} --dtype half"),
+    Case("gpt-oss-20b", f"{_SHORT} --dtype float16"),
 )
 
 

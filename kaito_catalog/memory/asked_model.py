@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from kaito_catalog.architectures import BuiltShape, Shape, record_of
 from kaito_catalog.architectures.as_built import as_built
+from kaito_catalog.memory.asked_dtype import with_dtype
 from kaito_catalog.memory.asked_quantization import with_quantization
 from kaito_catalog.memory.refusals import Refusal, refused, why_unplanned
 from kaito_catalog.memory.unplanned_options import leaves_out_encoder
@@ -37,12 +38,10 @@ def asked_model(request: PlanRequest) -> AskedModel | Refusal:
     if unplanned is not None:
         return Refusal(Fit.UNKNOWN, unplanned[1], unplanned[0])
     assert isinstance(request.shape, Shape)
-    asked = with_quantization(
-        request.shape,
-        request.settings.quantization,
-        request.vllm_version,
-        request.gpu.compute_capability,
-    )
+    version, capability = request.vllm_version, request.gpu.compute_capability
+    asked = with_quantization(request.shape, request.settings.quantization, version, capability)
+    if not isinstance(asked, Refusal):
+        asked = with_dtype(asked, request.settings.dtype, version, capability)
     if isinstance(asked, Refusal):
         return asked
     built = _built(request, asked)

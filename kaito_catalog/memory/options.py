@@ -216,6 +216,13 @@ PLANNED: tuple[PlannedOption, ...] = (
         "how vLLM stores the weights, such as fp8: unquantised ones become it while they are loaded",
         default="as their configuration says",
     ),
+    PlannedOption(
+        "dtype",
+        WORD,
+        "what the model computes in, and what is not quantised is stored in, such as float16",
+        default="auto, as the model has it; float16 where the GPU has no bfloat16",
+        unset="auto",
+    ),
 )
 """In the order in which they are shown. `memory.values.Settings` has a field for each, of its type."""
 
@@ -227,7 +234,6 @@ UNPLANNED: Mapping[str, tuple[str, ...]] = {
         "hf-config-path",
         "model-class-overrides",
         "model-impl",
-        "dtype",
         "load-format",
         "runner",
         "convert",
@@ -317,7 +323,6 @@ Read in vLLM 0.25.1's and 0.32.0's arguments (vllm/engine/arg_utils.py) and in w
 
 AS_BY_DEFAULT: Mapping[str, frozenset[str]] = {
     "convert": frozenset({"none"}),
-    "dtype": frozenset({"bfloat16", "float16", "half"}),
     "load-format": frozenset({"safetensors", "hf", "mistral", "runai_streamer", "fastsafetensors"}),
     "model-impl": frozenset({"vllm"}),
 }

@@ -101,6 +101,7 @@ class Settings:
     """Variables of the environment that vLLM reads, and their values (`environment.environment_of`)."""
     quantization: str | None = None
     """How the weights are stored: a name for what their configuration says, or what vLLM makes of them in loading."""
+    dtype: str = "auto"
     unplanned: tuple[tuple[str, str], ...] = ()
     """Other options that change what memory holds, with their values: most make the plan unknown."""
 
@@ -135,6 +136,7 @@ class EngineOptions(TypedDict, total=False):
     kv_offloading_backend: str | None
     decode_context_parallel_size: int | None
     quantization: str | None
+    dtype: str | None
 
 
 @dataclass(frozen=True)
