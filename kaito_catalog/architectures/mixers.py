@@ -210,6 +210,10 @@ class CompressedAttention:
     """Where the ratio is 4."""
     hyper_elements: int
     """fp32 parameters of the layer's hyper-connections."""
+    streams: int = 4
+    """Hidden states of each token that they mix (hc_mult)."""
+    index_topk: int = 512
+    """Latents that the indexer picks."""
 
 
 Recurrent: TypeAlias = GatedDeltaNet | KimiDelta | LightningAttention | Mamba2 | Mamba1 | ShortConv

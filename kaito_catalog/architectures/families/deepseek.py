@@ -106,6 +106,8 @@ def _deepseek_v4(source: Source) -> Shape:
             cast(int, ratio),
             indexer if ratio == 4 else None,
             hyper,
+            streams,
+            text.count("index_topk", default=512, most=2**20),
         )
         if heads * mixer.head_dim % mixer.o_groups:
             raise UnreadableError(f"o_groups {mixer.o_groups} does not divide the heads", "o_groups")

@@ -6,8 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+from kaito_catalog.architectures import CompressedAttention
 from kaito_catalog.architectures.as_built import HOPPER, version_tuple
 from kaito_catalog.memory.overheads.compiled_copy import compiled_copy
+from kaito_catalog.memory.overheads.compressed_attention import (
+    compressed_attention,
+    compressed_buffers,
+    compressed_forward,
+)
 from kaito_catalog.memory.overheads.constants import constants
 from kaito_catalog.memory.overheads.encoder_profile import encoder_profile, video_contexts
 from kaito_catalog.memory.overheads.layer_widths import (
@@ -49,6 +55,7 @@ def activation_peak(run: ProfileRun) -> int:
             peak += known["encoder"]
         else:
             peak = max(peak + encoder.kept_bytes, encoder.peak_bytes)
+    peak += compressed_buffers(run)
     fixed = fitted(known["fixed"], version_tuple(run.vllm_version))
     return int(fixed - spared_workspace(run.compute_capability) + peak)
 
@@ -56,6 +63,9 @@ def activation_peak(run: ProfileRun) -> int:
 def _forward_peak(run: ProfileRun) -> float:
     """The hidden states, and the largest of what a layer, a sparse indexer or dense MLA holds beside them."""
     shape = run.shape
+    compressed = compressed_attention(shape)
+    if compressed is not None:
+        return _compressed_peak(run, compressed)
     tokens_bytes = run.max_num_batched_tokens * shape.dtype_bytes
     at_once = min(1.0, _experts_at_once(run.vllm_version) / run.max_num_batched_tokens)
     layer = tokens_bytes * widest_layer(
@@ -66,6 +76,18 @@ def _forward_peak(run: ProfileRun) -> float:
     context = prefill_context(shape, run.tensor_parallel_size)
     states: float = constants()["activation"]["forwardHiddenStates"] * tokens_bytes * shape.hidden_size
     return states + max(layer, index + logits, context)
+
+
+def _compressed_peak(run: ProfileRun, mixer: CompressedAttention) -> float:
+    """DeepSeek V4's: several hidden states of each token, heads padded to what kernels take, an indexer's workspace."""
+    shape, tokens_bytes = run.shape, run.max_num_batched_tokens * run.shape.dtype_bytes
+    ranks, experts = run.tensor_parallel_size, run.expert_tensor_parallel_size
+    attention = compressed_forward(mixer, run)
+    # Of the streams there are those before and those behind a layer while they are mixed.
+    states = tokens_bytes * shape.hidden_size * (mixer.streams + 2)
+    mixing = tokens_bytes * shape.hidden_size * mixer.streams
+    layer = tokens_bytes * widest_layer(shape, ranks, experts)
+    return states + max(attention, mixing, layer) + indexer_workspace(shape, run.max_model_len)
 
 
 def _experts_at_once(vllm_version: str) -> float:

@@ -121,10 +121,15 @@ def prefill_context(shape: BuiltShape, tensor_parallel_size: int) -> int:
 
 
 def indexer_workspace(shape: BuiltShape, max_model_len: int) -> int:
-    """Bytes that a sparse indexer gathers its cache into: 40 contexts (vLLM's indexer.py), kept like the experts'."""
-    widths = {
-        x.mixer.indexer.head_dim
-        for x in shape.layers
-        if isinstance(x.mixer, LatentAttention) and x.mixer.indexer is not None
-    }
-    return INDEXER_CONTEXTS * max_model_len * indexer_entry_bytes(max(widths, default=0))
+    """Bytes that a sparse indexer gathers its cache into: 40 contexts (vLLM's indexer.py), kept like the experts'.
+
+    DeepSeek V4's has a key for every few tokens.
+    """
+    found = [0]
+    for layer in set(shape.layers):
+        m = layer.mixer
+        if isinstance(m, LatentAttention | CompressedAttention) and m.indexer is not None:
+            ratio = m.compress_ratio if isinstance(m, CompressedAttention) else 1
+            keys = INDEXER_CONTEXTS * max_model_len // ratio
+            found.append(keys * indexer_entry_bytes(m.indexer.head_dim))
+    return max(found)

@@ -10,6 +10,7 @@ from kaito_catalog.memory.compilation import captured_graphs
 from kaito_catalog.memory.overheads.activations import activation_peak, spared_workspace
 from kaito_catalog.memory.overheads.communication import communication_bytes, fusion_workspace
 from kaito_catalog.memory.overheads.compiled_copy import is_copy_pinned, pinned_bytes
+from kaito_catalog.memory.overheads.compressed_attention import compressed_attention
 from kaito_catalog.memory.overheads.constants import constants
 from kaito_catalog.memory.overheads.layer_widths import indexer_workspace
 from kaito_catalog.memory.overheads.links import BLACKWELL
@@ -79,7 +80,11 @@ def _cuda_graphs(run: ProfileRun, stage_layers: int) -> int:
     known = constants()["cudaGraphs"]
     is_measured = run.compute_capability is None or int(run.compute_capability) in (HOPPER, BLACKWELL)
     graph = known["hopper" if is_measured else "elsewhere"]
-    per_layer = known["perSparseLayer"] if indexer_workspace(run.shape, 1) else graph["perLayer"]
+    per_layer = graph["perLayer"]
+    if compressed_attention(run.shape) is not None:
+        per_layer = known["perCompressedLayer"]
+    elif indexer_workspace(run.shape, 1):
+        per_layer = known["perSparseLayer"]
     guessed = run.drafting.num_speculative_tokens if run.drafting is not None else 0
     graphs = captured_graphs(run.max_num_seqs, run.max_num_batched_tokens, run.compilation, guessed)
     if run.drafting is not None and run.is_last_stage:
