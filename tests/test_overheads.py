@@ -223,9 +223,9 @@ def test_from_0_28_on_the_largest_devices_take_larger_batches() -> None:
     assert serve_defaults("H200", 140 * GIB, "0.32.0").max_num_batched_tokens == 8192
 
 
-def test_from_0_33_on_gb10_takes_the_batches_of_small_devices() -> None:
-    sizes = [serve_defaults("GB10", 121 * GIB, v, 12.1).max_num_seqs for v in ("0.32.0", "0.33.0")]
-    assert sizes == [1024, 256]
+def test_gb10_takes_the_batches_of_small_devices() -> None:
+    assert serve_defaults("GB10", 121 * GIB, "0.25.1").max_num_seqs == 1024
+    assert serve_defaults("GB10", 121 * GIB, "0.25.1", is_unified=True).max_num_seqs == 256
 
 
 @pytest.fixture(scope="module")

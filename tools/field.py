@@ -17,7 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kaito_catalog.architectures import Shape, Unsupported, read_shape
+from kaito_catalog.architectures import Drafter, Shape, Unsupported, read_shape
+from kaito_catalog.architectures.drafts import read_draft
 from kaito_catalog.formats.facts import StoredSize
 from kaito_catalog.formats.proposal import Runtime
 from kaito_catalog.kaito import estimator
@@ -58,6 +59,8 @@ class FieldStart:
     options: Mapping[str, Any]
     """As on the command line, without the dashes in front."""
     environment: Mapping[str, str]
+    draft: Drafter | Unsupported | None
+    """What the drafter of `speculative-config` is, where its configuration is known."""
     stored_bytes: int | None
     kv_cache_bytes: int | None
     kv_cache_tokens: int | None
@@ -81,12 +84,13 @@ def field_starts() -> tuple[FieldStart, ...]:
     """The starts of tests/data/field.json."""
     value = json.loads(FIELD.read_text(encoding="utf-8"))
     return tuple(
-        _start(row, unfolded(value["models"][row["model"]]["config"]), value["gpus"])
-        for row in value["starts"]
+        _start(row, value["models"][row["model"]], value["gpus"], value["drafts"]) for row in value["starts"]
     )
 
 
-def _start(row: Mapping[str, Any], config: dict[str, Any], gpus: Mapping[str, Any]) -> FieldStart:
+def _start(
+    row: Mapping[str, Any], model: Mapping[str, Any], gpus: Mapping[str, Any], drafts: Mapping[str, Any]
+) -> FieldStart:
     printed, gpu = row["printed"], row.get("gpu")
 
     def size(value: float | None) -> int | None:
@@ -97,7 +101,7 @@ def _start(row: Mapping[str, Any], config: dict[str, Any], gpus: Mapping[str, An
         source=row["source"],
         quality=row["quality"],
         model=row["model"],
-        shape=read_shape(config),
+        shape=read_shape(unfolded(model["config"]), quantization=model.get("quantization")),
         vllm_version=row["vllmVersion"],
         gpu=gpu,
         compute_capability=gpus[gpu]["computeCapability"] if gpu else None,
@@ -107,6 +111,9 @@ def _start(row: Mapping[str, Any], config: dict[str, Any], gpus: Mapping[str, An
         memory_of_stages=tuple(int(each * GIB) for each in row.get("gpuMemoryGibOfStages", ())),
         options=row["options"],
         environment=row.get("environment", {}),
+        draft=read_draft(drafts[row["draft"]]["config"], row["options"]["speculative-config"]["method"])
+        if "draft" in row
+        else None,
         stored_bytes=size(row.get("storedGib")),
         kv_cache_bytes=size(printed.get("kvCacheGib")),
         kv_cache_tokens=printed.get("kvCacheTokens"),
@@ -126,6 +133,7 @@ def request_of(start: FieldStart) -> PlanRequest:
         start.options.get("max-model-len", limit),
         own["gpu-memory-utilization"],
         environment=pairs(start.environment),
+        draft=start.draft,
         unplanned=given.unplanned,
     )
     size = start.stored_bytes

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 from kaito_catalog.architectures import BuiltShape, Unsupported
 from kaito_catalog.architectures.as_built import HOPPER
@@ -14,7 +13,6 @@ from kaito_catalog.memory.asked_model import asked_model
 from kaito_catalog.memory.compilation import Compilation, compilation_of
 from kaito_catalog.memory.environment import Environment, environment_of
 from kaito_catalog.memory.kv_cache.choices import CacheChoices
-from kaito_catalog.memory.kv_cache.kinds import StateCache
 from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
 from kaito_catalog.memory.kv_cache.planner import plan_layout
 from kaito_catalog.memory.kv_cache.versions import (
@@ -29,7 +27,14 @@ from kaito_catalog.memory.overheads.compiled_copy import pinned_bytes
 from kaito_catalog.memory.overheads.defaults import serve_defaults
 from kaito_catalog.memory.overheads.links import link
 from kaito_catalog.memory.overheads.profile_run import ProfileRun
-from kaito_catalog.memory.overheads.total import Overheads, expected_error, repacked_bytes, stage_overheads
+from kaito_catalog.memory.overheads.total import (
+    Overheads,
+    expected_error,
+    pinned_encoder,
+    repacked_bytes,
+    stage_overheads,
+)
+from kaito_catalog.memory.plan_details import groups_of, sources_of
 from kaito_catalog.memory.refusals import Refusal
 from kaito_catalog.memory.speculating import (
     asked_drafting,
@@ -58,7 +63,7 @@ from kaito_catalog.memory.weights.split import Split, split_over, stages
 
 def resolved_settings(settings: Settings, gpu: PlanGpu, vllm_version: str | None = None) -> Settings:
     """`settings` with what `vllm serve` takes by default on that GPU."""
-    defaults = serve_defaults(gpu.name, gpu.memory_bytes or 0, vllm_version, gpu.compute_capability)
+    defaults = serve_defaults(gpu.name, gpu.memory_bytes or 0, vllm_version, is_unified=gpu.is_unified)
     times = 2 if settings.performance_mode == "throughput" else 1
     sequences = settings.max_num_seqs or defaults.max_num_seqs * times
     tokens = settings.max_num_batched_tokens
@@ -103,7 +108,7 @@ def make_plan(request: PlanRequest) -> Plan:
     per_gpu = tightest.per_gpu()
     cache = _cache(request, built, drafting, accounts, tightest)
     error = weights.error_bytes + _error_beside_weights(request, built, drafting)
-    error += sampler_uncertainty(tightest.run)
+    error += sampler_uncertainty(tightest.run) + pinned_encoder(tightest.run, tightest.weights_bytes)
     found = verdict(
         per_gpu,
         cache,
@@ -123,7 +128,7 @@ def make_plan(request: PlanRequest) -> Plan:
         request.gpu,
         request.vllm_version,
         settings,
-        _sources(weights.source, is_cache_given=bool(settings.kv_cache_memory_bytes)),
+        sources_of(weights.source, is_cache_given=bool(settings.kv_cache_memory_bytes)),
     )
 
 
@@ -301,7 +306,9 @@ def _stages(
         is_last = number == pipeline - 1
         run = _profile_run(request, built, drafting, split, is_first=number == 0, is_last=is_last)
         more = kept_bytes(drafting, split) if drafting is not None and is_last else 0
-        beside = stage_overheads(run, stage_layers=len(layers), kept_bytes=kept + more)
+        beside = stage_overheads(
+            run, stage_layers=len(layers), kept_bytes=kept + more, weights_bytes=weights.stages[number]
+        )
         layout = layouts[number]
         memory_bytes = gpu.memory_of_stages[number] if gpu.memory_of_stages else gpu.memory_bytes
         budget, room = math.ceil(memory_bytes * settings.gpu_memory_utilization), None
@@ -355,7 +362,7 @@ def _cache(
         tokens=int(concurrency * settings.max_model_len),
         max_concurrency=concurrency,
         longest_model_len=longest,
-        groups=_groups(tightest.layout),
+        groups=groups_of(tightest.layout),
         pool_bytes=tightest.wanted_bytes,
         reserved_bytes=tightest.layout.reserved_bytes,
     )
@@ -389,6 +396,7 @@ def _profile_run(
         environment=_environment(settings),
         memory_bytes=request.gpu.memory_bytes,
         compute_capability=request.gpu.compute_capability,
+        is_unified=request.gpu.is_unified,
         link=link(request.gpu.name, request.gpu.compute_capability),
         pipeline_parallel_size=request.parallelism.pipeline_parallel_size,
         data_parallel_size=request.parallelism.data_parallel_size,
@@ -407,40 +415,13 @@ def _error_beside_weights(request: PlanRequest, built: BuiltShape, drafting: Dra
         tensor_parallel_size=tensor,
         has_encoder=built.encoder is not None,
         guesses=drafting is not None,
+        is_unified=request.gpu.is_unified,
     )
     return (
         error + pinned_bytes(built, tensor, request.vllm_version)
         if _compilation(request.settings).compiles
         else error
     )
-
-
-def _groups(layout: Layout) -> tuple[Mapping[str, Any], ...]:
-    return tuple(
-        {
-            "kind": group.cache.kind,
-            "layers": group.layers,
-            "blockSize": None if isinstance(group.cache, StateCache) else group.cache.block_size,
-            "pageBytes": group.page_bytes,
-            "window": group.cache.window,
-        }
-        for group in layout.groups
-    )
-
-
-def _sources(weights: str, *, is_cache_given: bool) -> dict[str, str]:
-    computed = (
-        "budgetBytes", "kvCacheNeededBytes", "bytesPerToken", "groups",
-    )  # fmt: skip
-    calibrated = ("nonTorchBytes", "activationPeakBytes", "cudaGraphBytes")
-    derived = ("kvCacheAvailableBytes", "tokens", "maxConcurrency", "longestModelLen")
-    sources = dict.fromkeys(computed, "configuration") | dict.fromkeys(calibrated, "measured")
-    # What is derived from several is as good as the least certain of them.
-    sources |= {
-        **dict.fromkeys(derived, "configuration" if is_cache_given else "measured"),
-        "weightsBytes": weights,
-    }
-    return sources | {"budgetBytes": "measured"} if is_cache_given else sources
 
 
 def smallest_gpu_count(request: PlanRequest, *, most: int = 16, allow_tight: bool = True) -> int | None:

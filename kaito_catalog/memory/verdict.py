@@ -89,7 +89,10 @@ def _of_account(
         return _of_given_cache(per_gpu, cache, layout, settings, error_bytes, gpu)
     spare = per_gpu.kv_cache_available_bytes - cache.pool_bytes
     if spare < 0:
-        return _does_not_fit(per_gpu, cache, settings, error_bytes, lacking=-spare)
+        # What machines with unified memory are off by is what processes take beside the parameters.
+        too_large = gpu.is_unified and per_gpu.weights_bytes > per_gpu.budget_bytes
+        error = 0 if too_large else error_bytes
+        return _does_not_fit(per_gpu, cache, settings, error, lacking=-spare)
     states = _too_many_states(per_gpu, layout, settings, error_bytes)
     if states is not None:
         return states

@@ -63,11 +63,8 @@ def read_deepseek(source: Source) -> Shape:
     return make_shape(source, layers, tied=False, rope_dim=attention.qk_rope_head_dim)
 
 
-def _deepseek_v4(source: Source) -> Shape:
-    """DeepSeek V4 (vLLM 0.25.1, vllm/models/deepseek_v4): compressed attention and hyper-connections."""
-    text = source.text
-    hidden = text.count("hidden_size")
-    count = num_layers(text)
+def _compress_ratios(text: Fields, count: int) -> list[int]:
+    """Tokens that each of so many layers makes one latent of."""
     ratios = text.values.get("compress_ratios")
     if (
         not isinstance(ratios, list)
@@ -75,6 +72,15 @@ def _deepseek_v4(source: Source) -> Shape:
         or any(r not in (0, 4, 128) for r in ratios[:count])
     ):
         raise UnreadableError("compress_ratios is not a ratio of 0, 4 or 128 per layer", "compress_ratios")
+    return cast(list[int], ratios)
+
+
+def _deepseek_v4(source: Source) -> Shape:
+    """DeepSeek V4 (vLLM 0.25.1, vllm/models/deepseek_v4): compressed attention and hyper-connections."""
+    text = source.text
+    hidden = text.count("hidden_size")
+    count = num_layers(text)
+    ratios = _compress_ratios(text, count)
     streams = text.count("hc_mult", most=64)
     mixes = streams * (streams + 2)
     hyper = 2 * (mixes * streams * hidden + mixes + 3)
@@ -103,7 +109,7 @@ def _deepseek_v4(source: Source) -> Shape:
             text.count("o_lora_rank"),
             text.count("o_groups"),
             text.count("sliding_window", most=LONGEST_CONTEXT),
-            cast(int, ratio),
+            ratio,
             indexer if ratio == 4 else None,
             hyper,
             streams,

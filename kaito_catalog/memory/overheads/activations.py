@@ -21,6 +21,7 @@ from kaito_catalog.memory.overheads.layer_widths import (
     indexer_workspace,
     moe_workspace,
     prefill_context,
+    widest_forward,
     widest_layer,
 )
 from kaito_catalog.memory.overheads.model_runner import profiles_everything, runs_second_runner
@@ -68,14 +69,20 @@ def _forward_peak(run: ProfileRun) -> float:
         return _compressed_peak(run, compressed)
     tokens_bytes = run.max_num_batched_tokens * shape.dtype_bytes
     at_once = min(1.0, _experts_at_once(run.vllm_version) / run.max_num_batched_tokens)
-    layer = tokens_bytes * widest_layer(
-        shape, run.tensor_parallel_size, run.expert_tensor_parallel_size, at_once
+    known = constants()["activation"]
+    layer = tokens_bytes * widest_forward(
+        shape,
+        run.tensor_parallel_size,
+        run.expert_tensor_parallel_size,
+        at_once=at_once,
+        feed_forward_states=known["feedForwardHiddenStates"],
+        mixer_states=known["mixerHiddenStates"],
     )
     index = indexer_workspace(shape, run.max_model_len)
     logits = INDEXER_LOGITS_BYTES if index else 0
     context = prefill_context(shape, run.tensor_parallel_size)
-    states: float = constants()["activation"]["forwardHiddenStates"] * tokens_bytes * shape.hidden_size
-    return states + max(layer, index + logits, context)
+    states: float = known["forwardHiddenStates"] * tokens_bytes * shape.hidden_size
+    return max(layer, states + max(index + logits, context))
 
 
 def _compressed_peak(run: ProfileRun, mixer: CompressedAttention) -> float:

@@ -21,6 +21,8 @@ class EncoderProfile:
     """While it runs."""
     kept_bytes: int
     """While the decoder is profiled after it: the items themselves, and what became of them."""
+    input_elements: int
+    """Numbers that the items are given as."""
 
 
 def encoder_profile(run: ProfileRun) -> EncoderProfile | None:
@@ -50,7 +52,7 @@ def encoder_profile(run: ProfileRun) -> EncoderProfile | None:
     inputs = patches * medium.pixels
     peak = inputs + at_once * of_a_layer + done + (medium.outputs - 1) * output
     return EncoderProfile(
-        int(peak * shape.dtype_bytes), (inputs + medium.outputs * output) * shape.dtype_bytes
+        int(peak * shape.dtype_bytes), (inputs + medium.outputs * output) * shape.dtype_bytes, inputs
     )
 
 

@@ -47,15 +47,42 @@ def widest_layer(
     return max(widths, default=0.0)
 
 
+@remembered(maxsize=1024)
+def widest_forward(
+    shape: BuiltShape,
+    tensor_parallel_size: int,
+    expert_tensor_parallel_size: int,
+    *,
+    at_once: float,
+    feed_forward_states: float,
+    mixer_states: float,
+) -> float:
+    """The same with the hidden states: as many copies of them are there in a feed-forward block, and in a mixer."""
+
+    def width(layer: Layer) -> float:
+        block = _feed_forward_width(
+            layer, shape.hidden_size, tensor_parallel_size, expert_tensor_parallel_size, at_once
+        )
+        mixer = max((_mixer_width(m, tensor_parallel_size) for m in layer.mixers), default=0.0)
+        return max(feed_forward_states * shape.hidden_size + block, mixer_states * shape.hidden_size + mixer)
+
+    return max((width(layer) for layer in set(shape.layers)), default=0.0)
+
+
 def _layer_width(layer: Layer, hidden_size: int, ranks: int, expert_ranks: int, at_once: float) -> float:
+    widest = _feed_forward_width(layer, hidden_size, ranks, expert_ranks, at_once)
+    return max(widest, *(_mixer_width(mixer, ranks) for mixer in layer.mixers), 0.0)
+
+
+def _feed_forward_width(
+    layer: Layer, hidden_size: int, ranks: int, expert_ranks: int, at_once: float
+) -> float:
     widest = 0.0
     match layer.feed_forward:
         case Mlp() as mlp:
             widest = (3 if mlp.gated else 2) * mlp.intermediate_size / (1 if mlp.replicated else ranks)
         case Experts() as experts:
             widest = at_once * _experts_width(experts, hidden_size, expert_ranks)
-    for mixer in layer.mixers:
-        widest = max(widest, _mixer_width(mixer, ranks))
     return widest
 
 

@@ -34,6 +34,8 @@ class ProfileRun:
     """Of the GPU, for encoders that take a video in pieces; None: all at once."""
     compute_capability: float | None = None
     """None: an H100's."""
+    is_unified: bool = False
+    """Whether the GPU's memory is the machine's own."""
     link: Link = Link.SWITCH
     """Between the GPUs of a node."""
     pipeline_parallel_size: int = 1

@@ -14,7 +14,6 @@
 | 0.28 | the second model runner profiles graphs and encoders; larger batches by default on huge devices |
 | 0.30 | the second model runner for all |
 | 0.32 | the freed copy no longer counts |
-| 0.33 | GB10 takes the batches of small devices by default |
 
 What was fitted for versions before and after one has a row for each in data/overheads.yaml (`before`).
 """
@@ -84,8 +83,6 @@ SNAPSHOT_MOVED = (0, 27, 0)
 """What NCCL allocates first is in the snapshot that the rest is measured against."""
 HUGE_DEVICES = (0, 28, 0)
 """EngineArgs.get_batch_defaults; 0.27.1 does not have them."""
-UNIFIED_IS_SMALL = (0, 33, 0)
-"""From when GB10 is no large device for that function; 0.32.0 does not ask."""
 FITTED, FITTED_BEFORE = (0, 17, 0), (0, 20, 0)
 """The versions whose starts the constants were fitted on."""
 
