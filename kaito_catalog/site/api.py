@@ -146,6 +146,8 @@ def _row(row: InstanceRow) -> dict[str, Any]:
         "reason": row.reason,
         "parallelism": row.parallelism,
         "nodes": row.nodes,
+        "weightsBytesPerGPU": row.weights_bytes,
+        "kvCacheNeededBytesPerGPU": row.kv_cache_needed_bytes,
         "neededBytesPerGPU": row.needed_bytes,
         "budgetBytesPerGPU": row.budget_bytes,
         "longestModelLen": row.longest_model_len,

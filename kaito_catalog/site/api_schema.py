@@ -86,6 +86,8 @@ INSTANCE_TYPE = _object(
         "reason": _or_null(STRING),
         "parallelism": _or_null(STRING),
         "nodes": WHOLE,
+        "weightsBytesPerGPU": _or_null(SIZE),
+        "kvCacheNeededBytesPerGPU": _or_null(SIZE),
         "neededBytesPerGPU": _or_null(SIZE),
         "budgetBytesPerGPU": _or_null(SIZE),
         "longestModelLen": _or_null(WHOLE),

@@ -45,6 +45,9 @@ class InstanceRow:
     """Where not all GPUs of the node are used or needed."""
     nodes: int = 1
     """The nodes that are started."""
+    weights_bytes: int | None = None
+    kv_cache_needed_bytes: int | None = None
+    """What vLLM asks to be free on each GPU for one request."""
 
     @property
     def is_certain(self) -> bool:
@@ -259,6 +262,8 @@ def _row(item: InstanceTypePlan) -> InstanceRow:
         if plan.per_gpu and plan.kv_cache
         else None,
         nodes=item.nodes,
+        weights_bytes=plan.per_gpu.weights_bytes if plan.per_gpu else None,
+        kv_cache_needed_bytes=plan.per_gpu.kv_cache_needed_bytes if plan.per_gpu else None,
         budget_bytes=plan.per_gpu.budget_bytes if plan.per_gpu else None,
         longest_model_len=plan.kv_cache.longest_model_len if plan.kv_cache else None,
         note=item.note,
