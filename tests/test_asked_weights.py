@@ -303,3 +303,50 @@ def test_states_in_float32_are_not_planned() -> None:
 
 def test_vllm_knows_no_other_dtype() -> None:
     assert plan(DENSE, dtype="fp16").reason == "vLLM knows no dtype 'fp16'"
+
+
+# --- hf-overrides -----------------------------------------------------------------------------------------------------
+
+
+def overridden(config: dict[str, Any], overrides: dict[str, Any], **options: Any) -> Plan:
+    return plan(config, hf_overrides=json.dumps(overrides), **options)
+
+
+def test_a_longer_context_may_be_set_in_the_configuration() -> None:
+    assert plan(DENSE, max_model_len=10_000).limited_by == "maxModelLen"
+    found = overridden(DENSE, {"max_position_embeddings": 16_384}, max_model_len=10_000)
+    assert found.per_gpu == plan({**DENSE, "max_position_embeddings": 16_384}, max_model_len=10_000).per_gpu
+    assert found.fits is Fit.YES
+
+
+YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 8192}
+
+
+def test_yarn_multiplies_the_length_until_0_32() -> None:
+    earlier, later = (
+        overridden(DENSE, {"rope_parameters": YARN}, max_model_len=32_768, version=version)
+        for version in VERSIONS
+    )
+    assert earlier.fits is Fit.YES
+    assert (later.fits, later.limited_by) == (Fit.NO, "maxModelLen")
+
+
+def test_a_section_is_merged_and_what_stands_on_top_is_not_the_language_models() -> None:
+    config = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": GEMMA, "vision_config": {}}
+    longer = {"max_position_embeddings": 16_384}
+    found = overridden(config, {"text_config": longer}, max_model_len=10_000)
+    assert found.limited_by != "maxModelLen"
+    assert overridden(config, longer, max_model_len=10_000).fits is Fit.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"num_attention_heads": 8}, {"rope_scaling": YARN}, {"model_type": "qwen2"}]
+)
+def test_keys_from_which_vllm_derives_others_are_unknown_by_name(overrides: dict[str, Any]) -> None:
+    found = overridden(DENSE, overrides)
+    assert (found.fits, found.limited_by) == (Fit.UNKNOWN, "settings")
+    assert f"no plan reads {next(iter(overrides))} there" in (found.reason or "")
+
+
+def test_no_overrides_change_nothing() -> None:
+    assert overridden(DENSE, {}).per_gpu == plan(DENSE).per_gpu

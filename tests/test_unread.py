@@ -68,7 +68,6 @@ def test_somebody_has_said_of_every_option_of_vllm_whether_memory_depends_on_it(
         ("cpu_offload_gb", "20"),
         ("kv-sharing-fast-prefill", "true"),
         ("enable-lora", "False"),  # KAITO passes the word, and the option alone switches it on
-        ("hf-overrides", '{"num_hidden_layers": 2}'),
         ("attention-backend", "FLASHINFER"),  # on an H100 it is not vLLM's choice, and keeps a workspace
         ("attention-config", '{"backend": "FLASH_ATTN", "flash_attn_version": 2}'),
         ("attention-config", "[" * 100_000),

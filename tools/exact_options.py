@@ -62,6 +62,10 @@ class Case(NamedTuple):
 _HYBRID = "--tensor-parallel-size 4 --max-model-len 32768"
 _MOE_HYBRID = "--tensor-parallel-size 2 --max-model-len 32768"
 _ONE = "--max-model-len 32768"
+_YARN = (
+    '{"rope_parameters":{"rope_type":"yarn","rope_theta":1000000,"factor":4.0,'
+    '"original_max_position_embeddings":32768}}'
+)
 _SHORT = "--max-model-len 8192"
 _GEMMA = "--max-model-len 131072"
 _SPLIT = "--tensor-parallel-size 8 --max-model-len 32768"
@@ -138,6 +142,16 @@ CASES: tuple[Case, ...] = (
     Case("gemma-3-27b-text", _SHORT, "T4"),
     Case("qwen3.6-27b", f"{_SHORT} --dtype half"),
     Case("gpt-oss-20b", f"{_SHORT} --dtype float16"),
+    Case("qwen3-32b", f"--tensor-parallel-size 2 --max-model-len 131072 --hf-overrides {_YARN}"),
+    Case(
+        "llama-3.1-8b-instruct",
+        '--max-model-len 262144 --hf-overrides {"max_position_embeddings":262144}',
+    ),
+    Case(
+        "gemma-3-27b",
+        '--max-model-len 262144 --hf-overrides {"text_config":{"max_position_embeddings":262144}}',
+    ),
+    Case("gemma-3-27b", '--max-model-len 262144 --hf-overrides {"max_position_embeddings":262144}'),
 )
 
 

@@ -213,9 +213,10 @@ def read_shape(config: Config, *, quantization: Config | None = None) -> Shape |
         its default is taken.
     """
     try:
-        return _read_shape(config, quantization)
+        found = _read_shape(config, quantization)
     except UnreadableError as error:
         return Unsupported(error.reason, error.field, _architecture(config))
+    return replace(found, source=(config, quantization)) if isinstance(found, Shape) else found
 
 
 def _architecture(config: Config) -> str | None:

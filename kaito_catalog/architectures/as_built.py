@@ -91,6 +91,11 @@ def _quantizes(shape: BuiltShape, target: Target) -> BuiltShape:
     return replace(shape, quantization=how)
 
 
+def _takes_stated_length(shape: BuiltShape, target: Target) -> BuiltShape:
+    """The length of a model with YaRN is not multiplied again (_get_and_verify_max_len)."""
+    return replace(shape, max_model_len=shape.max_model_len_as_stated or shape.max_model_len)
+
+
 def _makes_blocks(shape: BuiltShape, target: Target) -> BuiltShape:
     """How the cache's blocks are made."""
     wide = any(
@@ -132,5 +137,6 @@ FOR_ALL: tuple[tuple[Version, Callable[[BuiltShape, Target], BuiltShape]], ...] 
     (V0_32_0, _makes_blocks),
     (V0_32_0, _in_layers(_shares_caches)),
     (V0_32_0, _computes_delta),
+    (V0_32_0, _takes_stated_length),
 )
 """What is otherwise for every architecture from a version on, in this order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import TypeAlias
@@ -292,10 +292,16 @@ class Shape:
     mtp: Drafter | Unsupported | None = None
     """What its own checkpoint has to guess tokens with (multi-token prediction), which is built where it is asked for;
     unsupported where it has some that no plan reads."""
+    max_model_len_as_stated: int | None = None
+    """The same where vLLM takes YaRN's length for scaled already; None: as much."""
+    source: tuple[Mapping[str, Json], Mapping[str, Json] | None] | None = field(
+        default=None, compare=False, repr=False
+    )
+    """The configuration that it was read from, and hf_quant_config.json beside: what hf-overrides change."""
 
     @cached_property
     def _hash(self) -> int:
-        return hash(tuple(getattr(self, field.name) for field in dataclasses.fields(self)))
+        return hash(tuple(getattr(self, f.name) for f in dataclasses.fields(self) if f.compare))
 
     def __hash__(self) -> int:
         """Made once: a plan looks up each shape and its layers thousands of times."""

@@ -36,8 +36,8 @@ _WHILE_LOADING: Mapping[str, Quantization] = {
     "fp8_per_block": Quantization("fp8", Scheme.FP8_BLOCK_PADDED, weight_block=(128, 128)),
     "fp8_per_channel": Quantization("fp8", Scheme.EIGHT_BIT_CHANNEL),
     "mxfp8": Quantization("mxfp8", Scheme.MXFP8_PADDED),
-    "experts_int8": Quantization("int8", Scheme.INT8_EXPERTS),
-    "int8_per_channel_weight_only": Quantization("int8", Scheme.INT8_EXPERTS),
+    "experts_int8": Quantization("experts_int8", Scheme.INT8_EXPERTS),
+    "int8_per_channel_weight_only": Quantization("int8_per_channel_weight_only", Scheme.INT8_EXPERTS),
     "bitsandbytes": Quantization("bitsandbytes", Scheme.NF4),
 }
 """What vLLM makes of unquantised weights by each name."""

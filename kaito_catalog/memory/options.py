@@ -217,6 +217,12 @@ PLANNED: tuple[PlannedOption, ...] = (
         default="as their configuration says",
     ),
     PlannedOption(
+        "hf-overrides",
+        OBJECT,
+        "keys of the model's configuration that are set otherwise, such as max_position_embeddings",
+        default="none",
+    ),
+    PlannedOption(
         "dtype",
         WORD,
         "what the model computes in, and what is not quantised is stored in, such as float16",
@@ -230,7 +236,6 @@ UNPLANNED: Mapping[str, tuple[str, ...]] = {
     "it adds the weights of adapters": ("enable-lora", "lora-modules", "default-mm-loras"),
     "it changes which weights are built, or how they are stored": (
         "quantization-config",
-        "hf-overrides",
         "hf-config-path",
         "model-class-overrides",
         "model-impl",

@@ -10,6 +10,7 @@ from functools import lru_cache
 from kaito_catalog.architectures import BuiltShape, Unsupported
 from kaito_catalog.architectures.as_built import HOPPER
 from kaito_catalog.memory.asked_model import asked_model
+from kaito_catalog.memory.asked_overrides import with_overrides
 from kaito_catalog.memory.compilation import Compilation, compilation_of
 from kaito_catalog.memory.environment import Environment, environment_of
 from kaito_catalog.memory.kv_cache.choices import CacheChoices
@@ -77,10 +78,15 @@ def resolved_settings(settings: Settings, gpu: PlanGpu, vllm_version: str | None
     return replace(settings, max_num_seqs=sequences, max_num_batched_tokens=tokens)
 
 
-# By value, so that it cannot be stale; small, since the checks of one model ask for the same plans one after another.
-@lru_cache(maxsize=64)
 def make_plan(request: PlanRequest) -> Plan:
     """What vLLM of that version would find on each GPU, and whether one request of max_model_len fits."""
+    found = with_overrides(request)
+    return without_account(request, found) if isinstance(found, Refusal) else _make_plan(found)
+
+
+# By value, so that it cannot be stale; small, since the checks of one model ask for the same plans one after another.
+@lru_cache(maxsize=64)
+def _make_plan(request: PlanRequest) -> Plan:
     settings = resolved_settings(request.settings, request.gpu, request.vllm_version)
     request = replace(request, settings=settings)
     model = asked_model(request)

@@ -102,6 +102,8 @@ class Settings:
     quantization: str | None = None
     """How the weights are stored: a name for what their configuration says, or what vLLM makes of them in loading."""
     dtype: str = "auto"
+    hf_overrides: str | None = None
+    """Keys of the model's configuration, as JSON."""
     unplanned: tuple[tuple[str, str], ...] = ()
     """Other options that change what memory holds, with their values: most make the plan unknown."""
 
@@ -137,6 +139,7 @@ class EngineOptions(TypedDict, total=False):
     decode_context_parallel_size: int | None
     quantization: str | None
     dtype: str | None
+    hf_overrides: str | None
 
 
 @dataclass(frozen=True)

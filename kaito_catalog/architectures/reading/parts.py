@@ -160,8 +160,14 @@ def _rope_type(rope: Fields) -> str:
     return rope.text("rope_type") or rope.text("type") or "default"
 
 
-def _max_model_len(text: Fields) -> int:
-    """vLLM 0.25.1's _get_and_verify_max_len: the smallest stated length, times the rope's factor."""
+_YARN = frozenset({"yarn", "deepseek_yarn", "deepseek_llama_scaling"})
+
+
+def _max_model_len(text: Fields, *, scales_yarn: bool) -> int:
+    """vLLM's _get_and_verify_max_len: the smallest stated length, times the rope's factor.
+
+    Where it does not scale YaRN's, as 0.32.0, a configuration states a length that is scaled already.
+    """
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_target_positions",
              "max_sequence_length", "max_seq_length", "seq_len")  # fmt: skip
     stated = [text.count(n, most=LONGEST_CONTEXT) for n in names if n in text]
@@ -174,7 +180,7 @@ def _max_model_len(text: Fields) -> int:
     if "gemma3" not in (text.text("model_type") or ""):
         for rope in _rope(text):
             kind = _rope_type(rope)
-            if kind in ("su", "longrope", "llama3"):
+            if kind in ("su", "longrope", "llama3") or (kind in _YARN and not scales_yarn):
                 continue
             factor = rope.number("factor") or factor
             if kind == "yarn":
@@ -231,6 +237,7 @@ def make_shape(
     text = source.text
     hidden = text.count("hidden_size")
     quantization = read_quantization(source)
+    longest, stated = (_max_model_len(text, scales_yarn=scales) for scales in (True, False))
     if quantization is not None:
         layers = with_quantization(layers, quantization, quantized_modules(source))
         kept = tuple(n for n in quantization.ignored if n.startswith("re:") or not LAYER_NAME.search(n))
@@ -244,7 +251,8 @@ def make_shape(
         dtype=_dtype(source),
         quantization=quantization,
         encoder=encoder,
-        max_model_len=_max_model_len(text),
+        max_model_len=longest,
+        max_model_len_as_stated=None if stated == longest else stated,
         rope_elements=_rope_elements(text, rope_dim),
         final_norm_elements=hidden if final_norm_elements is None else final_norm_elements,
         embedding_elements=embedding_elements,
