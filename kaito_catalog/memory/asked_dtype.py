@@ -76,6 +76,9 @@ def with_dtype(
             "vLLM says to set dtype half"
         )
     if shape.quantization is not None and not _takes(shape.quantization, dtype):
+        if name == "auto":
+            words = f"the quantization {shape.quantization.method[:40]} needs bfloat16, which this GPU does not have"
+            return Refusal(Fit.NO, "gpu", words)
         return _no(f"vLLM takes no {dtype} with the quantization {shape.quantization.method[:40]}")
     if dtype == "float32" and not _is_plain(shape):
         return Refusal(
