@@ -11,6 +11,9 @@ import yaml
 
 from kaito_catalog.catalog.entries import Catalog, Entry
 from kaito_catalog.errors import CatalogError
+from kaito_catalog.exports.bill_of_materials import BOM, bill_of_materials
+from kaito_catalog.exports.model_pack import MANIFEST, model_pack
+from kaito_catalog.exports.wanting import CannotBeMadeError
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito import admission, manifests, model_catalog
@@ -34,7 +37,10 @@ from kaito_catalog.site.model_page import Finding, ModelPage
 from kaito_catalog.system import files
 from kaito_catalog.vllm_bridge.reference import known
 
-TREES = ("kaito", "presets", "site-src")
+EXPORTS = {BOM: bill_of_materials, MANIFEST: model_pack}
+"""What makes each export, by the file's name."""
+
+TREES = ("exports", "kaito", "presets", "site-src")
 """The folders of the output; each is swapped in as a whole, and what it held before is gone."""
 
 ASSETS = (
@@ -109,6 +115,7 @@ def build(
         if page.manifests.left_out:
             gaps.append(LeftOut(entry.name, "manifests", page.manifests.left_out))
         gaps += [LeftOut(entry.name, file, why) for file, why in page.manifests.objects_left_out]
+        gaps += _add_exports(result, entry, catalog)
         _add_model(result, page, catalog)
     _add(result, "site-src/checks.md", pages.checks_page(checks))
     _add_site(result, models, catalog)
@@ -126,6 +133,20 @@ def _add_model(result: dict[str, str], page: ModelPage, catalog: Catalog) -> Non
         _add(result, f"site-src/models/{name}/{file}", text)
     _add(result, f"site-src/models/{name}.md", pages.model_page(page, catalog))
     _add(result, f"site-src/api/v1/models/{name}.json", api.model(page, catalog))
+
+
+def _add_exports(result: dict[str, str], entry: Entry, catalog: Catalog) -> list[LeftOut]:
+    """The model in forms that other tools read, and which of them there is none of."""
+    left_out = []
+    for form, make in EXPORTS.items():
+        try:
+            made = make(entry.facts, catalog.shared.policy.licenses)
+        except CannotBeMadeError as error:
+            left_out.append(LeftOut(entry.name, form, str(error)))
+            continue
+        for name, text in made.items():
+            _add(result, f"exports/{entry.name}/{name}", text)
+    return left_out
 
 
 def _add_site(result: dict[str, str], models: Sequence[ModelPage], catalog: Catalog) -> None:

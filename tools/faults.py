@@ -31,7 +31,7 @@ from kaito_catalog.hub.fake.server import FakeHub
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("phi-4", "phi-4-mini-instruct", "qwen2.5-coder-7b-instruct", "llama-3.1-8b-instruct")
-TREES = ("kaito", "presets", "site-src")
+TREES = ("exports", "kaito", "presets", "site-src")
 
 Files = Mapping[str, bytes]
 

@@ -184,6 +184,9 @@ def _add_hub(command: Callable[..., argparse.ArgumentParser]) -> None:
     record.add_argument(
         "--all-headers", action="store_true", help="read the header of every weight file (a call each)"
     )
+    record.add_argument(
+        "--all-hashes", action="store_true", help="hash the small files too, for ModelPack (a call each)"
+    )
 
     fake = command(
         "fake-hub",

@@ -30,6 +30,7 @@ from kaito_catalog.formats import schema
 from kaito_catalog.kaito import comparison, model_catalog
 from kaito_catalog.kaito.crd_files import read_crds
 from kaito_catalog.kaito.markdown.reader import read_proposals
+from kaito_catalog.kaito.model_catalog import LeftOut
 from kaito_catalog.kaito.release import Release, release_of
 from kaito_catalog.reports.explain import rule_markdown
 from kaito_catalog.reports.json import diagnostic_value
@@ -139,6 +140,8 @@ def _proposal_text(value: dict[str, Any], target: Path, into: Path) -> str:
 
 
 _STEPS = 5
+_FEW = 3
+"""Models that lack a file for one reason and are still named one by one."""
 
 
 def run_generate(options: argparse.Namespace) -> int:
@@ -165,8 +168,8 @@ def _generate(options: argparse.Namespace, progress: Progress) -> int:
         checks=[(found.code, found.title, rule_markdown(found)) for found in RULES],
     )
     output = Path(options.output)
-    for gap in generated.left_out:
-        say(f"left out: {gap.what} of {gap.name}: {gap.reason}")
+    for line in _left_out(generated.left_out):
+        say(line)
     unreadable = [entry.name for entry in catalog.entries if not entry.is_readable]
     if unreadable:
         say(f"error: the files of {', '.join(unreadable)} have errors; see 'kaito-catalog check'")
@@ -198,6 +201,20 @@ def _generate(options: argparse.Namespace, progress: Progress) -> int:
             f"{shown(output / site.SITE)}: {plural(len(list((output / site.SITE).rglob('*.html'))), 'page')}\n"
         )
     return FAILED if unreadable else OK
+
+
+def _left_out(gaps: Sequence[LeftOut]) -> list[str]:
+    """What could not be made, a line each; what many models lack for the same reason in one line."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for gap in gaps:
+        by_reason.setdefault((gap.what, gap.reason), []).append(gap.name)
+    lines = []
+    for (what, reason), names in by_reason.items():
+        if len(names) > _FEW:
+            lines.append(f"left out: {what} of {len(names)} models, such as {names[0]}: {reason}")
+        else:
+            lines += [f"left out: {what} of {name}: {reason}" for name in names]
+    return lines
 
 
 def _refused_by_crds(folder: Path, made: Mapping[str, str]) -> bool:

@@ -159,7 +159,12 @@ def run_record(options: argparse.Namespace) -> int:
         else:
             with Hub(say=_progress) as hub:
                 for result in record_all(
-                    targets, hub, recorded_at=today, accept=options.accept, all_headers=options.all_headers
+                    targets,
+                    hub,
+                    recorded_at=today,
+                    accept=options.accept,
+                    all_headers=options.all_headers,
+                    all_hashes=options.all_hashes,
                 ):
                     show(result)
                 calls = hub.calls
@@ -212,7 +217,13 @@ def _from_directory(target: RecordTarget, options: argparse.Namespace, today: da
             Path(options.from_local), target.repo_id, revision=options.revision, say=_progress
         )
         recorded, decision = record_from(
-            target, snapshot, kind="local", recorded_at=today, accept=options.accept, all_headers=True
+            target,
+            snapshot,
+            kind="local",
+            recorded_at=today,
+            accept=options.accept,
+            all_headers=True,
+            all_hashes=options.all_hashes,
         )
         if recorded.facts.revision is None:
             hint = "state it with --revision if you know it"

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from typing import Any, Literal
 
 from kaito_catalog.catalog.entries import FACTS
@@ -40,6 +41,7 @@ _CONFIG_LIMIT_BYTES = 8 * 2**20
 _INDEX_LIMIT_BYTES = 64 * 2**20
 _TEXT_LIMIT_BYTES = 4 * 2**20
 _MOST_PYTHON_FILES = 30
+_MOST_HASHED_BYTES = 10 * 2**20
 
 SCHEMA_COMMENT = "# yaml-language-server: $schema=../../../schema/facts.schema.json\n"
 
@@ -62,7 +64,12 @@ class Recorded:
 
 
 def facts_of(
-    snapshot: Snapshot, *, kind: Literal["hub", "local"], recorded_at: date, all_headers: bool = False
+    snapshot: Snapshot,
+    *,
+    kind: Literal["hub", "local"],
+    recorded_at: date,
+    all_headers: bool = False,
+    all_hashes: bool = False,
 ) -> Recorded:
     """Everything that facts.yaml names, read from a repository.
 
@@ -71,11 +78,12 @@ def facts_of(
         kind: where it was read.
         recorded_at: the day.
         all_headers: read every safetensors header, also where the Hub's own count explains the size of the files.
+        all_hashes: read and hash the files that the Hub keeps outside LFS, whose sha256 it does not say.
 
     Raises:
         CatalogError: something could not be read, other than for want of access (which is in `missing`).
     """
-    return _Reader(snapshot, kind, recorded_at, all_headers).recorded()
+    return _Reader(snapshot, kind, recorded_at, all_headers, all_hashes).recorded()
 
 
 def listed_facts(repository: Repository, *, recorded_at: date) -> ModelFacts:
@@ -95,6 +103,7 @@ class _Reader:
     kind: Literal["hub", "local"]
     recorded_at: date
     all_headers: bool
+    all_hashes: bool = False
     missing: list[HubError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     tensors: list[str] = field(default_factory=list)
@@ -112,6 +121,8 @@ class _Reader:
         value = _listing(repository, self.kind, self.recorded_at, choose=readable, indexed=indexed)
         if self.kind == "local":
             self._hash_weights(value)
+        if self.all_hashes:
+            self._hash_others(value)
         license_file = license_path(paths)
         if license_file and "license" in value:
             digest, text = self._license(license_file)
@@ -253,6 +264,15 @@ class _Reader:
         for file in value.get("files", ()):
             if file["path"] in lfs and "sha256" not in file:
                 file["sha256"] = self.snapshot.sha256(file["path"])
+
+    def _hash_others(self, value: dict[str, Json]) -> None:
+        """The hash of every file that has none yet and is not too large to read for it."""
+        for file in value.get("files", ()):
+            size = file.get("sizeBytes")
+            if "sha256" not in file and size is not None and size <= _MOST_HASHED_BYTES:
+                digest = self._try(partial(self.snapshot.sha256, file["path"]))
+                if digest:
+                    file["sha256"] = digest
 
 
 def _auto_map(config: Mapping[str, Json]) -> dict[str, Json]:

@@ -192,19 +192,32 @@ def record_from(
     recorded_at: date,
     accept: bool,
     all_headers: bool,
+    all_hashes: bool = False,
 ) -> tuple[Recorded, Decision]:
     """Read a target's repository and decide whether its facts may be written.
 
     Raises:
         CatalogError: something could not be read.
     """
-    recorded = facts_of(snapshot, kind=kind, recorded_at=recorded_at, all_headers=all_headers)
+    recorded = facts_of(
+        snapshot,
+        kind=kind,
+        recorded_at=recorded_at,
+        all_headers=all_headers,
+        all_hashes=all_hashes or _has_all_hashes(target.recorded),
+    )
     if recorded.missing:
         raise recorded.missing[0]
     if not accept:
         need_all_weights(recorded.facts, hint=f"{snapshot.how_to_complete()}; --accept writes what is there")
     decision = decide(target.recorded, recorded.facts, asked=target.repo_id, accept=accept)
     return recorded, replace(decision, notes=(*decision.notes, *recorded.notes))
+
+
+def _has_all_hashes(facts: ModelFacts | None) -> bool:
+    """Whether every file was hashed last time, so that it is again and no hash gets lost."""
+    files = facts.files if facts else None
+    return bool(files) and all(file.sha256 is not None for file in files or ())
 
 
 def record_all(
@@ -214,6 +227,7 @@ def record_all(
     recorded_at: date,
     accept: bool = False,
     all_headers: bool = False,
+    all_hashes: bool = False,
     workers: int = _WORKERS,
 ) -> Generator[Result, None, None]:
     """Record models from the Hub, several at once; each is written whole as soon as it is known, in order.
@@ -224,7 +238,13 @@ def record_all(
     def one(target: RecordTarget) -> tuple[Recorded, Decision]:
         snapshot = hub.snapshot(target.repo_id, target.revision)
         return record_from(
-            target, snapshot, kind="hub", recorded_at=recorded_at, accept=accept, all_headers=all_headers
+            target,
+            snapshot,
+            kind="hub",
+            recorded_at=recorded_at,
+            accept=accept,
+            all_headers=all_headers,
+            all_hashes=all_hashes,
         )
 
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="record") as pool:
