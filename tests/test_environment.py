@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 from shapes import LLAMA_8B, shape
 
+from kaito_catalog.cli import main
 from kaito_catalog.memory.environment import environment_of, pairs
 from kaito_catalog.memory.plan import make_plan
 from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings
@@ -104,6 +106,21 @@ def test_from_0_14_to_0_16_the_smallest_stage_is_asked_for_the_cache_of_all() ->
         assert per_gpu is not None
         needed[version] = per_gpu.kv_cache_needed_bytes / GIB
     assert needed == {"0.13.0": 0.5, "0.14.0": 1.0, "0.16.0": 1.0, "0.17.0": 0.5}
+
+
+def test_the_command_takes_variables_for_plain_vllm(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["plan", "phi-4", "--gpu", "NVIDIA H100 80GB", "--format", "json", "--engine", "vllm"]
+    line += ["--vllm-version", "0.22.1"]
+    found = {}
+    for value in ("0", "1"):
+        assert main([*line, "--env", f"VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS={value}"]) == 0
+        found[value] = json.loads(capsys.readouterr().out)["perGPU"]["cudaGraphBytes"]
+    assert found["0"] == 0 < found["1"]
+
+
+def test_the_command_takes_none_for_a_start_of_kaito(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "phi-4", "--gpu", "NVIDIA H100 80GB", "--env", "VLLM_USE_DEEP_GEMM=0"]) == 2
+    assert "--engine vllm" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import argparse
 import json
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -287,13 +288,10 @@ def row(name: str, scores: Sequence[FieldScore], tool: str = OURS) -> str:
     return f"| {name} | {len(scores)} | {len(answered)} | {wrong} | {len(errors)} | {sizes} | {within} |"
 
 
-def print_table(title: str, classes: Mapping[str, Sequence[FieldScore]], tool: str = OURS) -> None:
-    """A table with a row for each class of starts."""
-    print(HEAD.format(title))
-    print("|---" * 9 + "|")
-    for name, chosen in classes.items():
-        print(row(name, chosen, tool))
-    print()
+def table(title: str, classes: Mapping[str, Sequence[FieldScore]], tool: str = OURS) -> list[str]:
+    """A table with a row for each class of starts, as lines of Markdown."""
+    rows = [row(name, chosen, tool) for name, chosen in classes.items()]
+    return [HEAD.format(title), "|---" * 9 + "|", *rows, ""]
 
 
 def by(
@@ -316,18 +314,27 @@ def options_of(start: FieldStart) -> tuple[str, ...]:
     return names or ("none of these",)
 
 
-def print_tables(scores: Sequence[FieldScore], *, short: bool) -> None:
-    """By tool; unless `short`, by GPU, option and quality of the report as well."""
-    print(HEAD.format("in the field"))
-    print("|---" * 9 + "|")
-    for tool in scores[0].predictions:
-        print(row(tool, scores, tool))
-    print()
+def tables(scores: Sequence[FieldScore], *, short: bool) -> list[str]:
+    """By tool; unless `short`, by GPU, option and quality of the report as well, and what was not answered."""
+    lines = [HEAD.format("in the field"), "|---" * 9 + "|"]
+    lines += [row(tool, scores, tool) for tool in scores[0].predictions]
+    lines.append("")
     if short:
-        return
-    print_table("quality", dict(sorted(by(scores, lambda s: (s.quality,)).items())))
-    print_table("GPU", by(scores, lambda s: (_gpu_class(s),)))
-    print_table("option", by(scores, options_of))
+        return lines
+    lines += table("quality", dict(sorted(by(scores, lambda s: (s.quality,)).items())))
+    lines += table("GPU", by(scores, lambda s: (_gpu_class(s),)))
+    lines += table("option", by(scores, options_of))
+    reasons = Counter(s.ours.refused.removeprefix("unknown: ") for s in scores if s.ours.refused)
+    lines.append(
+        "Not answered: " + "; ".join(f"{count} × {why}" for why, count in reasons.most_common()) + "."
+    )
+    return lines
+
+
+@lru_cache(maxsize=1)
+def scores_of_all() -> tuple[FieldScore, ...]:
+    """Every start, scored."""
+    return tuple(score(start) for start in field_starts())
 
 
 def _gpu_class(start: FieldStart) -> str:
@@ -363,7 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(line(found))
         print()
     if len(starts) > 1:
-        print_tables(scores, short=chosen.short or len(starts) < len(field_starts()))
+        print("\n".join(tables(scores, short=chosen.short or len(starts) < len(field_starts()))))
     return 0
 
 

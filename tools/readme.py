@@ -20,13 +20,14 @@ from pathlib import Path
 
 from kaito_catalog import cli
 from kaito_catalog.system import files
-from tools import bench_memory
+from tools import bench_memory, field
 
 ROOT = Path(__file__).resolve().parents[1]
 PROPOSAL = ROOT / "tests" / "data" / "proposals" / "20250529-llama-3.3-70b-instruct.md"
 PAGES = ("README.md", "docs/memory.md")
 """The pages that show output."""
 _BENCH = re.compile(r"<!-- bench(?P<short> short)? -->\n.*?<!-- /bench -->", re.DOTALL)
+_FIELD = re.compile(r"<!-- field(?P<short> short)? -->\n.*?<!-- /field -->", re.DOTALL)
 _SESSION = re.compile(r"```console\n\$ (?P<command>[^\n]+)\n.*?```", re.DOTALL)
 
 
@@ -67,9 +68,19 @@ def with_benchmark(page: str) -> str:
     return _BENCH.sub(lambda _: f"{opening}\n{table.rstrip()}\n<!-- /bench -->", page)
 
 
+def with_field(page: str) -> str:
+    """`page` with the tables of public starts with their whole command line."""
+    found = _FIELD.search(page)
+    if not found:
+        return page
+    table = "\n".join(field.tables(field.scores_of_all(), short=bool(found["short"])))
+    opening = f"<!-- field{found['short'] or ''} -->"
+    return _FIELD.sub(lambda _: f"{opening}\n{table.rstrip()}\n<!-- /field -->", page)
+
+
 def with_output(page: str, proposal: Path = PROPOSAL) -> str:
     """`page` with everything that it shows as it really is."""
-    return with_benchmark(with_session(page, proposal))
+    return with_field(with_benchmark(with_session(page, proposal)))
 
 
 def main() -> int:

@@ -34,6 +34,14 @@ def word(parse: Callable[[str], Value]) -> Callable[[str], Value]:
     return read
 
 
+def variable(text_: str) -> tuple[str, str]:
+    """NAME=VALUE, as a shell takes it."""
+    name, equals, value = text_.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"'{text_[:40]}' is not NAME=VALUE")
+    return name, value
+
+
 positive = word(COUNT.parse)
 share = word(SHARE.parse)
 

@@ -17,6 +17,7 @@ from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.kaito.release import Release, release_of
+from kaito_catalog.memory.environment import pairs
 from kaito_catalog.memory.values import Fit, Plan
 from kaito_catalog.near_names import near_names
 from kaito_catalog.plans import request as planning
@@ -46,6 +47,14 @@ def run_plan(options: argparse.Namespace) -> int:
     return _all(options, subject, shared, release_of(profile))
 
 
+def _environment(options: argparse.Namespace) -> tuple[tuple[str, str], ...]:
+    if options.env and options.engine == "kaito":
+        raise CatalogError("KAITO sets vLLM's environment itself", hint="add --engine vllm")
+    if options.env and options.exact:
+        raise CatalogError("--exact reads no --env", hint="plan without --exact")
+    return pairs(dict(options.env))
+
+
 def _asked(options: argparse.Namespace, profile: Profile) -> planning.PlanArguments:
     version = (options.vllm_version or profile.vllm_version).removeprefix("v")
     serve = None if options.behind_dashes is None else read_serve_options(options.behind_dashes, version)
@@ -66,7 +75,7 @@ def _asked(options: argparse.Namespace, profile: Profile) -> planning.PlanArgume
         engine=options.engine,
         serve=serve,
         max_model_len=options.max_model_len,
-        options=GivenOptions.of(vars(options)),
+        options=replace(GivenOptions.of(vars(options)), environment=_environment(options)),
         tensor_parallel_size=options.tensor_parallel_size,
         pipeline_parallel_size=options.pipeline_parallel_size,
         data_parallel_size=options.data_parallel_size,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from kaito_catalog.cli.kinds_of_words import capability, gibibytes, positive, word
+from kaito_catalog.cli.kinds_of_words import capability, gibibytes, positive, variable, word
 from kaito_catalog.memory.options import PLANNED
 
 
@@ -57,6 +57,14 @@ def add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--weights-bytes", metavar="N", type=positive, help="stored size of the weights, when known"
     )
     plan.add_argument("--vllm-version", metavar="V", help="default: the profile's")
+    plan.add_argument(
+        "--env",
+        metavar="NAME=VALUE",
+        type=variable,
+        action="append",
+        default=[],
+        help="a variable of vLLM's environment, such as VLLM_PP_LAYER_PARTITION=16,32, with --engine vllm",
+    )
     plan.add_argument("--profile", metavar="NAME", help="KAITO release of policy.yaml")
     plan.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     plan.add_argument(

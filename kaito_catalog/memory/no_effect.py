@@ -100,6 +100,21 @@ def _chosen_attention(value: str, situation: Situation) -> bool:
     return situation.major >= AMPERE and value.lower() == "flash_attn"
 
 
+def _triton_attention(value: str, situation: Situation) -> bool:
+    """Triton's kernel keeps keys and values in the same blocks; its buffers come after the measurement.
+
+    TritonAttentionMetadataBuilder of 0.22.1 to 0.32.0. On Blackwell of data centres FlashInfer's blocks are others.
+    """
+    if value.lower() != "triton_attn" or not situation.has(Attention) or situation.has(LatentAttention):
+        return False
+    settings = situation.settings
+    return (
+        situation.major not in (BLACKWELL,)
+        and settings.kv_cache_dtype == "auto"
+        and settings.block_size is None
+    )
+
+
 def _chosen_latent_attention(value: str, situation: Situation) -> bool:
     """The same for dense latents on Hopper, and on Blackwell of workstations."""
     if not situation.has(LatentAttention) or situation.has(Attention) or situation.has(Recurrent):
@@ -185,6 +200,7 @@ RULES: tuple[NoEffect, ...] = (
         "vLLM chooses that back end by itself",
         _attention,
     ),
+    NoEffect(("attention-backend",), "it keeps keys and values in the same blocks", _triton_attention),
     NoEffect(
         ("attention-config",),
         "vLLM chooses that back end by itself",

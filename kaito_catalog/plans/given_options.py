@@ -14,6 +14,7 @@ from typing import Any, cast
 from kaito_catalog.architectures import Unsupported
 from kaito_catalog.formats.proposal import Proposal, Runtime
 from kaito_catalog.kaito import deployed
+from kaito_catalog.memory.environment import pairs
 from kaito_catalog.memory.harmless_options import why_harmless
 from kaito_catalog.memory.no_effect import Situation
 from kaito_catalog.memory.option_kinds import OBJECT, SWITCH, Value, number
@@ -49,6 +50,8 @@ class GivenOptions:
     """In the order of `PLANNED`."""
     unplanned: tuple[UnplannedOption, ...] = ()
     """Others that change what memory holds, and their values."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables of vLLM's environment."""
     without_effect: tuple[WithoutEffect, ...] = ()
     """Others that change nothing."""
     problems: tuple[str, ...] = ()
@@ -73,6 +76,7 @@ class GivenOptions:
             unplanned=(*self.unplanned, *(o for o in other.unplanned if o[0] not in mine)),
             without_effect=(*self.without_effect, *(o for o in other.without_effect if o.name not in mine)),
             problems=(*self.problems, *other.problems),
+            environment=pairs({**dict(other.environment), **dict(self.environment)}),
         )
 
     def without_effect_on(self, request: PlanRequest) -> tuple[WithoutEffect, ...]:

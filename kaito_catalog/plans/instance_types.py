@@ -17,7 +17,7 @@ from kaito_catalog.kaito.release import node_of, node_with
 from kaito_catalog.memory.legal_splits import illegal_tensor_parallel
 from kaito_catalog.memory.plan import smallest_gpu_count, smallest_node_count
 from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings, Stored
-from kaito_catalog.plans.started import NO_ENVIRONMENT, NodeGpus, Started, served
+from kaito_catalog.plans.started import NodeGpus, Started, served
 from kaito_catalog.quantity import GIB
 
 
@@ -168,7 +168,7 @@ def plain_start(
         "vllm",
         model,
         served({**(options or {}), **split}, model),
-        NO_ENVIRONMENT,
+        dict(settings.environment),
         place,
         request,
         nodes=-(-chosen.world_size // place.gpu_count),

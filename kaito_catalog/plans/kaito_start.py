@@ -17,6 +17,7 @@ from kaito_catalog.kaito import deployed, estimator, manifests, model_catalog, r
 from kaito_catalog.kaito.estimator import Estimate, Node
 from kaito_catalog.kaito.launch import Launch, LaunchConfig, LaunchManifest, LaunchPlace, launch
 from kaito_catalog.kaito.release import Release, Row
+from kaito_catalog.memory.environment import pairs
 from kaito_catalog.memory.kv_cache.layout import Layout, Unplannable
 from kaito_catalog.memory.kv_cache.planner import plan_layout
 from kaito_catalog.memory.kv_cache.versions import batches_in_flight, states_per_sequence
@@ -147,7 +148,9 @@ def start_on(
         described.stored,
         gpu=place.gpu,
         parallelism=parallelism or Parallelism(),
-        settings=settings_of(given, max_model_len=max_model_len, utilization=share, draft=draft),
+        settings=settings_of(
+            given, max_model_len=max_model_len, utilization=share, draft=draft, environment=found.environment
+        ),
         vllm_version=vllm_version,
     )
     kaito = f"KAITO {model.kaito.name}"
@@ -187,9 +190,16 @@ def settings_of(
     max_model_len: int,
     utilization: float,
     draft: Drafter | Unsupported | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Settings:
-    """What vLLM is started with, where the options say nothing of the utilization at the one given."""
-    start = Settings(max_model_len, utilization, draft=draft, unplanned=given.unplanned)
+    """What vLLM is started with, where the options say nothing of the utilization at the one given.
+
+    `environment` is what the starter sets, beneath what is given.
+    """
+    variables = pairs({**(environment or {}), **dict(given.environment)})
+    start = Settings(
+        max_model_len, utilization, draft=draft, environment=variables, unplanned=given.unplanned
+    )
     return replace(start, **{option.attribute: value for option, value in given.planned})  # type: ignore[arg-type]
 
 

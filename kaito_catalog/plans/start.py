@@ -195,6 +195,8 @@ def start_of(
         described or Described.by(facts),
         config,
     )
+    if asked is not None and asked.environment:
+        start = replace(start, options=replace(start.options, environment=asked.environment))
     if engine == "vllm" or (described is None and facts is None):
         return start
     return _with_kaito(start, proposal, wanted, max_num_seqs=count, as_written=as_written)

@@ -130,7 +130,7 @@ def _sampler_peak(run: ProfileRun) -> float:
     tokens_bytes = run.max_num_batched_tokens * shape.dtype_bytes
     rows = min(run.max_num_batched_tokens, run.max_num_seqs)
     if runs_second_runner(shape, run.vllm_version, run.drafting):
-        beside: float = known["secondRunnerBytesPerLogit"]
+        beside = fitted(known["secondRunnerBytesPerLogit"], version)
     elif samples_with_flashinfer(run.vllm_version, run.environment.flashinfer_sampler):
         beside = known["flashinferBytesPerLogit"]
     else:
