@@ -152,7 +152,7 @@ def action(tmp_path: Path, clone: Path) -> Any:
     program(tmp_path / "runner" / "kaito-catalog" / "bin" / "kaito-catalog", ours)
 
     def run(**inputs: str) -> subprocess.CompletedProcess[str]:
-        given = {"PATHS": "", "CATALOG": "", "SINCE": "", "REPORT": "", **inputs}
+        given = {"PATHS": "", "CATALOG": "", "SINCE": "", "REPORT": "", "ONLINE": "", **inputs}
         summary = tmp_path / "summary"
         where = {"RUNNER_TEMP": str(tmp_path / "runner"), "GITHUB_STEP_SUMMARY": str(summary)}
         return bash(step("action.yml", "Check")["run"], cwd=clone, **given, **where)

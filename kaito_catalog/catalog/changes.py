@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from kaito_catalog.catalog.entries import PROPOSAL
+from kaito_catalog.catalog.entries import FACTS, PROPOSAL
 from kaito_catalog.system import git
 
 
@@ -29,3 +30,39 @@ def only_changed(root: Path, revision: str, folders: Sequence[Path] | None) -> l
             return None if folders is None else list(folders)
     wanted = {folder.resolve() for folder in folders} if folders is not None else None
     return sorted(f for f in found if (f / PROPOSAL).exists() and (wanted is None or f in wanted))
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What a change brings along, by the folders' names."""
+
+    touched: frozenset[str]
+    """Models with a changed file."""
+    facts: frozenset[str]
+    """Models whose facts.yaml it writes."""
+    removed: tuple[str, ...]
+    """Models that it takes away."""
+
+
+NOTHING = Brought(frozenset(), frozenset(), ())
+
+
+def brought_since(root: Path, revision: str) -> Brought:
+    """What the change since `revision` brings along.
+
+    Raises:
+        CatalogError: no clone, or no such revision.
+    """
+    models = root.resolve() / "models"
+    touched, facts, removed = set(), set(), set()
+    for path in git.changed_since(root, revision):
+        place = path.parent.resolve() / path.name
+        if not place.is_relative_to(models) or place.parent == models:
+            continue
+        name = place.relative_to(models).parts[0]
+        touched.add(name)
+        if place == models / name / FACTS:
+            facts.add(name)
+        if place == models / name / PROPOSAL and not place.exists():
+            removed.add(name)
+    return Brought(frozenset(touched), frozenset(facts), tuple(sorted(removed)))

@@ -9,6 +9,7 @@ from enum import Enum
 from kaito_catalog.catalog import licenses
 from kaito_catalog.catalog.entries import Catalog, Entry
 from kaito_catalog.catalog.licenses import ImageHosting
+from kaito_catalog.checks import evd
 from kaito_catalog.checks.base import Check, Claim, Context, Finding, Subject, place_of
 from kaito_catalog.checks.registry import ALL_CODES, CHECKS, UNUSED_WAIVER
 from kaito_catalog.diagnostics import Diagnostic, Route, Severity, Skipped, sort_key
@@ -20,6 +21,10 @@ class ClaimState(Enum):
 
     PROVEN = "proven"
     """By the Hub, a local copy of the repository, or evidence."""
+    CLAIMED = "claimed"
+    """By facts that came with the same change: their author claims them too, until the Hub was asked."""
+    REPORTED = "reported"
+    """By the log of a start that somebody reports."""
     TRANSCRIBED = "transcribed"
     """By facts that somebody published; the Hub was not asked."""
     WRONG = "wrong"
@@ -46,11 +51,15 @@ class Report:
     entries: tuple[EntryReport, ...]
     complete: bool = True
     """Whether every check was run; a claim that no check was run about is unknown."""
+    removed: tuple[str, ...] = ()
+    """Models that the change takes out of the catalog."""
 
     @classmethod
-    def of(cls, entries: Iterable[EntryReport], checks: Iterable[Check]) -> Report:
+    def of(
+        cls, entries: Iterable[EntryReport], checks: Iterable[Check], *, removed: Sequence[str] = ()
+    ) -> Report:
         """The report of these models, on which `checks` were run."""
-        return cls(tuple(entries), complete=set(checks) >= set(CHECKS))
+        return cls(tuple(entries), complete=set(checks) >= set(CHECKS), removed=tuple(removed))
 
     @property
     def diagnostics(self) -> list[Diagnostic]:
@@ -89,9 +98,22 @@ def check_catalog(
 
 
 def check_entry(
-    entry: Entry, checks: Sequence[Check], context: Context, *, require_all: bool = False
+    entry: Entry,
+    checks: Sequence[Check],
+    context: Context,
+    *,
+    require_all: bool = False,
+    brings_facts: bool = False,
 ) -> EntryReport:
-    """Run `checks` on one entry; an entry with broken files is reported completely and checked no further."""
+    """Run `checks` on one entry; an entry with broken files is reported completely and checked no further.
+
+    Args:
+        entry: what was read.
+        checks: in the order in which they run.
+        context: the shared files and the profile.
+        require_all: a check that cannot be made is an error instead of a skip.
+        brings_facts: the change that is judged brings facts.yaml along, which then proves nothing.
+    """
     path = entry.proposal_document.path
     if not entry.is_readable:
         # What they claim is not known while they cannot be read.
@@ -109,6 +131,10 @@ def check_entry(
             passed.add(check.code)
     diagnostics = _waive(subject, diagnostics, {check.code for check in checks})
     claims = _claims(subject, checks, diagnostics, passed)
+    if brings_facts:
+        rest_on_facts = (ClaimState.PROVEN, ClaimState.TRANSCRIBED)
+        claims = {c: ClaimState.CLAIMED if s in rest_on_facts else s for c, s in claims.items()}
+    claims = {c: _reported(c, s, subject, context) for c, s in claims.items()}
     if require_all:
         diagnostics.extend(
             Diagnostic(s.code, Severity.ERROR, f"not known: {s.reason}", s.place, s.hint) for s in skips
@@ -210,3 +236,22 @@ def _claims(
         else:
             result[claim] = ClaimState.UNKNOWN
     return result
+
+
+_OF_A_START: frozenset[Claim] = frozenset(
+    {
+        "requirements.gpuCount",
+        "requirements.totalGPUMemory",
+        "requirements.perGPUMemory",
+        "requirements.contextLength",
+    }
+)
+
+
+def _reported(claim: Claim, state: ClaimState, subject: Subject, context: Context) -> ClaimState:
+    """What nothing else is known about is reported where a log shows that it served on the claimed GPUs."""
+    if state is not ClaimState.UNKNOWN or claim not in _OF_A_START:
+        return state
+    if is_missing(_claimed_value(subject, claim)) or not any(evd.shows_the_claimed_start(subject, context)):
+        return state
+    return ClaimState.REPORTED

@@ -266,30 +266,48 @@ def reported_start_served(subject: Subject, context: Context) -> Iterator[Outcom
             configSha256: null
             worlds: null
     """
-    claimed = subject.proposal.requirements
+    for evidence, record, gpu in _on_the_claimed_gpus(subject, context):
+        if record.outcome == "failed" and record.failure != "out-of-memory":
+            continue
+        if record.outcome not in ("does-not-fit", "failed"):
+            continue
+        if record.refusal is not None and record.refusal.what == "free-memory":
+            continue  # others held the memory
+        context_length = known_count(subject.proposal.requirements.context_length)
+        if context_length is None or (record.max_model_len or 0) > context_length:
+            continue
+        words = f": {record.message[:200]}" if record.message else ""
+        count = subject.proposal.requirements.gpu_count
+        yield Finding(
+            f"{record.reported_by or 'somebody'} reports that {count} × {gpu} did not serve it{words}",
+            ("outcome",),
+            "read the report's lines; claim more memory or a shorter context, or show a start that serves",
+            document=evidence.document,
+        )
+
+
+def shows_the_claimed_start(subject: Subject, context: Context) -> Iterator[ReportedRun]:
+    """Reported starts that served on the claimed GPUs with the claimed context or more."""
+    wanted = known_count(subject.proposal.requirements.context_length)
+    for _, record, _ in _on_the_claimed_gpus(subject, context):
+        if record.outcome == "served" and wanted is not None and (record.max_model_len or 0) >= wanted:
+            yield record
+
+
+def _on_the_claimed_gpus(subject: Subject, context: Context) -> Iterator[tuple[Evidence, ReportedRun, str]]:
+    """Reported starts on as many GPUs of the same kind as the proposal claims, with the GPU's name."""
     deployment = subject.proposal.deployment
     machine = context.shared.instance_type(deployment.instance_type or "") if deployment else None
     gpu = context.shared.gpu(machine.gpu) if machine else None
     for evidence in current(subject, context):
         record = evidence.record
-        if not isinstance(record, ReportedRun) or record.outcome not in ("does-not-fit", "failed"):
+        if (
+            not isinstance(record, ReportedRun)
+            or record.gpu is None
+            or record.gpu.name is None
+            or gpu is None
+        ):
             continue
-        if record.outcome == "failed" and record.failure != "out-of-memory":
-            continue
-        if record.refusal is not None and record.refusal.what == "free-memory":
-            continue  # others held the memory
-        named = context.shared.gpu(record.gpu.name) if record.gpu and record.gpu.name else None
-        if gpu is None or named is None or named.name != gpu.name or record.gpu is None:
-            continue
-        context_length = known_count(claimed.context_length)
-        if record.gpu.count != claimed.gpu_count or context_length is None:
-            continue
-        if record.max_model_len is not None and record.max_model_len > context_length:
-            continue
-        words = f": {record.message[:200]}" if record.message else ""
-        yield Finding(
-            f"{record.reported_by or 'somebody'} reports that {record.gpu.count} × {gpu.name} did not serve it{words}",
-            ("outcome",),
-            "read the report's lines; claim more memory or a shorter context, or show a start that serves",
-            document=evidence.document,
-        )
+        named = context.shared.gpu(record.gpu.name)
+        if named and named.name == gpu.name and record.gpu.count == subject.proposal.requirements.gpu_count:
+            yield evidence, record, gpu.name

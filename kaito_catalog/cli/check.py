@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from kaito_catalog.catalog import changes
 from kaito_catalog.catalog.entries import Catalog, Entry
 from kaito_catalog.catalog.reading import read_catalog, read_entries, read_shared, shown
-from kaito_catalog.checks.base import Context
+from kaito_catalog.checks.base import Check, Context
 from kaito_catalog.checks.engine import EntryReport, Report, check_entry
 from kaito_catalog.checks.registry import FAMILIES, RULES, require_codes, rule, selected
 from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say, selection
@@ -26,6 +26,7 @@ from kaito_catalog.proposals import fix
 from kaito_catalog.reports import RENDERERS, change
 from kaito_catalog.reports.explain import explain_text, import_code_text, list_text
 from kaito_catalog.reports.github import step_summary
+from kaito_catalog.reports.markdown import escape, markdown
 from kaito_catalog.reports.style import wants_color
 from kaito_catalog.reports.text import text
 
@@ -57,15 +58,13 @@ def run_check(options: argparse.Namespace) -> int:
     reports: list[EntryReport] = []
     sources: dict[str, Document] = {}
     kept: list[Entry] = []
-    with Progress(
-        lambda: len(folders if folders is not None else list((root / "models").iterdir()))
-    ) as progress:
-        for entry in read_entries(root, folders):
-            progress.step(entry.name)
-            reports.append(check_entry(entry, checks, context, require_all=options.require_all))
-            sources |= _quoted(entry, reports[-1])
-            if options.online:
-                kept.append(entry)
+    brought = changes.brought_since(root, options.changed_since) if options.changed_since else changes.NOTHING
+    for entry, found in _checked(root, folders, checks, context, brought, options):
+        reports.append(found)
+        sources |= _quoted(entry, found)
+        # Of a change only what it touches is asked about: shared files alone say nothing new of the Hub.
+        if options.online and (not options.changed_since or entry.folder.name in brought.touched):
+            kept.append(entry)
     crds = read_crds(Path(options.crds)) if options.crds else None
     of_manifests, files = check_given(
         manifests, root, context, checks, require_all=options.require_all, crds=crds
@@ -73,7 +72,7 @@ def run_check(options: argparse.Namespace) -> int:
     sources |= files
     if not reports and not options.changed_since and not manifests:
         raise CatalogError(f"no model in {shown(root / 'models')}")
-    report = Report.of(reports, checks)
+    report = Report.of(reports, checks, removed=brought.removed)
     if options.online:
         # Only here: the Hub's client is a third of the start-up time.
         from kaito_catalog.cli import hub
@@ -84,11 +83,35 @@ def run_check(options: argparse.Namespace) -> int:
             select=select,
             ignore=ignore,
             require_all=options.require_all,
+            again=lambda entry: check_entry(entry, checks, context),
+            brings_facts=brought.facts,
         )
-        for entry, judged in zip(kept, report.entries, strict=True):
-            sources |= _quoted(entry, judged)
+        judged = {found.path: found for found in report.entries}
+        for entry in kept:
+            sources |= _quoted(entry, judged[entry.proposal_document.path])
     _show(replace(report, entries=(*report.entries, *of_manifests)), sources, options)
     return FAILED if report.failed or any(d.fails for r in of_manifests for d in r.diagnostics) else OK
+
+
+def _checked(
+    root: Path,
+    folders: list[Path] | None,
+    checks: Sequence[Check],
+    context: Context,
+    brought: changes.Brought,
+    options: argparse.Namespace,
+) -> Iterator[tuple[Entry, EntryReport]]:
+    """Each model with what was found out about it."""
+    with Progress(
+        lambda: len(folders if folders is not None else list((root / "models").iterdir()))
+    ) as progress:
+        for entry in read_entries(root, folders):
+            progress.step(entry.name)
+            brings = entry.folder.name in brought.facts
+            yield (
+                entry,
+                check_entry(entry, checks, context, require_all=options.require_all, brings_facts=brings),
+            )
 
 
 def _given(options: argparse.Namespace, root: Path) -> tuple[list[str], list[Path] | None]:
@@ -118,12 +141,22 @@ def _given(options: argparse.Namespace, root: Path) -> tuple[list[str], list[Pat
 
 
 def _show(report: Report, sources: dict[str, Document], options: argparse.Namespace) -> None:
-    if options.format == "text":
+    if options.format == "markdown" and options.changed_since:
+        emit(markdown(report, sources, change=_what_changes(options)))
+    elif options.format == "text":
         emit(text(report, sources, color=wants_color(sys.stdout), verbose=options.verbose))
     else:
         emit(RENDERERS[options.format](report, sources))
     if options.format == "github" and os.environ.get("GITHUB_STEP_SUMMARY"):
         _append(Path(os.environ["GITHUB_STEP_SUMMARY"]), step_summary(report))
+
+
+def _what_changes(options: argparse.Namespace) -> str:
+    """`diff` of the same change, for its comment; why there is none where it cannot be made."""
+    try:
+        return change.diff_text(catalog_root(options), options.changed_since, profile=options.profile)
+    except CatalogError as error:
+        return f"Not compared: {escape(error.message)}\n"
 
 
 def _fix(root: Path, folders: list[Path] | None) -> list[Path] | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import date
 from pathlib import Path
 
-from kaito_catalog.catalog.entries import FACTS, PROPOSAL, Catalog
+from kaito_catalog.catalog.entries import FACTS, PROPOSAL, Catalog, Entry
 from kaito_catalog.catalog.reading import read_catalog, read_entry, read_shared, shown
 from kaito_catalog.checks.base import Context
-from kaito_catalog.checks.engine import Report, check_entry
+from kaito_catalog.checks.engine import EntryReport, Report, check_entry
 from kaito_catalog.checks.online import online_report
 from kaito_catalog.checks.registry import CHECKS
 from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say, selection
@@ -290,12 +290,22 @@ def online(
     select: Sequence[str],
     ignore: Sequence[str],
     require_all: bool,
+    again: Callable[[Entry], EntryReport],
+    brings_facts: Collection[str],
 ) -> Report:
     """`report` with what the Hub says now."""
 
     with Hub(say=_progress) as hub:
         result = online_report(
-            report, catalog, hub, select=select, ignore=ignore, require_all=require_all, say=_progress
+            report,
+            catalog,
+            hub,
+            select=select,
+            ignore=ignore,
+            require_all=require_all,
+            say=_progress,
+            again=again,
+            brings_facts=brings_facts,
         )
         say(f"{plural(hub.calls, 'call')} to the Hub")
     return result

@@ -61,7 +61,7 @@ class ReportModel(Model):
     """Whether its files could be read; else nothing was claimed."""
     image_hosting: Literal["public-mcr", "user-built"] | None
     """Who may host an image with the weights, by the licence; null where that is not known."""
-    claims: dict[str, Literal["proven", "transcribed", "wrong", "unknown"]]
+    claims: dict[str, Literal["proven", "claimed", "reported", "transcribed", "wrong", "unknown"]]
     """How well each is proven."""
     findings: Items[ReportFinding]
     """In the order of the files."""
@@ -81,7 +81,7 @@ class ReportSummary(Model):
     skipped: Natural
     """Checks that could not be made."""
     claims: dict[str, Natural]
-    """How many are proven, transcribed, wrong, unknown."""
+    """How many are proven, claimed, reported, transcribed, wrong, unknown."""
 
 
 class CheckReport(Model):
@@ -93,5 +93,7 @@ class CheckReport(Model):
     """Whether `check` exits 0."""
     summary: ReportSummary
     """Counts over all models."""
+    removed: Items[str]
+    """Models that the change takes out of the catalog, where one was named."""
     models: Items[ReportModel]
     """In natural order of their names."""

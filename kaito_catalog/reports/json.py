@@ -28,6 +28,7 @@ def report_value(report: Report) -> dict[str, Any]:
             "skipped": len(report.skips),
             "claims": {state.value: report.count(state) for state in ClaimState},
         },
+        "removed": list(report.removed),
         "models": [_entry(entry) for entry in report.entries],
     }
 

@@ -6,7 +6,7 @@ import re
 
 from kaito_catalog.checks.engine import ClaimState, EntryReport, Report
 from kaito_catalog.diagnostics import Diagnostic
-from kaito_catalog.reports.summary import claims_line, findings_line, plural
+from kaito_catalog.reports.summary import claims_line, findings_line, plural, told_states
 from kaito_catalog.reports.text import Sources
 
 MARKER = "<!-- kaito-catalog check -->"
@@ -17,7 +17,14 @@ MAX_CHARACTERS = 60_000
 # An underscore inside a word and a colon before a space mean nothing to GitHub: they stay, for those who read the text.
 _SPECIAL = re.compile(r"[&<>|`*~\[\]()#@\\!$\"]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?!\s|$)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
-_MARKS = {"proven": "✅", "transcribed": "📄", "wrong": "❌", "unknown": "❔"}
+_MARKS = {
+    "proven": "✅",
+    "claimed": "📝",
+    "reported": "📣",
+    "transcribed": "📄",
+    "wrong": "❌",
+    "unknown": "❔",
+}
 _SHORT = {
     "summary.license.id": "licence",
     "requirements.type": "type",
@@ -37,10 +44,9 @@ def escape(text: str) -> str:
     return _SPECIAL.sub(lambda m: f"&#{ord(m[0])};", flat).replace("www.", "www&#46;")
 
 
-def markdown(report: Report, sources: Sources) -> str:
-    """The comment."""
-    verdict = "❌ **Not yet**" if report.failed else "✅ **Ready**"
-    parts = [MARKER, f"{verdict} — {findings_line(report)}", claims_line(report)]
+def markdown(report: Report, sources: Sources, *, change: str = "") -> str:
+    """The comment; `change` is what `diff` says of the same change, as Markdown."""
+    parts = [MARKER, f"{_verdict(report)} — {escape(findings_line(report))}", claims_line(report)]
     if report.entries:
         parts.append(_claims_table(report))
     text = "\n\n".join(parts) + "\n"
@@ -55,7 +61,20 @@ def markdown(report: Report, sources: Sources) -> str:
     ):
         if lines:
             text += _folded(title, lines, MAX_CHARACTERS - len(text), opened=opened)
+    if change:
+        opened = bool(report.removed)
+        text += _folded("what changes", change.splitlines(), MAX_CHARACTERS - len(text), opened=opened)
     return text
+
+
+def _verdict(report: Report) -> str:
+    if report.failed:
+        return "❌ **Not yet**"
+    if report.removed and not report.entries:
+        return "🗑️ **Removes a model**" if len(report.removed) == 1 else "🗑️ **Removes models**"
+    if report.count(ClaimState.CLAIMED):
+        return "🟡 **Nothing is wrong, not proven yet**"
+    return "✅ **Ready**"
 
 
 def _cut(text: str) -> str:
@@ -67,7 +86,7 @@ def _cut(text: str) -> str:
 
 def _claims_table(report: Report) -> str:
     head = "| model | " + " | ".join(_SHORT.values()) + " |\n|---|" + "---|" * len(_SHORT)
-    key = ", ".join(f"{_MARKS[state.value]} {state.value}" for state in ClaimState)
+    key = ", ".join(f"{_MARKS[state.value]} {state.value}" for state in told_states(report))
     return "\n".join([head, *(_claims_row(entry) for entry in report.entries)]) + f"\n\n{key}"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from kaito_catalog.checks.engine import ClaimState, Report
 from kaito_catalog.diagnostics import Severity
 
@@ -22,15 +24,32 @@ def findings_line(report: Report) -> str:
         parts.append(f"{waived} waived")
     if report.skips:
         parts.append(f"{plural(len(report.skips), 'check')} skipped")
-    return f"{plural(len(report.entries), 'model')}: {', '.join(parts)}"
+    removed = f", {len(report.removed):,} removed ({_some(report.removed)})" if report.removed else ""
+    return f"{plural(len(report.entries), 'model')}{removed}: {', '.join(parts)}"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    # A folder's name in a pull request may be anything.
+    shown = [re.sub(r"[^A-Za-z0-9._-]", "?", name)[:80] for name in names[:3]]
+    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+_WHERE_THERE_ARE_ANY = (ClaimState.CLAIMED, ClaimState.REPORTED)
+
+
+def told_states(report: Report) -> list[ClaimState]:
+    """The states that a report speaks of: some only where there are claims in them."""
+    return [state for state in ClaimState if state not in _WHERE_THERE_ARE_ANY or report.count(state)]
 
 
 def claims_line(report: Report) -> str:
     """One line over all claims, with what to do about those that are not proven."""
-    counts = {state: report.count(state) for state in ClaimState}
+    counts = {state: report.count(state) for state in told_states(report)}
     total = sum(counts.values())
     if not total:
         unread = any(not entry.readable for entry in report.entries)
+        if report.removed and not report.entries:
+            return "no claim is left to look at"
         return "no claim was looked at" + (": first mend what cannot be read" if unread else "")
     line = f"{plural(total, 'claim')}: " + ", ".join(
         f"{count} {state.value}" for state, count in counts.items()
@@ -47,6 +66,8 @@ def claims_line(report: Report) -> str:
             if report.complete
             else "not every check was selected: what the others would prove is unknown"
         )
+    if counts.get(ClaimState.CLAIMED):
+        advice.append("ask the Hub about the facts that came with the change: check --online")
     if counts[ClaimState.TRANSCRIBED]:
         advice.append("ask the Hub about the transcribed ones: kaito-catalog record NAME")
     return line + (f" — {'; '.join(advice)}" if advice else "")
