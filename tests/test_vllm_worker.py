@@ -331,8 +331,9 @@ def test_arguments_of_a_command_line_reach_the_engine_or_are_the_servers(
         args={"max_model_len": 8192, "tensor_parallel_size": 8},
     )
     assert plan["arguments"] == {
-        "engine": ["block_size", "enable_prefix_caching", "max_model_len", "max_num_seqs"],
+        "engine": ["block_size", "enable_prefix_caching", "max_num_seqs"],
         "server": ["api_key", "enable_auto_tool_choice", "tool_call_parser"],
+        "overridden": ["max_model_len"],
     }
     assert (plan["settings"]["maxNumSeqs"], plan["settings"]["blockSize"]) == (16, 32)
     assert plan["settings"]["maxModelLen"] == 8192

@@ -121,10 +121,11 @@ class SettingsAnswer(TypedDict):
 
 
 class Arguments(TypedDict):
-    """Which arguments of a command line the engine was made with, and which only the server reads."""
+    """Arguments of a command line: what the engine was made with, what only the server reads, what `args` overrode."""
 
     engine: list[str]
     server: list[str]
+    overridden: list[str]
 
 
 class ExactPlanAnswer(VersionsAnswer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from kaito_catalog.vllm_bridge.worker.arguments import NOTHING_GIVEN, Given
@@ -23,7 +24,9 @@ def engine_config(request: JSON, progress: Progress, given: Given = NOTHING_GIVE
 
     progress("reading the configuration")
     args = {**given.engine, **(request.get("args") or {})}
-    world = int(args.get("tensor_parallel_size") or 1) * int(args.get("pipeline_parallel_size") or 1)
+    world = math.prod(
+        int(args.get(f"{kind}_parallel_size") or 1) for kind in ("tensor", "pipeline", "prefill_context")
+    )
     SimulatedHardware.device_count = max(8, world * int(args.get("data_parallel_size") or 1))
     if world > 1:
         args.setdefault("distributed_executor_backend", "mp")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import cast
+from typing import Any, cast
 
-from kaito_catalog.vllm_bridge.worker.arguments import NOTHING_GIVEN, given_arguments
+from kaito_catalog.vllm_bridge.worker.arguments import NOTHING_GIVEN, Given, given_arguments
+from kaito_catalog.vllm_bridge.worker.beside import check_followed
 from kaito_catalog.vllm_bridge.worker.configuration import (
     describe_config,
     describe_settings,
@@ -29,12 +30,23 @@ from kaito_catalog.vllm_bridge.worker.requests import JSON, Progress, simulated
 from kaito_catalog.vllm_bridge.worker.simulated_gpu import SimulatedHardware
 
 
-def exact_plan(request: JSON, progress: Progress) -> JSON:
-    """What each rank holds and what vLLM's planner makes of its KV cache, from the configuration alone."""
-    started = time.monotonic()
+def configured(request: JSON, progress: Progress) -> tuple[Any, Given]:
+    """vLLM's configuration of a request, and what its arguments set; all of them are followed here.
+
+    Raises:
+        RequestError: vLLM refuses an argument or all of them together, or an exact plan would not follow one.
+    """
     argv = [str(part) for part in request.get("arguments") or ()]
     given = given_arguments(argv) if argv else NOTHING_GIVEN
     vllm_config = engine_config(request, progress, given)
+    check_followed(vllm_config, given)
+    return vllm_config, given
+
+
+def exact_plan(request: JSON, progress: Progress) -> JSON:
+    """What each rank holds and what vLLM's planner makes of its KV cache, from the configuration alone."""
+    started = time.monotonic()
+    vllm_config, given = configured(request, progress)
     # Before a model is built: DeepSeek's renames the kind of its rotary embedding, and vLLM would multiply once more.
     limit = int(vllm_config.model_config.get_and_verify_max_len(None))
     ranks = distinct_ranks(vllm_config)
@@ -79,7 +91,7 @@ def exact_plan(request: JSON, progress: Progress) -> JSON:
             "afterLoading": fullest.after_loading,
             "kvCacheNeededBytes": asked[tightest],
         },
-        **({"arguments": {"engine": sorted(given.engine), "server": given.server}} if argv else {}),
+        **({"arguments": given.described(request.get("args") or {})} if request.get("arguments") else {}),
         "ranks": [describe_rank(content) for content in contents],
         "kvCache": kv_cache,
         "seconds": round(time.monotonic() - started, 2),

@@ -16,7 +16,7 @@ from kaito_catalog.vllm_bridge.worker.releases import (
     replace,
     resolve_layout,
 )
-from kaito_catalog.vllm_bridge.worker.requests import JSON
+from kaito_catalog.vllm_bridge.worker.requests import JSON, RequestError
 from kaito_catalog.vllm_bridge.worker.simulated_gpu import SimulatedHardware
 from kaito_catalog.vllm_bridge.worker.specs import bytes_per_token, describe_groups
 
@@ -38,9 +38,13 @@ def plan_kv_cache(
 
     utilization = vllm_config.cache_config.gpu_memory_utilization
     requested = math.ceil(SimulatedHardware.gpu.memory_bytes * utilization)
-    budgets = [
-        requested - held_bytes(content) if budget_bytes is None else int(budget_bytes) for content in contents
-    ]
+    # 0 is as good as absent (determine_available_memory of v1/worker/gpu_worker.py).
+    own = vllm_config.cache_config.kv_cache_memory_bytes
+    if own and budget_bytes not in (None, own):
+        words = f"kvCacheBytes is {budget_bytes}, and kv-cache-memory-bytes {own}: vLLM would take the latter"
+        raise RequestError("bad-request", words)
+    given = budget_bytes or own
+    budgets = [requested - held_bytes(content) if given is None else int(given) for content in contents]
     specs = [dict(content.specs) for content in contents]
     plan: JSON = {
         "layers": describe_layers(contents),
@@ -48,7 +52,7 @@ def plan_kv_cache(
         "bytesPerTokenPerGPU": max(bytes_per_token(content.specs) for content in contents),
         "budget": {
             "bytes": min(budgets),
-            "source": "weights-only" if budget_bytes is None else "given",
+            "source": "weights-only" if given is None else "given",
         },
     }
     if not any(specs):

@@ -28,13 +28,24 @@ def bytes_by_dtype(model: Any) -> tuple[dict[str, int], dict[str, int], dict[str
             into[dtype] = into.get(dtype, 0) + tensor.untyped_storage().nbytes()
 
     for _, parameter in model.named_parameters(remove_duplicate=False):
-        add(parameter, parameters)
+        if not is_in_host_memory(parameter):
+            add(parameter, parameters)
     for _, buffer in model.named_buffers(remove_duplicate=False):
         add(buffer, buffers)
     for module in model.modules():
         for tensor in held_tensors(module):
             add(tensor, others)
     return dict(sorted(parameters.items())), dict(sorted(buffers.items())), dict(sorted(others.items()))
+
+
+def is_in_host_memory(parameter: Any) -> bool:
+    """Whether vLLM's offloader has left it there."""
+    return bool(getattr(parameter, "_vllm_is_uva_offloaded", False))
+
+
+def host_bytes(model: Any) -> int:
+    """Bytes of the parameters that are left in the host's memory."""
+    return sum_of_storages(parameter for parameter in model.parameters() if is_in_host_memory(parameter))
 
 
 def held_tensors(module: Any) -> Iterator[Any]:

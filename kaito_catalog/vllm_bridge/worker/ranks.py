@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from kaito_catalog.vllm_bridge.worker.beside import adapter_bytes, leave_weights_in_host_memory
 from kaito_catalog.vllm_bridge.worker.drafter import build_drafter
-from kaito_catalog.vllm_bridge.worker.memory import bytes_by_dtype
+from kaito_catalog.vllm_bridge.worker.memory import bytes_by_dtype, host_bytes
 from kaito_catalog.vllm_bridge.worker.refusals import own_words, refusal
 from kaito_catalog.vllm_bridge.worker.releases import read_layer_specs, register_kv_cache_specs
 from kaito_catalog.vllm_bridge.worker.requests import JSON, RequestError
@@ -41,6 +42,10 @@ class RankContent(NamedTuple):
     attention_backends: list[str]
     drafter: JSON | None = None
     """Its class, and the bytes that it adds to the model's; None without speculation."""
+    adapter_bytes: int | None = None
+    """The slots of LoRA adapters; None without LoRA."""
+    host_bytes: int = 0
+    """Parameters that are left in the host's memory."""
 
 
 def distinct_ranks(vllm_config: Any) -> list[Rank]:
@@ -51,7 +56,8 @@ def distinct_ranks(vllm_config: Any) -> list[Rank]:
         parallel.pipeline_parallel_size,
         parallel.data_parallel_size,
     )
-    a_stage = tensor * data
+    # Context parallelism of prefill multiplies the ranks of a stage, and experts are dealt over all of them.
+    a_stage = tensor * data * parallel.prefill_context_parallel_size
     if not parallel.enable_expert_parallel or a_stage == 1:
         return [Rank(0, stage, 0, a_stage) for stage in range(pipeline)]
     first_and_last = ((0, 0, a_stage - 1), (data - 1, tensor - 1, 1))
@@ -61,45 +67,34 @@ def distinct_ranks(vllm_config: Any) -> list[Rank]:
 def build_rank(vllm_config: Any, rank: Rank, *, after_loading: bool) -> RankContent:
     """vLLM's model classes on the meta device, as `rank` would build them."""
     import torch
-    import torch.distributed
-    from torch.testing._internal.distributed.fake_pg import FakeStore
     from vllm.config import set_current_vllm_config
-    from vllm.distributed import parallel_state
     from vllm.model_executor.model_loader.utils import initialize_model
     from vllm.platforms import current_platform
     from vllm.utils.torch_utils import set_default_torch_dtype
 
-    parallel = vllm_config.parallel_config
-    tensor, pipeline = parallel.tensor_parallel_size, parallel.pipeline_parallel_size
-    local_rank = rank.pipeline * tensor + rank.tensor
-    parallel.data_parallel_rank = rank.data
-    parallel.rank = local_rank
-    torch.distributed.init_process_group(
-        backend="fake",
-        store=FakeStore(),
-        rank=rank.data * parallel.world_size + local_rank,
-        world_size=parallel.world_size * parallel.data_parallel_size,
-    )
     dtype = vllm_config.model_config.dtype
+    parallel = vllm_config.parallel_config
+    context = parallel.prefill_context_parallel_size
+    parallel.data_parallel_rank = rank.data
+    parallel.rank = rank.pipeline * parallel.tensor_parallel_size * context + rank.tensor
     try:
         with set_current_vllm_config(vllm_config):
             register_kv_cache_specs(vllm_config)
-            parallel_state.init_distributed_environment(
-                parallel.world_size, local_rank, "env://", local_rank=0, backend="fake"
-            )
-            parallel_state.initialize_model_parallel(tensor, pipeline, backend="fake")
+            join_groups(parallel)
+            leave_weights_in_host_memory(vllm_config)
             with set_default_torch_dtype(dtype), torch.device("meta"), stay_on_meta():
                 model = initialize_model(vllm_config)
                 drafter = build_drafter(vllm_config, model)
-            of_model, _, _ = bytes_by_dtype(model)
             whole = model if drafter is None else torch.nn.ModuleList([model, drafter])
             parameters, buffers, _ = bytes_by_dtype(whole)
             current_platform.update_block_size_for_backend(vllm_config)
             specs, shared = read_layer_specs(vllm_config)
             backends = attention_backends(vllm_config)
+            in_host, of_drafter = host_bytes(whole), describe_drafter(drafter, model, parameters)
     except Exception as error:
         raise refusal(error, stage="model") from error
     loaded = weights_after_loading(vllm_config, whole) if after_loading else {}
+    adapters = slots_of_adapters(vllm_config, model)
     return RankContent(
         rank,
         type(model).__name__,
@@ -109,13 +104,64 @@ def build_rank(vllm_config: Any, rank: Rank, *, after_loading: bool) -> RankCont
         specs,
         shared,
         backends,
-        None
-        if drafter is None
-        else {
-            "modelClass": type(drafter).__name__,
-            "weightsBytes": sum(parameters.values()) - sum(of_model.values()),
-        },
+        of_drafter,
+        adapters,
+        in_host,
     )
+
+
+def join_groups(parallel: Any) -> None:
+    """Make vLLM's groups of ranks for the rank that `parallel` names, on torch's `fake` backend, and its workspace."""
+    import torch
+    import torch.distributed
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+    from vllm.distributed import parallel_state
+    from vllm.v1.worker.workspace import init_workspace_manager
+
+    torch.distributed.init_process_group(
+        backend="fake",
+        store=FakeStore(),
+        rank=parallel.data_parallel_rank * parallel.world_size + parallel.rank,
+        world_size=parallel.world_size * parallel.data_parallel_size,
+    )
+    parallel_state.init_distributed_environment(
+        parallel.world_size, parallel.rank, "env://", local_rank=0, backend="fake"
+    )
+    parallel_state.initialize_model_parallel(
+        parallel.tensor_parallel_size,
+        parallel.pipeline_parallel_size,
+        parallel.prefill_context_parallel_size,
+        parallel.decode_context_parallel_size,
+        backend="fake",
+    )
+    init_workspace_manager(torch.device("meta"), 2 if parallel.enable_dbo else 1)
+
+
+def describe_drafter(drafter: Any, model: Any, of_both: Mapping[str, int]) -> JSON | None:
+    """The class of a drafter, and the bytes of its own parameters; None where there is none."""
+    if drafter is None:
+        return None
+    of_model, _, _ = bytes_by_dtype(model)
+    return {
+        "modelClass": type(drafter).__name__,
+        "weightsBytes": sum(of_both.values()) - sum(of_model.values()),
+    }
+
+
+def slots_of_adapters(vllm_config: Any, model: Any) -> int | None:
+    """Bytes of the slots of adapters, which vLLM makes once a model is loaded; refusals carry its own words."""
+    from vllm.config import set_current_vllm_config
+    from vllm.utils.torch_utils import set_default_torch_dtype
+
+    try:
+        with (
+            set_current_vllm_config(vllm_config),
+            set_default_torch_dtype(vllm_config.model_config.dtype),
+            stay_on_meta(),
+        ):
+            return adapter_bytes(vllm_config, model)
+    except Exception as error:
+        raise refusal(error, stage="model") from error
 
 
 @contextlib.contextmanager
@@ -136,6 +182,8 @@ def stay_on_meta() -> Iterator[None]:
                 return args[0]
             if function is torch.Tensor.tolist and args[0].is_meta:
                 return torch.zeros(args[0].shape, device="cpu").tolist()
+            if function is torch.Tensor.to and kwargs.get("device") == "cpu" and args[0].is_meta:
+                return torch.empty_like(args[0])  # weights that are left in the host's memory
             if str(kwargs.get("device", "")).startswith("cuda"):
                 kwargs["device"] = "meta"
             return function(*args, **kwargs)
@@ -151,6 +199,8 @@ def weights_after_loading(vllm_config: Any, model: Any) -> JSON:
     from vllm.model_executor.model_loader.utils import process_weights_after_loading
     from vllm.utils.torch_utils import set_default_torch_dtype
 
+    if host_bytes(model):
+        return {"known": False, "reason": "weights are left in the host's memory"}
     try:
         with (
             set_current_vllm_config(vllm_config),
@@ -202,8 +252,10 @@ def held_bytes(content: RankContent) -> int:
     """What a rank holds before any KV cache: after loading where that is known."""
     loaded = content.after_loading
     if loaded.get("known"):
-        return int(loaded["weightsBytes"] + loaded["bufferBytes"] + loaded["otherBytes"])
-    return sum(content.parameters.values()) + sum(content.buffers.values())
+        held = int(loaded["weightsBytes"] + loaded["bufferBytes"] + loaded["otherBytes"])
+    else:
+        held = sum(content.parameters.values()) + sum(content.buffers.values())
+    return held + (content.adapter_bytes or 0)
 
 
 def describe_layers(contents: Sequence[RankContent]) -> list[JSON]:
@@ -216,6 +268,8 @@ def describe_rank(content: RankContent) -> JSON:
         **content.rank.as_json(),
         "standsForRanks": content.rank.stands_for,
         **({"drafter": content.drafter} if content.drafter is not None else {}),
+        **({"adapterBytes": content.adapter_bytes} if content.adapter_bytes is not None else {}),
+        **({"hostBytes": content.host_bytes} if content.host_bytes else {}),
         "weightsBytes": sum(content.parameters.values()),
         "weightsBytesByDtype": content.parameters,
         "bufferBytes": sum(content.buffers.values()),

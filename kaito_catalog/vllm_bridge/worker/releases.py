@@ -5,6 +5,7 @@ With a new release, ask `names`: it says which of these are gone, before a plan 
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import importlib.util
 import inspect
@@ -94,10 +95,14 @@ NAMES: Mapping[str, tuple[Name, ...]] = {
     "nodes of a group": (Name("vllm.distributed.parallel_state:_node_count"),),
     "ranks of the same node": (Name("vllm.distributed.parallel_state:in_the_same_node_as"),),
     "inspection of a model class": (Name("vllm.model_executor.models.registry:_run_in_subprocess"),),
+    "whether Ray is there": (Name("vllm.v1.executor.ray_utils:assert_ray_available"),),
     "which experts a rank holds, in words": (
         Name(
             "vllm.model_executor.layers.fused_moe.expert_map_manager:ExpertMapManager.get_compressed_map_string"
         ),
+    ),
+    "tokens around a model's reasoning": (
+        Name("vllm.config.reasoning:ReasoningConfig.initialize_token_ids"),
     ),
     "scales of the cache": (
         Name(
@@ -108,6 +113,16 @@ NAMES: Mapping[str, tuple[Name, ...]] = {
         Name(
             "vllm.v1.worker.gpu.spec_decode.standalone_ar.speculator:StandaloneARSpeculator", since="0.32.0"
         ),
+    ),
+    "adapters of a model": (
+        Name("vllm.v1.worker.lora_model_runner_mixin:LoRAModelRunnerMixin.load_lora_model"),
+    ),
+    "offloader of weights": (Name("vllm.model_executor.offloader:create_offloader"),),
+    "use of an offloader": (Name("vllm.model_executor.offloader:set_offloader"),),
+    "whether a GPU reads host memory": (Name("vllm.model_executor.offloader.uva:is_uva_available"),),
+    "whether host memory is pinned": (Name("vllm.model_executor.offloader.uva:should_pin_memory"),),
+    "a GPU's view of host memory": (
+        Name("vllm.model_executor.offloader.uva:get_accelerator_view_from_cpu_tensor"),
     ),
     # The planner of the KV cache.
     "kinds of cache": (Name("vllm.v1.engine.core:register_all_kvcache_specs", since="0.25.0"),),
@@ -261,6 +276,22 @@ def pool_bytes_per_block(vllm_config: Any, groups: Any) -> int:
 def leave_expert_maps_undescribed() -> None:
     """A log line lists which experts a rank holds, read off a tensor that has no content on the meta device."""
     replace("which experts a rank holds, in words", lambda self: "not described")
+
+
+def leave_ray_unasked() -> None:
+    """A start on several nodes names Ray, which an exact plan does not need: no executor is made.
+
+    vLLM asks the executor's class whether it schedules asynchronously, and that class is annotated with a name which
+    vLLM imports only where Ray is.
+    """
+    replace("whether Ray is there", lambda: None)
+    if importlib.util.find_spec("ray") is None:
+        builtins.ObjectRef = object  # type: ignore[attr-defined]
+
+
+def leave_reasoning_unread() -> None:
+    """A reasoning parser makes vLLM look for its words in the vocabulary; a plan has no tokenizer, and needs none."""
+    replace("tokens around a model's reasoning", lambda self, model_config: None)
 
 
 def leave_cache_scales_unread() -> None:

@@ -53,6 +53,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
     "exact-plan": frozenset(
         {"model", "args", "arguments", "gpu", "device", "vllmVersion", "kvCacheBytes", "afterLoading"}
     ),
+    "arguments": frozenset({"model", "args", "commandLines", "gpu", "device", "vllmVersion"}),
     "registry": frozenset({"gpu", "device", "vllmVersion"}),
     "options": frozenset({"gpu", "device", "vllmVersion"}),
     "names": frozenset({"gpu", "device", "vllmVersion"}),

@@ -66,6 +66,7 @@ def simulate_platform(capability: tuple[int, int]) -> None:
         num_compute_units = classmethod(lambda cls, device_id=0: COMPUTE_UNITS)
         is_pin_memory_available = classmethod(lambda cls: False)
         get_cuda_runtime_major = classmethod(lambda cls: 13)
+        is_cumem_allocator_available = lambda self: True  # noqa: E731
         is_integrated_gpu = classmethod(lambda cls, device_id=0: False)
         set_device = classmethod(lambda cls, device: None)
         import_kernels = classmethod(lambda cls: None)

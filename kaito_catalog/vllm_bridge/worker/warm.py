@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 
+from kaito_catalog.vllm_bridge.worker.arrivals import arrivals
 from kaito_catalog.vllm_bridge.worker.check_options import check_options
 from kaito_catalog.vllm_bridge.worker.exact_plan import exact_plan
 from kaito_catalog.vllm_bridge.worker.options import options, registry
@@ -19,6 +20,8 @@ from kaito_catalog.vllm_bridge.worker.releases import (
     inspect_models_in_process,
     leave_cache_scales_unread,
     leave_expert_maps_undescribed,
+    leave_ray_unasked,
+    leave_reasoning_unread,
     names,
 )
 from kaito_catalog.vllm_bridge.worker.requests import JSON, DescribedGpu, RequestError, simulated
@@ -33,6 +36,7 @@ PLANNING = {
     "registry": registry,
     "options": options,
     "check-options": check_options,
+    "arguments": arrivals,
     "names": names,
 }
 
@@ -129,6 +133,8 @@ def import_for_planning(capability: tuple[int, int] | None) -> None:
     inspect_models_in_process()
     leave_expert_maps_undescribed()
     leave_cache_scales_unread()
+    leave_ray_unasked()
+    leave_reasoning_unread()
     for name in (
         "vllm.engine.arg_utils",
         "vllm.model_executor.model_loader.utils",
