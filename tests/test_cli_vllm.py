@@ -124,6 +124,17 @@ def test_every_option_of_the_proposal_gets_to_vllms_own_parser(here: Path) -> No
     ]
 
 
+def test_options_that_did_not_come_into_the_exact_plan_are_named(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = {"engine": ["seed"], "server": ["api_key"], "overridden": ["tensor_parallel_size"]}
+    python = python_that_answers(here, exact_plan={**PLAN, "arguments": arguments})
+    assert cli.main(["plan", "phi-4", "--exact", "--vllm-python", python]) == 0
+    shown = capsys.readouterr().out
+    assert "other values of the plan were taken of: tensor-parallel-size\n" in shown
+    assert "read by the server alone: api-key\n" in shown
+
+
 def test_the_exact_plan_as_json_has_vllms_figures_and_ours(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,6 +218,16 @@ def test_on_a_gpu_it_starts_what_the_manifests_start_and_says_what_it_leaves_out
         "--max-num-seqs=16",
     ]
     assert "started without num-gpu-blocks-override" in capsys.readouterr().err
+
+
+def test_on_a_cpu_it_says_what_it_leaves_out(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    proposal = here / "catalog/models/phi-4/proposal.yaml"
+    options = "    max-num-seqs: 16\n    no-enable-prefix-caching: true\n"
+    text = proposal.read_text()
+    proposal.write_text(text.replace("    max-model-len: 16384\n", "    max-model-len: 16384\n" + options, 1))
+    python = python_that_answers(here, dry_run=SERVED)
+    assert cli.main(["dry-run", "phi-4", "--device", "cpu", "--vllm-python", python]) == 0
+    assert "started without max-num-seqs, no-enable-prefix-caching: what" in capsys.readouterr().err
 
 
 def line_of_evidence(catalog: Catalog, **changes: object) -> str:

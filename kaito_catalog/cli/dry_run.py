@@ -19,7 +19,9 @@ from kaito_catalog.cli.common import FAILED, OK, catalog_root, say
 from kaito_catalog.cli.exact_plan import asking, find_entry
 from kaito_catalog.cli.progress import Progress
 from kaito_catalog.errors import CatalogError
+from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito.manifests import vllm_options
+from kaito_catalog.plans.given_options import with_short_forms
 from kaito_catalog.plans.start import DEFAULT_MAX_MODEL_LEN, engine_arguments, start_of
 from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, GREEN, RED, paint, printable, wants_color
@@ -100,9 +102,6 @@ def _engine_args(entry: Entry, options: argparse.Namespace, root: Path, device: 
         profile = shared.profile(options.profile)
         start = start_of(entry.proposal, entry.facts, shared, profile, max_model_len=length)
         settings = start.settings(None)
-        left_out = ", ".join(name for name, _ in settings.unplanned)
-        if left_out:
-            say(f"started without {left_out}: what a dry run shows is of the model without it")
         args = engine_arguments(settings)
         if options.gpu_memory_utilization:
             args["gpu_memory_utilization"] = options.gpu_memory_utilization
@@ -110,7 +109,18 @@ def _engine_args(entry: Entry, options: argparse.Namespace, root: Path, device: 
         args = {"max_model_len": options.max_model_len or min(length, evidence.CPU_MAX_MODEL_LEN)}
     if options.tensor_parallel_size:
         args["tensor_parallel_size"] = options.tensor_parallel_size
+    left_out = [] if options.serve else _left_out(entry.proposal, args)
+    if left_out:
+        say(f"started without {', '.join(left_out)}: what a dry run shows is of the model without it")
     return args
+
+
+def _left_out(proposal: Proposal, args: Mapping[str, Any]) -> list[str]:
+    """The options of the proposal that the engine is not made with."""
+    config = (proposal.vllm.config if proposal.vllm else None) or {}
+    return [
+        name for name in with_short_forms(config) if name.replace("-", "_").removeprefix("no_") not in args
+    ]
 
 
 def _run(

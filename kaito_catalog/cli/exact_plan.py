@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -193,8 +193,22 @@ def exact_text(subject: PlanSubject, plan: Plan, found: ExactPlanAnswer, *, colo
         )
     if cache.get("refusal"):
         lines.append(f"  {paint(printable(cache['refusal']), RED, color=color)}")
+    lines += _unused(found)
     lines.append(f"  took {found['seconds']:.1f} s with vLLM loaded")
     return "\n".join(lines) + "\n"
+
+
+def _unused(found: ExactPlanAnswer) -> Iterator[str]:
+    """The options of the command line that did not come into the figures."""
+    arguments = found.get("arguments")
+    if arguments and arguments["overridden"]:
+        yield f"  other values of the plan were taken of: {_as_options(arguments['overridden'])}"
+    if arguments and arguments["server"]:
+        yield f"  read by the server alone: {_as_options(arguments['server'])}"
+
+
+def _as_options(names: Iterable[str]) -> str:
+    return ", ".join(name.replace("_", "-") for name in names)
 
 
 def record_exact(entry: Entry, worker: Callable[[], Worker], *, vllm_version: str) -> Path:
