@@ -222,6 +222,13 @@ def with_option(name: str, value: str) -> str:
         ("gpu-memory-utilization", "nan", 'gpu-memory-utilization is above 0 and at most 1, found "nan"'),
         ("max-num-seqs", "0", "max-num-seqs is at least 1, found 0"),
         ("max-num-seqs", "-1", "max-num-seqs is at least 1, found -1"),
+        (
+            "kv-cache-memory-bytes",
+            "8.5G",
+            "kv-cache-memory-bytes is a whole number, which may end in K, M, G (of two) or k, m, g (of ten), "
+            'found "8.5G"',
+        ),
+        ("max-num-seqs", "8k", 'max-num-seqs is a whole number, found "8k"'),
         ("watermark", "1.0", "watermark is at least 0 and below 1, found 1.0"),
     ],
 )
@@ -234,7 +241,15 @@ def test_a_number_outside_vllms_limits_is_refused(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("gpu-memory-utilization", "1"), ("max-num-seqs", "1"), ("max-logprobs", "-1"), ("port", "-5")],
+    [
+        ("gpu-memory-utilization", "1"),
+        ("max-num-seqs", "1"),
+        ("max-logprobs", "-1"),
+        ("port", "-5"),
+        ("kv-cache-memory-bytes", "8G"),
+        ("kv-cache-memory-bytes", "8.5g"),
+        ("max-num-batched-tokens", "8k"),
+    ],
 )
 def test_a_number_at_a_limit_or_without_one_is_taken(context: Context, name: str, value: str) -> None:
     assert "RUN003" not in codes(report(context, with_option(name, value)))

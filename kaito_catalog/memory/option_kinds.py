@@ -124,6 +124,22 @@ def _parse_bytes(text: str) -> int:
         raise ValueError(f"'{text[:40]}' is not a number of bytes such as 4294967296, 4G or 4.2g") from None
 
 
+def _parse_tokens(text: str) -> int:
+    found = _parse_bytes(text)
+    if not 0 < found < 2**63:
+        raise ValueError("must be at least 1" if found < 1 else "is too large")
+    return found
+
+
+def _read_tokens(value: object) -> int | None:
+    if not isinstance(value, str):
+        return _read_count(value)
+    try:
+        return _parse_tokens(value)
+    except ValueError:
+        return _read_count(value)
+
+
 def _sizes(text: str) -> list[int]:
     import json
 
@@ -183,6 +199,8 @@ WHOLE = Kind("N", _read_whole, _parse_whole)
 """A whole number from 0 on."""
 BYTES = Kind("BYTES", _read_bytes, _parse_bytes)
 """A whole number; 0 is as good as absent for vLLM."""
+TOKENS = Kind("N", _read_tokens, _parse_tokens)
+"""A whole number from 1 on, which may end in K or k as vLLM reads it."""
 WORD = Kind("T", lambda value: value if isinstance(value, str) else None, str)
 """A name that vLLM knows."""
 SIZES = Kind("N,…", _read_sizes, _parse_sizes, for_engine=lambda value: _sizes(str(value)))

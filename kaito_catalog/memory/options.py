@@ -16,6 +16,7 @@ from kaito_catalog.memory.option_kinds import (
     SIZES,
     SWITCH,
     TOGGLE,
+    TOKENS,
     WHOLE,
     WORD,
     Kind,
@@ -151,7 +152,7 @@ PLANNED: tuple[PlannedOption, ...] = (
         unset=1,
     ),
     PlannedOption("max-num-seqs", COUNT, "requests in one batch", default="vLLM's for the GPU"),
-    PlannedOption("max-num-batched-tokens", COUNT, "tokens in one batch", default="vLLM's for the GPU"),
+    PlannedOption("max-num-batched-tokens", TOKENS, "tokens in one batch", default="vLLM's for the GPU"),
     PlannedOption(
         "enable-chunked-prefill",
         TOGGLE,

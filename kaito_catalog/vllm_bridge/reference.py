@@ -11,6 +11,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
+from kaito_catalog.memory.option_kinds import BYTES
 from kaito_catalog.near_names import nearest
 from kaito_catalog.vllm_bridge.versions import parsed
 
@@ -39,6 +40,8 @@ class Option:
     default: Any = None
     aliases: tuple[str, ...] = ()
     """Other spellings with their dashes, such as `-tp`."""
+    has_suffixes: bool = False
+    """Whether the number may end in k, m, g, t (of ten) or K, M, G, T (of two)."""
 
     @property
     def takes_several(self) -> bool:
@@ -60,6 +63,11 @@ class Option:
         kinds = self.type.split(" or ")
         if "auto" in kinds and text == "auto":
             return None
+        if "integer" in kinds and self.has_suffixes and text is not None:
+            counted = BYTES.read(text)
+            if counted is None:
+                return "a whole number, which may end in K, M, G (of two) or k, m, g (of ten)"
+            text = str(counted)
         if "integer" in kinds and not (isinstance(value, int) or _reads_as_integer(text)):
             return "a whole number"
         if "number" in kinds and not (isinstance(value, int | float) or _reads_as_number(text)):
@@ -73,7 +81,6 @@ class Option:
 
 
 def _reads_as_integer(text: str | None) -> bool:
-    # vLLM's own parser reads 16k and 1.5M as well, but KAITO's does not count with them.
     return text is not None and re.fullmatch(r"-?[0-9]{1,300}", text) is not None
 
 
@@ -166,6 +173,7 @@ def known(version: str) -> VllmVersion | None:
             {word: option[word] for word in LIMITS if word in option},
             option["default"],
             tuple(option.get("aliases", ())),
+            bool(option.get("suffixes")),
         )
         for name, option in value["options"].items()
     }

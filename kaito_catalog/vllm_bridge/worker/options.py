@@ -98,6 +98,8 @@ def describe_option(action: Any, limits: Mapping[str, JSON]) -> JSON | None:
     name = names[0].removeprefix("--")
     negated = [other for other in names[1:] if other == f"--no-{name}"]
     described: JSON = {"name": name, "type": option_type(action)}
+    if type_name(action.type).startswith("human_readable_int"):
+        described["suffixes"] = True
     if action.choices is not None:
         described["choices"] = sorted((str(choice) for choice in action.choices), key=str)
     described.update(limits.get(str(action.metavar), {}))
@@ -132,13 +134,18 @@ def option_type(action: Any) -> str:
         return "boolean"
     if action.type is None:
         return "string"
+    name = type_name(action.type)
+    return TYPE_NAMES.get(name, name)
+
+
+def type_name(kind: Any) -> str:
+    """The name of what reads an option's value: of TYPE_NAMES, where it is one of these."""
     # vLLM wraps a plain type in a closure to accept "None"; the closure holds the type.
-    for cell in getattr(action.type, "__closure__", None) or ():
+    for cell in getattr(kind, "__closure__", None) or ():
         inner = cell.cell_contents
         if callable(inner) and getattr(inner, "__name__", "") in TYPE_NAMES:
-            return TYPE_NAMES[inner.__name__]
-    name = getattr(action.type, "__name__", type(action.type).__name__)
-    return TYPE_NAMES.get(name, name)
+            return str(inner.__name__)
+    return str(getattr(kind, "__name__", type(kind).__name__))
 
 
 def plain(value: Any) -> Any:
