@@ -201,7 +201,7 @@ def test_every_release_names_the_source_of_each_part() -> None:
         assert value["release"] == name
         assert value["source"].keys() == {
             "baseImage", "maps", "fixedOptions", "legacyPresets", "reservedLabels", "estimator", "launch", "clouds",
-            "migProfiles",
+            "migProfiles", "image",
         }  # fmt: skip
         assert all(re.search(r"kaito-project/kaito@[0-9a-f]{12} ", text) for text in value["source"].values())
 

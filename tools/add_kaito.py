@@ -40,6 +40,7 @@ BY_HAND = {
     "clouds": ("pkg/sku/cloud_sku_handler.go",),
     "reservedLabels": ("api/v1beta1/labels.go",),
     "migProfiles": ("pkg/utils/mig/mig.go",),
+    "image": ("docker/presets/models/tfs/Dockerfile", "presets/workspace/inference/chat_templates"),
 }
 """Parts that no table in KAITO's sources states, and where they come from."""
 # Option of vLLM to the generator's map, and what `true` in it stands for.

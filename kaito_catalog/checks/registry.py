@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kaito_catalog.checks import arc, doc, evd, kto, kto_deployment, lic, mem, rev, run, sec, sto
+from kaito_catalog.checks import arc, doc, evd, kto, kto_deployment, kto_image, lic, mem, rev, run, sec, sto
 from kaito_catalog.checks.base import Check, Rule, read_rule
 from kaito_catalog.checks.hub import HUB_RULES
 from kaito_catalog.checks.syntax import SYNTAX_RULES
@@ -74,6 +74,9 @@ CHECKS: tuple[Check, ...] = (
     kto_deployment.slice_that_serves_the_model,
     kto_deployment.nodes_are_counted_by_kaito,
     kto_deployment.context_that_vllm_chooses,
+    kto_image.chat_template_of_the_image,
+    kto_image.configuration_that_transformers_reads,
+    kto_image.kernels_of_the_image,
     evd.evidence_is_current,
     evd.plan_equals_exact_plan,
     evd.dry_run_served,

@@ -121,6 +121,12 @@ class Release:
     launch: LaunchRules
     mig_profiles: tuple[str, ...]
     """Slices of a GPU that its admission takes."""
+    template_directory: str
+    """Where the image has chat templates."""
+    chat_templates: frozenset[str]
+    """Their files."""
+    vllm_templates: frozenset[str]
+    """Those that its vLLM finds by their name alone."""
     clouds: tuple[str, ...]
     """Whose instance types it takes where it makes the nodes itself."""
     lists_mamba_states: bool
@@ -200,6 +206,9 @@ def _built(value: dict[str, Any]) -> Release:
         sizing=_sizing(value["estimator"]),
         launch=_launch(value["launch"]),
         mig_profiles=tuple(value["migProfiles"]),
+        template_directory=value["image"]["templateDirectory"],
+        chat_templates=frozenset(value["image"]["chatTemplates"]),
+        vllm_templates=frozenset(value["image"]["vllmTemplates"]),
         clouds=tuple(value["clouds"]),
         lists_mamba_states=value["estimator"]["mambaSequences"] > 0,
     )
@@ -263,7 +272,7 @@ def choices(row: Row, kaito: Release) -> tuple[Choice, ...]:
             prefix = max(matching)
             value = prefixes[prefix]
             if option == "chat-template":
-                value = f"/workspace/chat_templates/{value}"
+                value = f"{kaito.template_directory}/{value}"
             found[option] = Choice(option, value, f"{BY_NAME} '{prefix}'")
     for option, parsers in (
         ("tool-call-parser", kaito.tool_call_parser),
