@@ -181,6 +181,8 @@ CARRIERS = {
     "colours": lambda line: f"\x1b[1;36m{line}\x1b[0m",
     "colours as text": lambda line: f"^[[1;36m{line}^[[0;0m",
     "a progress bar": lambda line: f"Loading: 50%|#####     | 1/2\r{line}",
+    "numbered lines": lambda line: f"  14 | {line}",
+    "grep": lambda line: f"14:{line}",
     "windows": lambda line: f"{line}\r",
 }
 
@@ -239,6 +241,35 @@ def test_a_log_whose_beginning_is_missing_gives_no_other_figures(name: str) -> N
     for start in range(len(lines)):
         for run in read("".join(lines[start:])):
             assert sizes(run) <= sizes(the_run(name))
+
+
+def test_two_processes_that_write_to_one_line_are_told_apart() -> None:
+    text = text_of("0.9.1-ranks.log")
+    glued = text.replace("22.750000 seconds\n(VllmWorker", "22.750000 seconds(VllmWorker")
+    assert glued != text
+    (run,) = read(glued)
+    assert without_where_it_was_read(run) == without_where_it_was_read(the_run("0.9.1-ranks.log"))
+
+
+def test_a_host_that_keeps_no_line_breaks_loses_nothing() -> None:
+    lines = [line[31:] for line in text_of("0.11.0-does-not-fit.log").splitlines()]
+    (run,) = read(
+        " ".join(f"Aug 04 00:35:11.716 | {line}" for line in lines[:7]) + "\n" + " ".join(lines[7:]) + "\n"
+    )
+    whole = the_run("0.11.0-does-not-fit.log")
+    assert [run[key] for key in ("ranks", "refusal", "outcome", "parallelism", "arguments")] == [
+        whole[key] for key in ("ranks", "refusal", "outcome", "parallelism", "arguments")
+    ]
+
+
+def test_ranks_of_ray_that_do_not_say_which_they_are_have_no_number() -> None:
+    (run,) = read(
+        "(APIServer pid=1) INFO 01-12 06:15:17 [api_server.py:1] vLLM API server version 0.11.0\n"
+        "(EngineCore_DP0 pid=5) (RayWorkerWrapper pid=71) INFO 01-12 06:16:17 Model loading took 0.9277 GiB\n"
+        "(EngineCore_DP0 pid=5) (RayWorkerWrapper pid=72, ip=10.2.3.4) Model loading took 0.9 GiB\n"
+    )
+    assert run["ranks"] == [{"weightsBytes": gib(0.9277)}, {"weightsBytes": gib(0.9)}]
+    assert "10.2.3.4" not in str(run["lines"])
 
 
 def test_two_starts_in_one_text_are_two_runs() -> None:

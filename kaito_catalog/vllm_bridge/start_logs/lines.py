@@ -19,7 +19,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b\u2060\ufeff]")
 _BLANKS = re.compile(r"[\t\u00a0\u2007\u202f\u2028\u2029]")
 
 _STAMP = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\S*"
-_SOURCE = re.compile(r"\A(?:\[(pod/\S+)\] |([\w.-]+) +\| )")
+_SOURCE = re.compile(r"\A(?:\[(pod/\S+)\] |([A-Za-z][\w.-]*) +\| )")
 _STREAM = re.compile(rf"\A(?:{_STAMP} )?(?:stdout|stderr) ([FP]) ")
 _PROCESS = re.compile(
     r"\((?P<name>[A-Za-z]\w*(?: TP\d+)?)(?: rank=(?P<rank>\d+))?,? pid=(?P<pid>\d+)(?:,[^()]{0,80})?\) ?"
@@ -32,6 +32,13 @@ _CLOCK = re.compile(
     rf"\A(?:\[?{_STAMP}\]?[ :|]*|\[?\d\d:\d\d:\d\d(?:[.,]\d+)?\]? |\w{{3}} +\d+ \d\d:\d\d:\d\d \S+ \S+?: )"
 )
 _TORCH_RANK = re.compile(r"\A\[rank(\d+)\]: ?")
+_NUMBER_OF_A_LINE = re.compile(r"\A\s*\d{1,7} ?[|:] ?(?=[(\[A-Z])")
+_RECORD = re.compile(
+    r"(?:\([A-Za-z]\w*(?: TP\d+)?(?: rank=\d+)?,? pid=\d+(?:,[^()]{0,80})?\) ?)+"
+    r"(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d )?"
+    r"|\b(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d "
+)
+"""Where a message begins: two processes may write to one line, and some hosts keep no line breaks."""
 _HEAD = 400
 """How far from its beginning a line's tags may end."""
 _FIELDS = ("log", "message", "msg", "MESSAGE", "textPayload", "body", "line")
@@ -100,9 +107,10 @@ def clean(raw: str, *, is_whole: bool = True) -> list[LogLine]:
         told = _enveloped(raw)
         if told is not None:
             level, words = told
-            lines = [_line(part, is_whole=True) for part in words.splitlines() if part.strip()]
+            parts = [part for part in words.splitlines() if part.strip()]
+            lines = [one for part in parts for one in _lines(part, is_whole=True)]
             return [one if one.level else replace(one, level=level) for one in lines]
-    return [_line(raw, is_whole=is_whole)]
+    return _lines(raw, is_whole=is_whole)
 
 
 def _enveloped(raw: str) -> tuple[str | None, str] | None:
@@ -119,14 +127,24 @@ def _enveloped(raw: str) -> tuple[str | None, str] | None:
     return (level.upper() if isinstance(level, str) else None), words
 
 
-def _line(raw: str, *, is_whole: bool) -> LogLine:
-    text = _BLANKS.sub(" ", _CONTROL.sub("", _ESCAPE.sub("", raw)))
+def _lines(raw: str, *, is_whole: bool) -> list[LogLine]:
+    """The messages of a line, one as a rule."""
+    text = _NUMBER_OF_A_LINE.sub("", _BLANKS.sub(" ", _CONTROL.sub("", _ESCAPE.sub("", raw))))
     source = ""
     if found := _SOURCE.match(text):
         source = found[1] or found[2]
         text = text[found.end() :]
     if found := _STREAM.match(text):
         text = text[found.end() :]
+    starts = [record.start() for record in _RECORD.finditer(text)][1:]
+    parts = [text[a:b] for a, b in zip((0, *starts), (*starts, len(text)), strict=True)]
+    return [
+        _message(part, source, is_whole=is_whole and number == len(parts))
+        for number, part in enumerate(parts, start=1)
+    ]
+
+
+def _message(text: str, source: str, *, is_whole: bool) -> LogLine:
     process, level, start, end = NOBODY, None, None, 0
     for tag in _PROCESS.finditer(text, 0, _HEAD):
         process = _process(tag)
