@@ -95,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     for add in (
         _add_check,
         _add_hub,
+        _add_signature,
         _add_diff_and_import,
         add_plan,
         _add_vllm,
@@ -201,6 +202,24 @@ def _add_hub(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--port", type=port, default=8000, metavar="N", help="0 takes a free one (default: 8000)"
     )
     fake.add_argument("--limit", type=positive, metavar="N", help="API calls per 300 s, as the Hub's 500")
+
+
+def _add_signature(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """`signature`."""
+    signature = command(
+        "signature",
+        "signature.run_signature",
+        "verify a repository's model.sig (OpenSSF model signing) against the Hub's digests; no weights are downloaded",
+        "  kaito-catalog signature phi-4\n"
+        "  kaito-catalog signature ORG/MODEL@REVISION --identity me@example.org --issuer https://accounts.example.org\n",
+    )
+    signature.add_argument("model", metavar="NAME|REPO_ID", help="a model, or org/model on the Hub")
+    signature.add_argument("--revision", metavar="R", help="commit, branch or tag (default: the pinned one)")
+    signature.add_argument(
+        "--identity", metavar="WHO", help="who has to have signed it (default: `signers` of policy.yaml)"
+    )
+    signature.add_argument("--issuer", metavar="URL", help="who vouches for the identity (OpenID Connect)")
+    signature.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
 
 
 def _add_diff_and_import(command: Callable[..., argparse.ArgumentParser]) -> None:

@@ -68,6 +68,15 @@ class TypePolicy(Model):
     """Older words for a pipeline tag."""
 
 
+class Signer(Model):
+    """Who signs models, as a certificate of Sigstore names them."""
+
+    identity: Text
+    """An e-mail address, or the address of a workflow."""
+    issuer: Url
+    """Who vouches for the identity (OpenID Connect)."""
+
+
 class Policy(Model):
     """What the catalog's maintainers decided."""
 
@@ -80,6 +89,8 @@ class Policy(Model):
     licenses: LicensePolicy
     types: TypePolicy
     tolerances: Tolerances
+    signers: dict[str, Items[Signer]] | None = None
+    """By organisation of the Hub: whose signature of a model counts (`kaito-catalog signature`)."""
 
     def default_profile(self) -> Profile:
         """The profile named by `profile`, else the first."""
