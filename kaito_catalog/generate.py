@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from kaito_catalog.exports.bill_of_materials import BOM, bill_of_materials
 from kaito_catalog.exports.model_pack import MANIFEST, model_pack
 from kaito_catalog.exports.wanting import CannotBeMadeError
 from kaito_catalog.formats.facts import ModelFacts
-from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.formats.proposal import Deployment, Proposal
 from kaito_catalog.kaito import admission, manifests, model_catalog
 from kaito_catalog.kaito.markdown import writer
 from kaito_catalog.kaito.mirrors import further_objects
@@ -189,13 +189,25 @@ def _page(
     if not entry.is_readable or entry.proposal is None:
         return None
     said = (findings or {}).get(entry.name)
-    return ModelPage(
+    page = ModelPage(
         entry=entry,
         proposal=entry.proposal,
         figures=figures.plan_figures(entry, catalog.shared),
         manifests=_manifests(entry.proposal, entry.facts, catalog),
         findings=None if said is None else tuple(said),
     )
+    recommended = page.figures.recommended
+    smallest = recommended.smallest.name if recommended and recommended.smallest else None
+    if smallest in (None, page.own_machine) or page.manifests.left_out:
+        return page
+    other = _manifests(_deployed_on(entry.proposal, smallest), entry.facts, catalog)
+    return page if other.left_out else replace(page, on_smallest=other)
+
+
+def _deployed_on(proposal: Proposal, instance_type: str | None) -> Proposal:
+    before = proposal.deployment or Deployment.model_validate({})
+    deployment = before.model_copy(update={"instance_type": instance_type})
+    return proposal.model_copy(update={"deployment": deployment})
 
 
 def _manifests(proposal: Proposal, facts: ModelFacts | None, catalog: Catalog) -> manifests.Manifests:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import yaml
 from generate_helpers import catalog, entry, facts, proposal, small_facts, small_proposal
 
 from kaito_catalog import generate
+from kaito_catalog.catalog.reading import read_catalog
 from kaito_catalog.diagnostics import Diagnostic, Place, Severity
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.kaito import crd
@@ -152,3 +155,19 @@ def test_manifests_that_kaito_would_refuse_are_left_out_with_the_reason() -> Non
     (gap,) = [gap for gap in built.left_out if gap.what == "manifests"]
     assert gap.reason.startswith("KAITO would refuse them: ConfigMap llama-3-3-70b-instruct-inference-config")
     assert gap.reason.endswith("gpu-memory-utilization is above 0 and at most 1, found '90'")
+
+
+def test_a_page_has_the_manifests_of_the_smallest_machine_beside_the_proposals_own() -> None:
+    read = read_catalog(ROOT / "catalog", [ROOT / "catalog/models/phi-4"])
+    made = dict(generate.build(read).files)
+    page = html.unescape(made["site-src/models/phi-4.md"])
+    own, _, other = page.partition("## What to paste")[2].partition(
+        "The smallest instance type that fits is another"
+    )
+    assert "They are for <code>Standard_NC24ads_A100_v4</code>, which the proposal names: fits" in own
+    assert "instanceType: Standard_NC24ads_A100_v4" in own
+    smallest = json.loads(made["site-src/api/v1/models/phi-4.json"])["plan"]["recommended"]["smallest"][
+        "name"
+    ]
+    assert smallest != "Standard_NC24ads_A100_v4"
+    assert f"instanceType: {smallest}" in other.partition("## ")[0]

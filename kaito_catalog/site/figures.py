@@ -126,11 +126,21 @@ class Figures:
     unknown: str | None = None
     recommended: Recommendations | None = None
     recommended_by_cloud: Mapping[str, Recommendations] = field(default_factory=dict)
+    clouds: tuple[str, ...] | None = None
+    """Whose nodes the profile's KAITO makes; None where that is not told."""
+
+    def makes_nodes_of(self, cloud: str) -> bool:
+        """Whether KAITO makes the nodes of a cloud; those of others are brought along."""
+        return self.clouds is None or cloud in self.clouds
+
+    def row(self, instance_type: str | None) -> InstanceRow | None:
+        """What is planned on the instance type of that name."""
+        return next((row for row in self.rows if row.name == instance_type), None)
 
     @property
     def smallest(self) -> InstanceRow | None:
-        """The first instance type that fits: rows come smallest first."""
-        return next((row for row in self.rows if row.is_certain), None)
+        """The first instance type that fits and whose nodes KAITO makes: rows come smallest first."""
+        return next((row for row in self.rows if row.is_certain and self.makes_nodes_of(row.cloud)), None)
 
     @property
     def smallest_by_cloud(self) -> tuple[InstanceRow, ...]:
@@ -164,7 +174,7 @@ def plan_figures(entry: Entry, shared: Shared) -> Figures:
     if all(item.plan.fits is Fit.UNKNOWN for item in plans):
         words = "; ".join(sorted(reason for reason in reasons if reason))
         return Figures(unknown=words or "no instance type is known")
-    contexts = matrix_lengths(shape.max_model_len, asked)
+    contexts, clouds = matrix_lengths(shape.max_model_len, asked), release_of(profile).clouds
     return Figures(
         max_model_len=asked,
         contexts=contexts,
@@ -172,14 +182,14 @@ def plan_figures(entry: Entry, shared: Shared) -> Figures:
         is_claimed=claimed is not None,
         rows=tuple(_row(item) for item in plans),
         options=start.options.words(),
-        chart=_chart(shape, plans),
+        chart=_chart(shape, [row for row in plans if row.instance_type.cloud in clouds]),
         vllm_version=profile.vllm_version,
         profile=profile.name,
         recommended=recommend(
-            [row for row in plans if row.instance_type.cloud in release_of(profile).clouds],
-            max_model_len=asked,
+            [row for row in plans if row.instance_type.cloud in clouds], max_model_len=asked
         ),
         recommended_by_cloud=by_cloud(plans, max_model_len=asked),
+        clouds=clouds,
     )
 
 

@@ -44,6 +44,13 @@ class ModelPage:
     manifests: Manifests
     findings: tuple[Finding, ...] | None
     """None: not checked."""
+    on_smallest: Manifests | None = None
+    """The manifests for the smallest instance type that fits, where the proposal names another."""
+
+    @property
+    def own_machine(self) -> str | None:
+        """The instance type that the proposal names."""
+        return self.proposal.deployment.instance_type if self.proposal.deployment else None
 
     @property
     def facts(self) -> ModelFacts | None:

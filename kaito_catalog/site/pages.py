@@ -192,6 +192,8 @@ def model_page(page: ModelPage, catalog: Catalog) -> str:
         facts=page.facts,
         figures=figures,
         prices=catalog.shared.price_sources,
+        own_machine=page.own_machine,
+        own_row=figures.row(page.own_machine),
         kaito=kaito_view.view(page.entry, catalog.shared),
         best=fitting[:_SHOWN] + tight[:_SHOWN],
         more=fitting[_SHOWN:] + tight[_SHOWN:],
