@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from shapes import DEEPSEEK_V3, GPT_OSS_20B, LLAMA_8B, QWEN3_30B
+from shapes import DEEPSEEK_V3, GPT_OSS_20B, LLAMA_8B, QWEN2_5_VL, QWEN3_30B
 
-from kaito_catalog.architectures import read_shape
+from kaito_catalog.architectures import Shape, read_shape
+from kaito_catalog.architectures.as_built import as_built
 from kaito_catalog.formats.facts import StoredSize
+from kaito_catalog.memory.asked_encoder import AS_WITHOUT, KEEP_ALL, with_encoder_mode
 from kaito_catalog.memory.plan import make_plan
+from kaito_catalog.memory.refusals import Refusal
 from kaito_catalog.memory.values import Fit, Parallelism, Plan, PlanGpu, PlanRequest, Settings, Stored
 from kaito_catalog.vllm_bridge.answers import ExactPlanAnswer, GpuToSimulate
 from kaito_catalog.vllm_bridge.client import Worker
@@ -86,6 +90,12 @@ def plan(
             vllm_version=version,
         )
     )
+
+
+def shape_of(config: dict[str, Any]) -> Shape:
+    found = read_shape(config)
+    assert isinstance(found, Shape)
+    return found
 
 
 def weights(config: dict[str, Any], **asked: Any) -> int:
@@ -350,3 +360,68 @@ def test_keys_from_which_vllm_derives_others_are_unknown_by_name(overrides: dict
 
 def test_no_overrides_change_nothing() -> None:
     assert overridden(DENSE, {}).per_gpu == plan(DENSE).per_gpu
+
+
+# --- num-gpu-blocks-override ------------------------------------------------------------------------------------------
+
+# What vLLM's planner says of Llama 3.1 8B with so many blocks (exact plans): the longest context.
+BLOCKS = [
+    ("0.25.1", 500, 8000),
+    ("0.25.1", 513, 8208),
+    ("0.25.1", 600, 9600),
+    ("0.32.0", 500, 7984),
+    ("0.32.0", 513, 8192),
+    ("0.32.0", 600, 9584),
+]
+
+
+@pytest.mark.parametrize(("version", "blocks", "longest"), BLOCKS)
+def test_blocks_of_the_cache_may_be_given(version: str, blocks: int, longest: int) -> None:
+    found = plan(LLAMA_8B, num_gpu_blocks_override=blocks, max_model_len=8192, version=version)
+    assert found.kv_cache is not None
+    assert found.kv_cache.longest_model_len == longest
+    assert found.fits is (Fit.YES if longest >= 8192 else Fit.NO)
+
+
+def test_too_few_blocks_are_told_as_they_were_given() -> None:
+    assert plan(LLAMA_8B, num_gpu_blocks_override=500, max_model_len=8192).reason == (
+        "one request of 8,192 tokens needs 1.00 GiB of KV cache and num_gpu_blocks_override is 500 (0.98 GiB); "
+        "8,000 tokens would fit"
+    )
+
+
+def test_more_blocks_than_the_gpu_has_room_for_do_not_fit() -> None:
+    found = plan(LLAMA_8B, num_gpu_blocks_override=50_000, kv_cache_memory_bytes=2**30)
+    assert (found.fits, found.limited_by) == (Fit.NO, "kvCache")
+    assert "num_gpu_blocks_override 50,000 (97.7 GiB), of the GPU's 80.0 GiB" in (found.reason or "")
+
+
+# --- mm-encoder-tp-mode -----------------------------------------------------------------------------------------------
+
+
+def test_data_has_each_rank_keep_the_whole_encoder() -> None:
+    alone, without = weights(QWEN2_5_VL), weights(QWEN2_5_VL, language_model_only=True)
+    divided = weights(QWEN2_5_VL, tensor_parallel_size=2)
+    each = weights(QWEN2_5_VL, tensor_parallel_size=2, mm_encoder_tp_mode="data")
+    assert each - weights(QWEN2_5_VL, tensor_parallel_size=2, language_model_only=True) == alone - without
+    assert each > divided
+
+
+@pytest.mark.parametrize("mode", ["weights", "data", "DATA"])
+def test_one_rank_has_the_whole_encoder_either_way(mode: str) -> None:
+    assert weights(QWEN2_5_VL, mm_encoder_tp_mode=mode) == weights(QWEN2_5_VL)
+
+
+def test_an_encoder_that_was_not_compared_is_unknown_with_data() -> None:
+    config = QWEN2_5_VL | {"architectures": ["Llama4ForConditionalGeneration"]}
+    assert not {*KEEP_ALL} & {*AS_WITHOUT}
+    assert config["architectures"][0] not in KEEP_ALL | AS_WITHOUT
+    built = as_built(replace(shape_of(QWEN2_5_VL), architecture=config["architectures"][0]), "0.25.1")
+    found = with_encoder_mode(built, "data", 2)
+    assert isinstance(found, Refusal)
+    assert found.fits is Fit.UNKNOWN
+
+
+def test_vllm_knows_no_other_mode() -> None:
+    found = plan(QWEN2_5_VL, mm_encoder_tp_mode="tensor")
+    assert found.reason == "vLLM knows no mm-encoder-tp-mode 'tensor'"

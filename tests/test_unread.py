@@ -92,6 +92,9 @@ def test_an_option_that_changes_memory_makes_the_plan_unknown_and_is_named(optio
         ("enable-prefix-caching", "true"),
         ("tool-call-parser", "hermes"),
         ("attention-backend", "FLASH_ATTN"),
+        ("attention-backend", "auto"),
+        ("linear-backend", "cutlass"),  # nothing is quantised
+        ("kernel-config", '{"moe_backend": "auto"}'),
         ("attention-config", '{"backend": "FLASH_ATTN"}'),
         ("moe-backend", "marlin"),  # there are no experts
         ("mm-encoder-tp-mode", "data"),  # nor an encoder
@@ -112,9 +115,9 @@ def test_kernels_matter_to_a_model_that_has_what_they_compute() -> None:
     fp8 = QWEN3_30B | {"quantization_config": FP8_BLOCKS}
     assert planned(fp8, moe_backend="triton").per_gpu == planned(fp8).per_gpu
     assert planned(fp8, moe_backend="marlin").fits is Fit.UNKNOWN
-    assert planned(QWEN3_30B, moe_backend="triton").fits is Fit.UNKNOWN
+    assert planned(QWEN3_30B, moe_backend="triton").per_gpu == planned(QWEN3_30B).per_gpu
+    assert planned(QWEN3_30B, moe_backend="flashinfer_cutlass").fits is Fit.UNKNOWN
     assert planned(QWEN2_5_VL, mm_encoder_tp_mode="weights").per_gpu == planned(QWEN2_5_VL).per_gpu
-    assert planned(QWEN2_5_VL, mm_encoder_tp_mode="data").fits is Fit.UNKNOWN
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,8 @@ CASES: tuple[Case, ...] = (
         "deepseek-v4-flash-0731",
         "--tensor-parallel-size 4 --max-model-len 32768 --kv-cache-dtype fp8 --block-size 256",
     ),
+    Case("qwen3.6-27b", f"{_SHORT} --tensor-parallel-size 2 --mm-encoder-tp-mode data"),
+    Case("gemma-3-27b", f"{_SHORT} --tensor-parallel-size 2 --mm-encoder-tp-mode data"),
     Case("llama-3.1-8b-instruct", f"{_SHORT} --dtype float16"),
     Case("llama-3.1-8b-instruct", f"{_SHORT} --dtype float32"),
     Case("llama-3.1-8b-instruct", f"{_SHORT} --dtype float32 --tensor-parallel-size 2", "A100"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from kaito_catalog.architectures import BuiltShape, Shape, record_of
 from kaito_catalog.architectures.as_built import as_built
 from kaito_catalog.memory.asked_dtype import with_dtype
+from kaito_catalog.memory.asked_encoder import with_encoder_mode
 from kaito_catalog.memory.asked_quantization import with_quantization
 from kaito_catalog.memory.refusals import Refusal, refused, why_unplanned
 from kaito_catalog.memory.unplanned_options import leaves_out_encoder
@@ -44,8 +45,18 @@ def asked_model(request: PlanRequest) -> AskedModel | Refusal:
         asked = with_dtype(asked, request.settings.dtype, version, capability)
     if isinstance(asked, Refusal):
         return asked
-    built = _built(request, asked)
-    return refused(request, built) or AskedModel(built, _built(request, request.shape))
+    built, as_stored = (_with_mode(request, _built(request, shape)) for shape in (asked, request.shape))
+    if isinstance(built, Refusal):
+        return built
+    if isinstance(as_stored, Refusal):
+        return as_stored
+    return refused(request, built) or AskedModel(built, as_stored)
+
+
+def _with_mode(request: PlanRequest, built: BuiltShape) -> BuiltShape | Refusal:
+    return with_encoder_mode(
+        built, request.settings.mm_encoder_tp_mode, request.parallelism.tensor_parallel_size
+    )
 
 
 def _built(request: PlanRequest, shape: Shape) -> BuiltShape:

@@ -13,6 +13,7 @@ from types import UnionType
 
 from kaito_catalog.architectures import Attention, Experts, LatentAttention, Recurrent, Scheme, Shape
 from kaito_catalog.architectures.as_built import HOPPER, version_tuple
+from kaito_catalog.architectures.changes import V0_32_0
 from kaito_catalog.memory.kv_cache.versions import ALWAYS_ALIGNED
 from kaito_catalog.memory.options import AS_BY_DEFAULT
 from kaito_catalog.memory.values import Parallelism, Settings
@@ -73,8 +74,8 @@ def _always(value: str, situation: Situation) -> bool:
     return True
 
 
-def _one_of(*values: str) -> Callable[[str, Situation], bool]:
-    return lambda value, situation: value.lower() in values
+def _auto(value: str, situation: Situation) -> bool:
+    return value == "auto"
 
 
 def _without_encoder(value: str, situation: Situation) -> bool:
@@ -143,8 +144,19 @@ def _keeps_experts(value: str, situation: Situation) -> bool:
     return value.lower() in _EXPERTS_AS_THEY_ARE and all(scheme in fp8 for scheme in schemes)
 
 
-def _is_one_rank(value: str, situation: Situation) -> bool:
-    return situation.parallelism.tensor_parallel_size == 1
+def _chosen_experts(value: str, situation: Situation) -> bool:
+    """Whether vLLM would choose that kernel for experts in bfloat16 by itself (select_unquantized_moe_backend).
+
+    On Hopper it puts Triton before FlashInfer's, which before Hopper there is none of.
+    """
+    unquantized = situation.shape.quantization is None and situation.settings.quantization is None
+    return value.lower() == "triton" and unquantized and AMPERE <= situation.major <= HOPPER
+
+
+def _has_plain_matrices(value: str, situation: Situation) -> bool:
+    """Until 0.32 the option chooses among kernels for quantised matrices alone."""
+    unquantized = situation.shape.quantization is None and situation.settings.quantization is None
+    return unquantized and version_tuple(situation.vllm_version) < V0_32_0
 
 
 def _mamba_block(value: str, situation: Situation) -> bool:
@@ -177,14 +189,11 @@ def _either(*rules: Callable[[str, Situation], bool]) -> Callable[[str, Situatio
 _attention = _either(_chosen_attention, _chosen_latent_attention)
 
 RULES: tuple[NoEffect, ...] = (
-    NoEffect(("mm-encoder-tp-mode",), "one rank has the whole encoder either way", _is_one_rank),
-    NoEffect(("mm-encoder-tp-mode",), "the encoder's matrices are divided by default", _one_of("weights")),
     NoEffect(
         (
             "media-io-kwargs",
             "mm-encoder-attn-backend",
             "mm-encoder-attn-dtype",
-            "mm-encoder-tp-mode",
             "mm-ipc-gpu-memory-gb",
             "mm-processor-device",
             "mm-processor-kwargs",
@@ -208,6 +217,13 @@ RULES: tuple[NoEffect, ...] = (
     ),
     NoEffect(("moe-backend",), "there are no experts", lambda value, situation: not situation.has_experts),
     NoEffect(("moe-backend",), "experts in fp8 stay as they are loaded", _keeps_experts),
+    NoEffect(("moe-backend",), "vLLM chooses that back end by itself", _chosen_experts),
+    NoEffect(("linear-backend",), "no matrix is quantised", _has_plain_matrices),
+    NoEffect(
+        ("kernel-config",),
+        "vLLM chooses those back ends by itself",
+        _keys({"moe_backend": _auto, "linear_backend": _auto}),
+    ),
     NoEffect(
         ("all2all-backend",),
         "experts are not dealt out to ranks",

@@ -82,6 +82,12 @@ PLANNED: tuple[PlannedOption, ...] = (
         default="what is left",
     ),
     PlannedOption(
+        "num-gpu-blocks-override",
+        COUNT,
+        "blocks of the KV cache on each GPU, whatever the utilization would leave for them",
+        default="what is left",
+    ),
+    PlannedOption(
         "kv-cache-dtype",
         WORD,
         "how the KV cache is stored, such as fp8",
@@ -212,6 +218,13 @@ PLANNED: tuple[PlannedOption, ...] = (
         default="nothing",
     ),
     PlannedOption(
+        "mm-encoder-tp-mode",
+        WORD,
+        "data has every rank keep the whole encoder of images, where vLLM can; weights divides it",
+        default="weights",
+        unset="weights",
+    ),
+    PlannedOption(
         "quantization",
         WORD,
         "how vLLM stores the weights, such as fp8: unquantised ones become it while they are loaded",
@@ -244,7 +257,6 @@ UNPLANNED: Mapping[str, tuple[str, ...]] = {
         "runner",
         "convert",
         "mm-encoder-only",
-        "mm-encoder-tp-mode",
         "engram-config",
     ),
     "it keeps weights in the host's memory": (
@@ -301,7 +313,6 @@ UNPLANNED: Mapping[str, tuple[str, ...]] = {
         "kv-cache-dtype-skip-layers",
         "kv-sharing-fast-prefill",
         "mamba-block-size",
-        "num-gpu-blocks-override",
         "prefill-context-parallel-size",
         "prefix-match-unit",
         "replayssm-buffer-len",
@@ -328,8 +339,11 @@ Read in vLLM 0.25.1's and 0.32.0's arguments (vllm/engine/arg_utils.py) and in w
 """
 
 AS_BY_DEFAULT: Mapping[str, frozenset[str]] = {
+    "attention-backend": frozenset({"auto"}),
     "convert": frozenset({"none"}),
     "load-format": frozenset({"safetensors", "hf", "mistral", "runai_streamer", "fastsafetensors"}),
+    "linear-backend": frozenset({"auto"}),
     "model-impl": frozenset({"vllm"}),
+    "moe-backend": frozenset({"auto"}),
 }
 """Values of unplanned options that take the same bytes as vLLM's default."""

@@ -57,7 +57,7 @@ from kaito_catalog.memory.values import (
     PlanRequest,
     Settings,
 )
-from kaito_catalog.memory.verdict import verdict
+from kaito_catalog.memory.verdict import given_cache_bytes, verdict
 from kaito_catalog.memory.weights.ranks import absorbed_bytes, mxfp4_bytes
 from kaito_catalog.memory.weights.split import Split, split_over, stages
 
@@ -134,7 +134,7 @@ def _make_plan(request: PlanRequest) -> Plan:
         request.gpu,
         request.vllm_version,
         settings,
-        sources_of(weights.source, is_cache_given=bool(settings.kv_cache_memory_bytes)),
+        sources_of(weights.source, is_cache_given=given_cache_bytes(settings, tightest.layout) is not None),
     )
 
 
@@ -318,11 +318,12 @@ def _stages(
         layout = layouts[number]
         memory_bytes = gpu.memory_of_stages[number] if gpu.memory_of_stages else gpu.memory_bytes
         budget, room = math.ceil(memory_bytes * settings.gpu_memory_utilization), None
-        if settings.kv_cache_memory_bytes:
+        given = given_cache_bytes(settings, layout)
+        if given is not None:
             # vLLM takes it for what is available, and looks at nothing else (determine_available_memory of
             # v1/worker/gpu_worker.py, 0.25.1 and 0.32.0; 0 is as good as absent): the GPU has to have room for it.
             held = weights.stages[number] + beside.non_torch_bytes + beside.activation_peak_bytes
-            budget = held + beside.cuda_graph_bytes + settings.kv_cache_memory_bytes
+            budget = held + beside.cuda_graph_bytes + given
             room = memory_bytes - gpu.used_bytes - budget
         found.append(
             _Stage(

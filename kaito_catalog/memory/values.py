@@ -77,6 +77,8 @@ class Settings:
     """No images and no sound: vLLM builds no encoder for them, and profiles none."""
     kv_cache_memory_bytes: int | None = None
     """What vLLM gives the KV cache on each GPU; `gpu_memory_utilization` says nothing of the cache then."""
+    num_gpu_blocks_override: int | None = None
+    """Blocks of the KV cache on each GPU: stronger than `kv_cache_memory_bytes`."""
     disable_hybrid_kv_cache_manager: bool = False
     """Sliding and chunked layers keep every token, and a model that mixes attention with states does not start."""
     block_size: int | None = None
@@ -99,6 +101,7 @@ class Settings:
     """What the drafter that it names is; None: not known, or the model itself brings it."""
     environment: tuple[tuple[str, str], ...] = ()
     """Variables of the environment that vLLM reads, and their values (`environment.environment_of`)."""
+    mm_encoder_tp_mode: str = "weights"
     quantization: str | None = None
     """How the weights are stored: a name for what their configuration says, or what vLLM makes of them in loading."""
     dtype: str = "auto"
@@ -127,6 +130,7 @@ class EngineOptions(TypedDict, total=False):
     allow_deprecated_quantization: bool | None
     speculative_config: str | None
     kv_cache_memory_bytes: int | None
+    num_gpu_blocks_override: int | None
     disable_hybrid_kv_cache_manager: bool | None
     block_size: int | None
     enable_prefix_caching: bool | None
@@ -137,6 +141,7 @@ class EngineOptions(TypedDict, total=False):
     kv_offloading_size: float | None
     kv_offloading_backend: str | None
     decode_context_parallel_size: int | None
+    mm_encoder_tp_mode: str | None
     quantization: str | None
     dtype: str | None
     hf_overrides: str | None
@@ -181,7 +186,7 @@ class PerGpu:
     """Memory of the GPU that has least room for KV cache; all in bytes."""
 
     budget_bytes: int
-    """What vLLM may use; where `kv_cache_memory_bytes` is set, what it uses with that cache."""
+    """What vLLM may use; where the cache's size is set, what it uses with that cache."""
     weights_bytes: int
     non_torch_bytes: int
     activation_peak_bytes: int

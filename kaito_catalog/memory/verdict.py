@@ -60,6 +60,22 @@ UNIFIED = (
 )
 
 
+def given_cache_bytes(settings: Settings, layout: Layout) -> int | None:
+    """The KV cache's size on a GPU where an option gives it; None where vLLM takes what is left.
+
+    `num_gpu_blocks_override` counts whatever else is set or left (get_kv_cache_configs of v1/core/kv_cache_utils.py).
+    """
+    if settings.num_gpu_blocks_override is not None:
+        return settings.num_gpu_blocks_override * layout.block_bytes
+    return settings.kv_cache_memory_bytes or None
+
+
+def _words_of_given(settings: Settings, given_bytes: int) -> str:
+    if settings.num_gpu_blocks_override is None:
+        return f"kv_cache_memory_bytes {gib(given_bytes)}"
+    return f"num_gpu_blocks_override {settings.num_gpu_blocks_override:,} ({gib(given_bytes)})"
+
+
 def lacking_at_start(settings: Settings, gpu: PlanGpu) -> int:
     """What is not free of the budget that vLLM asks for before it loads anything (`request_memory`); below 0: enough.
 
@@ -85,7 +101,7 @@ def _of_account(
     per_gpu: PerGpu, cache: KvCache, layout: Layout, settings: Settings, error_bytes: int, gpu: PlanGpu
 ) -> Verdict:
     """By the account alone, as if all of the budget were free."""
-    if settings.kv_cache_memory_bytes:
+    if given_cache_bytes(settings, layout) is not None:
         return _of_given_cache(per_gpu, cache, layout, settings, error_bytes, gpu)
     spare = per_gpu.kv_cache_available_bytes - cache.pool_bytes
     if spare < 0:
@@ -105,12 +121,12 @@ def _of_account(
 def _of_given_cache(
     per_gpu: PerGpu, cache: KvCache, layout: Layout, settings: Settings, error_bytes: int, gpu: PlanGpu
 ) -> Verdict:
-    """With `kv_cache_memory_bytes`: vLLM compares it with one request, and the GPU has to hold it beside the rest."""
+    """With a given cache: vLLM compares it with one request, and the GPU has to hold it beside the rest."""
     given = per_gpu.kv_cache_available_bytes
     if given < cache.pool_bytes:
         reason = (
             f"one request of {settings.max_model_len:,} tokens needs {gib(cache.pool_bytes)} of KV cache and "
-            f"kv_cache_memory_bytes is {gib(given)}"
+            f"{_words_of_given(settings, given).replace(' ', ' is ', 1)}"
         )
         more = f"; {cache.longest_model_len:,} tokens would fit" if cache.longest_model_len else ""
         return Verdict(Fit.NO, "kvCache", reason + more)
@@ -119,7 +135,7 @@ def _of_given_cache(
     limits = ((per_gpu.weights_bytes, "weights"), (held, "overheads"), (per_gpu.budget_bytes, "kvCache"))
     term = next((term for size, term in limits if size > memory_bytes), "kvCache")
     words = (
-        f"weights and what vLLM needs beside take {gib(held)} and kv_cache_memory_bytes {gib(given)}, "
+        f"weights and what vLLM needs beside take {gib(held)} and {_words_of_given(settings, given)}, "
         + (
             f"of the GPU's {gib(memory_bytes)}"
             if not gpu.used_bytes
