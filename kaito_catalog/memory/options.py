@@ -341,7 +341,7 @@ Read in vLLM 0.25.1's and 0.32.0's arguments (vllm/engine/arg_utils.py) and in w
 AS_BY_DEFAULT: Mapping[str, frozenset[str]] = {
     "attention-backend": frozenset({"auto"}),
     "convert": frozenset({"none"}),
-    "load-format": frozenset({"safetensors", "hf", "mistral", "runai_streamer", "fastsafetensors"}),
+    "load-format": frozenset({"safetensors", "hf", "dummy", "mistral", "runai_streamer", "fastsafetensors"}),
     "linear-backend": frozenset({"auto"}),
     "model-impl": frozenset({"vllm"}),
     "moe-backend": frozenset({"auto"}),
