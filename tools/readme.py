@@ -28,6 +28,8 @@ PAGES = ("README.md", "docs/memory.md")
 """The pages that show output."""
 _BENCH = re.compile(r"<!-- bench(?P<short> short)? -->\n.*?<!-- /bench -->", re.DOTALL)
 _FIELD = re.compile(r"<!-- field(?P<short> short)? -->\n.*?<!-- /field -->", re.DOTALL)
+_FILE = re.compile(r'```[a-z]+ title="(?P<name>[a-z0-9.-]+)"\n(?P<text>.*?)```', re.DOTALL)
+"""A file that a page shows, which its commands then find."""
 _SESSION = re.compile(r"```console\n\$ (?P<command>[^\n]+)\n.*?```", re.DOTALL)
 
 
@@ -48,6 +50,8 @@ def with_session(page: str, proposal: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "catalog", Path(folder) / "catalog")
         shutil.copy(proposal, folder)
+        for shown in _FILE.finditer(page):
+            files.write_text(Path(folder) / shown["name"], shown["text"])
         os.chdir(folder)
         try:
             return _SESSION.sub(lambda m: f"```console\n$ {m['command']}\n{run(m['command'])}```", page)

@@ -14,6 +14,7 @@ from kaito_catalog.catalog.entries import Shared
 from kaito_catalog.catalog.reading import read_entry, read_shared, shown
 from kaito_catalog.cli import exact_plan
 from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say
+from kaito_catalog.cli.pasted import read_pasted
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.kaito.release import Release, release_of
@@ -36,8 +37,13 @@ def run_plan(options: argparse.Namespace) -> int:
     root = catalog_root(options, or_shipped=not options.record)
     shared = read_shared(root)
     profile = shared.profile(options.profile)
-    request = _asked(options, profile)
-    subject = planning.read_subject(request, root, shared=shared, profile=profile)
+    request, written = _asked(options, profile), None
+    if options.source is not None:
+        pasted = read_pasted(options.source, request, shared, profile)
+        request, written = pasted.request, pasted.written
+    elif not request.model:
+        raise CatalogError("name a model, or a file with --from", hint="kaito-catalog plan phi-4")
+    subject = planning.read_subject(request, root, shared=shared, profile=profile, written=written)
     if options.record and not options.exact:
         raise CatalogError("--record writes what --exact found", hint="add --exact")
     if options.exact:
@@ -48,7 +54,7 @@ def run_plan(options: argparse.Namespace) -> int:
 
 
 def _environment(options: argparse.Namespace) -> tuple[tuple[str, str], ...]:
-    if options.env and options.engine == "kaito":
+    if options.env and (options.engine or "kaito") == "kaito" and options.source is None:
         raise CatalogError("KAITO sets vLLM's environment itself", hint="add --engine vllm")
     if options.env and options.exact:
         raise CatalogError("--exact reads no --env", hint="plan without --exact")
@@ -58,13 +64,14 @@ def _environment(options: argparse.Namespace) -> tuple[tuple[str, str], ...]:
 def _asked(options: argparse.Namespace, profile: Profile) -> planning.PlanArguments:
     version = (options.vllm_version or profile.vllm_version).removeprefix("v")
     serve = None if options.behind_dashes is None else read_serve_options(options.behind_dashes, version)
-    if serve is not None and serve.model is not None and serve.model.lower() != options.model.lower():
+    named = serve.model if serve is not None else None
+    if named is not None and options.model is not None and named.lower() != options.model.lower():
         raise CatalogError(
-            f"the command line behind -- names {serve.model[:60]}, and {options.model[:60]} is to be planned",
+            f"the command line behind -- names {named[:60]}, and {options.model[:60]} is to be planned",
             hint="leave the model out behind --",
         )
     return planning.PlanArguments(
-        model=options.model,
+        model=options.model or named or "",
         instance_type=options.instance_type,
         gpu=options.gpu,
         gpu_memory_bytes=int(options.gpu_memory * 2**30) if options.gpu_memory else None,
@@ -72,7 +79,7 @@ def _asked(options: argparse.Namespace, profile: Profile) -> planning.PlanArgume
         compute_capability=options.compute_capability,
         gpu_count=options.gpu_count,
         node_count=options.node_count,
-        engine=options.engine,
+        engine=options.engine or "kaito",
         serve=serve,
         max_model_len=options.max_model_len,
         options=replace(GivenOptions.of(vars(options)), environment=_environment(options)),

@@ -42,10 +42,19 @@ def add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
         "  kaito-catalog plan ./my-model --gpu-memory 22 --max-model-len 8192 --format json\n"
         "  kaito-catalog plan phi-4 --gpu a10 --gpu-count 2 --engine vllm -- -tp 2 --kv-cache-dtype fp8\n"
         "  kaito-catalog plan phi-4 --instance-type Standard_NC24ads_A100_v4 --command\n"
+        "  kaito-catalog plan --from compose.yaml --gpu h100\n"
         "\n"
         "What follows -- is vllm serve's own command line; it wins, as the values of a ConfigMap do.\n",
     )
-    plan.add_argument("model", metavar="NAME|REPO_ID|DIR", help="a model, or a folder with a config.json")
+    plan.add_argument(
+        "model", metavar="NAME|REPO_ID|DIR", nargs="?", help="a model, or a folder with a config.json"
+    )
+    plan.add_argument(
+        "--from",
+        dest="source",
+        metavar="FILE",
+        help="a vllm serve line, a compose file or a manifest to plan; - reads what is pasted",
+    )
     _add_where(plan)
     plan.add_argument("--max-model-len", metavar="N", type=positive, help="default: the proposal's context")
     _add_engine_options(plan)
@@ -113,8 +122,7 @@ def _add_where(plan: argparse.ArgumentParser) -> None:
     plan.add_argument(
         "--engine",
         choices=("kaito", "vllm"),
-        default="kaito",
-        help="who starts vLLM: the profile's KAITO, or plain vllm serve (default: kaito)",
+        help="who starts vLLM: the profile's KAITO, or plain vllm serve (default: kaito, or as --from says)",
     )
     plan.add_argument(
         "--command", action="store_true", help="print the command line that is planned, to paste"

@@ -221,22 +221,25 @@ def _of_options(
     found = [Refusal(Fit.NO, "settings", problem) for problem in given.problems]
     if has_no_split:
         found.append(Refusal(Fit.NO, "parallelism", NO_SIZES))
-    world = request.parallelism.world_size
-    if world > gpu_count:
-        sizes = request.parallelism
-        words = " × ".join(
-            f"{name}-parallel-size {size}"
-            for name, size in (
-                ("tensor", sizes.tensor_parallel_size),
-                ("pipeline", sizes.pipeline_parallel_size),
-                ("data", sizes.data_parallel_size),
-            )
-            if size > 1
+    return [*found, *too_few_gpus(request.parallelism, gpu_count)]
+
+
+def too_few_gpus(sizes: Parallelism, gpu_count: int) -> list[Refusal]:
+    """Why the parallel sizes cannot be had on that many GPUs."""
+    if sizes.world_size <= gpu_count:
+        return []
+    words = " × ".join(
+        f"{name}-parallel-size {size}"
+        for name, size in (
+            ("tensor", sizes.tensor_parallel_size),
+            ("pipeline", sizes.pipeline_parallel_size),
+            ("data", sizes.data_parallel_size),
         )
-        found.append(
-            Refusal(Fit.NO, "parallelism", f"{words} ask for {world} GPUs, and there are {gpu_count}")
-        )
-    return found
+        if size > 1
+    )
+    ask = "asks" if " × " not in words else "ask"
+    reason = f"{words} {ask} for {sizes.world_size} GPUs, and there {'is' if gpu_count == 1 else 'are'} {gpu_count}"
+    return [Refusal(Fit.NO, "parallelism", reason)]
 
 
 def _notes(

@@ -70,6 +70,8 @@ class PlanArguments:
     draft_config: str | None = None
     """A folder with the configuration of the drafter that `speculative-config` names, or that file."""
     vllm_version: str | None = None
+    is_whole: bool = False
+    """Whether `serve` is all of a command line that somebody wrote, so that no proposal adds to it."""
 
     @property
     def names_a_gpu(self) -> bool:
@@ -135,7 +137,14 @@ class PlanSubject:
         return self.start.max_model_len
 
 
-def read_subject(request: PlanArguments, root: Path, *, shared: Shared, profile: Profile) -> PlanSubject:
+def read_subject(
+    request: PlanArguments,
+    root: Path,
+    *,
+    shared: Shared,
+    profile: Profile,
+    written: Proposal | None = None,
+) -> PlanSubject:
     """The model that was named: an entry of the catalog, its repository id, or a folder with a config.json.
 
     Args:
@@ -143,6 +152,7 @@ def read_subject(request: PlanArguments, root: Path, *, shared: Shared, profile:
         root: the catalog.
         shared: what the catalog knows of GPUs and instance types.
         profile: the release whose manifests are meant.
+        written: what stands for the proposal of the catalog, with the ConfigMap as it is.
 
     Raises:
         CatalogError: there is no such model, or its files cannot be read.
@@ -155,7 +165,9 @@ def read_subject(request: PlanArguments, root: Path, *, shared: Shared, profile:
         folder = folder.parent
     if (folder / "config.json").is_file() or (folder / "params.json").is_file():
         described = _described(folder, stored)
-        found = _subject(request, described.name, described, None, None, shared, profile)
+        found = _subject(
+            request, described.name, described, written, None, shared, profile, written is not None
+        )
         return replace(found, start=_with_draft(found.start, request, root))
     address = address_in(request.model)
     name = name_in_catalog(request.model)
@@ -175,7 +187,8 @@ def read_subject(request: PlanArguments, root: Path, *, shared: Shared, profile:
     described = Described.by(entry.facts)
     if stored is not None:
         described = replace(described, stored=stored, size_bytes=stored.size_bytes)
-    found = _subject(request, name, described, entry.proposal, entry.facts, shared, profile)
+    proposal = written or (None if request.is_whole else entry.proposal)
+    found = _subject(request, name, described, proposal, entry.facts, shared, profile, written is not None)
     return replace(found, start=_with_draft(found.start, request, root))
 
 
@@ -187,6 +200,7 @@ def _subject(
     facts: ModelFacts | None,
     shared: Shared,
     profile: Profile,
+    as_written: bool,
 ) -> PlanSubject:
     version = _version(request, profile)
     dtype = request.options.get("kv_cache_dtype")
@@ -203,6 +217,8 @@ def _subject(
         vllm_version=version,
         engine=request.engine,
         described=described,
+        as_written=as_written,
+        is_whole=request.is_whole,
     )
     return PlanSubject(
         name,
@@ -212,7 +228,7 @@ def _subject(
         start,
         own_options=own_options(proposal),
         options=manifest_options(proposal, facts, shared, profile) if proposal else GivenOptions(),
-        is_of_catalog=proposal is not None,
+        is_of_catalog=proposal is not None and not as_written,
     )
 
 
@@ -299,6 +315,12 @@ def _choose_context(
     own = number(request.serve.get("max-model-len")) if request.serve else None
     if own is not None:
         return int(own), "as asked"
+    if request.is_whole and isinstance(shape, Shape) and request.max_model_len is None:
+        if request.serve and request.serve.get("max-model-len"):
+            return min(
+                DEFAULT_MAX_MODEL_LEN, shape.max_model_len
+            ), "auto: vLLM takes the longest that fits, below"
+        return shape.max_model_len, "the model's own limit, as vLLM takes where nothing is said"
     if request.max_model_len:
         return request.max_model_len, "as asked"
     if proposal and proposal.max_model_len:
@@ -443,7 +465,8 @@ def start_one(request: PlanArguments, subject: PlanSubject, shared: Shared) -> S
     place = replace(place_of(shared, machine), gpu=gpu) if machine else place_with(shared, gpu)
     place = replace(place, gpu_count=count)
     start = subject.start
-    if not isinstance(start.kaito, KaitoModel) and "tensor-parallel-size" not in start.config:
+    is_open = not start.is_whole and "tensor-parallel-size" not in start.config
+    if not isinstance(start.kaito, KaitoModel) and is_open:
         # All GPUs, also where vLLM refuses that: `_with_legal_size` then says how many it takes.
         rest = max(count // (sizes.pipeline_parallel_size * sizes.data_parallel_size), 1)
         start = replace(start, config={**start.config, "tensor-parallel-size": str(rest)})

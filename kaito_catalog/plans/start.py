@@ -45,8 +45,11 @@ from kaito_catalog.plans.kaito_start import (
     settings_of,
     sized_by_kaito,
     start_on,
+    too_few_gpus,
 )
 from kaito_catalog.plans.started import NodeGpus, Started
+from kaito_catalog.vllm_bridge.reference import known, versions
+from kaito_catalog.vllm_bridge.versions import newest
 
 Engine = Literal["kaito", "vllm"]
 NOT_DESCRIBED = Described.by(None)
@@ -68,6 +71,8 @@ class Start:
     """As KAITO starts it, or why that is not known; None is plain vLLM."""
     draft: Drafter | Unsupported | None = None
     """What the drafter of `speculative-config` is, where something is known of it."""
+    is_whole: bool = False
+    """Whether `config` is all of a command line: what it leaves open is vLLM's own default."""
     notes: tuple[str, ...] = ()
 
     def settings(self, gpu: str | None) -> Settings:
@@ -75,9 +80,16 @@ class Start:
         return settings_of(
             self.options,
             max_model_len=self.max_model_len,
-            utilization=self.profile.utilization(gpu),
+            utilization=self._utilization(gpu),
             draft=self.draft,
         )
+
+    def _utilization(self, gpu: str | None) -> float:
+        if not self.is_whole:
+            return self.profile.utilization(gpu)
+        read = known(self.vllm_version) or known(newest(versions()))
+        default = number(read.options["gpu-memory-utilization"].default) if read else None
+        return float(default or 0.9)
 
     def request(
         self,
@@ -127,11 +139,14 @@ class Start:
         }
         given = parallelism_in(self.config)
         split = None
-        if given is None or given != Parallelism() or nodes > 1:
+        if given is None or given != Parallelism() or nodes > 1 or self.is_whole:
             sizes = given or Parallelism()
-            pipeline = max(sizes.pipeline_parallel_size, nodes)
+            pipeline = (
+                sizes.pipeline_parallel_size if self.is_whole else max(sizes.pipeline_parallel_size, nodes)
+            )
             rest = max(place.gpu_count * nodes // (pipeline * sizes.data_parallel_size), 1)
-            tensor = sizes.tensor_parallel_size if "tensor-parallel-size" in self.config else rest
+            is_given = self.is_whole or "tensor-parallel-size" in self.config
+            tensor = sizes.tensor_parallel_size if is_given else rest
             split = replace(sizes, tensor_parallel_size=tensor, pipeline_parallel_size=pipeline)
         found = plain_start(
             place,
@@ -146,6 +161,8 @@ class Start:
         problems = [Refusal(Fit.NO, "settings", words) for words in self.options.problems]
         if given is None:
             problems.append(Refusal(Fit.NO, "parallelism", NO_SIZES))
+        if self.is_whole:
+            problems += too_few_gpus(found.request.parallelism, place.gpu_count * nodes)
         unknown = (self.kaito.reason,) if isinstance(self.kaito, Unplannable) else ()
         return replace(
             found,
@@ -168,6 +185,7 @@ def start_of(
     engine: Engine = "kaito",
     described: Described | None = None,
     as_written: bool = False,
+    is_whole: bool = False,
 ) -> Start:
     """How the generated manifests start vLLM, or somebody who asks for other options.
 
@@ -183,6 +201,7 @@ def start_of(
         engine: whether KAITO starts it, or plain `vllm serve`.
         described: the model, where it is not by the facts.
         as_written: with the ConfigMap that the proposal writes, without what the generated one adds.
+        is_whole: whether `serve` is all of a command line of plain vLLM.
     """
     wanted = {**(asked.as_config() if asked else {}), **(serve or {})}
     count = max_num_seqs(proposal, facts, shared, profile) if proposal and not as_written else None
@@ -194,6 +213,7 @@ def start_of(
         vllm_version or profile.vllm_version,
         described or Described.by(facts),
         config,
+        is_whole=is_whole,
     )
     if asked is not None and asked.environment:
         start = replace(start, options=replace(start.options, environment=asked.environment))

@@ -15,6 +15,7 @@ from kaito_catalog.catalog.entries import Entry, Shared
 from kaito_catalog.catalog.reading import with_facts_of_the_catalog
 from kaito_catalog.diagnostics import Diagnostic, Severity
 from kaito_catalog.documents.streams import PlacedDocument
+from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito.deployed import slice_node
@@ -30,6 +31,24 @@ GAP = "TBD"
 _REVISION = re.compile(r"[0-9a-f]{40}\Z")
 _REVISIONS = ("revision", "code-revision", "tokenizer-revision")
 _UNKNOWN_MODEL = "unknown"
+
+
+def proposal_in(manifest: ManifestModel) -> Proposal:
+    """What a manifest says as a proposal; nothing is filled in.
+
+    Raises:
+        CatalogError: KAITO would not take it so.
+    """
+    value = _value(manifest, day="1970-01-01", repo_id=manifest.repo_id)
+    for problem in manifest.problems:
+        if problem.fails:
+            raise CatalogError(f"{problem.place}: {problem.message}", hint=problem.hint)
+    try:
+        return Proposal.model_validate(value)
+    except ValidationError as error:
+        document = PlacedDocument.of(value, manifest.places, manifest.place.path)
+        found = _invalid(document, error)
+        raise CatalogError(f"{found.place}: {found.message}") from error
 
 
 def entry_of(manifest: ManifestModel, root: Path, shared: Shared, kaito: Release) -> Entry:

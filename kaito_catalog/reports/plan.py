@@ -181,6 +181,8 @@ def _account(plan: Plan, width: int | None) -> list[str]:
 
 def for_whom(subject: PlanSubject, started: Started) -> str:
     """Whose start is planned."""
+    if subject.start.is_whole:
+        return "as the command line starts it; what it leaves open is vLLM's own default"
     if started.launch is None:
         return "as plain vllm serve"
     config = "the generated manifests" if subject.is_of_catalog else "a ConfigMap of what is asked for"
