@@ -1,4 +1,4 @@
-"""`plan --from`: what a file or a pasted text starts: vLLM by a command line or in a container, or KAITO by manifests."""
+"""`plan --from`: what a file or a pasted text starts: vLLM by a command line or in a container, or KAITO."""
 
 from __future__ import annotations
 

@@ -153,14 +153,10 @@ def start_on(
         ),
         vllm_version=vllm_version,
     )
-    kaito = f"KAITO {model.kaito.name}"
-    problems = []
-    if estimate.nodes is None or (place.is_slice and estimate.nodes > 1):
-        words = (
-            f"{kaito}'s formula finds no room for the weights on {place.name} beside {max_model_len:,} tokens"
-        )
-        problems.append(Refusal(Fit.NO, "nodes", f"{words}, and starts nothing"))
-    problems += _of_options(given, request, found.nodes * place.gpu_count, parallelism is None)
+    problems = [
+        *_no_room(model.kaito, estimate, place, max_model_len),
+        *_of_options(given, request, found.nodes * place.gpu_count, parallelism is None),
+    ]
     shape = described.shape
     limit = shape.max_model_len if isinstance(shape, Shape) else max_model_len
     return Started(
@@ -182,6 +178,14 @@ def start_on(
             node, release.need_of(model.row), model.kaito.sizing, estimate.nodes, limit=limit
         ),
     )
+
+
+def _no_room(kaito: Release, estimate: Estimate, place: NodeGpus, max_model_len: int) -> list[Refusal]:
+    """Why KAITO starts nothing."""
+    if estimate.nodes is not None and not (place.is_slice and estimate.nodes > 1):
+        return []
+    words = f"KAITO {kaito.name}'s formula finds no room on {place.name} for the weights and {max_model_len:,} tokens"
+    return [Refusal(Fit.NO, "nodes", f"{words}, and starts nothing")]
 
 
 def settings_of(
