@@ -182,9 +182,10 @@ def test_a_warning_does_not_take_a_claim_back(context: Context) -> None:
 def test_a_plan_that_holds_by_less_than_its_error_proves_nothing(context: Context) -> None:
     found = report(
         context,
-        "requirements: {gpuCount: 1, totalGPUMemory: 24GB, perGPUMemory: 24GB, contextLength: 12288}\n"
-        "runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 12288}}]\n"
+        "requirements: {gpuCount: 1, totalGPUMemory: 24GB, perGPUMemory: 24GB, contextLength: 20480}\n"
+        "runtimes: [{name: vllm, distributedInference: false, config: {max-model-len: 20480}}]\n"
         "deployment: {instanceType: Standard_NV36ads_A10_v5}",
+        selected(["MEM001"], []),
     )
     assert codes(found) == ["MEM001"]
     assert "may not be enough" in found.diagnostics[0].message
@@ -627,7 +628,7 @@ def test_a_value_that_only_a_plug_in_could_add_is_refused(context: Context, opti
     assert "RUN003" in codes(report(context, with_options(f"{option}: {value}")))
 
 
-@pytest.mark.parametrize(("max_model_len", "advice"), [(8192, ["gpuCount: 1"]), (10240, [])])
+@pytest.mark.parametrize(("max_model_len", "advice"), [(16384, ["gpuCount: 1"]), (20480, [])])
 def test_mem003_does_not_advise_what_may_not_fit(
     max_model_len: int, advice: list[str], context: Context
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -140,3 +141,12 @@ def test_a_gpu_that_is_not_listed_is_told_by_memory_and_capability(
     out, err = capsys.readouterr()
     assert "fits" in out
     assert "planned on one GPU" in err
+
+
+def test_an_instance_type_may_have_more_memory_than_the_card(capsys: pytest.CaptureFixture[str]) -> None:
+    totals = {}
+    for where in (["--gpu", "NVIDIA A10"], ["--instance-type", "Standard_NV36ads_A10_v5"]):
+        line = ["plan", "phi-4-mini-instruct", *where, "--engine", "vllm", "--format", "json"]
+        assert main(line) == 0
+        totals[where[0]] = json.loads(capsys.readouterr().out)["gpu"]["memoryBytes"]
+    assert totals["--instance-type"] == 25_471_303_221 > totals["--gpu"]

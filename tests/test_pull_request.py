@@ -238,7 +238,7 @@ def test_diff_says_what_is_served_differently(clone: Path, edit: Edit) -> None:
 
 def test_diff_follows_the_release_that_is_asked_for(clone: Path, edit: Edit) -> None:
     edit("Standard_NC24ads_A100_v4", "Standard_NV72ads_A10_v5")
-    edit("max-model-len: 16384", "max-model-len: 16384\n    max-num-batched-tokens: 24576")
+    edit("max-model-len: 16384", "max-model-len: 16384\n    max-num-batched-tokens: 40960")
     usual = diff.diff_text(clone / "catalog", "HEAD")
     newer = diff.diff_text(clone / "catalog", "HEAD", profile="vllm-0.32")
     assert "| Memory: fits | yes | tight |" in usual

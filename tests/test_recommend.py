@@ -93,7 +93,7 @@ def test_plan_recommends_in_json(root: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_plan_recommends_in_words(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(["plan", "gpt-oss-20b", "--catalog", str(root / "catalog")])
+    cli.main(["plan", "phi-4", "--catalog", str(root / "catalog")])
     out = capsys.readouterr().out
     assert "smallest that fits: " in out
     assert "with headroom: " in out

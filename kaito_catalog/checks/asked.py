@@ -107,8 +107,12 @@ def _gpus(proposal: Proposal, each: Quantity, shared: Shared) -> tuple[Sequence[
         at_most = [replace(found, memory_bytes=node.gpu_memory_bytes) for found in slices]
         return [found for found in slices if found.memory_bytes], at_most
     cards = cards_of(each, name, shared)
+    machine = shared.instance_type(name) if name else None
+    own = machine.memory_bytes if machine else None
     reported = [
-        PlanGpu(card.name, card.memory_bytes, card.compute_capability) for card in cards if card.memory_bytes
+        PlanGpu(card.name, own or card.memory_bytes, card.compute_capability)
+        for card in cards
+        if card.memory_bytes
     ]
     # A card sold as 16GB never has more than 16 GiB: good enough to say that something does not fit.
     return reported, [PlanGpu(card.name, card.nominal_memory.bytes * GIB // 10**9, None) for card in cards]

@@ -147,12 +147,12 @@ def fits_at_kaitos_utilization(subject: Subject, context: Context) -> Iterator[O
 
     Fails::
 
-        requirements: {gpuCount: 1, totalGPUMemory: 24GB, perGPUMemory: 24GB, contextLength: 24576}
+        requirements: {gpuCount: 1, totalGPUMemory: 24GB, perGPUMemory: 24GB, contextLength: 36864}
         deployment: {instanceType: Standard_NV36ads_A10_v5}
         runtimes:
           - name: vllm
             distributedInference: false
-            config: {max-model-len: 24576, gpu-memory-utilization: 0.98}
+            config: {max-model-len: 36864, gpu-memory-utilization: 0.98}
 
     Passes::
 

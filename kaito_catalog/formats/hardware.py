@@ -83,6 +83,10 @@ class InstanceType(Model):
     """A name from gpus.yaml."""
     gpu_count: Count
     """GPUs of one machine."""
+    memory_bytes: Bytes | None = None
+    """The total that the driver reports of each GPU here, where it is another than in gpus.yaml."""
+    memory_source: Text | None = None
+    """Where that was read."""
     nvme: bool | None = None
     """Whether it has a local NVMe disk."""
     source: Text

@@ -107,11 +107,17 @@ def plan_gpu(shared: Shared, name: str) -> PlanGpu:
     return PlanGpu(gpu.name, gpu.memory_bytes, gpu.compute_capability, is_unified=gpu.unified_memory)
 
 
+def instance_gpu(shared: Shared, instance_type: InstanceType) -> PlanGpu:
+    """A GPU of a machine of that type, with the memory that it has there."""
+    found = plan_gpu(shared, instance_type.gpu)
+    return replace(found, memory_bytes=instance_type.memory_bytes or found.memory_bytes)
+
+
 def place_of(shared: Shared, instance_type: InstanceType) -> NodeGpus:
     """The GPUs of a node of that type."""
     listed = shared.gpu(instance_type.gpu)
     return NodeGpus(
-        plan_gpu(shared, instance_type.gpu),
+        instance_gpu(shared, instance_type),
         instance_type.gpu_count,
         instance_type,
         node_of(instance_type, listed) if listed else None,
@@ -218,11 +224,11 @@ def instance_type_plans(
         region: whose prices; None for the cheapest region of each instance type.
     """
     # Clouds offer the same GPUs with more or less beside them; one plan will do for all of these.
-    planned: dict[tuple[str | None, int], InstanceTypePlan] = {}
+    planned: dict[tuple[PlanGpu, int], InstanceTypePlan] = {}
     found = []
     for instance_type in shared.instance_types:
         place = place_of(shared, instance_type)
-        key = (place.gpu.name, place.gpu_count)
+        key = (place.gpu, place.gpu_count)
         if key not in planned:
             planned[key] = instance_type_plan(instance_type, start(place))
         same = planned[key]

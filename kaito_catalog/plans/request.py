@@ -274,7 +274,7 @@ def _gpu(request: PlanArguments, shared: Shared) -> tuple[PlanGpu, int | None]:
                 f"instance-types.yaml has no '{request.instance_type[:60]}'",
                 hint=_near_instance_types(request.instance_type, shared),
             )
-        gpu, count = plan_gpu(shared, machine.gpu), machine.gpu_count
+        gpu, count = place_of(shared, machine).gpu, machine.gpu_count
     elif request.gpu:
         gpu, count = plan_gpu(shared, request.gpu), None
         if gpu.memory_bytes is None and request.gpu_memory_bytes is None:

@@ -154,7 +154,10 @@ def _gpu_memory(page: ModelPage, catalog: Catalog) -> int | None:
     """All GPU memory of the smallest instance type that fits."""
     row = page.figures.smallest
     gpu = catalog.shared.gpu(row.gpu) if row else None
-    return row.gpu_count * gpu.memory_bytes if row and gpu and gpu.memory_bytes else None
+    if row is None or gpu is None or gpu.memory_bytes is None:
+        return None
+    machine = catalog.shared.instance_type(row.name)
+    return row.gpu_count * ((machine and machine.memory_bytes) or gpu.memory_bytes)
 
 
 def calculator_page(catalog: Catalog) -> str:
