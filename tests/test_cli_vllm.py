@@ -204,7 +204,7 @@ def test_on_a_gpu_it_starts_what_the_manifests_start_and_says_what_it_leaves_out
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     proposal = here / "catalog/models/phi-4/proposal.yaml"
-    options = "    max-num-seqs: 16\n    kv-cache-dtype: fp8\n    num-gpu-blocks-override: 3200\n"
+    options = "    max-num-seqs: 16\n    kv-cache-dtype: fp8\n    cpu-offload-gb: 4\n"
     text = proposal.read_text()
     proposal.write_text(text.replace("    max-model-len: 16384\n", "    max-model-len: 16384\n" + options, 1))
     python = python_that_answers(here, dry_run=SERVED)
@@ -217,7 +217,7 @@ def test_on_a_gpu_it_starts_what_the_manifests_start_and_says_what_it_leaves_out
         "--max-model-len=16384",
         "--max-num-seqs=16",
     ]
-    assert "started without num-gpu-blocks-override" in capsys.readouterr().err
+    assert "started without cpu-offload-gb" in capsys.readouterr().err
 
 
 def test_on_a_cpu_it_says_what_it_leaves_out(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
