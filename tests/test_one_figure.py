@@ -51,11 +51,12 @@ def both(worker: Worker, catalog: Catalog, root: Path, case: Any, version: str) 
     )
     profile = catalog.shared.policy.default_profile()
     subject = planning.read_subject(request, root / "catalog", shared=catalog.shared, profile=profile)
-    plan = planning.plan_one(request, subject, catalog.shared)
+    started = planning.start_one(request, subject, catalog.shared)
+    plan = planning.plan_of(started, request, subject)
     entry = catalog.entry(name)
     assert entry is not None
     config = evidence.need_config(entry.facts, name)
-    found = exact_plan(worker, config, subject.start.settings(plan.gpu.name), plan)
+    found = exact_plan(worker, config, started, plan)
     return plan_value(subject, plan), found
 
 

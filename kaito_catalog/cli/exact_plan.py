@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +12,12 @@ from kaito_catalog.catalog.reading import read_entry, shown
 from kaito_catalog.cli.common import say
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.hub.addresses import address_in, name_in_catalog, refuse_another
-from kaito_catalog.memory.values import Plan, PlanGpu, Settings
+from kaito_catalog.memory.values import Plan, PlanGpu
 from kaito_catalog.plans.given_options import own_options
 from kaito_catalog.plans.request import PlanSubject
 from kaito_catalog.plans.start import engine_arguments
+from kaito_catalog.plans.started import Started
+from kaito_catalog.reports.plan import for_whom
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, paint, printable
 from kaito_catalog.system import files
 from kaito_catalog.vllm_bridge import evidence
@@ -98,20 +99,16 @@ def simulated(gpu: PlanGpu) -> GpuToSimulate:
 def exact_plan(
     worker: Worker,
     config: Mapping[str, Any] | Path,
-    settings: Settings,
+    started: Started,
     plan: Plan,
-    *,
-    options: Mapping[str, Any] | None = None,
 ) -> ExactPlanAnswer:
-    """vLLM's own plan for what `plan` was computed for.
+    """vLLM's own plan of a start: its whole command line gets to vLLM's own parser.
 
     Args:
         worker: asks vLLM.
         config: the configuration, or a folder with it.
-        settings: what the plan was asked with, before vLLM's defaults were filled in.
-        plan: ours; gives GPU, parallelism and version.
-        options: the `vllm:` block of the proposal; all of it gets to vLLM's own parser, and the plan's figures go
-            before it.
+        started: the command line.
+        plan: ours of it; gives GPU, parallelism and version.
 
     Raises:
         CatalogError: vLLM refuses the model or the options, in its own words.
@@ -122,8 +119,10 @@ def exact_plan(
         "pipeline_parallel_size": sizes.pipeline_parallel_size,
         "data_parallel_size": sizes.data_parallel_size,
         "enable_expert_parallel": sizes.enable_expert_parallel,
-        **engine_arguments(settings),
+        **engine_arguments(started.request.settings),
     }
+    written = {word.removeprefix("--").partition("=")[0].partition(".")[0] for word in started.arguments}
+    wanted = {name: value for name, value in wanted.items() if name.replace("_", "-") not in written}
     available = plan.per_gpu.kv_cache_available_bytes if plan.per_gpu else 0
 
     def ask(folder: Path) -> ExactPlanAnswer:
@@ -131,7 +130,7 @@ def exact_plan(
             return worker.exact_plan(
                 folder,
                 args=wanted,
-                arguments=arguments_of(options or {}),
+                arguments=started.arguments,
                 gpu=simulated(plan.gpu),
                 vllm_version=vllm_version,
                 kv_cache_bytes=available if available > 0 else None,
@@ -146,19 +145,9 @@ def exact_plan(
         return ask(folder)
 
 
-def arguments_of(options: Mapping[str, Any]) -> list[str]:
-    """Options of a proposal as arguments of `vllm serve` that mean the same: `--no-NAME` where one is off."""
-    found: list[str] = []
-    for name, value in options.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool) or value == "":
-            found.append(f"--no-{flag}" if value is False else f"--{flag}")
-        else:
-            found.append(f"--{flag}={value if isinstance(value, str) else json.dumps(value)}")
-    return found
-
-
-def exact_text(subject: PlanSubject, plan: Plan, found: ExactPlanAnswer, *, color: bool) -> str:
+def exact_text(
+    subject: PlanSubject, plan: Plan, started: Started, found: ExactPlanAnswer, *, color: bool
+) -> str:
     """The exact plan beside the closed form."""
     ours = plan.per_gpu
     cache = found["kvCache"]
@@ -173,6 +162,7 @@ def exact_text(subject: PlanSubject, plan: Plan, found: ExactPlanAnswer, *, colo
     lines = [
         f"{paint(subject.name, BOLD, color=color)} on {plan.gpu.name or 'the GPU'}: what vLLM "
         f"{found['vllmVersion']} allocates for {found['modelClass']}",
+        f"  {for_whom(subject, started)}",
         f"  tensor_parallel_size {plan.parallelism.tensor_parallel_size}, pipeline_parallel_size "
         f"{plan.parallelism.pipeline_parallel_size}, {plan.settings.max_model_len:,} tokens",
         "",

@@ -203,20 +203,17 @@ def _run_exact(
         asked = replace(request, gpu="NVIDIA H100 80GB")
         if request.gpu_count is None and request.tensor_parallel_size is None:
             asked = replace(asked, gpu_count=planning.fewest_gpus(asked, subject, shared))
-    plan = planning.plan_one(asked, subject, shared)
-    settings, version = subject.start.settings(plan.gpu.name), subject.start.vllm_version
+    started = planning.start_one(asked, subject, shared)
+    plan, version = planning.plan_of(started, asked, subject), subject.start.vllm_version
     folder = Path(request.model)
     local = (folder / "config.json").is_file() or (folder / "params.json").is_file()
     with exact_plan.asking(options.vllm_python, root.parent) as worker:
-        own: Mapping[str, Any] = {}
         if local:
             config: Path | Mapping[str, Any] = folder
         else:
             entry = read_entry(root / "models" / subject.name)
             config = evidence.need_config(entry.facts, entry.name)
-            runtime = entry.proposal.vllm if entry.proposal else None
-            own = (runtime.config if runtime else None) or {}
-        found = exact_plan.exact_plan(worker(), config, settings, plan, options=own)
+        found = exact_plan.exact_plan(worker(), config, started, plan)
         if options.record:
             if local:
                 raise CatalogError("only a model of the catalog has evidence", hint="leave out --record")
@@ -225,8 +222,8 @@ def _run_exact(
             )
             say(f"wrote {shown(path)}")
     if options.format == "json":
-        value = {"version": 1, "model": subject.name, **found, "plan": plan_value(subject, plan)}
+        value = {"version": 1, "model": subject.name, **found, "plan": plan_value(subject, plan, started)}
         emit(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
     else:
-        emit(exact_plan.exact_text(subject, plan, found, color=wants_color(sys.stdout)))
+        emit(exact_plan.exact_text(subject, plan, started, found, color=wants_color(sys.stdout)))
     return OK

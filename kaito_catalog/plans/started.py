@@ -89,10 +89,15 @@ class Started:
             return None
         return cache.longest_model_len
 
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The command without the model."""
+        return tuple(word for word in self.command if not word.startswith("--model="))
+
     def command_line(self) -> str:
         """As `vllm serve`, ready to paste into a shell, with its environment in front."""
         variables = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
-        own = [shlex.quote(word) for word in self.command if not word.startswith("--model=")]
+        own = [shlex.quote(word) for word in self.arguments]
         first = " ".join([*variables, "vllm serve", shlex.quote(self.model)])
         return " \\\n  ".join([first, *own])
 
