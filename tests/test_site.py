@@ -98,10 +98,10 @@ def test_a_proposal_without_a_context_is_planned_at_ours() -> None:
         ),
         (
             entry(
-                small_proposal(runtimes=[{"name": "vllm", "config": {"num-gpu-blocks-override": 128}}]),
+                small_proposal(runtimes=[{"name": "vllm", "config": {"cpu-offload-gb": 4}}]),
                 small_facts(),
             ),
-            "no plan reads num-gpu-blocks-override 128",
+            "no plan reads cpu-offload-gb 4",
         ),
     ],
 )
