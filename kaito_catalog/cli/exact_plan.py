@@ -26,6 +26,8 @@ from kaito_catalog.vllm_bridge.client import Worker, find_python
 from kaito_catalog.vllm_bridge.conversation import WorkerError
 from kaito_catalog.vllm_bridge.exact_plans import exact_evidence, plan_worlds
 
+_OF_THE_IMAGE = "--chat-template=/"
+"""A file of the image that KAITO starts, which vLLM looks for; no memory depends on it."""
 EXACT_SIZES = (1, 2, 4, 8)
 """The tensor-parallel sizes that KAITO's instance types would use: the numbers of GPUs that they have."""
 
@@ -130,7 +132,7 @@ def exact_plan(
             return worker.exact_plan(
                 folder,
                 args=wanted,
-                arguments=started.arguments,
+                arguments=[word for word in started.arguments if not word.startswith(_OF_THE_IMAGE)],
                 gpu=simulated(plan.gpu),
                 vllm_version=vllm_version,
                 kv_cache_bytes=available if available > 0 else None,
