@@ -30,7 +30,8 @@ for line in sys.stdin:
     with open({asked!r}, "a") as stream:
         stream.write(line)
     size = request.get("args", {{}}).get("tensor_parallel_size", 1)
-    if request["op"] == "exact-plan" and size == 8:
+    refused = size == 8 or "--tensor-parallel-size=8" in request.get("arguments", ())
+    if request["op"] == "exact-plan" and refused:
         answer = {{"ok": False, "error": {{"class": "bad-option", "message": "10 heads cannot be divided by 8"}}}}
     print(json.dumps({{"id": request["id"], **answer}}), flush=True)
 """
@@ -106,22 +107,34 @@ def test_the_exact_plan_is_shown_beside_the_closed_form(
     assert "importing vLLM" in shown.err
 
 
-def test_every_option_of_the_proposal_gets_to_vllms_own_parser(here: Path) -> None:
+def test_the_command_line_that_kaito_makes_gets_to_vllms_own_parser(here: Path) -> None:
     proposal = here / "catalog/models/phi-4/proposal.yaml"
-    lines = ("block-size: 32", "enable-prefix-caching: false", "hf-overrides: {rope: 1}", 'enforce-eager: ""')
+    lines = ("block-size: 32", 'no-enable-prefix-caching: ""', 'enforce-eager: ""')
     options = "".join(f"    {line}\n" for line in lines)
     text = proposal.read_text()
     proposal.write_text(text.replace("    max-model-len: 16384\n", "    max-model-len: 16384\n" + options, 1))
     python = python_that_answers(here, exact_plan=PLAN)
     assert cli.main(["plan", "phi-4", "--exact", "--vllm-python", python]) == 0
     (request,) = [json.loads(line) for line in (here / "asked").read_text().splitlines()]
-    assert request["arguments"] == [
+    assert {
         "--max-model-len=16384",
         "--block-size=32",
         "--no-enable-prefix-caching",
-        '--hf-overrides={"rope": 1}',
         "--enforce-eager",
-    ]
+        "--gpu-memory-utilization=0.84",
+        '--kv-transfer-config={"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}',
+    } <= set(request["arguments"])
+    assert not any(word.startswith("--model") for word in request["arguments"])
+
+
+def test_plain_vllm_gets_the_options_behind_the_dashes(here: Path) -> None:
+    python = python_that_answers(here, exact_plan=PLAN)
+    gpu = ["--gpu", "NVIDIA H100 80GB", "--engine", "vllm"]
+    command = ["plan", "phi-4", "--exact", *gpu, "--vllm-python", python, "--", "--seed", "7"]
+    assert cli.main(command) == 0
+    (request,) = [json.loads(line) for line in (here / "asked").read_text().splitlines()]
+    assert "--seed=7" in request["arguments"]
+    assert not any("kv-transfer" in word for word in request["arguments"])
 
 
 def test_options_that_did_not_come_into_the_exact_plan_are_named(

@@ -141,7 +141,7 @@ VALUES = {
     "attention-config": '{"flash_attn_version":2}',
     "aux-output-config": '{"max_bytes":7}',
     "block-size": "32",
-    "chat-template": "{{messages}}",
+    "chat-template": "/workspace/template.jinja",
     "compilation-config": '{"debug_dump_path":"/a"}',
     "config-format": "hf",
     "custom-histogram-buckets": '{"request_latency":[7.0]}',

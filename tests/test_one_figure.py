@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ CASES = [
     ("gpt-oss-20b", "NVIDIA H100 80GB", 1, 1, 131_072),
     ("qwen3.6-27b", "NVIDIA H200", 2, 1, 65_536),
     ("deepseek-v3.2", "NVIDIA H200", 8, 1, 32_768),
+    ("phi-4-mini-instruct", "NVIDIA A100 80GB", 1, 1, 16_384),
 ]
 
 
@@ -51,7 +53,8 @@ def both(worker: Worker, catalog: Catalog, root: Path, case: Any, version: str) 
     )
     profile = catalog.shared.policy.default_profile()
     subject = planning.read_subject(request, root / "catalog", shared=catalog.shared, profile=profile)
-    started = planning.start_one(request, subject, catalog.shared)
+    # Of the memory alone: for a longer context KAITO would start another node.
+    started = replace(planning.start_one(request, subject, catalog.shared), longest_on_these_nodes=None)
     plan = planning.plan_of(started, request, subject)
     entry = catalog.entry(name)
     assert entry is not None
@@ -112,3 +115,11 @@ def test_the_block_that_is_held_back_is_asked_for_as_well(
     cache = theirs["kvCache"]
     assert cache["reservedBytes"] == cache["blockBytes"]
     assert ours["perGPU"]["kvCacheNeededBytes"] == cache["neededBytes"] + cache["reservedBytes"]
+
+
+def test_the_cache_dtype_that_kaito_chooses_is_asked_for(
+    worker: Worker, catalog: Catalog, root: Path
+) -> None:
+    ours, theirs = both(worker, catalog, root, ("glm-5.2-fp8", "NVIDIA H200", 8, 1, 32_768), "0.25.1")
+    assert ours["perGPU"]["kvCacheNeededBytes"] == theirs["perGPU"]["kvCacheNeededBytes"] == 1_767_505_920
+    assert ours["kvCache"]["tokens"] == theirs["kvCache"]["tokens"]

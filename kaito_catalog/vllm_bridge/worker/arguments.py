@@ -80,6 +80,10 @@ OF_THE_REQUEST = ("model", "model_tag")
 """Set by the request alone: an argument that is left over is taken for the name of a model."""
 
 
+OF_ANOTHER_MACHINE = ("chat_template",)
+"""Files of the image that serves: whether they are there cannot be told here."""
+
+
 def given_arguments(argv: Sequence[str]) -> Given:
     """What arguments of `vllm serve` set; what is written is given, even where it is vLLM's default.
 
@@ -103,7 +107,7 @@ def given_arguments(argv: Sequence[str]) -> Given:
         for name, value in found.items()
         if value is not absent and (name not in appending | {"model_tag"} or value != defaults.get(name))
     }
-    namespace = argparse.Namespace(**{**defaults, **given})
+    namespace = argparse.Namespace(**{**defaults, **given, **dict.fromkeys(OF_ANOTHER_MACHINE)})
     for name in OF_THE_REQUEST:
         if name in given:
             words = f"vllm serve: {given[name]!r} would be the name of a model, which the request has"

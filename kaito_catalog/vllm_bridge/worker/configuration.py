@@ -38,6 +38,16 @@ def engine_config(request: JSON, progress: Progress, given: Given = NOTHING_GIVE
         raise refusal(error, stage="configuration") from error
 
 
+def longest_model_len_of(model_config: Any) -> int:
+    """The longest max_model_len that vLLM takes for the model; of LongRoPE its default is a shorter one."""
+    default = int(model_config.get_and_verify_max_len(None))
+    positions = getattr(model_config.hf_text_config, "max_position_embeddings", None) or default
+    try:
+        return max(default, int(model_config.get_and_verify_max_len(int(positions))))
+    except ValueError:
+        return default
+
+
 def describe_config(vllm_config: Any) -> JSON:
     model = vllm_config.model_config
     return {

@@ -11,6 +11,7 @@ from kaito_catalog.vllm_bridge.worker.configuration import (
     describe_config,
     describe_settings,
     engine_config,
+    longest_model_len_of,
     versions,
 )
 from kaito_catalog.vllm_bridge.worker.kv_cache import plan_kv_cache
@@ -48,7 +49,7 @@ def exact_plan(request: JSON, progress: Progress) -> JSON:
     started = time.monotonic()
     vllm_config, given = configured(request, progress)
     # Before a model is built: DeepSeek's renames the kind of its rotary embedding, and vLLM would multiply once more.
-    limit = int(vllm_config.model_config.get_and_verify_max_len(None))
+    limit = longest_model_len_of(vllm_config.model_config)
     ranks = distinct_ranks(vllm_config)
     after_loading = bool(request.get("afterLoading", True))
 

@@ -95,6 +95,7 @@ def simulate_torchs_cuda(capability: tuple[int, int]) -> None:
     cuda.current_device = lambda: torch.device("meta")  # vLLM passes it on as device=
     cuda.Stream = cuda.Event = _Nothing
     cuda.current_stream = lambda *args, **kwargs: _Nothing()
+    torch.accelerator.empty_cache = lambda: None
     torch.version.cuda = "13.0"
 
 
