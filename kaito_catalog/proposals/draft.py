@@ -20,6 +20,7 @@ from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.hub.facts import Recorded, license_path
 from kaito_catalog.hub.repository import Repository, printable
 from kaito_catalog.kaito.model_catalog import model_token_limit
+from kaito_catalog.kaito.release import release_of
 from kaito_catalog.memory.values import Fit
 from kaito_catalog.plans.instance_types import InstanceTypePlan, facts_shape, plan_instance_types
 from kaito_catalog.proposals.parsers import family_options
@@ -287,8 +288,14 @@ def _smallest(draft: _Draft, shape: Shape) -> tuple[int, InstanceTypePlan | None
     context = min(context, model_token_limit(draft.facts) or context)
     while True:
         plans = plan_instance_types(draft.facts, draft.shared, draft.profile, max_model_len=context)
-        fitting = [p for p in plans if p.plan.fits is Fit.YES and p.gpus_needed == p.instance_type.gpu_count]
-        # KAITO provisions Azure's nodes; other clouds bring their own.
+        accepted = release_of(draft.profile).clouds
+        fitting = [
+            p
+            for p in plans
+            if p.plan.fits is Fit.YES
+            and p.gpus_needed == p.instance_type.gpu_count
+            and p.instance_type.cloud in accepted
+        ]
         azure = [p for p in fitting if p.instance_type.cloud == "azure"]
         found = min(azure or fitting, key=lambda p: _size(draft.shared, p), default=None)
         if found is not None or context <= 2048:

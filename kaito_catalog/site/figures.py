@@ -147,7 +147,7 @@ class Figures:
         """The first instance type of each cloud that fits, smallest first."""
         first: dict[str, InstanceRow] = {}
         for row in self.rows:
-            if row.is_certain:
+            if row.is_certain and self.makes_nodes_of(row.cloud):
                 first.setdefault(row.cloud, row)
         return tuple(first.values())
 
