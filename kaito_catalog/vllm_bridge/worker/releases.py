@@ -290,8 +290,16 @@ def leave_ray_unasked() -> None:
 
 
 def leave_reasoning_unread() -> None:
-    """A reasoning parser makes vLLM look for its words in the vocabulary; a plan has no tokenizer, and needs none."""
-    replace("tokens around a model's reasoning", lambda self, model_config: None)
+    """A reasoning parser makes vLLM look for its words in the vocabulary; a plan has no tokenizer, and needs none.
+
+    That vLLM has the parser is asked as before.
+    """
+
+    def look_up(self: Any, model_config: Any) -> None:
+        if self.reasoning_parser:
+            find("reasoning parsers").get_reasoning_parser(self.reasoning_parser)
+
+    replace("tokens around a model's reasoning", look_up)
 
 
 def leave_cache_scales_unread() -> None:
