@@ -385,7 +385,7 @@ def test_files_that_nobody_reads_are_named(
             "there is no argument '--max-model-length=3' here",
             "did you mean --max-model-len? Otherwise see kaito-catalog plan --help",
         ),
-        (["plan"], "the following arguments are required: NAME|REPO_ID|DIR", "see kaito-catalog plan --help"),
+        (["new"], "the following arguments are required: REPO_ID", "see kaito-catalog new --help"),
         (["plan", "phi-4", "more"], "there is no argument 'more' here", "see kaito-catalog plan --help"),
     ],
     ids=str,

@@ -64,7 +64,7 @@ def test_a_page_that_mkdocs_refuses_leaves_the_old_site_whole(tmp_path: Path) ->
     with pytest.raises(CatalogError, match=r"missing\.md"):
         build.build_site(ROOT / "mkdocs.yml", tmp_path)
     assert tree(tmp_path / "site") == {"index.html": b"old"}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["kaito", "presets", "site", "site-src"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["exports", "kaito", "presets", "site", "site-src"]
 
 
 @needs_mkdocs

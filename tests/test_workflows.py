@@ -84,7 +84,7 @@ def test_every_command_line_is_one_that_the_program_takes(arguments: list[str]) 
         assert (words, stop.code) == (["--version"], 0)  # noqa: PT017 - argparse exits
 
 
-@pytest.mark.parametrize("arguments", [["chekc"], ["check", "--formt", "json"], ["plan"]])
+@pytest.mark.parametrize("arguments", [["chekc"], ["check", "--formt", "json"], ["new"]])
 def test_a_command_line_that_the_program_does_not_take_would_be_found(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         build_parser().parse_args(arguments)

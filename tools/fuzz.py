@@ -297,7 +297,7 @@ def fuzz_generate(rng: random.Random) -> None:
 
 
 _FENCED = re.compile(r"^ *(`{3,})yaml\n.*?^ *\1$", re.MULTILINE | re.DOTALL)
-_KINDS = {"Workspace", "InferenceSet", "ConfigMap", "Secret"}
+_KINDS = {"Workspace", "InferenceSet", "ConfigMap", "Secret", "ModelMirror", "MultiRoleInference"}
 
 
 def fuzz_safetensors(rng: random.Random) -> None:
