@@ -196,16 +196,38 @@ def test_no_instance_type_is_said_to_be_too_small_for_what_nobody_has_planned(
 
 
 @pytest.mark.parametrize("machine", [[], ["--gpu", "NVIDIA A10"]], ids=["all", "one"])
-def test_a_plan_for_a_vllm_that_nobody_has_read_says_so(
-    machine: list[str], here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cli.main(["plan", "phi-4", "--vllm-version", "9.9.0", *machine])
+@pytest.mark.parametrize(
+    ("version", "words", "value"),
+    [
+        ("9.9.0", "planned as 0.32.0, the newest that has", {"code": "0.32.0", "options": "0.32.0"}),
+        (
+            "0.29.1rc2.dev3+g1234567",
+            "planned as 0.25.1, with what is known to have changed by then; options of 0.32.0",
+            {"code": "0.25.1", "options": "0.32.0"},
+        ),
+        (
+            "0.12.0",
+            "planned as 0.25.1, the oldest that has; options of 0.32.0",
+            {"code": "0.25.1", "options": "0.32.0"},
+        ),
+        ("0.25.1+cu129", None, None),
+        ("0.32.0", None, None),
+    ],
+)
+def test_a_plan_says_which_vllm_stands_for_one_that_has_not_been_read(
+    version: str, words: str | None, value: dict[str, str] | None,
+    machine: list[str], here: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    asked = ["plan", "phi-4", "--vllm-version", version, *machine]
+    cli.main(asked)
+    shown = capsys.readouterr().out
     assert (
-        f"vLLM 9.9.0 is not known here: planned by the rules of {request.newest_vllm()}"
-        in capsys.readouterr().out
+        (f"vLLM {version} has not been read: {words}" in shown) if words else ("not been read" not in shown)
     )
-    cli.main(["plan", "phi-4", "--vllm-version", request.newest_vllm(), *machine])
-    assert "is not known here" not in capsys.readouterr().out
+    cli.main([*asked, "--format", "json"])
+    plan = json.loads(capsys.readouterr().out)
+    for one in plan.get("instanceTypes", [plan]):
+        assert one["plannedAs"] == value
 
 
 def test_a_version_may_be_written_as_its_tag_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from kaito_catalog.plans.instance_types import InstanceTypePlan
 from kaito_catalog.plans.request import PlanSubject
 from kaito_catalog.plans.speculation import cost_of_speculation
 from kaito_catalog.plans.started import Started
+from kaito_catalog.vllm_bridge.reference import planned_as
 
 
 def plan_value(subject: PlanSubject, plan: Plan, started: Started | None = None) -> dict[str, Any]:
@@ -26,12 +27,18 @@ def plan_value(subject: PlanSubject, plan: Plan, started: Started | None = None)
         "model": subject.name,
         **(start_value(started) if started else {}),
         **to_json(plan),
+        "plannedAs": _planned_as(plan.vllm_version),
         **({} if cost is None else {"speculation": cost.to_json()}),
         "tensorParallelSizes": {
             "legal": [size for size, reason in sizes.items() if reason is None],
             "illegal": {str(size): reason for size, reason in sizes.items() if reason is not None},
         },
     }
+
+
+def _planned_as(vllm_version: str) -> dict[str, str] | None:
+    stand_in = planned_as(vllm_version)
+    return None if stand_in is None else stand_in.to_json()
 
 
 def start_value(started: Started) -> dict[str, Any]:
@@ -72,6 +79,7 @@ def rows_value(subject: PlanSubject, rows: tuple[InstanceTypePlan, ...]) -> dict
                 "price": recommend.price_to_json(row.price),
                 **start_value(row.started),
                 **to_json(row.plan),
+                "plannedAs": _planned_as(row.plan.vllm_version),
             }
             for row in rows
         ],

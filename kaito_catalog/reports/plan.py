@@ -11,13 +11,13 @@ from kaito_catalog.memory.plan import resolved_settings
 from kaito_catalog.memory.values import Fit, Plan, Settings
 from kaito_catalog.plans import recommend
 from kaito_catalog.plans.instance_types import InstanceTypePlan
-from kaito_catalog.plans.request import PlanSubject, newest_vllm, smallest
+from kaito_catalog.plans.request import PlanSubject, smallest
 from kaito_catalog.plans.speculation import cost_of_speculation
 from kaito_catalog.plans.started import Started
 from kaito_catalog.quantity import gib
 from kaito_catalog.reports.style import BOLD, DIM, GREEN, RED, YELLOW, fitted, paint, printable
 from kaito_catalog.reports.summary import plural
-from kaito_catalog.vllm_bridge.versions import parsed, release
+from kaito_catalog.vllm_bridge.reference import planned_as
 
 VERDICTS = {
     Fit.YES: ("fits", GREEN),
@@ -78,14 +78,9 @@ def _verdict(fit: Fit, *, color: bool) -> str:
     return paint(words, code, BOLD, color=color)
 
 
-def _later(vllm_version: str) -> tuple[str, ...]:
-    last = newest_vllm()
-    asked, known = parsed(vllm_version), release(last)
-    if asked is None or (asked.major, asked.minor) <= (known.major, known.minor):
-        return ()
-    return (
-        f"  vLLM {printable(vllm_version)} is not known here: planned by the rules of {last}, the newest known one",
-    )
+def _planned_as(vllm_version: str) -> tuple[str, ...]:
+    stand_in = planned_as(vllm_version)
+    return (f"  {printable(stand_in.words)}",) if stand_in else ()
 
 
 def plan_text(
@@ -101,7 +96,7 @@ def plan_text(
         f"  gpu_memory_utilization {plan.settings.gpu_memory_utilization:g}, vLLM {plan.vllm_version}"
         + _batching(plan),
         *_options(subject, plan.settings),
-        *_later(plan.vllm_version),
+        *_planned_as(plan.vllm_version),
         *_host_memory(started),
         *(f"  {printable(note)}" for note in started.notes),
     ]
@@ -328,7 +323,7 @@ def instance_types_text(
         f" ({subject.max_model_len_reason}), vLLM {rows[0].plan.vllm_version if rows else '?'}",
         *([f"  {for_whom(subject, rows[0].started)}"] if rows else []),
         *(_options(subject, rows[0].plan.settings) if rows else ()),
-        *(_later(rows[0].plan.vllm_version) if rows else ()),
+        *(_planned_as(rows[0].plan.vllm_version) if rows else ()),
         *([f"  {among}"] if among else []),
         "",
     ]

@@ -13,7 +13,7 @@ from typing import Any
 
 from kaito_catalog.memory.option_kinds import BYTES
 from kaito_catalog.near_names import nearest
-from kaito_catalog.vllm_bridge.versions import parsed
+from kaito_catalog.vllm_bridge.versions import parsed, release
 
 LIMITS = {
     "exclusiveMinimum": ("above", operator.gt),
@@ -151,6 +151,41 @@ def versions() -> list[str]:
     """The versions of vLLM that have been read, in no order."""
     names = (path.name for path in (resources.files("kaito_catalog") / "data").iterdir())
     return [name.removeprefix("vllm-").removesuffix(".json") for name in names if name.startswith("vllm-")]
+
+
+@dataclass(frozen=True)
+class PlannedAs:
+    """Which read versions stand for one whose code has not been read."""
+
+    asked: str
+    code: str
+    """Whose classes and planner, apart from the thresholds that are known of versions around it."""
+    options: str
+    """Whose options, defaults and choices."""
+
+    @property
+    def words(self) -> str:
+        """The same as a sentence."""
+        as_code = f"vLLM {self.asked} has not been read: planned as {self.code}"
+        if self.code == self.options:
+            return f"{as_code}, the newest that has"
+        if release(self.asked) > release(self.code):
+            return f"{as_code}, with what is known to have changed by then; options of {self.options}"
+        return f"{as_code}, the oldest that has; options of {self.options}"
+
+    def to_json(self) -> dict[str, str]:
+        """As plain values."""
+        return {"code": self.code, "options": self.options}
+
+
+def planned_as(version: str) -> PlannedAs | None:
+    """What stands for a version that has not been read; None where it has been, or is no version."""
+    wanted = parsed(version)
+    read = sorted(versions(), key=release)
+    if wanted is None or release(version) in {release(name) for name in read}:
+        return None
+    before = [name for name in read if release(name) < release(version)]
+    return PlannedAs(version, before[-1] if before else read[0], read[-1])
 
 
 @lru_cache(maxsize=8)
