@@ -22,6 +22,7 @@ from kaito_catalog.kaito.mirrors import further_objects
 from kaito_catalog.kaito.model_catalog import LeftOut
 from kaito_catalog.kaito.release import release_of
 from kaito_catalog.plans.start import max_num_seqs, needs_no_lmcache
+from kaito_catalog.reports.upgrade import upgrades
 from kaito_catalog.site import (
     api,
     api_schema,
@@ -32,6 +33,7 @@ from kaito_catalog.site import (
     hardware,
     pages,
     python_bundle,
+    upgrades_page,
 )
 from kaito_catalog.site.model_page import Finding, ModelPage
 from kaito_catalog.system import files
@@ -155,6 +157,7 @@ def _add_site(result: dict[str, str], models: Sequence[ModelPage], catalog: Cata
     _add(result, "site-src/feed.xml", feeds.atom(models))
     _add(result, "site-src/llms.txt", feeds.llms(models, catalog))
     _add(result, "site-src/formats.md", formats_page.page())
+    _add(result, "site-src/upgrades.md", upgrades_page.page(upgrades(catalog)))
     for name, text in api_schema.files().items():
         _add(result, f"site-src/api/v1/{name}", text)
     _add(result, "site-src/api/v1/index.json", api.index(models, catalog))

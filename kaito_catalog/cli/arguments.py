@@ -226,13 +226,38 @@ def _add_diff_and_import(command: Callable[..., argparse.ArgumentParser]) -> Non
     """`diff`, `import`."""
     differ = command(
         "diff",
-        "check.run_diff",
-        "say what a change means for what is served (Markdown)",
-        "  kaito-catalog diff origin/main\n  kaito-catalog diff HEAD~1\n",
+        "diff.run_diff",
+        "say what a change or an upgrade means for what is served (Markdown)",
+        "  kaito-catalog diff origin/main\n"
+        "  kaito-catalog diff HEAD~1\n"
+        "  kaito-catalog diff --profile kaito-v0.12..vllm-0.32     what another profile changes\n"
+        "  kaito-catalog diff --vllm-version 0.25.1..0.32.0        what another vLLM alone changes\n",
     )
-    differ.add_argument("revision", metavar="REV", help="compare the files here with that commit's")
     differ.add_argument(
-        "--profile", metavar="NAME", help="KAITO release of policy.yaml (default: each policy's own)"
+        "revision", metavar="REV", nargs="?", help="compare the files here with that commit's"
+    )
+    differ.add_argument(
+        "--profile",
+        metavar="NAME|A..B",
+        help="KAITO release of policy.yaml (default: each policy's own), or two of them to compare",
+    )
+    differ.add_argument(
+        "--vllm-version",
+        metavar="A..B",
+        help="two versions of vLLM to compare, all else as the profile has it",
+    )
+    differ.add_argument(
+        "--instance-type",
+        metavar="T",
+        action="append",
+        default=[],
+        help="with two profiles or versions: on that machine (default: each proposal's own; may be repeated)",
+    )
+    differ.add_argument(
+        "--format",
+        choices=("markdown", "json"),
+        default="markdown",
+        help="default: markdown; json with two profiles or versions",
     )
 
     importer = command(

@@ -1,4 +1,4 @@
-"""The commands that judge: `check`, `diff`, `explain`."""
+"""The commands that judge: `check`, `explain`."""
 
 from __future__ import annotations
 
@@ -179,13 +179,6 @@ def _append(path: Path, content: str) -> None:
             stream.write(content)
     except OSError as error:
         raise CatalogError(f"cannot write the step summary: {error.strerror or error}") from error
-
-
-def run_diff(options: argparse.Namespace) -> int:
-    """`diff`."""
-    root = catalog_root(options)
-    emit(change.diff_text(root, options.revision, profile=options.profile))
-    return OK
 
 
 def _codes(values: Sequence[str]) -> list[str]:
