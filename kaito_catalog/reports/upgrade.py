@@ -62,7 +62,7 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Row:
+class UpgradeRow:
     """One model on one machine, before and after."""
 
     model: str
@@ -103,7 +103,7 @@ class Upgrade:
 
     before: Profile
     after: Profile
-    rows: tuple[Row, ...]
+    rows: tuple[UpgradeRow, ...]
     left_out: Mapping[str, str]
     """Models that are not compared: name to reason."""
 
@@ -143,7 +143,7 @@ def with_vllm(catalog: Catalog, profile: str, vllm_version: str) -> Catalog:
 
 
 @dataclass(frozen=True)
-class State:
+class ServedCatalog:
     """A catalog as its default profile serves it."""
 
     profile: Profile
@@ -159,7 +159,7 @@ def state_of(
     names: Sequence[str] = (),
     instance_types: Sequence[str] = (),
     step: Callable[[str], None] | None = None,
-) -> State:
+) -> ServedCatalog:
     """Every model on its machine, planned and checked; see `with_profile` and `with_vllm` for another profile.
 
     Args:
@@ -192,12 +192,12 @@ def state_of(
             continue
         findings = _findings(entry, catalog.shared)
         served |= {(entry.name, machine): _served(entry, catalog, machine, findings) for machine in machines}
-    return State(catalog.shared.policy.default_profile(), served, left_out)
+    return ServedCatalog(catalog.shared.policy.default_profile(), served, left_out)
 
 
-def upgrade(before: State, after: State) -> Upgrade:
+def upgrade(before: ServedCatalog, after: ServedCatalog) -> Upgrade:
     """What differs between two states of the same models on the same machines."""
-    rows = tuple(Row(*key, first, after.served[key]) for key, first in before.served.items())
+    rows = tuple(UpgradeRow(*key, first, after.served[key]) for key, first in before.served.items())
     return Upgrade(before.profile, after.profile, rows, before.left_out)
 
 
@@ -291,7 +291,7 @@ def _counts(found: Upgrade) -> str:
 _KINDS = ("fit worse", "fit better", "hold more context", "hold less context", "as before")
 
 
-def _kind(row: Row) -> str:
+def _kind(row: UpgradeRow) -> str:
     before, after = row.before, row.after
     if before.fits is not after.fits:
         worse = _RANK.get(after.fits, -1) < _RANK.get(before.fits, -1)
@@ -300,7 +300,7 @@ def _kind(row: Row) -> str:
     return _KINDS[4] if first == second else _KINDS[2] if second > first else _KINDS[3]
 
 
-def _table(rows: Sequence[Row], link: Callable[[str], str]) -> str:
+def _table(rows: Sequence[UpgradeRow], link: Callable[[str], str]) -> str:
     lines = [
         "| model | machine | verdict | longest context | left for KV cache, each GPU |",
         "|---|---|---|---|---|",
@@ -325,10 +325,10 @@ def _arrow(before: str, after: str) -> str:
     return before if before == after else f"{before} → {after}"
 
 
-def _by_model(rows: Sequence[Row]) -> list[Row]:
+def _by_model(rows: Sequence[UpgradeRow]) -> list[UpgradeRow]:
     return list({row.model: row for row in reversed(rows)}.values())[::-1]
 
 
-def _finding_lines(row: Row, link: Callable[[str], str]) -> list[str]:
+def _finding_lines(row: UpgradeRow, link: Callable[[str], str]) -> list[str]:
     new = [f"- {link(row.model)}: {d.code} {escape(d.message)}" for d in row.appeared]
     return new + [f"- {link(row.model)}: no longer {d.code} {escape(d.message)}" for d in row.gone]
