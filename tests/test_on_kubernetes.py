@@ -24,6 +24,7 @@ from kaito_catalog.catalog.reading import read_entry
 from kaito_catalog.dry_runs import task
 from kaito_catalog.dry_runs.kubernetes import collector, objects
 from kaito_catalog.formats.evidence import DryRun
+from kaito_catalog.system import cluster as cluster_api
 from kaito_catalog.vllm_bridge.archive import worker_archive
 from kaito_catalog.vllm_bridge.logs import evidence_lines
 
@@ -342,7 +343,7 @@ def cluster(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
     pytest.importorskip("kubernetes", reason="pip install 'kaito-catalog[kubernetes]'")
     server = ApiServer()
     server.on_create = lambda server, kind, item: succeed(server, item) if kind == "jobs" else None
-    monkeypatch.setattr(collector, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(cluster_api, "PAUSE_SECONDS", 0.01)
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     with served(server) as address:

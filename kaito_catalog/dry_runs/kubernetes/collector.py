@@ -1,13 +1,8 @@
-"""Submits the objects of dry runs to a cluster, follows them and brings their results here.
-
-The client is an optional dependency, imported only when `--apply` asks for it.
-"""
+"""Submits the objects of dry runs to a cluster, follows them and brings their results here."""
 
 from __future__ import annotations
 
 import io
-import json
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +23,8 @@ from kaito_catalog.dry_runs.kubernetes.objects import (
     sources,
 )
 from kaito_catalog.errors import CatalogError
+from kaito_catalog.system import cluster
+from kaito_catalog.system.cluster import ClusterApi, reason_of
 from kaito_catalog.vllm_bridge.logs import evidence_lines
 
 PODS_AT_ONCE = 100
@@ -35,9 +32,7 @@ PODS_AT_ONCE = 100
 WATCH_SECONDS = 30
 LOG_ATTEMPTS = 3
 """How often a log without a result is read before the run is made again."""
-CALL_ATTEMPTS = 5
 GONE_ATTEMPTS = 120
-PAUSE_SECONDS = 1.0
 
 
 @dataclass
@@ -47,21 +42,6 @@ class _Followed:
     submitted: int = 1
     log_attempts: int = 0
     said: set[str] = field(default_factory=set)
-
-
-def import_client() -> Any:
-    """The `kubernetes` package.
-
-    Raises:
-        CatalogError: it is not installed.
-    """
-    try:
-        import kubernetes
-    except ImportError as error:
-        raise CatalogError(
-            "the Kubernetes client is not installed here", hint="pip install 'kaito-catalog[kubernetes]'"
-        ) from error
-    return kubernetes
 
 
 def apply(
@@ -94,28 +74,18 @@ class Collector:
         failed: Callable[[Run, str], None],
         say: Callable[[str], None],
     ) -> None:
-        self._kubernetes = import_client()
+        self._api = ClusterApi(
+            needs="Jobs, ConfigMaps, Pods and their logs have to be allowed in the namespace",
+            without="leave out --apply",
+        )
+        self._kubernetes, self._call = self._api.client, self._api.call
         self._settings = settings
         self._done, self._failed, self._say = done, failed, say
-        default = self._connect()
-        self._namespace = settings.namespace or default
+        self._namespace = settings.namespace or self._api.namespace
         self._core = self._kubernetes.client.CoreV1Api()
         self._batch = self._kubernetes.client.BatchV1Api()
         self._custom = self._kubernetes.client.CustomObjectsApi()
         self._running: dict[str, _Followed] = {}
-
-    def _connect(self) -> str:
-        """Read the kubeconfig (KUBECONFIG, or the default place); gives the namespace of its context."""
-        config = self._kubernetes.config
-        try:
-            file = os.environ.get("KUBECONFIG")
-            config.load_kube_config(config_file=file)
-            _, context = config.list_kube_config_contexts(config_file=file)
-        except config.ConfigException as error:
-            raise CatalogError(
-                f"no kubeconfig: {error}", hint="set KUBECONFIG, or leave out --apply"
-            ) from error
-        return str(context.get("context", {}).get("namespace") or "default")
 
     def run_all(self, runs: Sequence[Run], at_once: int) -> None:
         waiting = deque(runs)
@@ -144,40 +114,15 @@ class Collector:
 
     # --- calls ---
 
-    def _call(self, function: Callable[..., Any], *args: Any, **named: Any) -> Any:
-        """A call of the API, again where the server or the way to it fails for a moment."""
-        import urllib3
-
-        exception = self._kubernetes.client.ApiException
-        for attempt in range(1, CALL_ATTEMPTS + 1):
-            try:
-                return function(*args, **named, _request_timeout=(10, 60))
-            except exception as error:
-                if error.status in (401, 403):
-                    raise CatalogError(
-                        f"the cluster refuses ({error.status}): {_reason(error)}",
-                        hint="Jobs, ConfigMaps, Pods and their logs have to be allowed in the namespace",
-                    ) from error
-                if error.status != 429 and error.status < 500:
-                    raise
-                words = f"{error.status} {_reason(error)}"
-            except urllib3.exceptions.HTTPError as error:
-                words = f"{type(error).__name__}"
-            if attempt < CALL_ATTEMPTS:
-                time.sleep(PAUSE_SECONDS * attempt)
-        raise CatalogError(
-            f"the cluster does not answer: {words}", hint="the same command goes on where it was"
-        )
-
     def _create(self, function: Callable[..., Any], item: Mapping[str, Any], **named: Any) -> Any:
         """Create an object and give it back; None where one of its name exists."""
         try:
             return self._call(function, namespace=self._namespace, body=dict(item), **named)
-        except self._kubernetes.client.ApiException as error:
+        except self._api.refused as error:
             if error.status == 409:
                 return None
             raise CatalogError(
-                f"the cluster does not take {item['kind']} {item['metadata']['name']}: {_reason(error)}"
+                f"the cluster does not take {item['kind']} {item['metadata']['name']}: {reason_of(error)}"
             ) from error
 
     def _submit(self, run: Run) -> None:
@@ -207,13 +152,13 @@ class Collector:
         for _ in range(GONE_ATTEMPTS):
             if self._find_job(name_of(run)) is None:
                 return
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(cluster.PAUSE_SECONDS)
         raise CatalogError(f"the Job {name_of(run)} does not go away", hint="delete it with kubectl")
 
     def _find_job(self, name: str) -> Any:
         try:
             return self._call(self._batch.read_namespaced_job, name=name, namespace=self._namespace)
-        except self._kubernetes.client.ApiException as error:
+        except self._api.refused as error:
             if error.status == 404:
                 return None
             raise
@@ -225,7 +170,7 @@ class Collector:
                 self._call(self._custom.delete_namespaced_custom_object, **LWS, **named)
             else:
                 self._call(self._batch.delete_namespaced_job, **named)
-        except self._kubernetes.client.ApiException as error:
+        except self._api.refused as error:
             if error.status != 404:
                 raise
 
@@ -314,7 +259,7 @@ class Collector:
                 container=CONTAINER,
                 _preload_content=False,
             )
-        except self._kubernetes.client.ApiException:
+        except self._api.refused:
             return  # not started yet, or the pod and its log are gone
         text = bytes(response.data).decode(errors="replace")
         for value in evidence_lines(io.StringIO(text)):
@@ -365,12 +310,12 @@ class Collector:
             ):
                 watch.stop()
                 break
-        except self._kubernetes.client.ApiException as error:
+        except self._api.refused as error:
             if error.status in (401, 403):
-                raise CatalogError(f"the cluster refuses to be watched: {_reason(error)}") from error
+                raise CatalogError(f"the cluster refuses to be watched: {reason_of(error)}") from error
         except (urllib3.exceptions.HTTPError, ValueError):
             pass
-        time.sleep(PAUSE_SECONDS)
+        time.sleep(cluster.PAUSE_SECONDS)
 
 
 def _condition(job: Any, name: str) -> Any:
@@ -378,10 +323,3 @@ def _condition(job: Any, name: str) -> Any:
         if condition.type == name and condition.status == "True":
             return condition
     return None
-
-
-def _reason(error: Any) -> str:
-    try:
-        return str(json.loads(error.body)["message"])[:300]
-    except (TypeError, KeyError, ValueError):
-        return str(error.reason)[:300]
