@@ -18,7 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 
 Json = dict[str, Any]
 PATH = re.compile(
-    r"/(?:api|apis/(?P<group>[^/]+))/v1/namespaces/(?P<ns>[^/]+)/(?P<kind>[a-z]+)(?:/(?P<name>[^/]+))?(?P<log>/log)?\Z"
+    r"/(?:api|apis/(?P<group>[^/]+))/(?P<version>v1(?:alpha1|beta1)?)(?:/namespaces/(?P<ns>[^/]+))?/(?P<kind>[a-z]+)"
+    r"(?:/(?P<name>[^/]+))?(?P<log>/log)?\Z"
 )
 
 
@@ -94,6 +95,8 @@ class ApiServer:
             return 404, status(404, "NotFound", path)
         kind, name = match["kind"], match["name"]
         with self._lock:
+            if kind not in self.objects:
+                return 404, status(404, "NotFound", "the server could not find the requested resource")
             found = self.objects[kind]
             if method == "POST":
                 assert body is not None
@@ -114,6 +117,8 @@ class ApiServer:
                     self._waiting[name] = (kind, body)
                 return 201, body
             if match["log"]:
+                if query.get("previous") == ["true"]:
+                    name = f"{name} --previous"
                 return (
                     (200, self.logs[name])
                     if name in self.logs
@@ -131,13 +136,15 @@ class ApiServer:
                 return 200, status(200, "Success", "")
             if name:
                 return 200, found[name]
-            wanted = dict(
-                part.split("=") for part in (query.get("labelSelector") or [""])[0].split(",") if part
-            )
+            selector = [part for part in (query.get("labelSelector") or [""])[0].split(",") if part]
+            wanted = dict(part.split("=") for part in selector if "=" in part)
+            present = {part for part in selector if "=" not in part}
             items = [
                 item
                 for item in found.values()
                 if wanted.items() <= (item["metadata"].get("labels") or {}).items()
+                and present <= (item["metadata"].get("labels") or {}).keys()
+                and match["ns"] in (None, item["metadata"].get("namespace", "default"))
             ]
             listing = {
                 "kind": "List",

@@ -315,7 +315,7 @@ def _add_vllm(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _add_evidence(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """`evidence` and what it does: `add`, `from-log`."""
+    """`evidence` and what it does: `add`, `from-log`, `from-cluster`."""
     evidence = command(
         "evidence",
         "dry_run.run_evidence_add",
@@ -366,6 +366,34 @@ def _add_evidence(command: Callable[..., argparse.ArgumentParser]) -> None:
     log.add_argument("--source", metavar="TEXT", help="where the log can be read (default: the file's name)")
     log.add_argument("--into", metavar="CATALOG", help="write it to the model's evidence/ in this catalog")
     log.add_argument("--format", choices=("yaml", "json"), default="yaml", help="default: yaml")
+    _add_from_cluster(action)
+
+
+def _add_from_cluster(action: Callable[..., argparse.ArgumentParser]) -> None:
+    """`evidence from-cluster`."""
+    cluster = action(
+        "from-cluster",
+        "from_cluster.run_from_cluster",
+        "read KAITO's Workspaces, what they measured and the logs of their pods as reported evidence",
+        "  kaito-catalog evidence from-cluster                    the kubeconfig's namespace; only reads\n"
+        "  kaito-catalog evidence from-cluster -A --by @someone --into catalog\n"
+        "  kubectl get workspace,inferenceset,node -o yaml > kaito.yaml; kubectl logs phi-4-0 > phi-4-0.log\n"
+        "  kaito-catalog evidence from-cluster kaito.yaml phi-4-0.log\n",
+    )
+    cluster.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="*",
+        help="saved objects (.yaml, .json), and logs named after their pods",
+    )
+    cluster.add_argument("--namespace", metavar="NS", help="default: the kubeconfig's")
+    cluster.add_argument("-A", "--all-namespaces", action="store_true", help="Workspaces of every namespace")
+    cluster.add_argument("--by", metavar="NAME", help="who reports it, such as @someone")
+    cluster.add_argument("--source", metavar="TEXT", help="where it can be read")
+    cluster.add_argument(
+        "--into", metavar="CATALOG", help="write it to the models' evidence/ in this catalog"
+    )
+    cluster.add_argument("--format", choices=("yaml", "json"), default="yaml", help="default: yaml")
 
 
 def _add_campaign(dry: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import argparse
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -49,7 +50,7 @@ def run_from_log(options: argparse.Namespace) -> int:
     for run in runs:
         _say_what_is_odd(run, gpu, shared)
     if options.into:
-        return _write(runs, root)
+        return write_runs(runs, root)
     emit_runs(runs, options.format)
     return OK
 
@@ -62,10 +63,19 @@ def emit_runs(runs: Sequence[Mapping[str, Any]], form: str) -> None:
     sys.stdout.write("---\n".join(writing.write(dict(run)) for run in runs))
 
 
-def _write(runs: Sequence[Mapping[str, Any]], root: Path) -> int:
+def write_runs(runs: Sequence[Mapping[str, Any]], root: Path) -> int:
+    """Write runs to the `evidence/` of the models that they name.
+
+    Raises:
+        CatalogError: the catalog has no such model, or another record of the same start; nothing of it is written.
+    """
     entries = list(read_entries(root))
     named = [(run, _entry(str(run.get("model") or ""), entries)) for run in runs]
-    for number, (run, entry) in enumerate(named):
+    of_log: Counter[Any] = Counter()
+    for run, entry in named:
+        # Which start of its log it is: the file's name is the same whatever else is read at the time.
+        number = of_log[run.get("logSha256")] if "logSha256" in run else 0
+        of_log[run.get("logSha256")] += 1
         path, is_new = evidence.write_reported(entry.folder, {**run, "model": entry.name}, number)
         sys.stdout.write(f"{'wrote' if is_new else 'already there:'} {shown(path)}\n")
     if not runs[0].get("reportedBy"):
@@ -80,8 +90,8 @@ def _entry(model: str, entries: Sequence[Entry]) -> Entry:
         if model and model.lower() in (entry.name, (repo_id or "").lower()):
             return entry
     raise CatalogError(
-        f"the catalog has no model {model}" if model else "the log does not name the model",
-        hint="name the catalog's with --model NAME",
+        f"the catalog has no model {model}" if model else "what ran is not named",
+        hint="kaito-catalog evidence from-log --model NAME says which model of the catalog a log is of",
     )
 
 

@@ -286,6 +286,21 @@ class ReportedRefusal(Model):
     """What vLLM says would fit, in tokens."""
 
 
+class ReportedPerformance(Model):
+    """What KAITO's own benchmark measured after the start, from the status of a Workspace or InferenceSet."""
+
+    peak_tokens_per_minute: Amount | None = None
+    """Of one Workspace."""
+    aggregated_peak_tokens_per_minute: Amount | None = None
+    """The sum over the Workspaces of an InferenceSet."""
+    replicas: Count | None = None
+    """Workspaces that were added up, where the status says that all were."""
+    description: Text | None = None
+    """The kind of load, such as `stress/high-concurrency`."""
+    config: dict[str, str] | None = None
+    """How it was measured, in KAITO's keys: `engine`, `engineVersion`, `inputTokens`, …"""
+
+
 class ReportedRun(Model):
     """One start of vLLM that somebody else's log shows; nobody of this catalog has measured it."""
 
@@ -329,6 +344,12 @@ class ReportedRun(Model):
     """Requests of the whole context that it holds at once; the fewest where several printed."""
     load_seconds: Amount | None = None
     """Of loading alone; the longest where several printed."""
+    instance_type: Text | None = None
+    """The machine that a Workspace's nodes are, or that it asks for."""
+    node_count: Count | None = None
+    """The nodes of a Workspace, by its status."""
+    performance: ReportedPerformance | None = None
+    """Tokens per minute, where KAITO measured them."""
     reported_by: str | None = None
     """Who reports it."""
     source: str | None = None

@@ -111,6 +111,12 @@ def _reported(record: ReportedRun) -> dict[str, str]:
     if record.outcome and record.gpu and record.gpu.name:
         count = f"{record.gpu.count} × " if record.gpu.count else ""
         said["GPUs"] = f"{record.outcome} on {count}{record.gpu.name}"
+    elif record.outcome and record.instance_type:
+        count = f"{record.node_count} × " if record.node_count else ""
+        said["GPUs"] = f"{record.outcome} on {count}{record.instance_type}"
+    peak = record.performance.peak_tokens_per_minute if record.performance else None
+    if "GPUs" in said and peak is not None:
+        said["GPUs"] += f", {peak:,.0f} tokens per minute in KAITO's benchmark"
     weights = [rank.weights_bytes for rank in record.ranks or () if rank.weights_bytes is not None]
     size = record.parallelism.tensor_parallel_size if record.parallelism else None
     if weights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,13 +19,14 @@ _SCHEMA = "# yaml-language-server: $schema=../../../../schema/reported-run.schem
 
 
 def reported_name(run: Mapping[str, Any], number: int) -> str:
-    """The file of a reported run: what ran, and which start of which log it is."""
+    """The file of a reported run: what ran, and which start of which log it is; of its lines where no log was read."""
     version = run.get("versions", {}).get("vllm", "unknown").lower()
     sizes = run.get("parallelism", {})
     parts = [f"vllm-{version}", run.get("gpu", {}).get("name", "")]
     parts += [f"{key}{sizes[name]}" for key, name in _SPLIT if sizes.get(name, 1) != 1]
     slug = re.sub(r"[^a-z0-9.]+", "-", "-".join(part for part in parts if part).lower())[:80].strip("-.")
-    return f"{slug}-reported-{run['logSha256'][:8]}{f'-{number + 1}' if number else ''}.yaml"
+    digest = run.get("logSha256") or hashlib.sha256("\n".join(run["lines"]).encode()).hexdigest()
+    return f"{slug}-reported-{digest[:8]}{f'-{number + 1}' if number else ''}.yaml"
 
 
 _SPLIT = (("tp", "tensorParallelSize"), ("pp", "pipelineParallelSize"), ("dp", "dataParallelSize"))
