@@ -357,7 +357,7 @@ def test_the_session_shows_a_mistake_of_every_family(family: str) -> None:
 
 
 def test_every_action_is_pinned_by_a_commit(root: Path) -> None:
-    for path in (*(root / ".github/workflows").glob("*.yml"), root / "action.yml"):
+    for path in (*(root / ".github/workflows").glob("*.yml"), *lint_workflows.actions()):
         assert reading.parse(path.read_text(), path=path.name).problems == ()
         assert lint_workflows.unpinned(path.read_text()) == []
 

@@ -18,15 +18,21 @@ import yaml
 
 from kaito_catalog.catalog.entries import Shared
 from kaito_catalog.cli.arguments import build_parser
+from tools import lint_workflows
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = (*sorted((ROOT / ".github/workflows").glob("*.yml")), ROOT / "action.yml")
+FILES = (*sorted((ROOT / ".github/workflows").glob("*.yml")), *lint_workflows.actions())
 _END = re.compile(r"[|;&<>]+|\d?>")
 
 
 def read(path: Path) -> dict[str, Any]:
     value: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return value
+
+
+def triggers(workflow: dict[Any, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = workflow[True]  # YAML 1.1 reads the key `on` as a truth
+    return found
 
 
 def steps(path: Path) -> list[dict[str, Any]]:
@@ -189,6 +195,83 @@ def test_the_action_stops_where_the_program_cannot_be_used(action: Any) -> None:
     assert "error: 'no-such-revision' is not a commit of this clone" in done.stderr
 
 
+COMMENT = ".github/actions/comment/action.yml"
+FAKE_GH = """\
+import json, os, sys
+asked = next(word for word in sys.argv if word.startswith("repos/"))
+with open(os.environ["LOG"], "a") as log:
+    log.write(json.dumps([sys.argv[1:], sys.stdin.read() if "--input" in sys.argv else None]) + "\\n")
+if "/artifacts?" in asked:
+    print(json.dumps({"artifacts": [{"id": 9, "name": "report", "expired": False, "size_in_bytes": 900}]}))
+elif asked.endswith("/zip"):
+    sys.stdout.buffer.write(open(os.environ["ARCHIVE"], "rb").read())
+elif "/files?" in asked:
+    print(json.dumps(["kaito_catalog/api.py", None]))
+elif "/pulls?" in asked:
+    base = {"repo": {"full_name": "kaito-project/catalog"}}
+    head = {"sha": "a" * 40, "ref": "x", "repo": {"full_name": "stranger/catalog"}}
+    print(json.dumps([{"number": 5, "state": "open", "head": head, "base": base}]))
+"""
+
+
+def test_the_comments_step_writes_what_the_first_run_left_to_the_pull_request_of_the_event(
+    action: Any, clone: Path, tmp_path: Path
+) -> None:
+    action(SINCE="HEAD~1", REPORT="report")
+    shutil.make_archive(str(tmp_path / "report"), "zip", clone / "report")
+    run = {
+        "id": 7,
+        "event": "pull_request",
+        "conclusion": "failure",
+        "head_repository": {"full_name": "stranger/catalog"},
+        "head_branch": "x",
+        "head_sha": "a" * 40,
+    }
+    event = {"workflow_run": run, "repository": {"full_name": "kaito-project/catalog"}}
+    (tmp_path / "event.json").write_text(json.dumps(event))
+    (tmp_path / "gh.py").write_text(FAKE_GH)
+    program(tmp_path / "bin" / "gh", f'exec "{sys.executable}" "{tmp_path}/gh.py" "$@"')
+    program(tmp_path / "second" / "kaito-catalog" / "bin" / "python", f'exec "{sys.executable}" "$@"')
+    done = bash(
+        step(COMMENT, "Write or update the one comment")["run"],
+        cwd=tmp_path,
+        ACTION=f"{ROOT}/.github/actions/comment/../../..",
+        DATA="catalog/models/\n",
+        GH_TOKEN="t",
+        GITHUB_EVENT_PATH=str(tmp_path / "event.json"),
+        RUNNER_TEMP=str(tmp_path / "second"),
+        LOG=str(tmp_path / "log"),
+        ARCHIVE=str(tmp_path / "report.zip"),
+        PATH=f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
+    )
+    assert (done.stdout, done.stderr) == ("wrote the comment on pull request 5\n", "")
+    calls = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    (given,) = (text for _, text in calls if text is not None)
+    body = json.loads(given)["body"]
+    assert "is made of**: kaito_catalog/api.py." in body
+    own = (clone / "report/comment.md").read_text()
+    assert own.partition("\n")[2].strip() in body, "what the first run wrote itself, made anew"
+
+
+def test_the_second_workflow_runs_nothing_of_the_pull_request() -> None:
+    first, second = (read(ROOT / f".github/workflows/{name}.yml") for name in ("proposal", "comment"))
+    assert triggers(second) == {"workflow_run": {"workflows": [first["name"]], "types": ["completed"]}}
+    assert list(triggers(first)) == ["pull_request"]
+    (job,) = second["jobs"].values()
+    assert job["permissions"] == {"actions": "read", "contents": "read", "pull-requests": "write"}
+    checkout, ours = job["steps"]
+    # Without a ref it is the default branch, which is what a workflow_run is about.
+    assert checkout["with"] == {"persist-credentials": False}
+    assert ours == {"uses": "./.github/actions/comment"}
+    for found in steps(ROOT / COMMENT):
+        assert "${{" not in found.get("run", ""), "an expression in a script may bring in code"
+
+
+def test_the_first_workflow_may_only_read() -> None:
+    (job,) = read(ROOT / ".github/workflows/proposal.yml")["jobs"].values()
+    assert job["permissions"] == {"contents": "read"}
+
+
 @pytest.mark.parametrize(("outcome", "code"), [("exit 0", 0), ("exit 1", 1)])
 def test_the_gpu_workflow_runs_every_changed_model_twice_and_no_program_of_the_pull_request(
     outcome: str, code: int, clone: Path, tmp_path: Path
@@ -243,7 +326,7 @@ def test_a_release_is_what_its_tag_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_a_workflow_starts_without_permissions(path: Path) -> None:
-    assert path.name == "action.yml" or read(path)["permissions"] == {}
+    assert path.name == "action.yml" or read(path)["permissions"] == {}  # an action has none of its own
 
 
 # What CI runs

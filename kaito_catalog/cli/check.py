@@ -26,7 +26,8 @@ from kaito_catalog.proposals import fix
 from kaito_catalog.reports import RENDERERS, change
 from kaito_catalog.reports.explain import explain_text, import_code_text, list_text
 from kaito_catalog.reports.github import step_summary
-from kaito_catalog.reports.markdown import escape, markdown
+from kaito_catalog.reports.json import json_report
+from kaito_catalog.reports.markdown import markdown
 from kaito_catalog.reports.style import wants_color
 from kaito_catalog.reports.text import text
 
@@ -142,7 +143,9 @@ def _given(options: argparse.Namespace, root: Path) -> tuple[list[str], list[Pat
 
 def _show(report: Report, sources: dict[str, Document], options: argparse.Namespace) -> None:
     if options.format == "markdown" and options.changed_since:
-        emit(markdown(report, sources, change=_what_changes(options)))
+        emit(markdown(report, sources, change=change.change_markdown(_what_changes(options))))
+    elif options.format == "json" and options.changed_since:
+        emit(json_report(report, changes=_what_changes(options)))
     elif options.format == "text":
         emit(text(report, sources, color=wants_color(sys.stdout), verbose=options.verbose))
     else:
@@ -151,12 +154,12 @@ def _show(report: Report, sources: dict[str, Document], options: argparse.Namesp
         _append(Path(os.environ["GITHUB_STEP_SUMMARY"]), step_summary(report))
 
 
-def _what_changes(options: argparse.Namespace) -> str:
+def _what_changes(options: argparse.Namespace) -> change.CatalogChange:
     """`diff` of the same change, for its comment; why there is none where it cannot be made."""
     try:
-        return change.diff_text(catalog_root(options), options.changed_since, profile=options.profile)
+        return change.changed_since(catalog_root(options), options.changed_since, profile=options.profile)
     except CatalogError as error:
-        return f"Not compared: {escape(error.message)}\n"
+        return change.CatalogChange(not_compared=error.message)
 
 
 def _fix(root: Path, folders: list[Path] | None) -> list[Path] | None:

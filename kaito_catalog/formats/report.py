@@ -84,6 +84,41 @@ class ReportSummary(Model):
     """How many are proven, claimed, reported, transcribed, wrong, unknown."""
 
 
+class ReportChangedValue(Model):
+    """What of a model is served differently; null is absent."""
+
+    what: str
+    """Its name, such as ``Licence: claimed``."""
+    before: str | None
+    """At the commit that is compared with."""
+    after: str | None
+    """In the files here."""
+
+
+class ReportChangedModel(Model):
+    """One model that is served differently."""
+
+    name: str
+    """The entry's name."""
+    how: Literal["new", "removed", "changed"]
+    """As a whole."""
+    values: Items[ReportChangedValue]
+    """What is different."""
+
+
+class ReportChanges(Model):
+    """What `diff` says of the same change."""
+
+    models: Items[ReportChangedModel]
+    """That are served differently."""
+    texts_only: Items[str]
+    """Models of which only texts changed."""
+    shared_files: bool
+    """Whether a file changed that all models share."""
+    not_compared: str | None
+    """Why nothing of this is known."""
+
+
 class CheckReport(Model):
     """`check --format json`."""
 
@@ -97,3 +132,5 @@ class CheckReport(Model):
     """Models that the change takes out of the catalog, where one was named."""
     models: Items[ReportModel]
     """In natural order of their names."""
+    changes: ReportChanges | None
+    """With `--changed-since`: what the change means for what is served."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from kaito_catalog.catalog import licenses
 from kaito_catalog.catalog.entries import Catalog, Entry, Shared, with_profile
@@ -106,11 +108,33 @@ def _texts(entry: Entry) -> dict[str, bytes]:
     }
 
 
-def diff_catalogs(before: Catalog, after: Catalog) -> str:
-    """What differs between two catalogs in what they serve, as Markdown."""
+@dataclass(frozen=True)
+class ModelChange:
+    """One model that is served differently: what of it, as (name, before, after); None is absent."""
+
+    name: str
+    how: Literal["new", "removed", "changed"]
+    values: tuple[tuple[str, str | None, str | None], ...]
+
+
+@dataclass(frozen=True)
+class CatalogChange:
+    """What differs between two catalogs in what they serve."""
+
+    models: tuple[ModelChange, ...] = ()
+    texts_only: tuple[str, ...] = ()
+    """Models of which only texts changed."""
+    shared_files: bool = False
+    """Whether a file changed that all models share."""
+    not_compared: str | None = None
+    """Why nothing of this is known."""
+
+
+def compare(before: Catalog, after: Catalog) -> CatalogChange:
+    """What differs between two catalogs in what they serve."""
     old, new = ({entry.name: entry for entry in catalog.entries} for catalog in (before, after))
     shared_changed = before.shared != after.shared
-    blocks: list[str] = []
+    changed: list[ModelChange] = []
     texts_only: list[str] = []
     for name in sorted({*old, *new}):
         a, b = old.get(name), new.get(name)
@@ -122,28 +146,48 @@ def diff_catalogs(before: Catalog, after: Catalog) -> str:
         if first == second:
             texts_only.extend([name] if edited else [])
             continue
-        title = "new" if a is None else "removed" if b is None else "changed"
-        blocks.append(f"### {escape(name)}: {title}\n\n{_table(first, second)}\n")
-    if shared_changed:
+        values = tuple(
+            (key, first.get(key), second.get(key))
+            for key in dict.fromkeys((*first, *second))
+            if first.get(key) != second.get(key)
+        )
+        changed.append(
+            ModelChange(name, "new" if a is None else "removed" if b is None else "changed", values)
+        )
+    return CatalogChange(tuple(changed), tuple(texts_only), shared_changed)
+
+
+def change_markdown(change: CatalogChange) -> str:
+    """The change as Markdown, a table for each model."""
+    if change.not_compared is not None:
+        return f"Not compared: {escape(change.not_compared)}\n"
+    blocks = [f"### {escape(model.name)}: {model.how}\n\n{_table(model)}\n" for model in change.models]
+    if change.shared_files:
         blocks.insert(0, "Files that all models share changed; every model was compared.\n")
-    if texts_only:
-        blocks.append(f"No change in what is served, only texts: {', '.join(map(escape, texts_only))}.\n")
-    if not blocks or (shared_changed and len(blocks) == 1):
+    if change.texts_only:
+        names = ", ".join(map(escape, change.texts_only))
+        blocks.append(f"No change in what is served, only texts: {names}.\n")
+    if not blocks or (change.shared_files and len(blocks) == 1):
         blocks.append("No change in what is served.\n")
     return "\n".join(blocks)
 
 
-def _table(first: Facets, second: Facets) -> str:
+def _table(model: ModelChange) -> str:
     rows = ["| what | before | after |", "|---|---|---|"]
     rows.extend(
-        f"| {escape(key)} | {escape(first.get(key, _ABSENT))} | {escape(second.get(key, _ABSENT))} |"
-        for key in dict.fromkeys((*first, *second))
-        if first.get(key) != second.get(key)
+        f"| {escape(key)} | {escape(_ABSENT if before is None else before)} "
+        f"| {escape(_ABSENT if after is None else after)} |"
+        for key, before, after in model.values
     )
     return "\n".join(rows)
 
 
 def diff_text(root: Path, revision: str, *, profile: str | None = None) -> str:
+    """`changed_since` as Markdown."""
+    return change_markdown(changed_since(root, revision, profile=profile))
+
+
+def changed_since(root: Path, revision: str, *, profile: str | None = None) -> CatalogChange:
     """What changed between the commit at which this branch left `revision` and the files in `root`.
 
     Args:
@@ -162,4 +206,4 @@ def diff_text(root: Path, revision: str, *, profile: str | None = None) -> str:
         before, after = read_catalog(Path(folder)), read_catalog(root)
         if profile is not None:
             before, after = with_profile(before, profile), with_profile(after, profile)
-        return diff_catalogs(before, after)
+        return compare(before, after)

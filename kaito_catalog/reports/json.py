@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
+from kaito_catalog.checks.base import Claim
 from kaito_catalog.checks.engine import ClaimState, EntryReport, Report
-from kaito_catalog.diagnostics import Diagnostic, Place
+from kaito_catalog.diagnostics import Diagnostic, Place, Severity, Skipped
+from kaito_catalog.formats.report import CheckReport, ReportChanges, ReportModel
+from kaito_catalog.reports.change import CatalogChange, ModelChange
 
 REPORT_VERSION = 1
 
 
-def json_report(report: Report) -> str:
-    """The report, indented, with a final newline."""
-    return json.dumps(report_value(report), indent=2, ensure_ascii=False) + "\n"
+def json_report(report: Report, *, changes: CatalogChange | None = None) -> str:
+    """The report, indented, with a final newline; `changes` is what `diff` says of the same change."""
+    return json.dumps(report_value(report, changes=changes), indent=2, ensure_ascii=False) + "\n"
 
 
-def report_value(report: Report) -> dict[str, Any]:
+def report_value(report: Report, *, changes: CatalogChange | None = None) -> dict[str, Any]:
     """The report as plain values."""
     return {
         "version": REPORT_VERSION,
@@ -30,6 +33,23 @@ def report_value(report: Report) -> dict[str, Any]:
         },
         "removed": list(report.removed),
         "models": [_entry(entry) for entry in report.entries],
+        "changes": None if changes is None else _changes(changes),
+    }
+
+
+def _changes(changes: CatalogChange) -> dict[str, Any]:
+    return {
+        "models": [
+            {
+                "name": model.name,
+                "how": model.how,
+                "values": [{"what": w, "before": b, "after": a} for w, b, a in model.values],
+            }
+            for model in changes.models
+        ],
+        "textsOnly": list(changes.texts_only),
+        "sharedFiles": changes.shared_files,
+        "notCompared": changes.not_compared,
     }
 
 
@@ -62,3 +82,36 @@ def diagnostic_value(diagnostic: Diagnostic) -> dict[str, Any]:
 
 def _place(place: Place) -> dict[str, Any]:
     return {"path": place.path, "line": place.line, "column": place.column}
+
+
+def report_of(value: CheckReport) -> tuple[Report, CatalogChange | None]:
+    """The way back from JSON: what the other formats are made of. A claim that is not known here is left out."""
+    report = Report(tuple(_entry_of(model) for model in value.models), removed=tuple(value.removed))
+    return report, None if value.changes is None else _changes_of(value.changes)
+
+
+def _entry_of(model: ReportModel) -> EntryReport:
+    return EntryReport(
+        name=model.name,
+        path=model.path,
+        readable=model.readable,
+        diagnostics=tuple(
+            Diagnostic(
+                f.code, Severity(f.severity), f.message, Place(f.path, f.line, f.column), f.hint, f.waived
+            )
+            for f in model.findings
+        ),
+        skips=tuple(
+            Skipped(s.code, model.name, s.reason, Place(s.path, s.line, s.column), s.hint)
+            for s in model.skipped
+        ),
+        claims={c: ClaimState(model.claims[c]) for c in get_args(Claim) if c in model.claims},
+        image_hosting=model.image_hosting,
+    )
+
+
+def _changes_of(value: ReportChanges) -> CatalogChange:
+    models = tuple(
+        ModelChange(m.name, m.how, tuple((v.what, v.before, v.after) for v in m.values)) for m in value.models
+    )
+    return CatalogChange(models, tuple(value.texts_only), value.shared_files, value.not_compared)

@@ -6,6 +6,7 @@ import re
 
 from kaito_catalog.checks.engine import ClaimState, EntryReport, Report
 from kaito_catalog.diagnostics import Diagnostic
+from kaito_catalog.errors import visible
 from kaito_catalog.reports.summary import claims_line, findings_line, plural, told_states
 from kaito_catalog.reports.text import Sources
 
@@ -17,6 +18,7 @@ MAX_CHARACTERS = 60_000
 # An underscore inside a word and a colon before a space mean nothing to GitHub: they stay, for those who read the text.
 _SPECIAL = re.compile(r"[&<>|`*~\[\]()#@\\!$\"]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?!\s|$)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_REFERENCE = re.compile(r"&#64;(?=[A-Za-z0-9])|&#35;(?=\d)|(?i:\bGH)(?=-\d)")
 _MARKS = {
     "proven": "✅",
     "claimed": "📝",
@@ -38,10 +40,15 @@ _SHORT = {
 
 
 def escape(text: str) -> str:
-    """`text` as it is: no markup, link, mention or table cell of it takes effect on GitHub."""
-    flat = _CONTROL.sub(" ", text)
+    """`text` as it is: no markup, link, mention or table cell of it takes effect on GitHub.
+
+    What cannot be seen, or turns the text around it, is written out (``\\u202e``).
+    """
+    flat = visible(_CONTROL.sub(" ", text))
     # GitHub links bare addresses on its own; without ':' and 'www.' it does not see one.
-    return _SPECIAL.sub(lambda m: f"&#{ord(m[0])};", flat).replace("www.", "www&#46;")
+    plain = _SPECIAL.sub(lambda m: f"&#{ord(m[0])};", flat).replace("www.", "www&#46;")
+    # People and issues are looked for in what is shown, after entities: only a character between parts them.
+    return _REFERENCE.sub(lambda m: f"{m[0]}&#8203;", plain)
 
 
 def markdown(report: Report, sources: Sources, *, change: str = "") -> str:
