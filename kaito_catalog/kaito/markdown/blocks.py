@@ -80,6 +80,17 @@ class Markdown:
                 return TextSpan(first, near.line, found + 1)
         return near
 
+    def find_below(self, needle: str, near: TextSpan) -> TextSpan:
+        """Where `needle` stands in the paragraph that begins at `near`; else `near`."""
+        for line in range(near.line, len(self.lines) + 1):
+            if not self.lines[line - 1].strip():
+                break
+            start = TextSpan("", line, near.column if line == near.line else 1)
+            found = self.find(needle, start)
+            if found is not start:
+                return found
+        return near
+
 
 class Remarks:
     """Collects what is noticed while a file is read, so that all of it is said and not only the first."""

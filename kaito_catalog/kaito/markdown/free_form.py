@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from kaito_catalog.diagnostics import Severity
@@ -97,10 +98,23 @@ def _sizes(page: Page, own: str) -> Iterator[TextSpan]:
                 yield page.markdown.find(match[0].strip(), block.span)
 
 
-def read_settings(page: Page) -> tuple[dict[str, Any], dict[str, Any]]:
+@dataclass(frozen=True)
+class FreeSettings:
+    """What tables name as `--option=value`."""
+
+    options: dict[str, Any]
+    """vLLM's."""
+    of_kaito: dict[str, Any]
+    """By the keys of a deployment."""
+    places: dict[str, TextSpan]
+    """Of both."""
+
+
+def read_settings(page: Page) -> FreeSettings:
     """vLLM's options, and KAITO's own keys, that tables name as `--option=value`."""
     options: dict[str, Any] = {}
     of_kaito: dict[str, Any] = {}
+    places: dict[str, TextSpan] = {}
     vllm = [found for version in versions() if (found := known(version))]
     for section in page.markdown.sections:
         for block in section.blocks if section.name != "glossary" else ():
@@ -108,19 +122,22 @@ def read_settings(page: Page) -> tuple[dict[str, Any], dict[str, Any]]:
             for cell in cells:
                 for name, text in _SETTING.findall(cell.text):
                     spelt = name.replace("_", "-")
+                    at = page.markdown.find(name, cell)
                     if any(version.option(spelt) for version in vllm):
                         options.setdefault(spelt, _scalar(text))
+                        places.setdefault(spelt, at)
                     elif spelt == f"{_PREFIX_OF_KAITO}kv-cache-cpu-memory-utilization":
                         of_kaito.setdefault("kvCacheCPUMemoryUtilization", _scalar(text))
+                        places.setdefault("kvCacheCPUMemoryUtilization", at)
                     else:
                         page.remarks.say(
                             "IMP017",
                             f"left out: '{shorten(name)}={shorten(text)}' is no option of vLLM",
-                            page.markdown.find(name, cell),
+                            at,
                             "a proposal holds vLLM's options; the environment is KAITO's",
                             Severity.NOTE,
                         )
-    return options, of_kaito
+    return FreeSettings(options, of_kaito, places)
 
 
 def _scalar(text: str) -> int | float | str:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from kaito_catalog.diagnostics import Diagnostic, Place, Severity, sort_key
+from kaito_catalog.diagnostics import Diagnostic, Place, Route, Severity, sort_key
 from kaito_catalog.kaito.markdown import free_form, words
 from kaito_catalog.kaito.markdown.blocks import Block, TextSpan, shorten
 from kaito_catalog.kaito.markdown.front import Front, read_front, read_metadata
 from kaito_catalog.kaito.markdown.models import ModelColumn, compare_names, compare_title, read_models
 from kaito_catalog.kaito.markdown.page import Page
+from kaito_catalog.kaito.markdown.places import Sources, places_of
 from kaito_catalog.kaito.markdown.requirements import add_context, read_figures, read_requirements
-from kaito_catalog.kaito.markdown.runtimes import denied_below, runtime_tables, runtimes_of
-from kaito_catalog.kaito.markdown.samples import Samples, read_samples
+from kaito_catalog.kaito.markdown.runtimes import columns_of, denied_below, runtime_tables, runtimes_of
+from kaito_catalog.kaito.markdown.samples import Samples, SampleWorkspace, read_samples
 from kaito_catalog.kaito.markdown.summary import read_glossary, read_history, read_summary
 from kaito_catalog.kaito.markdown.template import (
     KEY_ORDER,
@@ -38,6 +39,8 @@ class ImportedProposal:
 
     name: str
     value: dict[str, Any]
+    places: Mapping[Route, Place] = field(default_factory=dict)
+    """Where its keys stand in the Markdown."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,8 @@ def _read_template(page: Page, front: Front) -> Iterator[ImportedProposal]:
     tables = _tables(page)
     samples = read_samples(page.markdown, page.remarks)
     if tables[0] is None:
-        page.remarks.say(
-            "IMP002",
-            "there is no requirements table",
-            page.start("requirements"),
-            "add the table of KAITO's template: | Field | Notes |",
-            Severity.ERROR,
-        )
+        at, hint = page.start("requirements"), "add the table of KAITO's template: | Field | Notes |"
+        page.remarks.say("IMP002", "there is no requirements table", at, hint, Severity.ERROR)
         return
     heading = _heading(page)
     models = read_models(page, tables[0], heading)
@@ -106,9 +104,8 @@ def _read_template(page: Page, front: Front) -> Iterator[ImportedProposal]:
     denied = denied_below(page)
     compare_title(page, front, metadata, models)
     if samples.overlay and len(models) > 1:
-        page.remarks.say(
-            "IMP019", "a block for one model is left out", samples.overlay_place, "split the file"
-        )
+        message = "a block for one model is left out"
+        page.remarks.say("IMP019", message, samples.overlay_place, "split the file")
     taken: set[str] = set()
     for number, model in enumerate(models, 1):
         compare_names(page, model, heading, len(models) > 1)
@@ -117,6 +114,7 @@ def _read_template(page: Page, front: Front) -> Iterator[ImportedProposal]:
         add_context(page, requirements, samples, model)
         if figures:
             requirements["figures"] = figures
+        deployment = _deployment(page, samples, model, models)
         value: dict[str, Any] = {
             "apiVersion": PROPOSAL_API_VERSION,
             "kind": "ModelProposal",
@@ -125,20 +123,23 @@ def _read_template(page: Page, front: Front) -> Iterator[ImportedProposal]:
             "summary": dict(summary),
             "requirements": requirements,
             "runtimes": runtimes,
-            "deployment": _deployment(page, samples, model, models),
-            "history": [dict(event) for event in history],
+            **({"deployment": deployment} if deployment else {}),
+            "history": [dict(event.value) for event in history],
             "waivers": {},
         }
-        if not value["deployment"]:
-            del value["deployment"]
         if samples.overlay and len(models) == 1:
             value = _with_overlay(page, value, samples, samples.overlay)
         name = value["metadata"]["name"]
+        sources = Sources(
+            page, front, heading, tables[0].span, model, samples,
+            next(iter(_workspaces_of(samples, model, models)), None),
+            tables[1].span if tables[1] else None, columns_of(columns, model, models), history,
+        )  # fmt: skip
         if name in taken:
             name = f"{name[:80]}-{number}"
             value["metadata"]["name"] = name
         taken.add(name)
-        yield ImportedProposal(name, _ordered(value))
+        yield ImportedProposal(name, _ordered(value), places_of(value, sources))
 
 
 def _requirements_table(page: Page) -> Block | None:
@@ -165,7 +166,7 @@ def _read_free_form(page: Page, front: Front) -> Iterator[ImportedProposal]:
     )
     metadata = read_metadata(front, heading.text, page.remarks)
     glossary, summary = read_glossary(page), read_summary(page)
-    options, of_kaito = free_form.read_settings(page)
+    settings = free_form.read_settings(page)
     for model in models:
         at = model.cells["downloadSite"]
         value: dict[str, Any] = {
@@ -175,12 +176,15 @@ def _read_free_form(page: Page, front: Front) -> Iterator[ImportedProposal]:
             "glossary": dict(glossary),
             "summary": dict(summary),
             "requirements": read_requirements(page, model, at),
-            "runtimes": [{"name": "vllm", "config": dict(options)}] if options else [],
-            "deployment": {**_deployment(page, samples, model, models), **of_kaito},
+            "runtimes": [{"name": "vllm", "config": dict(settings.options)}] if settings.options else [],
+            "deployment": {**_deployment(page, samples, model, models), **settings.of_kaito},
             "history": [],
             "waivers": {},
         }
-        yield ImportedProposal(model.name, _ordered({key: part for key, part in value.items() if part != {}}))
+        workspace = next(iter(_workspaces_of(samples, model, models)), None)
+        sources = Sources(page, front, heading, at, model, samples, workspace, settings=settings.places)
+        kept = {key: part for key, part in value.items() if part != {}}
+        yield ImportedProposal(model.name, _ordered(kept), places_of(value, sources))
 
 
 def _with_overlay(
@@ -273,11 +277,22 @@ def _heading(page: Page) -> TextSpan:
     return TextSpan("", page.start("title").line)
 
 
+def _workspaces_of(
+    samples: Samples, model: ModelColumn, models: Sequence[ModelColumn]
+) -> list[SampleWorkspace]:
+    """The sample manifests of a model: all where the file has one model, else those that name it."""
+    return [
+        workspace
+        for workspace in samples.workspaces
+        if len(models) == 1 or words.slug(model.name) in words.dashed(workspace.words)
+    ]
+
+
 def _deployment(
     page: Page, samples: Samples, model: ModelColumn, models: Sequence[ModelColumn]
 ) -> dict[str, Any]:
     several = len(models) > 1
-    mine = [w for w in samples.workspaces if not several or words.slug(model.name) in words.dashed(w.words)]
+    mine = _workspaces_of(samples, model, models)
     for workspace in samples.workspaces:
         if workspace in mine[1:] or (
             several and not any(words.slug(m.name) in words.dashed(workspace.words) for m in models)

@@ -16,14 +16,14 @@ from kaito_catalog.kaito.markdown.template import BOILERPLATE, MAX_MODELS, RUNTI
 
 
 @dataclass(frozen=True)
-class _RuntimeTable:
+class RuntimeTable:
     """A column of the runtimes table: its title and its cells by label."""
 
     title: str
     cells: Mapping[str, TextSpan]
 
 
-def runtime_tables(page: Page, table: Block | None) -> list[_RuntimeTable]:
+def runtime_tables(page: Page, table: Block | None) -> list[RuntimeTable]:
     """The runtimes table, one value a column; none where there is no table."""
     for block in page.blocks("runtimes"):
         if (
@@ -64,7 +64,7 @@ def runtime_tables(page: Page, table: Block | None) -> list[_RuntimeTable]:
             continue
         for cells, cell in zip(columns, row[1:], strict=False):
             cells[name] = cell
-    return [_RuntimeTable(title, cells) for title, cells in zip(titles, columns, strict=True)]
+    return [RuntimeTable(title, cells) for title, cells in zip(titles, columns, strict=True)]
 
 
 def denied_below(page: Page) -> dict[RuntimeName, TextSpan]:
@@ -79,7 +79,7 @@ def denied_below(page: Page) -> dict[RuntimeName, TextSpan]:
 
 def runtimes_of(
     page: Page,
-    columns: Sequence[_RuntimeTable],
+    columns: Sequence[RuntimeTable],
     model: ModelColumn,
     models: Sequence[ModelColumn],
     samples: Samples,
@@ -87,9 +87,7 @@ def runtimes_of(
     denied: Mapping[RuntimeName, TextSpan],
 ) -> list[dict[str, Any]]:
     """The runtimes of one model, with the options that the sample has for each."""
-    titles = [other.title for other in models]
-    if len(models) > 1 and any(column.title in titles for column in columns):
-        columns = [column for column in columns if column.title == model.title]
+    columns = columns_of(columns, model, models)
     result: dict[str, dict[str, Any]] = {}
     said: list[str] = []
     for column in columns:
@@ -127,8 +125,18 @@ def runtimes_of(
     ]
 
 
+def columns_of(
+    columns: Sequence[RuntimeTable], model: ModelColumn, models: Sequence[ModelColumn]
+) -> Sequence[RuntimeTable]:
+    """The columns that are about a model: its own where they have the models' titles, else all."""
+    titles = [other.title for other in models]
+    if len(models) > 1 and any(column.title in titles for column in columns):
+        return [column for column in columns if column.title == model.title]
+    return columns
+
+
 def _runtime_names(
-    page: Page, column: _RuntimeTable, denied: Mapping[RuntimeName, TextSpan]
+    page: Page, column: RuntimeTable, denied: Mapping[RuntimeName, TextSpan]
 ) -> tuple[list[RuntimeName], str | None]:
     cell = column.cells.get("runtime")
     if cell is None or words.missing_word(cell.text) is not None:
@@ -156,7 +164,7 @@ def _runtime_names(
 
 def _runtime_options(
     page: Page,
-    column: _RuntimeTable,
+    column: RuntimeTable,
     model: ModelColumn,
     models: Sequence[ModelColumn],
     requirements: dict[str, Any],

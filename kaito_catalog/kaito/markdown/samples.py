@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, get_args
+from typing import Any, get_args
 
-from kaito_catalog.diagnostics import Severity
+from kaito_catalog.diagnostics import Place, Route, Severity
 from kaito_catalog.documents import reading
+from kaito_catalog.documents.streams import parse_inside
 from kaito_catalog.formats.proposal import RuntimeName
 from kaito_catalog.kaito.crd import KAITO_KEYS
 from kaito_catalog.kaito.markdown.blocks import Block, Markdown, Remarks, TextSpan, shorten
@@ -17,7 +18,6 @@ OVERLAY = "ModelProposalOverlay"
 """The kind of the block in which `writer` keeps what KAITO's template has no place for."""
 
 _RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
-_At: TypeAlias = Callable[..., TextSpan]
 
 
 @dataclass
@@ -27,6 +27,8 @@ class SampleWorkspace:
     place: TextSpan
     words: str
     deployment: dict[str, Any] = field(default_factory=dict)
+    places: dict[Route, TextSpan] = field(default_factory=dict)
+    """By the route in a proposal."""
 
 
 @dataclass
@@ -38,10 +40,13 @@ class Samples:
     kaito_keys: dict[str, Any] = field(default_factory=dict)
     """Values of KAITO's own keys, by their field of `deployment`."""
     options_place: TextSpan = field(default_factory=lambda: TextSpan("", 1))
+    option_places: dict[Route, TextSpan] = field(default_factory=dict)
+    """By runtime, or runtime and option; KAITO's own keys by themselves."""
     secrets: list[TextSpan] = field(default_factory=list)
     config_maps: list[TextSpan] = field(default_factory=list)
     overlay: dict[str, Any] | None = None
     overlay_place: TextSpan = field(default_factory=lambda: TextSpan("", 1))
+    overlay_places: dict[Route, TextSpan] = field(default_factory=dict)
 
 
 def read_samples(markdown: Markdown, remarks: Remarks) -> Samples:
@@ -71,16 +76,17 @@ def _code(block: Block, samples: Samples, remarks: Remarks) -> None:
             if not document.problems:
                 remarks.say("IMP019", "the block holds no keys and values", start, "a sample is a manifest")
             continue
-        _manifest(document.value, _places(document, start), samples, remarks)
+        _manifest(document, _At(document, start), samples, remarks)
 
 
-def _manifest(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Remarks) -> None:
+def _manifest(document: reading.Document, at: _At, samples: Samples, remarks: Remarks) -> None:
+    value: Mapping[str, Any] = document.value
     name = text_at(value, "metadata", "name")
     match value.get("kind"):
         case "Workspace" | "InferenceSet":
             samples.workspaces.append(_workspace(value, at, remarks))
         case "ConfigMap":
-            _config_map(value, at, samples, remarks)
+            _config_map(document, at, samples, remarks)
         case "Secret":
             samples.secrets.append(
                 TextSpan(name or "", at("metadata", "name").line, at("metadata", "name").column)
@@ -88,6 +94,7 @@ def _manifest(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Rema
         case kind if kind == OVERLAY:
             samples.overlay = {key: part for key, part in value.items() if key not in ("kind", "apiVersion")}
             samples.overlay_place = at()
+            samples.overlay_places = {route: at(*route) for route in document.spans}
         case kind:
             remarks.say(
                 "IMP019",
@@ -99,13 +106,16 @@ def _manifest(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Rema
 
 def _workspace(value: Mapping[str, Any], at: _At, remarks: Remarks) -> SampleWorkspace:
     read = read_workspace(value)
-    result = SampleWorkspace(at("kind"), " ".join(filter(None, (read.preset, read.name))), read.deployment)
+    places = {route: at(*to) for route, to in read.routes.items()}
+    name = " ".join(filter(None, (read.preset, read.name)))
+    result = SampleWorkspace(at("kind"), name, read.deployment, places)
     for remark in read.remarks:
         remarks.say("IMP009" if remark.refused else "IMP019", remark.message, at(*remark.route), remark.hint)
     return result
 
 
-def _config_map(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Remarks) -> None:
+def _config_map(document: reading.Document, at: _At, samples: Samples, remarks: Remarks) -> None:
+    value: Mapping[str, Any] = document.value
     name, place = text_at(value, "metadata", "name"), at("metadata", "name")
     samples.config_maps.append(TextSpan(name or "", place.line, place.column))
     text = text_at(value, "data", "inference_config.yaml")
@@ -121,9 +131,9 @@ def _config_map(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Re
     if samples.options:
         remarks.say("IMP019", "a second ConfigMap is left out", start, "keep one per model")
         return
-    inner = reading.parse(text, path=remarks.path)
+    inner = parse_inside(document, ("data", "inference_config.yaml"), text)
     for problem in inner.problems:
-        at_problem = TextSpan("", start.line + problem.place.line, start.column)
+        at_problem = at.place(problem.place)
         remarks.say(
             "IMP019", f"inference_config.yaml cannot be read: {problem.message}", at_problem, problem.hint
         )
@@ -138,13 +148,13 @@ def _config_map(value: Mapping[str, Any], at: _At, samples: Samples, remarks: Re
         elif runtime in KAITO_KEYS and _is_number(options):
             samples.kaito_keys[KAITO_KEYS[runtime]] = options
         else:
-            line = start.line + inner.place((runtime,)).line
             remarks.say(
                 "IMP019",
                 f"'{shorten(runtime)}' of inference_config.yaml is left out",
-                TextSpan("", line, start.column),
+                at.place(inner.place((runtime,))),
                 "options stand below vllm:",
             )
+    samples.option_places = {route: at.place(inner.place(route)) for route in inner.spans if len(route) <= 2}
 
 
 def _is_number(value: object) -> bool:
@@ -163,11 +173,16 @@ def _documents(text: str) -> Iterator[tuple[int, str]]:
             start = number + 1
 
 
-def _places(document: reading.Document, start: TextSpan) -> _At:
-    """The place in the Markdown of a key in a block."""
+@dataclass(frozen=True)
+class _At:
+    """Says where the keys of a block stand in the Markdown."""
 
-    def at(*route: str | int) -> TextSpan:
-        place = document.place(route)
-        return TextSpan("", start.line + place.line - 1, start.column + place.column - 1)
+    document: reading.Document
+    start: TextSpan
 
-    return at
+    def __call__(self, *route: str | int) -> TextSpan:
+        return self.place(self.document.place(route))
+
+    def place(self, place: Place) -> TextSpan:
+        """A place of the block as one of the file."""
+        return TextSpan("", self.start.line + place.line - 1, self.start.column + place.column - 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from kaito_catalog.kaito.markdown import fields, words
@@ -43,18 +44,9 @@ def read_glossary(page: Page) -> dict[str, str]:
 def read_summary(page: Page) -> dict[str, Any]:
     """The description, the usage and the licence."""
     start = page.start("summary")
-    found: dict[str, TextSpan] = {}
-    rest: list[Block] = []
-    for block in page.blocks("summary"):
-        if block.kind not in ("item", "paragraph") or BOILERPLATE.match(block.text):
-            continue
-        bullet = words.bullet(block.text)
-        if bullet is None:
-            rest.append(block)
-        elif bullet[0] in found:
-            page.remarks.say("IMP018", f"the {bullet[0]} stands here a second time", block.span, "keep one")
-        else:
-            found[bullet[0]] = TextSpan(bullet[1], block.span.line, block.span.column)
+    found, rest, twice = summary_bullets(page)
+    for name, block in twice:
+        page.remarks.say("IMP018", f"the {name} stands here a second time", block.span, "keep one")
     summary: dict[str, Any] = {}
     description = found.get("description", TextSpan("", start.line)).text
     if description and words.missing_word(description) is None:
@@ -98,7 +90,34 @@ def read_summary(page: Page) -> dict[str, Any]:
     return summary
 
 
-def read_history(page: Page, metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+def summary_bullets(page: Page) -> tuple[dict[str, TextSpan], list[Block], list[tuple[str, Block]]]:
+    """What the bullets of the summary say by what each is about, the other texts, and what stands there twice."""
+    found: dict[str, TextSpan] = {}
+    rest: list[Block] = []
+    twice: list[tuple[str, Block]] = []
+    for block in page.blocks("summary"):
+        if block.kind not in ("item", "paragraph") or BOILERPLATE.match(block.text):
+            continue
+        bullet = words.bullet(block.text)
+        if bullet is None:
+            rest.append(block)
+        elif bullet[0] in found:
+            twice.append((bullet[0], block))
+        else:
+            found[bullet[0]] = TextSpan(bullet[1], block.span.line, block.span.column)
+    return found, rest, twice
+
+
+@dataclass(frozen=True)
+class HistoryEvent:
+    """An event, and where it and its date stand."""
+
+    value: dict[str, Any]
+    at: TextSpan
+    date_at: TextSpan
+
+
+def read_history(page: Page, metadata: Mapping[str, Any]) -> list[HistoryEvent]:
     """The events of the history."""
     known = tuple(str(metadata[key]) for key in ("creationDate", "lastUpdated") if key in metadata)
     named = re.search(
@@ -117,7 +136,7 @@ def read_history(page: Page, metadata: Mapping[str, Any]) -> list[dict[str, Any]
     return result
 
 
-def _event(page: Page, item: TextSpan, known: tuple[str, ...]) -> dict[str, Any] | None:
+def _event(page: Page, item: TextSpan, known: tuple[str, ...]) -> HistoryEvent | None:
     box = re.match(r"\[(?P<mark>[ xX])\] ?", item.text)
     text = item.text[box.end() :] if box else item.text
     if _NOT_FILLED_IN.match(text) and not (box and box["mark"] != " "):
@@ -147,4 +166,5 @@ def _event(page: Page, item: TextSpan, known: tuple[str, ...]) -> dict[str, Any]
     if not event["event"]:
         page.remarks.say("IMP012", "an empty event is left out", item, "say what happened")
         return None
-    return {key: event[key] for key in ("event", "date", "done") if key in event}
+    value: dict[str, Any] = {key: event[key] for key in ("event", "date", "done") if key in event}
+    return HistoryEvent(value, item, at)
