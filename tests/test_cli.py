@@ -142,12 +142,12 @@ def test_a_folder_without_a_proposal_says_what_to_do_with_what_is_there(
     assert "{}" not in shown
 
 
-def test_a_markdown_proposal_that_is_checked_is_sent_to_import(
+def test_a_markdown_file_that_proposes_no_model_is_named_and_skipped(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "phi.md").write_text("# phi\n")
-    assert cli.main(["check", "phi.md"]) == 2
-    assert "hint: kaito-catalog import phi.md\n" in capsys.readouterr().err
+    assert cli.main(["check", "phi.md"]) == 0
+    assert "phi.md: skipped: this is no proposal" in capsys.readouterr().err
 
 
 def test_a_folder_with_capitals_is_found_by_its_name_and_refused(

@@ -32,6 +32,23 @@ def only_changed(root: Path, revision: str, folders: Sequence[Path] | None) -> l
     return sorted(f for f in found if (f / PROPOSAL).exists() and (wanted is None or f in wanted))
 
 
+def only_changed_files(paths: Sequence[Path], revision: str) -> list[Path]:
+    """The files among `paths` that changed since `revision`, each in the clone that it lies in.
+
+    Raises:
+        CatalogError: no clone, or no such revision.
+    """
+    by_clone: dict[Path, set[Path]] = {}
+    found = []
+    for path in paths:
+        top = git.top(path.resolve().parent).resolve()
+        if top not in by_clone:
+            by_clone[top] = {p.parent.resolve() / p.name for p in git.changed_since(top, revision)}
+        if path.parent.resolve() / path.name in by_clone[top]:
+            found.append(path)
+    return found
+
+
 @dataclass(frozen=True)
 class Brought:
     """What a change brings along, by the folders' names."""

@@ -116,13 +116,14 @@ def _add_check(command: Callable[..., argparse.ArgumentParser]) -> None:
         "  kaito-catalog check phi-4 gemma-3-27b-it\n"
         "  kaito-catalog check /tmp/mine/llama-3.3-70b-instruct --format json\n"
         "  kaito-catalog check workspace.yaml params.yaml          KAITO's manifests, as they are\n"
+        "  kaito-catalog check docs/proposals/*.md                 KAITO's Markdown proposals, in place\n"
         "  kaito-catalog check --select STO,MEM --require-all\n",
     )
     check.add_argument(
         "paths",
         nargs="*",
         metavar="PATH",
-        help="model, folder, proposal.yaml, or a KAITO manifest (default: all)",
+        help="model, folder, proposal.yaml, KAITO's Markdown proposal or manifest (default: all)",
     )
     check.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     check.add_argument(

@@ -17,6 +17,7 @@ from kaito_catalog.checks.engine import EntryReport, Report, check_entry
 from kaito_catalog.checks.registry import FAMILIES, RULES, require_codes, rule, selected
 from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say, selection
 from kaito_catalog.cli.manifests import check_given, is_manifest
+from kaito_catalog.cli.markdown import check_files, is_markdown, mend_files
 from kaito_catalog.cli.progress import Progress
 from kaito_catalog.documents.reading import Document
 from kaito_catalog.errors import CatalogError
@@ -42,10 +43,10 @@ def _quoted(entry: Entry, report: EntryReport) -> dict[str, Document]:
 def run_check(options: argparse.Namespace) -> int:
     """`check`."""
     # Without a path, a check of the wrong catalog would look like a pass of the right one.
-    root = catalog_root(
-        options, or_shipped=bool(options.paths) and not (options.fix or options.changed_since)
-    )
-    manifests, folders = _given(options, root)
+    of_others = bool(options.paths) and all(is_markdown(path) for path in options.paths)
+    changes_it = bool(options.fix or options.changed_since) and not of_others
+    root = catalog_root(options, or_shipped=bool(options.paths) and not changes_it)
+    proposals, manifests, folders = _given(options, root)
     shared = read_shared(root)
     select, ignore = _codes(options.select), _codes(options.ignore)
     checks = selected(select, ignore)
@@ -59,7 +60,8 @@ def run_check(options: argparse.Namespace) -> int:
     reports: list[EntryReport] = []
     sources: dict[str, Document] = {}
     kept: list[Entry] = []
-    brought = changes.brought_since(root, options.changed_since) if options.changed_since else changes.NOTHING
+    in_catalog = bool(options.changed_since) and not of_others
+    brought = changes.brought_since(root, options.changed_since) if in_catalog else changes.NOTHING
     for entry, found in _checked(root, folders, checks, context, brought, options):
         reports.append(found)
         sources |= _quoted(entry, found)
@@ -71,10 +73,12 @@ def run_check(options: argparse.Namespace) -> int:
         manifests, root, context, checks, require_all=options.require_all, crds=crds
     )
     sources |= files
-    if not reports and not options.changed_since and not manifests:
+    of_markdown, files = check_files(proposals, root, context, checks, options)
+    sources |= files
+    if not reports and not options.changed_since and not manifests and not proposals:
         raise CatalogError(f"no model in {shown(root / 'models')}")
     report = Report.of(reports, checks, removed=brought.removed)
-    if options.online:
+    if options.online and kept:
         # Only here: the Hub's client is a third of the start-up time.
         from kaito_catalog.cli import hub
 
@@ -90,8 +94,9 @@ def run_check(options: argparse.Namespace) -> int:
         judged = {found.path: found for found in report.entries}
         for entry in kept:
             sources |= _quoted(entry, judged[entry.proposal_document.path])
-    _show(replace(report, entries=(*report.entries, *of_manifests)), sources, options)
-    return FAILED if report.failed or any(d.fails for r in of_manifests for d in r.diagnostics) else OK
+    report = replace(report, entries=(*report.entries, *of_manifests, *of_markdown))
+    _show(report, sources, options)
+    return FAILED if report.failed else OK
 
 
 def _checked(
@@ -115,14 +120,17 @@ def _checked(
             )
 
 
-def _given(options: argparse.Namespace, root: Path) -> tuple[list[str], list[Path] | None]:
-    """The manifests among the paths, and the folders of the others; None is the whole catalog.
+def _given(options: argparse.Namespace, root: Path) -> tuple[list[Path], list[str], list[Path] | None]:
+    """The Markdown proposals and the manifests among the paths, and the folders of the others.
+
+    None instead of folders is the whole catalog.
 
     Raises:
         CatalogError: a manifest is to be mended, compared with a commit or with the Hub.
     """
+    proposals = list(dict.fromkeys(Path(path) for path in options.paths if is_markdown(path)))
     manifests = [path for path in options.paths if is_manifest(path)]
-    others = [path for path in options.paths if path not in manifests]
+    others = [path for path in options.paths if path not in manifests and not is_markdown(path)]
     given = {"--fix": options.fix, "--changed-since": options.changed_since, "--online": options.online}
     wrong = next((name for name, value in given.items() if value), None)
     if options.crds and not manifests:
@@ -133,12 +141,16 @@ def _given(options: argparse.Namespace, root: Path) -> tuple[list[str], list[Pat
         raise CatalogError(
             f"{manifests[0]} is a manifest, and {wrong} is for proposals", hint=f"leave out {wrong}"
         )
-    folders = selection(others, root) if others or not manifests else []
+    folders = selection(others, root) if others or not options.paths else []
     if options.changed_since:
-        folders = changes.only_changed(root, options.changed_since, folders)
+        proposals = changes.only_changed_files(proposals, options.changed_since)
+        folders = (
+            changes.only_changed(root, options.changed_since, folders) if others or not options.paths else []
+        )
     if options.fix:
+        mend_files(proposals, read_shared(root).policy)
         folders = _fix(root, folders)
-    return manifests, folders
+    return proposals, manifests, folders
 
 
 def _show(report: Report, sources: dict[str, Document], options: argparse.Namespace) -> None:

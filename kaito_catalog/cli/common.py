@@ -79,8 +79,7 @@ def _folder(text: str, root: Path) -> Path:
     names = sorted(folder.name for folder in (root / "models").glob("*") if folder.is_dir())
     if path.suffix == ".md" and path.is_file():
         raise CatalogError(
-            f"'{text}' is Markdown: it has to become data before it can be checked",
-            hint=f"kaito-catalog import {text}",
+            f"'{text}' is Markdown, not a folder of the catalog", hint=f"kaito-catalog import {text}"
         )
     near = nearest(name, names)
     raise CatalogError(

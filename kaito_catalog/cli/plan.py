@@ -14,8 +14,10 @@ from kaito_catalog.catalog.entries import Shared
 from kaito_catalog.catalog.reading import read_entry, read_shared, shown
 from kaito_catalog.cli import exact_plan
 from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say
+from kaito_catalog.cli.markdown import is_markdown, proposal_of
 from kaito_catalog.cli.pasted import read_pasted
 from kaito_catalog.errors import CatalogError
+from kaito_catalog.formats.facts import ModelFacts
 from kaito_catalog.formats.policy import Profile
 from kaito_catalog.kaito.release import Release, release_of
 from kaito_catalog.memory.environment import pairs
@@ -37,17 +39,24 @@ def run_plan(options: argparse.Namespace) -> int:
     root = catalog_root(options, or_shipped=not options.record)
     shared = read_shared(root)
     profile = shared.profile(options.profile)
-    request, written = _asked(options, profile), None
-    if options.source is not None:
+    if options.source is None and options.model is not None and is_markdown(options.model):
+        options.model, options.source = None, options.model
+    request, written, facts = _asked(options, profile), None, None
+    if options.source is not None and is_markdown(options.source):
+        written, facts = proposal_of(Path(options.source), request.model, root)
+        request = replace(request, model=request.model or written.metadata.name)
+    elif options.source is not None:
         pasted = read_pasted(options.source, request, shared, profile)
         request, written = pasted.request, pasted.written
     elif not request.model:
         raise CatalogError("name a model, or a file with --from", hint="kaito-catalog plan phi-4")
-    subject = planning.read_subject(request, root, shared=shared, profile=profile, written=written)
+    subject = planning.read_subject(
+        request, root, shared=shared, profile=profile, written=written, facts=facts
+    )
     if options.record and not options.exact:
         raise CatalogError("--record writes what --exact found", hint="add --exact")
     if options.exact:
-        return _run_exact(options, request, subject, shared, root)
+        return _run_exact(options, request, subject, shared, root, facts)
     if request.names_a_gpu:
         return _one(options, request, subject, shared, release_of(profile))
     return _all(options, subject, shared, release_of(profile))
@@ -197,6 +206,7 @@ def _run_exact(
     subject: planning.PlanSubject,
     shared: Shared,
     root: Path,
+    facts: ModelFacts | None,
 ) -> int:
     asked = request
     if not request.names_a_gpu:
@@ -207,9 +217,14 @@ def _run_exact(
     plan, version = planning.plan_of(started, asked, subject), subject.start.vllm_version
     folder = Path(request.model)
     local = (folder / "config.json").is_file() or (folder / "params.json").is_file()
+    if facts is not None and options.record:
+        raise CatalogError("only a model of the catalog has evidence", hint="leave out --record")
     with exact_plan.asking(options.vllm_python, root.parent) as worker:
-        if local:
-            config: Path | Mapping[str, Any] = folder
+        config: Path | Mapping[str, Any]
+        if facts is not None:
+            config = evidence.need_config(facts, subject.name)
+        elif local:
+            config = folder
         else:
             entry = read_entry(root / "models" / subject.name)
             config = evidence.need_config(entry.facts, entry.name)

@@ -47,13 +47,16 @@ def add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
         "What follows -- is vllm serve's own command line; it wins, as the values of a ConfigMap do.\n",
     )
     plan.add_argument(
-        "model", metavar="NAME|REPO_ID|DIR", nargs="?", help="a model, or a folder with a config.json"
+        "model",
+        metavar="NAME|REPO_ID|DIR|FILE.md",
+        nargs="?",
+        help="a model, a folder with a config.json, or KAITO's Markdown proposal",
     )
     plan.add_argument(
         "--from",
         dest="source",
         metavar="FILE",
-        help="a vllm serve line, a compose file or a manifest to plan; - reads what is pasted",
+        help="a vllm serve line, a compose file, a manifest or a Markdown proposal to plan; - reads what is pasted",
     )
     _add_where(plan)
     plan.add_argument("--max-model-len", metavar="N", type=positive, help="default: the proposal's context")

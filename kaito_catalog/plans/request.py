@@ -138,6 +138,7 @@ def read_subject(
     shared: Shared,
     profile: Profile,
     written: Proposal | None = None,
+    facts: ModelFacts | None = None,
 ) -> PlanSubject:
     """The model that was named: an entry of the catalog, its repository id, or a folder with a config.json.
 
@@ -147,6 +148,7 @@ def read_subject(
         shared: what the catalog knows of GPUs and instance types.
         profile: the release whose manifests are meant.
         written: what stands for the proposal of the catalog, with the ConfigMap as it is.
+        facts: of that proposal, whose model need not be in the catalog.
 
     Raises:
         CatalogError: there is no such model, or its files cannot be read.
@@ -154,6 +156,10 @@ def read_subject(
     stored = (
         StoredSize.model_validate({"sizeBytes": request.weights_bytes}) if request.weights_bytes else None
     )
+    if written is not None and facts is not None:
+        name = written.metadata.name
+        found = _by_facts(request, name, written, facts, stored, shared, profile, as_written=True)
+        return replace(found, start=_with_draft(found.start, request, root))
     folder = Path(request.model)
     if folder.name in ("config.json", "params.json") and folder.is_file():
         folder = folder.parent
@@ -178,12 +184,27 @@ def read_subject(
         first = entry.problems[0]
         raise CatalogError(f"{first.place}: {first.message}", hint=f"run 'kaito-catalog check {name}'")
     refuse_another(address, entry.proposal.repo_id, entry.proposal.requirements.version)
-    described = Described.by(entry.facts)
+    proposal = written or (None if request.is_whole else entry.proposal)
+    as_written = written is not None
+    found = _by_facts(request, name, proposal, entry.facts, stored, shared, profile, as_written=as_written)
+    return replace(found, start=_with_draft(found.start, request, root))
+
+
+def _by_facts(
+    request: PlanArguments,
+    name: str,
+    proposal: Proposal | None,
+    facts: ModelFacts | None,
+    stored: StoredSize | None,
+    shared: Shared,
+    profile: Profile,
+    *,
+    as_written: bool,
+) -> PlanSubject:
+    described = Described.by(facts)
     if stored is not None:
         described = replace(described, stored=stored, size_bytes=stored.size_bytes)
-    proposal = written or (None if request.is_whole else entry.proposal)
-    found = _subject(request, name, described, proposal, entry.facts, shared, profile, written is not None)
-    return replace(found, start=_with_draft(found.start, request, root))
+    return _subject(request, name, described, proposal, facts, shared, profile, as_written)
 
 
 def _subject(

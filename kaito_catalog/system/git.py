@@ -40,6 +40,15 @@ def top(folder: Path) -> Path:
     return Path(_git(folder, "rev-parse", "--show-toplevel").decode().rstrip("\n"))
 
 
+def own_folder(folder: Path) -> Path | None:
+    """Where git keeps what belongs to the clone that `folder` lies in; None where it lies in none."""
+    try:
+        found = _git(folder, "rev-parse", "--path-format=absolute", "--git-common-dir")
+    except CatalogError:
+        return None
+    return Path(found.decode().rstrip("\n"))
+
+
 def commit(folder: Path, revision: str) -> str:
     """The commit (40 hex digits) that `revision` names.
 

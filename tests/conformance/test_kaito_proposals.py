@@ -11,10 +11,14 @@ from markdown_helpers import assert_same
 from test_llama_verbatim import NAME, check_folder
 
 from conformance.kaito_tree import KaitoTree
+from kaito_catalog.catalog.reading import read_shared
 from kaito_catalog.checks.base import Context
+from kaito_catalog.checks.markdown import check_markdown
+from kaito_catalog.checks.registry import CHECKS
 from kaito_catalog.documents import writing
 from kaito_catalog.formats.proposal import Proposal
 from kaito_catalog.kaito.markdown.reader import read_proposals
+from kaito_catalog.proposals.of_markdown import read_markdown, with_facts
 from tools.readme import PROPOSAL
 
 AS_READ = Path(__file__).with_name("proposals_as_read.json")
@@ -135,3 +139,33 @@ def test_the_findings_about_kaitos_own_file_are_those_that_our_readme_shows(
         found.append({d.code: d.message for d in report.diagnostics})
     assert found[0] == found[1]
     assert {"STO001", "MEM003", "DOC005", "DOC009", "ARC001", "RUN002"} <= found[0].keys()
+
+
+def test_the_findings_of_a_proposal_of_kaito_stand_in_its_markdown(tree: KaitoTree, root: Path) -> None:
+    shared = read_shared(root / "catalog")
+    context = Context(shared, shared.profile())
+    for path in tree.proposals:
+        text = path.read_text(encoding="utf-8")
+        file = read_markdown(text, path.name)
+        assert file.skipped is None, path.name
+        assert file.models, path.name
+        facts = [with_facts(model.entry, root / "catalog") for model in file.models]
+        for report in check_markdown(file, CHECKS, context, facts):
+            assert report.readable, path.name
+            for found in report.diagnostics:
+                assert found.place.path == path.name
+                assert 1 <= found.place.line <= len(text.split("\n"))
+
+
+def test_what_is_wrong_with_llama_is_told_at_the_cell_and_the_key(tree: KaitoTree, root: Path) -> None:
+    shared = read_shared(root / "catalog")
+    path = next(path for path in tree.proposals if path.name == LLAMA)
+    text = path.read_text(encoding="utf-8")
+    file = read_markdown(text, path.name)
+    facts = [with_facts(model.entry, root / "catalog") for model in file.models]
+    (report,) = check_markdown(file, CHECKS, Context(shared, shared.profile()), facts)
+    lines = text.split("\n")
+    errors = {d.code: lines[d.place.line - 1][d.place.column - 1 :] for d in report.diagnostics if d.fails}
+    assert errors["STO001"].startswith("140GB")
+    assert errors["RUN002"].startswith("swap-space")
+    assert set(errors) == {"STO001", "RUN002"}

@@ -69,7 +69,7 @@ def models_named(page: Page, front: Front) -> dict[str, tuple[str, TextSpan]]:
                 own = repo.partition("/")[2]
                 name = next((n for n in names if words.starts_with(own, n) or own.lower() == n.lower()), None)
                 if name is not None and repo not in found:
-                    found[repo] = (name, page.markdown.find(repo, block.span))
+                    found[repo] = (name, page.markdown.find_below(repo, block.span))
     return dict(list(found.items())[:MAX_MODELS])
 
 

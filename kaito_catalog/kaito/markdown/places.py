@@ -15,7 +15,7 @@ from kaito_catalog.kaito.markdown.models import ModelColumn
 from kaito_catalog.kaito.markdown.page import Page
 from kaito_catalog.kaito.markdown.runtimes import RuntimeTable
 from kaito_catalog.kaito.markdown.samples import Samples, SampleWorkspace
-from kaito_catalog.kaito.markdown.summary import HistoryEvent, summary_bullets
+from kaito_catalog.kaito.markdown.summary import ListedEvent, summary_bullets
 from kaito_catalog.kaito.workspaces import value_at
 
 _FRONT = {
@@ -51,7 +51,7 @@ class Sources:
     runtime_table: TextSpan | None = None
     columns: Sequence[RuntimeTable] = ()
     """Of the runtimes table, those about this model."""
-    history: Sequence[HistoryEvent] = ()
+    history: Sequence[ListedEvent] = ()
     settings: Mapping[str, TextSpan] | None = None
     """Options and KAITO's keys that a table names, where the file has no YAML block."""
 

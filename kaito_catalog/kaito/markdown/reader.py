@@ -41,6 +41,8 @@ class ImportedProposal:
     value: dict[str, Any]
     places: Mapping[Route, Place] = field(default_factory=dict)
     """Where its keys stand in the Markdown."""
+    in_the_template: bool = True
+    """Whether the file has the template's table of requirements, and no headings of its own instead."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def _read_free_form(page: Page, front: Front) -> Iterator[ImportedProposal]:
         workspace = next(iter(_workspaces_of(samples, model, models)), None)
         sources = Sources(page, front, heading, at, model, samples, workspace, settings=settings.places)
         kept = {key: part for key, part in value.items() if part != {}}
-        yield ImportedProposal(model.name, _ordered(kept), places_of(value, sources))
+        yield ImportedProposal(model.name, _ordered(kept), places_of(value, sources), in_the_template=False)
 
 
 def _with_overlay(

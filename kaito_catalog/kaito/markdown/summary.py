@@ -109,7 +109,7 @@ def summary_bullets(page: Page) -> tuple[dict[str, TextSpan], list[Block], list[
 
 
 @dataclass(frozen=True)
-class HistoryEvent:
+class ListedEvent:
     """An event, and where it and its date stand."""
 
     value: dict[str, Any]
@@ -117,7 +117,7 @@ class HistoryEvent:
     date_at: TextSpan
 
 
-def read_history(page: Page, metadata: Mapping[str, Any]) -> list[HistoryEvent]:
+def read_history(page: Page, metadata: Mapping[str, Any]) -> list[ListedEvent]:
     """The events of the history."""
     known = tuple(str(metadata[key]) for key in ("creationDate", "lastUpdated") if key in metadata)
     named = re.search(
@@ -136,7 +136,7 @@ def read_history(page: Page, metadata: Mapping[str, Any]) -> list[HistoryEvent]:
     return result
 
 
-def _event(page: Page, item: TextSpan, known: tuple[str, ...]) -> HistoryEvent | None:
+def _event(page: Page, item: TextSpan, known: tuple[str, ...]) -> ListedEvent | None:
     box = re.match(r"\[(?P<mark>[ xX])\] ?", item.text)
     text = item.text[box.end() :] if box else item.text
     if _NOT_FILLED_IN.match(text) and not (box and box["mark"] != " "):
@@ -167,4 +167,4 @@ def _event(page: Page, item: TextSpan, known: tuple[str, ...]) -> HistoryEvent |
         page.remarks.say("IMP012", "an empty event is left out", item, "say what happened")
         return None
     value: dict[str, Any] = {key: event[key] for key in ("event", "date", "done") if key in event}
-    return HistoryEvent(value, item, at)
+    return ListedEvent(value, item, at)
