@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from kaito_catalog import __version__
 from kaito_catalog.cli.kinds_of_words import number, port, positive, share
-from kaito_catalog.cli.plan_arguments import add_plan
+from kaito_catalog.cli.plan_arguments import add_diagnose, add_plan
 from kaito_catalog.errors import visible
 
 TYPE_CHECKING = False
@@ -98,6 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_signature,
         _add_diff_and_import,
         add_plan,
+        add_diagnose,
         _add_vllm,
         _add_generate,
         _add_explain_and_completion,

@@ -42,7 +42,9 @@ class Pasted:
     """What KAITO's manifest says; None for plain vLLM."""
 
 
-def read_pasted(source: str, request: PlanArguments, shared: Shared, profile: Profile) -> Pasted:
+def read_pasted(
+    source: str, request: PlanArguments, shared: Shared, profile: Profile, *, read: bytes | None = None
+) -> Pasted:
     """The request with what the file says where the command line says nothing.
 
     Args:
@@ -50,11 +52,12 @@ def read_pasted(source: str, request: PlanArguments, shared: Shared, profile: Pr
         request: of the command line; its model is empty where the file has to name it.
         shared: the instance types.
         profile: the release of KAITO, and the version of vLLM where no image names one.
+        read: the file's content, where it has been read already.
 
     Raises:
         CatalogError: the file cannot be read, or holds no start or several.
     """
-    path, data = _read(source)
+    path, data = _read(source) if read is None else (_shown(source), read)
     text = data.decode("utf-8", errors="replace")
     if Path(path).suffix in (".yaml", ".yml", ".json") or _YAML.search(text):
         documents = streams.parse_all(data, path=path)
@@ -66,9 +69,13 @@ def read_pasted(source: str, request: PlanArguments, shared: Shared, profile: Pr
     return Pasted(_of_vllm(_only(starts, path), request, profile))
 
 
+def _shown(source: str) -> str:
+    return "<stdin>" if source == "-" else shown(Path(source))
+
+
 def _read(source: str) -> tuple[str, bytes]:
     if source == "-":
-        return "<stdin>", sys.stdin.buffer.read(MAX_BYTES + 1)
+        return _shown(source), sys.stdin.buffer.read(MAX_BYTES + 1)
     path = Path(source)
     try:
         with path.open("rb") as stream:

@@ -135,3 +135,37 @@ def _add_where(plan: argparse.ArgumentParser) -> None:
         action="store_true",
         help="exit with 0 where it fits, 1 where it does not, 3 where that is not sure",
     )
+
+
+def add_diagnose(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """`diagnose`."""
+    diagnose = command(
+        "diagnose",
+        "diagnose.run_diagnose",
+        "say why a start failed or will, what to change, and where its log and the plan disagree",
+        "  kubectl logs --previous phi-4-0 | kaito-catalog diagnose -\n"
+        "  kaito-catalog diagnose vllm.log --gpu a100-80gb\n"
+        "  kaito-catalog diagnose workspace.yaml                   what it will come to, before it is applied\n"
+        "\n"
+        "Exits with 0 where nothing failed, 1 where it is told what, 3 where that is not known,\n"
+        "and 2 where no start is read.\n",
+    )
+    diagnose.add_argument(
+        "file", metavar="FILE", help="a log, a manifest or a vllm serve line; - is standard input"
+    )
+    diagnose.add_argument(
+        "--model", metavar="NAME|REPO_ID|DIR", help="what was started (default: what the file names)"
+    )
+    diagnose.add_argument("--instance-type", metavar="T", help="where it was started")
+    diagnose.add_argument(
+        "--gpu", metavar="NAME", help="the GPU, such as h100 (default: what the file names)"
+    )
+    diagnose.add_argument(
+        "--gpu-memory",
+        metavar="GIB",
+        type=gibibytes,
+        help="total as the driver reports it (default: the log's)",
+    )
+    diagnose.add_argument("--gpu-count", metavar="N", type=positive, help="GPUs (default: the file's)")
+    diagnose.add_argument("--profile", metavar="NAME", help="KAITO release of policy.yaml")
+    diagnose.add_argument("--format", choices=("text", "json"), default="text", help="default: text")

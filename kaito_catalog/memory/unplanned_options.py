@@ -32,7 +32,7 @@ def why_unknown(situation: Situation) -> str | None:
     """Why no plan can be made with the options that no plan reads; None where they change nothing there."""
     for name, value in situation.settings.unplanned:
         if name in _EFFECT and no_effect(name, value, situation) is None:
-            return f"no plan reads {name} {value[:40]}: {_EFFECT[name]}"
+            return f"no plan reads {f'{name} {value[:40]}'.rstrip()}: {_EFFECT[name]}"
     return None
 
 
