@@ -7,21 +7,19 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
-import yaml
-
 from kaito_catalog.catalog.entries import Catalog, Entry
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.exports.bill_of_materials import BOM, bill_of_materials
 from kaito_catalog.exports.model_pack import MANIFEST, model_pack
 from kaito_catalog.exports.wanting import CannotBeMadeError
 from kaito_catalog.formats.facts import ModelFacts
-from kaito_catalog.formats.proposal import Deployment, Proposal
-from kaito_catalog.kaito import admission, manifests, model_catalog
+from kaito_catalog.formats.proposal import Proposal
+from kaito_catalog.kaito import manifests, model_catalog
 from kaito_catalog.kaito.markdown import writer
 from kaito_catalog.kaito.mirrors import further_objects
 from kaito_catalog.kaito.model_catalog import LeftOut
 from kaito_catalog.kaito.release import release_of
-from kaito_catalog.plans.start import max_num_seqs, needs_no_lmcache
+from kaito_catalog.plans.planned_manifests import deployed_on, proposed_manifests
 from kaito_catalog.reports.upgrade import upgrades
 from kaito_catalog.site import (
     api,
@@ -37,7 +35,6 @@ from kaito_catalog.site import (
 )
 from kaito_catalog.site.model_page import Finding, ModelPage
 from kaito_catalog.system import files
-from kaito_catalog.vllm_bridge.reference import known
 
 EXPORTS = {BOM: bill_of_materials, MANIFEST: model_pack}
 """What makes each export, by the file's name."""
@@ -203,41 +200,18 @@ def _page(
     smallest = recommended.smallest.name if recommended and recommended.smallest else None
     if smallest in (None, page.own_machine) or page.manifests.left_out:
         return page
-    other = _manifests(_deployed_on(entry.proposal, smallest), entry.facts, catalog)
+    other = _manifests(deployed_on(entry.proposal, smallest), entry.facts, catalog)
     return page if other.left_out else replace(page, on_smallest=other)
 
 
-def _deployed_on(proposal: Proposal, instance_type: str | None) -> Proposal:
-    before = proposal.deployment or Deployment.model_validate({})
-    deployment = before.model_copy(update={"instance_type": instance_type})
-    return proposal.model_copy(update={"deployment": deployment})
-
-
 def _manifests(proposal: Proposal, facts: ModelFacts | None, catalog: Catalog) -> manifests.Manifests:
-    """The manifests of a model; none, with the first reason, where KAITO or vLLM would refuse them."""
-    profile = catalog.shared.policy.default_profile()
-    shared = catalog.shared
-    built = manifests.build(
-        proposal,
-        facts,
-        max_num_seqs=max_num_seqs(proposal, facts, shared, profile),
-        without_lmcache=needs_no_lmcache(proposal, facts, shared, profile),
-    )
-    kaito = release_of(profile)
-    row = model_catalog.row(facts, kaito)[0] if facts else None
-    refused = admission.refusals(
-        [yaml.safe_load(text) for text in built.files.values()],
-        kaito=kaito,
-        model_token_limit=row["modelTokenLimit"] if row else None,
-        gated=facts is not None and facts.gated not in (None, "no"),
-        vllm=known(profile.vllm_version),
-    )
-    if not refused:
-        made, left_out = further_objects(proposal, facts, built.files)
-        files = dict(sorted({**built.files, **made}.items()))
-        return manifests.Manifests(files, built.left_out, tuple(left_out.items()))
-    more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-    return manifests.Manifests({}, f"KAITO would refuse them: {refused[0]}{more}")
+    """The manifests of a model and what else is made of them; none, with the first reason, where they are refused."""
+    built = proposed_manifests(proposal, facts, catalog.shared, catalog.shared.policy.default_profile())
+    if not built.files:
+        return built
+    made, left_out = further_objects(proposal, facts, built.files)
+    files = dict(sorted({**built.files, **made}.items()))
+    return manifests.Manifests(files, built.left_out, tuple(left_out.items()))
 
 
 def _add(result: dict[str, str], name: str, text: str) -> None:

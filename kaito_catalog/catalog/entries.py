@@ -49,17 +49,31 @@ class Entry:
         return self.proposal is not None and not any(p.severity is Severity.ERROR for p in self.problems)
 
 
+OWN_PRICE = "your own price"
+"""The source of a price that somebody gives."""
+
+
 @dataclass(frozen=True)
 class Price:
-    """What a machine costs an hour in one region, on demand, as a cloud lists it."""
+    """What a machine costs an hour in one region, on demand, as a cloud lists it; or what somebody pays for it."""
 
     an_hour: float
-    region: str
+    region: str | None
+    """None for somebody's own price, which holds wherever it is."""
     currency: str
     """The ISO 4217 code."""
-    date: str
+    date: str | None
     """When it was read."""
     source: str
+
+    @property
+    def where(self) -> str:
+        """Whose price it is: `on demand in eastus, as listed on 2026-06-18`."""
+        return (
+            f"by {self.source}"
+            if self.region is None
+            else f"on demand in {self.region}, as listed on {self.date}"
+        )
 
 
 @dataclass(frozen=True)
@@ -76,12 +90,33 @@ class Shared:
     def price(self, instance_type: str, region: str | None = None) -> Price | None:
         """The price in a region, or in the cheapest of those that are listed; None where none is."""
         listed = self.prices.get(instance_type, ())
-        return next((price for price in listed if region in (None, price.region)), None)
+        return next((p for p in listed if p.region is None or region in (None, p.region)), None)
+
+    def with_own_prices(self, an_hour: Mapping[str, float], *, currency: str = "USD") -> Shared:
+        """With somebody's own prices in place of those that are listed, by the name of the instance type.
+
+        Raises:
+            CatalogError: there is no instance type of a name.
+        """
+        own = {}
+        for name, price in an_hour.items():
+            machine = self.instance_type(name)
+            if machine is None:
+                near = self.near_instance_types(name)
+                hint = (
+                    f"did you mean {' or '.join(near)}?"
+                    if near
+                    else "a name of instance-types.yaml, as in its plan"
+                )
+                raise CatalogError(f"there is no instance type '{name[:60]}' to have a price", hint=hint)
+            own[machine.name] = (Price(price, None, currency, None, OWN_PRICE),)
+        return replace(self, prices={**self.prices, **own})
 
     @property
     def regions(self) -> tuple[str, ...]:
         """Every region that a price is listed for, sorted."""
-        return tuple(sorted({price.region for listed in self.prices.values() for price in listed}))
+        regions = {price.region for listed in self.prices.values() for price in listed}
+        return tuple(sorted(region for region in regions if region is not None))
 
     @cached_property
     def gpu_by_name(self) -> dict[str, Gpu]:

@@ -42,6 +42,19 @@ def variable(text_: str) -> tuple[str, str]:
     return name, value
 
 
+def own_price(text_: str) -> tuple[str, float]:
+    """TYPE=USD: an instance type and what an hour of it costs."""
+    name, equals, price = text_.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(
+            f"'{text_[:40]}' is not TYPE=USD, such as Standard_NC24ads_A100_v4=2.90"
+        )
+    value = number(price)
+    if not 0 < value <= 10**6:
+        raise argparse.ArgumentTypeError("a price is a number of dollars an hour above 0")
+    return name, value
+
+
 positive = word(COUNT.parse)
 share = word(SHARE.parse)
 

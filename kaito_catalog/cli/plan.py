@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kaito_catalog.catalog.entries import Shared
 from kaito_catalog.catalog.reading import read_entry, read_shared, shown
@@ -18,18 +18,23 @@ from kaito_catalog.cli.markdown import is_markdown, proposal_of
 from kaito_catalog.cli.pasted import read_pasted
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
+from kaito_catalog.formats.hardware import InstanceType
 from kaito_catalog.formats.policy import Profile
+from kaito_catalog.kaito.manifests import INFERENCE_SET, WORKSPACE, object_name
 from kaito_catalog.kaito.release import Release, release_of
 from kaito_catalog.memory.environment import pairs
 from kaito_catalog.memory.values import Fit, Plan
 from kaito_catalog.near_names import near_names
 from kaito_catalog.plans import request as planning
 from kaito_catalog.plans.given_options import GivenOptions
-from kaito_catalog.plans.instance_types import InstanceTypePlan, cheapest_first
+from kaito_catalog.plans.instance_types import InstanceTypePlan, cheapest_first, instance_type_plan
+from kaito_catalog.plans.planned_manifests import planned_manifests
+from kaito_catalog.plans.replicas import Replicas, for_users, replicas_on
 from kaito_catalog.plans.serve_options import read_serve_options
 from kaito_catalog.plans.started import Started
 from kaito_catalog.plans.values import plan_value, rows_value
 from kaito_catalog.reports.plan import VERDICTS, instance_types_text, plan_text
+from kaito_catalog.reports.replicas import one_machine_text, users_text
 from kaito_catalog.reports.style import terminal_width, wants_color
 from kaito_catalog.vllm_bridge import evidence
 
@@ -37,7 +42,7 @@ from kaito_catalog.vllm_bridge import evidence
 def run_plan(options: argparse.Namespace) -> int:
     """`plan`."""
     root = catalog_root(options, or_shipped=not options.record)
-    shared = read_shared(root)
+    shared = read_shared(root).with_own_prices(dict(options.price))
     profile = shared.profile(options.profile)
     if options.source is None and options.model is not None and is_markdown(options.model):
         options.model, options.source = None, options.model
@@ -114,14 +119,26 @@ def _one(
     plan = planning.plan_of(started, request, subject)
     for words in planning.how_read(request, subject, shared):
         say(words)
+    row = _on_machine(started, request.instance_type, shared, _region(options.region, shared))
+    found = replicas_on(row, options.users) if row is not None and options.users else None
+    if options.users and row is None:
+        raise CatalogError(
+            "how many replicas there are is counted in instance types", hint="name one: --instance-type"
+        )
     if options.command:
         _emit_command(started, plan)
+    elif options.manifest:
+        machine = None if row is None else row.instance_type
+        _emit_manifest(subject, machine, request.node_count, found, options.users)
+        _say_verdict(plan)
     elif options.format == "json":
-        value = plan_value(subject, plan, started)
+        value = plan_value(subject, plan, started, row=row, users=options.users)
         emit(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
     else:
         color, width = wants_color(sys.stdout), terminal_width(sys.stdout)
         emit(plan_text(subject, plan, started, color=color, width=width))
+        if row is not None:
+            emit(one_machine_text(row, found, options.users, width=width))
     _say_whose_nodes(request.instance_type, shared, kaito)
     return _code(options, plan.fits)
 
@@ -130,22 +147,31 @@ def _all(options: argparse.Namespace, subject: planning.PlanSubject, shared: Sha
     """The instance types side by side."""
     region = _region(options.region, shared)
     rows, among = _of_clouds(planning.plan_all(subject, shared, region=region), options.cloud, kaito)
-    if options.sort == "price":
+    sort: Literal["size", "price"] = options.sort or ("price" if options.users else "size")
+    if sort == "price":
         rows = cheapest_first(rows)
-    best = planning.smallest(rows)
-    if options.command:
+    found = for_users(rows, options.users, sort=sort) if options.users else ()
+    best = found[0].row if found else None if options.users else planning.smallest(rows)
+    if options.command or options.manifest:
         if best is None:
             raise CatalogError(
                 "no instance type is planned to serve it on one node",
                 hint="name the machine: --instance-type or --gpu",
             )
-        say(f"on {best.instance_type.name}, the {_SORTED[options.sort]} that fits")
-        _emit_command(best.started, best.plan)
+        say(f"on {best.instance_type.name}, the {_SORTED[sort]} that fits")
+        if options.command:
+            _emit_command(best.started, best.plan)
+        else:
+            _emit_manifest(subject, best.instance_type, None, found[0] if found else None, options.users)
     elif options.format == "json":
-        emit(json.dumps(rows_value(subject, rows), indent=2, ensure_ascii=False) + "\n")
+        value = rows_value(subject, rows, replicas=found, users=options.users)
+        emit(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
     else:
         color, width = wants_color(sys.stdout), terminal_width(sys.stdout)
-        emit(instance_types_text(subject, rows, among=among, color=color, width=width))
+        if options.users:
+            emit(users_text(subject, found, options.users, among=among, sort=sort, color=color, width=width))
+        else:
+            emit(instance_types_text(subject, rows, among=among, color=color, width=width))
     fits = {row.plan.fits for row in rows}
     verdicts = (Fit.YES, Fit.TIGHT, Fit.UNKNOWN, Fit.NO)
     return _code(options, next((fit for fit in verdicts if fit in fits), Fit.UNKNOWN))
@@ -159,8 +185,49 @@ def _region(asked: str | None, shared: Shared) -> str | None:
     raise CatalogError(f"prices.yaml has no price in '{asked[:60]}'", hint=hint)
 
 
+def _on_machine(
+    started: Started, instance_type: str | None, shared: Shared, region: str | None
+) -> InstanceTypePlan | None:
+    """The plan on an instance type with its price; None where GPUs are named alone."""
+    machine = shared.instance_type(instance_type) if instance_type else None
+    if machine is None:
+        return None
+    return replace(instance_type_plan(machine, started), price=shared.price(machine.name, region))
+
+
+def _emit_manifest(
+    subject: planning.PlanSubject,
+    machine: InstanceType | None,
+    node_count: int | None,
+    found: Replicas | None,
+    users: int | None,
+) -> None:
+    """What to apply: ConfigMap and Secret, then a Workspace, or for users an InferenceSet with the replicas."""
+    if subject.proposal is None:
+        raise CatalogError(
+            "KAITO loads a model by its name on the Hub, and a folder has none", hint="name it: ORG/MODEL"
+        )
+    if users and found is None:
+        raise CatalogError("it does not surely serve one request", hint="plan without --manifest says why")
+    replicas = found.count if found else 1
+    made = planned_manifests(
+        subject.start, subject.proposal, subject.facts, machine, replicas=replicas, node_count=node_count
+    )
+    if made.left_out:
+        raise CatalogError(f"there are no manifests: {made.left_out}")
+    texts = [text for name, text in made.files.items() if name not in (WORKSPACE, INFERENCE_SET)]
+    texts.append(made.files[INFERENCE_SET if users else WORKSPACE])
+    emit("---\n".join(texts))
+    if machine is not None and "instanceType" not in texts[-1]:
+        say(f"label the nodes that you bring along: apps={object_name(subject.proposal.metadata.name)}")
+
+
 def _emit_command(started: Started, plan: Plan) -> None:
     emit(started.command_line() + "\n")
+    _say_verdict(plan)
+
+
+def _say_verdict(plan: Plan) -> None:
     if plan.fits is not Fit.YES and plan.reason:
         say(f"{VERDICTS[plan.fits][0]}: {plan.reason}")
 

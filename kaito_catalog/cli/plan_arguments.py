@@ -8,7 +8,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from kaito_catalog.cli.kinds_of_words import capability, gibibytes, positive, variable, word
+from kaito_catalog.cli.kinds_of_words import (
+    capability,
+    gibibytes,
+    own_price,
+    positive,
+    variable,
+    word,
+)
 from kaito_catalog.memory.options import PLANNED
 
 
@@ -43,6 +50,7 @@ def add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
         "  kaito-catalog plan phi-4 --gpu a10 --gpu-count 2 --engine vllm -- -tp 2 --kv-cache-dtype fp8\n"
         "  kaito-catalog plan phi-4 --instance-type Standard_NC24ads_A100_v4 --command\n"
         "  kaito-catalog plan --from compose.yaml --gpu h100\n"
+        "  kaito-catalog plan phi-4 --users 50 --cloud azure --manifest\n"
         "\n"
         "What follows -- is vllm serve's own command line; it wins, as the values of a ConfigMap do.\n",
     )
@@ -59,6 +67,8 @@ def add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
         help="a vllm serve line, a compose file, a manifest or a Markdown proposal to plan; - reads what is pasted",
     )
     _add_where(plan)
+    _add_prices(plan)
+    _add_start(plan)
     plan.add_argument("--max-model-len", metavar="N", type=positive, help="default: the proposal's context")
     _add_engine_options(plan)
     plan.add_argument("--tensor-parallel-size", metavar="N", type=positive)
@@ -87,21 +97,12 @@ def add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _add_where(plan: argparse.ArgumentParser) -> None:
-    """Where `plan` plans, and who starts vLLM there."""
+    """Where `plan` plans."""
     plan.add_argument("--instance-type", metavar="T", help="such as Standard_NC24ads_A100_v4")
     plan.add_argument(
         "--cloud",
         choices=("azure", "aws", "arc", "gcp", "all"),
         help="default: those whose nodes KAITO makes",
-    )
-    plan.add_argument(
-        "--sort",
-        choices=("size", "price"),
-        default="size",
-        help="instance types by GPU memory or by price an hour, least first (default: size)",
-    )
-    plan.add_argument(
-        "--region", metavar="R", help="whose prices, such as westeurope (default: each type's cheapest)"
     )
     plan.add_argument(
         "--gpu", metavar="NAME", help="a GPU of gpus.yaml, such as 'NVIDIA A10', or h100, 4090 …"
@@ -122,6 +123,36 @@ def _add_where(plan: argparse.ArgumentParser) -> None:
     plan.add_argument(
         "--node-count", metavar="N", type=positive, help="nodes (default: as many as KAITO starts)"
     )
+
+
+def _add_prices(plan: argparse.ArgumentParser) -> None:
+    """What the instance types cost, and how many replicas are paid for."""
+    plan.add_argument(
+        "--sort",
+        choices=("size", "price"),
+        help="instance types by GPU memory or by price an hour, least first (default: size; with --users: price)",
+    )
+    plan.add_argument(
+        "--region", metavar="R", help="whose prices, such as westeurope (default: each type's cheapest)"
+    )
+    plan.add_argument(
+        "--price",
+        metavar="TYPE=USD",
+        type=own_price,
+        action="append",
+        default=[],
+        help="what an hour of an instance type costs you, in place of the list price; may be given again",
+    )
+    plan.add_argument(
+        "--users",
+        metavar="N",
+        type=positive,
+        help="requests of the whole context at once: how many replicas that takes, an hour and a month",
+    )
+
+
+def _add_start(plan: argparse.ArgumentParser) -> None:
+    """Who starts vLLM, and what is printed of it."""
     plan.add_argument(
         "--engine",
         choices=("kaito", "vllm"),
@@ -129,6 +160,11 @@ def _add_where(plan: argparse.ArgumentParser) -> None:
     )
     plan.add_argument(
         "--command", action="store_true", help="print the command line that is planned, to paste"
+    )
+    plan.add_argument(
+        "--manifest",
+        action="store_true",
+        help="print what to apply to have KAITO start it: a Workspace, with --users an InferenceSet with its replicas",
     )
     plan.add_argument(
         "--exit-code",

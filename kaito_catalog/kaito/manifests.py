@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +75,11 @@ def access_secret(proposal: Proposal, facts: ModelFacts | None) -> str | None:
 
 
 def vllm_options(
-    proposal: Proposal, runtime: Runtime, *, max_num_seqs: int | None = None
+    proposal: Proposal,
+    runtime: Runtime,
+    *,
+    max_num_seqs: int | None = None,
+    asked: Mapping[str, JsonValue] | None = None,
 ) -> dict[str, str | int | float]:
     """The `vllm:` block of KAITO's inference_config.yaml.
 
@@ -83,7 +88,8 @@ def vllm_options(
     weights, code and tokenizer is pinned where the proposal names a commit. Remote code stays off
     unless the proposal lists it: KAITO itself passes --trust-remote-code to every model.
 
-    `max_num_seqs` is what a hybrid model needs (`batching`), where the proposal sets none.
+    `max_num_seqs` is what a hybrid model needs (`batching`), where the proposal sets none; `asked` wins over the
+    proposal's options.
 
     Raises:
         InexpressibleError: an option that KAITO's expansion would garble.
@@ -93,6 +99,10 @@ def vllm_options(
         name, written = _option(key.replace("_", "-"), value)
         if options.get(name, written) != written:
             raise InexpressibleError(f"{name} is given twice", "keep one")
+        options[name] = written
+    for key, value in (asked or {}).items():
+        name, written = _option(key.replace("_", "-"), value)
+        options.pop(name.removeprefix("no-") if name.startswith("no-") else f"no-{name}", None)
         options[name] = written
     if "max-model-len" not in options:
         # Without a length KAITO sizes nodes for 2,048 tokens; the claims are about this many.
@@ -175,6 +185,8 @@ def build(
     *,
     max_num_seqs: int | None = None,
     without_lmcache: bool = False,
+    asked: Mapping[str, JsonValue] | None = None,
+    replicas: int = 1,
 ) -> Manifests:
     """The manifests of a model: file name to YAML.
 
@@ -183,6 +195,8 @@ def build(
         facts: of the model; None leaves the repository's own spelling and its gate unknown.
         max_num_seqs: what a hybrid needs, where the proposal sets none.
         without_lmcache: whether the ConfigMap switches LMCache off, where the proposal says nothing of it.
+        asked: options of vLLM that win over the proposal's, as a ConfigMap has them.
+        replicas: of the InferenceSet.
     """
     repo_id = (facts.repo_id if facts else None) or proposal.repo_id
     if repo_id is None:
@@ -195,7 +209,9 @@ def build(
         runtime = Runtime.model_validate({"name": "vllm"})  # KAITO's default, with its own options
     try:
         options = (
-            vllm_options(proposal, runtime, max_num_seqs=max_num_seqs) if runtime.name == "vllm" else None
+            vllm_options(proposal, runtime, max_num_seqs=max_num_seqs, asked=asked)
+            if runtime.name == "vllm"
+            else None
         )
     except InexpressibleError as error:
         return Manifests({}, str(error))
@@ -213,7 +229,7 @@ def build(
     adapters = deployed.adapter_values(proposal.deployment)
     if adapters:
         inference["adapters"] = adapters
-    files = _serving_objects(proposal, inference, _annotations(proposal, runtime))
+    files = _serving_objects(proposal, inference, _annotations(proposal, runtime), replicas)
     if options is not None and config_map:
         keys = kaito_keys(proposal, without_lmcache=without_lmcache)
         data = {CONFIG_KEY: _write({"vllm": options, **keys})}
@@ -248,7 +264,7 @@ def config_map_name(proposal: Proposal) -> str:
 
 
 def _serving_objects(
-    proposal: Proposal, inference: dict[str, Any], annotations: dict[str, str] | None
+    proposal: Proposal, inference: dict[str, Any], annotations: dict[str, str] | None, replicas: int
 ) -> dict[str, str]:
     """The Workspace and the InferenceSet, by file name."""
     name = object_name(proposal.metadata.name)
@@ -275,7 +291,7 @@ def _serving_objects(
         "kind": "InferenceSet",
         "metadata": _metadata(name, annotations),
         "spec": {
-            "replicas": 1,
+            "replicas": replicas,
             "labelSelector": selector,
             "template": {
                 **({"metadata": {"annotations": annotations}} if annotations else {}),

@@ -283,11 +283,16 @@ MEMORY_STEP_BYTES = 8 * GIB
 
 def _smallest_first(item: InstanceTypePlan) -> tuple[int, bool, int, int, int, str]:
     """What fits first, then on one node, least GPU memory, fewest GPUs, and the size: g5.xlarge before g5.16xlarge."""
-    memory = (item.plan.gpu.memory_bytes or 0) * item.instance_type.gpu_count * item.nodes
+    memory = memory_of(item.instance_type, item.plan.gpu) * item.nodes
     name = item.instance_type.name
     size = size_in_name(name)
     step = round(memory / MEMORY_STEP_BYTES)
     return _ORDER[item.plan.fits], item.nodes > 1, step, item.instance_type.gpu_count, size, name
+
+
+def memory_of(machine: InstanceType, gpu: PlanGpu) -> int:
+    """The memory of all GPUs of one machine; 0 where it is not known."""
+    return (gpu.memory_bytes or 0) * machine.gpu_count
 
 
 def size_in_name(name: str) -> int:

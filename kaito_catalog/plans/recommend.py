@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kaito_catalog.catalog.entries import Price
+from kaito_catalog.memory.plan import resolved_settings
 from kaito_catalog.memory.values import Fit, Plan
 from kaito_catalog.plans.instance_types import InstanceTypePlan, cheapest_first, smallest_first
 from kaito_catalog.quantity import gib
@@ -131,14 +132,24 @@ def _why_roomy(row: InstanceTypePlan) -> str:
 
 
 def _why_cheapest(row: InstanceTypePlan) -> str:
-    price, cache = row.price, row.plan.kv_cache
+    price = row.price
     assert price is not None
-    at_once = math.floor(cache.max_concurrency) if cache and cache.groups else 0
+    at_once = requests_at_once(row.plan)
     each = f", {price.an_hour / at_once:.2f} for each of {at_once} requests at once" if at_once > 1 else ""
-    return (
-        f"least price of all that fit: {money(price)} an hour on demand in {price.region}, "
-        f"as listed on {price.date}{each}"
-    )
+    return f"least price of all that fit: {money(price)} an hour {price.where}{each}"
+
+
+def requests_at_once(plan: Plan) -> int:
+    """The requests of the context that one start serves at once: what the cache holds, at most max_num_seqs, each copy.
+
+    0 where the plan is not known, or not one fits.
+    """
+    if plan.kv_cache is None or plan.fits not in (Fit.YES, Fit.TIGHT):
+        return 0
+    settings = resolved_settings(plan.settings, plan.gpu, plan.vllm_version)
+    most = settings.max_num_seqs or 0
+    held = math.floor(plan.kv_cache.max_concurrency) if plan.kv_cache.groups else most
+    return min(held, most) * plan.parallelism.data_parallel_size
 
 
 def money(price: Price) -> str:

@@ -124,6 +124,8 @@ class PlanSubject:
     """Those of them that the proposal itself sets."""
     is_of_catalog: bool = False
     """Whether it has a proposal, and manifests of it."""
+    proposal: Proposal | None = None
+    facts: ModelFacts | None = None
 
     @property
     def max_model_len(self) -> int:
@@ -244,6 +246,8 @@ def _subject(
         own_options=own_options(proposal),
         options=manifest_options(proposal, facts, shared, profile) if proposal else GivenOptions(),
         is_of_catalog=proposal is not None and not as_written,
+        proposal=proposal,
+        facts=facts,
     )
 
 

@@ -73,6 +73,8 @@ class Start:
     """What the drafter of `speculative-config` is, where something is known of it."""
     is_whole: bool = False
     """Whether `config` is all of a command line: what it leaves open is vLLM's own default."""
+    asked: Mapping[str, str] = field(default_factory=dict)
+    """Those of `config` that win over the proposal's."""
     notes: tuple[str, ...] = ()
 
     def settings(self, gpu: str | None) -> Settings:
@@ -214,6 +216,7 @@ def start_of(
         described or Described.by(facts),
         config,
         is_whole=is_whole,
+        asked=wanted,
     )
     if asked is not None and asked.environment:
         start = replace(start, options=replace(start.options, environment=asked.environment))

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from kaito_catalog.memory.legal_splits import tensor_parallel_sizes
 from kaito_catalog.memory.values import Plan, to_json
 from kaito_catalog.plans import recommend
 from kaito_catalog.plans.instance_types import InstanceTypePlan
+from kaito_catalog.plans.replicas import HOURS_A_MONTH, Replicas, replicas_on
 from kaito_catalog.plans.request import PlanSubject
 from kaito_catalog.plans.speculation import cost_of_speculation
 from kaito_catalog.plans.started import Started
 from kaito_catalog.vllm_bridge.reference import planned_as
 
 
-def plan_value(subject: PlanSubject, plan: Plan, started: Started | None = None) -> dict[str, Any]:
-    """One plan as plain values: the contract of `plan --format json`."""
+def plan_value(
+    subject: PlanSubject,
+    plan: Plan,
+    started: Started | None = None,
+    *,
+    row: InstanceTypePlan | None = None,
+    users: int | None = None,
+) -> dict[str, Any]:
+    """One plan as plain values: the contract of `plan --format json`.
+
+    Args:
+        subject: the model.
+        plan: of it.
+        started: what the plan is of.
+        row: the same, where it is on an instance type, with its price.
+        users: how many are to be served at once.
+    """
     sizes = tensor_parallel_sizes(
         subject.shape,
         enable_expert_parallel=plan.parallelism.enable_expert_parallel,
@@ -28,6 +45,13 @@ def plan_value(subject: PlanSubject, plan: Plan, started: Started | None = None)
         **(start_value(started) if started else {}),
         **to_json(plan),
         "plannedAs": _planned_as(plan.vllm_version),
+        "requestsAtOnce": recommend.requests_at_once(plan),
+        **({} if row is None else {"price": recommend.price_to_json(row.price)}),
+        **(
+            {}
+            if row is None or users is None
+            else {"forUsers": _users_value([replicas_on(row, users)], users)}
+        ),
         **({} if cost is None else {"speculation": cost.to_json()}),
         "tensorParallelSizes": {
             "legal": [size for size, reason in sizes.items() if reason is None],
@@ -57,8 +81,20 @@ def start_value(started: Started) -> dict[str, Any]:
     }
 
 
-def rows_value(subject: PlanSubject, rows: tuple[InstanceTypePlan, ...]) -> dict[str, Any]:
-    """The plans of all instance types as plain values."""
+def _users_value(found: Sequence[Replicas | None], users: int) -> dict[str, Any]:
+    """What serves that many users, the best first."""
+    serving = [each.to_json() for each in found if each is not None]
+    return {"users": users, "hoursAMonth": HOURS_A_MONTH, "instanceTypes": serving}
+
+
+def rows_value(
+    subject: PlanSubject,
+    rows: tuple[InstanceTypePlan, ...],
+    *,
+    replicas: Sequence[Replicas] = (),
+    users: int | None = None,
+) -> dict[str, Any]:
+    """The plans of all instance types as plain values, and the replicas that serve a number of users."""
     return {
         "version": 1,
         "model": subject.name,
@@ -77,10 +113,12 @@ def rows_value(subject: PlanSubject, rows: tuple[InstanceTypePlan, ...]) -> dict
                 "gpusNeeded": row.gpus_needed,
                 "note": row.note,
                 "price": recommend.price_to_json(row.price),
+                "requestsAtOnce": recommend.requests_at_once(row.plan),
                 **start_value(row.started),
                 **to_json(row.plan),
                 "plannedAs": _planned_as(row.plan.vllm_version),
             }
             for row in rows
         ],
+        **({} if users is None else {"forUsers": _users_value(replicas, users)}),
     }

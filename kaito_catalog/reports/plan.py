@@ -342,7 +342,7 @@ def instance_types_text(
             *drawn,
             "",
             "USED: GPUs over which the model can be split; ENOUGH: the fewest that serve this context",
-            *_whose_prices(fitting),
+            *price_lines(fitting),
         ]
         if any(row.plan.fits is Fit.TIGHT for row in fitting):
             lines.append("maybe: it fits, or does not, by less than the plan may be off")
@@ -378,18 +378,22 @@ def _not_fitting(rows: Sequence[InstanceTypePlan]) -> list[str]:
     return lines
 
 
-def _whose_prices(rows: Sequence[InstanceTypePlan]) -> list[str]:
+def price_lines(rows: Sequence[InstanceTypePlan]) -> list[str]:
     """What the column of prices holds."""
     prices = [row.price for row in rows if row.price is not None]
     if not prices:
         return ["PRICE/H: no price is recorded for any of these; catalog/prices.yaml has them"]
-    where = sorted({price.region for price in prices})
-    shown = ", ".join(where[:3]) + (f" and {len(where) - 3} more" if len(where) > 3 else "")
     currency = "/".join(sorted({price.currency for price in prices}))
-    since = min(price.date for price in prices)
-    return [
-        f"PRICE/H: {currency} on demand in {shown}, listed on {since} or later; -: no recorded price",
-    ]
+    where = sorted({price.region for price in prices if price.region})
+    own = [row.instance_type.name for row in rows if row.price is not None and row.price.region is None]
+    words = []
+    if where:
+        shown = ", ".join(where[:3]) + (f" and {len(where) - 3} more" if len(where) > 3 else "")
+        since = min(price.date for price in prices if price.date)
+        words.append(f"on demand in {shown}, listed on {since} or later")
+    if own:
+        words.append(f"your own for {', '.join(own)}")
+    return [f"PRICE/H: {currency} {'; '.join(words)}; -: no recorded price"]
 
 
 def _on_several_nodes(rows: Sequence[InstanceTypePlan]) -> list[str]:
