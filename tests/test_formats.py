@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -49,6 +50,19 @@ def test_schema_and_model_accept_the_same_proposals(document: dict[str, Any]) ->
 @given(strategies.mutated(_FACTS))
 def test_schema_and_model_accept_the_same_facts(document: dict[str, Any]) -> None:
     assert _VALIDATORS["facts"].is_valid(document) == accepted(ModelFacts, document)
+
+
+@pytest.mark.parametrize("name", schema.FILE_KINDS)
+def test_every_bound_of_a_number_is_one_that_json_schema_knows(name: str) -> None:
+    text = json.dumps(schema.json_schema(schema.FILE_KINDS[name]))
+    assert [word for word in ("ge", "gt", "le", "lt", "multiple_of") if f'"{word}":' in text] == []
+
+
+@pytest.mark.parametrize("size", [-1, 10**18 + 1])
+def test_a_size_out_of_bounds_is_refused_by_schema_and_model(size: int) -> None:
+    document = {**_FACTS, "repository": {"sizeBytes": size}}
+    assert not _VALIDATORS["facts"].is_valid(document)
+    assert not accepted(ModelFacts, document)
 
 
 @pytest.mark.parametrize("name", schema.FILE_KINDS)

@@ -62,9 +62,9 @@ def _whole_number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Count = Annotated[int, BeforeValidator(_whole_number), Field(ge=1, le=10**15)]
+Count = Annotated[int, Field(ge=1, le=10**15), BeforeValidator(_whole_number)]
 """A whole number from 1 on."""
-Bytes = Annotated[int, BeforeValidator(_whole_number), Field(ge=0, le=10**18)]
+Bytes = Annotated[int, Field(ge=0, le=10**18), BeforeValidator(_whole_number)]
 """A size in bytes."""
 Number = Annotated[float, Strict(False)]
 Text = Annotated[str, Field(min_length=1)]
