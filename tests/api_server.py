@@ -13,8 +13,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import yaml
+
+from kaito_catalog.system import cluster
 
 Json = dict[str, Any]
 PATH = re.compile(
@@ -255,3 +261,24 @@ def served(server: ApiServer) -> Iterator[str]:
         http.shutdown()
         http.server_close()
         thread.join()
+
+
+@contextmanager
+def reached(server: ApiServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The server, with a kubeconfig in `folder` that leads to it, past every proxy."""
+    monkeypatch.setattr(cluster, "PAUSE_SECONDS", 0.01)
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with served(server) as address:
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "default"}}],
+            "clusters": [{"name": "c", "cluster": {"server": address}}],
+            "users": [{"name": "u", "user": {}}],
+        }
+        path = folder / "kubeconfig"
+        path.write_text(yaml.safe_dump(config))
+        monkeypatch.setenv("KUBECONFIG", str(path))
+        yield

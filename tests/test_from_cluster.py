@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from api_server import ApiServer, Json, served, status
+from api_server import ApiServer, Json, reached, status
 
 from kaito_catalog import cli
 from kaito_catalog.catalog.reading import read_entry
@@ -18,7 +18,6 @@ from kaito_catalog.documents.reading import parse
 from kaito_catalog.documents.validation import load
 from kaito_catalog.formats.evidence import ReportedRun
 from kaito_catalog.site import claims
-from kaito_catalog.system import cluster as cluster_api
 
 pytestmark = pytest.mark.models("phi-4", evidence=False)
 
@@ -268,21 +267,7 @@ def api(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
     server.put("workspaces", {k: v for k, v in workspace().items() if k not in ("apiVersion", "kind")})
     server.put("nodes", node())
     put_pod(server)
-    monkeypatch.setattr(cluster_api, "PAUSE_SECONDS", 0.01)
-    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    with served(server) as address:
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "c",
-            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-            "clusters": [{"name": "c", "cluster": {"server": address}}],
-            "users": [{"name": "u", "user": {}}],
-        }
-        path = here / "kubeconfig"
-        path.write_text(yaml.safe_dump(config))
-        monkeypatch.setenv("KUBECONFIG", str(path))
+    with reached(server, here, monkeypatch):
         yield server
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from api_server import ApiServer, Json, served, status
+from api_server import ApiServer, Json, reached, status
 from engine_helpers import a_run
 
 from kaito_catalog import cli
@@ -24,7 +24,6 @@ from kaito_catalog.catalog.reading import read_entry
 from kaito_catalog.dry_runs import task
 from kaito_catalog.dry_runs.kubernetes import collector, objects
 from kaito_catalog.formats.evidence import DryRun
-from kaito_catalog.system import cluster as cluster_api
 from kaito_catalog.vllm_bridge.archive import worker_archive
 from kaito_catalog.vllm_bridge.logs import evidence_lines
 
@@ -343,21 +342,7 @@ def cluster(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
     pytest.importorskip("kubernetes", reason="pip install 'kaito-catalog[kubernetes]'")
     server = ApiServer()
     server.on_create = lambda server, kind, item: succeed(server, item) if kind == "jobs" else None
-    monkeypatch.setattr(cluster_api, "PAUSE_SECONDS", 0.01)
-    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    with served(server) as address:
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "c",
-            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "default"}}],
-            "clusters": [{"name": "c", "cluster": {"server": address}}],
-            "users": [{"name": "u", "user": {}}],
-        }
-        path = here / "kubeconfig"
-        path.write_text(yaml.safe_dump(config))
-        monkeypatch.setenv("KUBECONFIG", str(path))
+    with reached(server, here, monkeypatch):
         yield server
 
 

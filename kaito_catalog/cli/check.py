@@ -15,9 +15,9 @@ from kaito_catalog.catalog.reading import read_catalog, read_entries, read_share
 from kaito_catalog.checks.base import Check, Context
 from kaito_catalog.checks.engine import EntryReport, Report, check_entry
 from kaito_catalog.checks.registry import FAMILIES, RULES, require_codes, rule, selected
-from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say, selection
+from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, is_markdown, say, selection
 from kaito_catalog.cli.manifests import check_given, is_manifest
-from kaito_catalog.cli.markdown import check_files, is_markdown, mend_files
+from kaito_catalog.cli.markdown import check_files, mend_files
 from kaito_catalog.cli.progress import Progress
 from kaito_catalog.documents.reading import Document
 from kaito_catalog.errors import CatalogError
@@ -73,7 +73,7 @@ def run_check(options: argparse.Namespace) -> int:
         manifests, root, context, checks, require_all=options.require_all, crds=crds
     )
     sources |= files
-    of_markdown, files = check_files(proposals, root, context, checks, options)
+    of_markdown, files = check_files(proposals, root, context, checks, options, select=select, ignore=ignore)
     sources |= files
     if not reports and not options.changed_since and not manifests and not proposals:
         raise CatalogError(f"no model in {shown(root / 'models')}")

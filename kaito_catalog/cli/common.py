@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, TextIO
 
 from kaito_catalog import __version__
 from kaito_catalog.catalog.entries import FACTS, PROPOSAL, SHARED_FILES
@@ -26,6 +29,46 @@ def say(line: str) -> None:
 def emit(result: str) -> None:
     """A result, as it is: stdout."""
     sys.stdout.write(result)
+
+
+@contextmanager
+def opened(name: str, *, newline: str | None = None) -> Iterator[TextIO]:
+    """A text file, or standard input for `-`; bytes that are no UTF-8 are replaced.
+
+    Args:
+        name: of the file.
+        newline: as `open` takes it; of a file alone.
+
+    Raises:
+        CatalogError: it cannot be read.
+    """
+    if name == "-":
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")
+        yield sys.stdin
+        return
+    with (
+        opened_bytes(name) as stream,
+        io.TextIOWrapper(stream, encoding="utf-8", errors="replace", newline=newline) as text,
+    ):
+        yield text
+
+
+@contextmanager
+def opened_bytes(name: str) -> Iterator[BinaryIO]:
+    """A file, or standard input for `-`.
+
+    Raises:
+        CatalogError: it cannot be read.
+    """
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        with Path(name).open("rb") as stream:
+            yield stream
+    except OSError as error:
+        raise CatalogError(f"cannot read {shown(Path(name))}: {error.strerror or error}") from error
 
 
 def catalog_root(options: argparse.Namespace, *, or_shipped: bool = False) -> Path:
@@ -58,6 +101,12 @@ def catalog_root(options: argparse.Namespace, *, or_shipped: bool = False) -> Pa
             raise
         say(f"no catalog at or above this folder: using the one that came with kaito-catalog {__version__}")
         return root
+
+
+def is_markdown(text: str) -> bool:
+    """Whether an argument names a Markdown file."""
+    path = Path(text)
+    return path.suffix.lower() in (".md", ".markdown") and path.is_file()
 
 
 def _folder(text: str, root: Path) -> Path:

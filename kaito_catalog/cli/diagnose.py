@@ -7,7 +7,6 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kaito_catalog.catalog.entries import Shared
-from kaito_catalog.catalog.reading import read_shared, shown
-from kaito_catalog.cli.common import catalog_root, emit
+from kaito_catalog.catalog.reading import read_shared
+from kaito_catalog.cli.common import catalog_root, emit, opened_bytes
 from kaito_catalog.cli.pasted import MAX_BYTES, Pasted, read_pasted
 from kaito_catalog.diagnosis.answers import (
     FAILED_CODE,
@@ -54,7 +53,7 @@ def run_diagnose(options: argparse.Namespace) -> int:
         gpu_memory_bytes=int(options.gpu_memory * 2**30) if options.gpu_memory else None,
         gpu_count=options.gpu_count,
     )
-    with _opened(options.file) as stream:
+    with opened_bytes(options.file) as stream:
         head = stream.read(MAX_BYTES + 1)
         is_manifest = _MANIFEST.search(head.decode("utf-8", errors="replace")) is not None
         runs = [] if is_manifest else _runs(_lines(head, stream))
@@ -70,18 +69,6 @@ def run_diagnose(options: argparse.Namespace) -> int:
         emit("\n".join(diagnosis_text(one, color=color, width=width) for one in found))
     codes = {one.exit_code for one in found}
     return next((code for code in (FAILED_CODE, UNKNOWN_CODE) if code in codes), OK_CODE)
-
-
-@contextmanager
-def _opened(name: str) -> Iterator[BinaryIO]:
-    if name == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        with Path(name).open("rb") as stream:
-            yield stream
-    except OSError as error:
-        raise CatalogError(f"cannot read {shown(Path(name))}: {error.strerror or error}") from error
 
 
 def _lines(head: bytes, stream: BinaryIO) -> Iterator[str]:

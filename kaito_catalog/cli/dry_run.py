@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from kaito_catalog.catalog.entries import Entry
 from kaito_catalog.catalog.reading import read_shared, shown
-from kaito_catalog.cli.common import FAILED, OK, catalog_root, say
+from kaito_catalog.cli.common import FAILED, OK, catalog_root, opened, say
 from kaito_catalog.cli.exact_plan import asking, find_entry
 from kaito_catalog.cli.progress import Progress
 from kaito_catalog.errors import CatalogError
@@ -221,7 +219,7 @@ def _emit_outcome(entry: Entry, outcome: RunOutcome, form: str) -> None:
 def run_evidence_add(options: argparse.Namespace) -> int:
     """`evidence add -`."""
     root = catalog_root(options)
-    with _opened(options.file) as stream:
+    with opened(options.file) as stream:
         found = list(evidence_lines(stream))
     if not found:
         raise CatalogError(
@@ -247,17 +245,3 @@ def run_evidence_add(options: argparse.Namespace) -> int:
         outcome += f" of {before.get('recordedAt')})" if outcome and before else ""
         sys.stdout.write(f"{what} {shown(path)}{outcome}\n")
     return FAILED if refused else OK
-
-
-@contextmanager
-def _opened(name: str) -> Iterator[TextIO]:
-    if name == "-":
-        if isinstance(sys.stdin, io.TextIOWrapper):
-            sys.stdin.reconfigure(errors="replace")
-        yield sys.stdin
-        return
-    try:
-        with Path(name).open(encoding="utf-8", errors="replace") as stream:
-            yield stream
-    except OSError as error:
-        raise CatalogError(f"cannot read {shown(Path(name))}: {error.strerror or error}") from error

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from kaito_catalog.catalog.entries import Entry, Shared
 from kaito_catalog.catalog.reading import read_entries, read_shared, shown
-from kaito_catalog.cli.common import OK, catalog_root, say
+from kaito_catalog.cli.common import OK, catalog_root, opened, say
 from kaito_catalog.documents import writing
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.vllm_bridge.start_logs import evidence
@@ -24,15 +22,11 @@ from kaito_catalog.vllm_bridge.start_logs.reported import reported_runs
 
 def run_from_log(options: argparse.Namespace) -> int:
     """`evidence from-log FILE|-`."""
-    if options.into:
-        options.catalog = options.into
-    root = catalog_root(
-        argparse.Namespace(catalog=getattr(options, "catalog", None)), or_shipped=not options.into
-    )
+    root = written_to(options)
     shared = read_shared(root)
     gpu = _gpu(options.gpu, shared)
     source = options.source or (None if options.file == "-" else Path(options.file).name)
-    with opened(options.file) as stream:
+    with opened(options.file, newline="\n") as stream:
         runs = reported_runs(
             stream,
             today=datetime.now(UTC).date().isoformat(),
@@ -53,6 +47,19 @@ def run_from_log(options: argparse.Namespace) -> int:
         return write_runs(runs, root)
     emit_runs(runs, options.format)
     return OK
+
+
+def written_to(options: argparse.Namespace) -> Path:
+    """The catalog that `--into` names; where runs are only printed, one that knows GPUs and models.
+
+    Raises:
+        CatalogError: there is none.
+    """
+    if options.into:
+        options.catalog = options.into
+    return catalog_root(
+        argparse.Namespace(catalog=getattr(options, "catalog", None)), or_shipped=not options.into
+    )
 
 
 def emit_runs(runs: Sequence[Mapping[str, Any]], form: str) -> None:
@@ -126,22 +133,3 @@ def _say_what_is_odd(run: Mapping[str, Any], gpu: str | None, shared: Shared) ->
         )
     if "outcome" not in run:
         say("note: the log ends before the start does: whether it served is not known")
-
-
-@contextmanager
-def opened(name: str) -> Iterator[TextIO]:
-    """A text file, or standard input for `-`; bytes that are no UTF-8 are replaced.
-
-    Raises:
-        CatalogError: it cannot be read.
-    """
-    if name == "-":
-        if isinstance(sys.stdin, io.TextIOWrapper):
-            sys.stdin.reconfigure(errors="replace")
-        yield sys.stdin
-        return
-    try:
-        with Path(name).open(encoding="utf-8", errors="replace", newline="\n") as stream:
-            yield stream
-    except OSError as error:
-        raise CatalogError(f"cannot read {shown(Path(name))}: {error.strerror or error}") from error

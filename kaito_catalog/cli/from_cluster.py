@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import Any
 
 from kaito_catalog.catalog.entries import Shared
 from kaito_catalog.catalog.reading import read_shared, shown
-from kaito_catalog.cli.common import OK, catalog_root, say
-from kaito_catalog.cli.evidence import emit_runs, write_runs
+from kaito_catalog.cli.common import OK, opened_bytes, say
+from kaito_catalog.cli.evidence import emit_runs, write_runs, written_to
 from kaito_catalog.documents import streams
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.kaito.live import MOST_LOG_BYTES, LiveCluster, PodLog
@@ -30,18 +30,15 @@ _PREVIOUS = (".previous", "-previous")
 class _Gathered:
     """What a cluster, or its saved files, hold."""
 
-    models: tuple[RunningModel, ...] = ()
-    logs: list[tuple[RunningModel, PodLog]] = field(default_factory=list)
-    where: str = "these files"
+    models: tuple[RunningModel, ...]
+    logs: Iterable[tuple[RunningModel, PodLog]]
+    """Each read when its turn comes: many pods have more text than memory is for; of a pod the oldest first."""
+    where: str
 
 
 def run_from_cluster(options: argparse.Namespace) -> int:
     """`evidence from-cluster [FILE…]`."""
-    if options.into:
-        options.catalog = options.into
-    root = catalog_root(
-        argparse.Namespace(catalog=getattr(options, "catalog", None)), or_shipped=not options.into
-    )
+    root = written_to(options)
     shared = read_shared(root)
     gathered = _of_files(options.files, shared) if options.files else _of_cluster(options, shared)
     if not gathered.models:
@@ -49,10 +46,16 @@ def run_from_cluster(options: argparse.Namespace) -> int:
             f"no Workspace or InferenceSet with a preset is in {gathered.where}",
             hint="kubectl get workspace,inferenceset --all-namespaces shows where they are",
         )
+    given = {
+        "today": datetime.now(UTC).date().isoformat(),
+        "reported_by": options.by,
+        "source": options.source,
+    }
+    starts = [(owner, run) for owner, log in gathered.logs for run in _starts(owner, log, shared, given)]
     runs = [
         run
         for model in gathered.models
-        for run in _runs(model, [log for owner, log in gathered.logs if owner is model], options, shared)
+        for run in _runs(model, [run for owner, run in starts if owner is model], given)
     ]
     if not runs:
         raise CatalogError(
@@ -71,13 +74,12 @@ def run_from_cluster(options: argparse.Namespace) -> int:
 def _of_cluster(options: argparse.Namespace, shared: Shared) -> _Gathered:
     cluster = LiveCluster(options.namespace, everywhere=options.all_namespaces, say=say)
     models = running_models(cluster.objects(), release_of(shared.profile()))
-    found = _Gathered(models, where=cluster.where)
-    if models:
-        for log in cluster.logs():
-            owner = of_pod(log.pod, models, namespace=log.namespace)
-            if owner is not None:
-                found.logs.append((owner, log))
-    return found
+    logs = (
+        (owner, log)
+        for log in (cluster.logs() if models else ())
+        if (owner := of_pod(log.pod, models, namespace=log.namespace)) is not None
+    )
+    return _Gathered(models, logs, cluster.where)
 
 
 def _of_files(files: Sequence[str], shared: Shared) -> _Gathered:
@@ -95,65 +97,67 @@ def _of_files(files: Sequence[str], shared: Shared) -> _Gathered:
                 problem = document.problems[0]
                 raise CatalogError(f"{problem.place}: {problem.message}", hint=problem.hint)
         objects += [item.value for item in objects_of(documents)]
-    found = _Gathered(running_models(objects, release_of(shared.profile())))
-    for path in logs:
-        log = _saved_log(path)
-        owner = of_pod(log.pod, found.models)
-        if owner is None and len(found.models) == 1 and len(logs) == 1:
-            owner = found.models[0]
-        if owner is None:
-            raise CatalogError(
-                f"{shown(path)}: no Workspace of the other files has a pod of this name",
-                hint="name a log after its pod, such as phi-4-0.log, and give its Workspace as YAML too",
-            )
-        found.logs.append((owner, log))
-    return found
+    models = running_models(objects, release_of(shared.profile()))
+    owners = [(_owner(path, models, is_only=len(logs) == 1), path) for path in logs]
+    owners.sort(key=lambda item: not _pod(item[1])[1])
+    return _Gathered(models, ((owner, _saved_log(path)) for owner, path in owners), "these files")
+
+
+def _owner(path: Path, models: Sequence[RunningModel], *, is_only: bool) -> RunningModel:
+    """The Workspace that a log is of; one log and one Workspace belong together whatever the name."""
+    owner = of_pod(_pod(path)[0], models)
+    if owner is None and len(models) == 1 and is_only:
+        owner = models[0]
+    if owner is None:
+        raise CatalogError(
+            f"{shown(path)}: no Workspace of the other files has a pod of this name",
+            hint="name a log after its pod, such as phi-4-0.log, and give its Workspace as YAML too",
+        )
+    return owner
+
+
+def _pod(path: Path) -> tuple[str, bool]:
+    """The pod that a log is named after, and whether it is of the container before."""
+    pod = next((path.stem.removesuffix(end) for end in _PREVIOUS if path.stem.endswith(end)), path.stem)
+    return pod, pod != path.stem
 
 
 def _saved_log(path: Path) -> PodLog:
-    try:
-        with path.open("rb") as stream:
-            text = stream.read(MOST_LOG_BYTES).decode(errors="replace")
-    except OSError as error:
-        raise CatalogError(f"cannot read {shown(path)}: {error.strerror or error}") from error
-    stem = path.stem
-    pod = next((stem.removesuffix(end) for end in _PREVIOUS if stem.endswith(end)), stem)
-    return PodLog(pod, "", pod != stem, text)
+    pod, is_previous = _pod(path)
+    with opened_bytes(str(path)) as stream:
+        return PodLog(pod, "", is_previous, stream.read(MOST_LOG_BYTES).decode(errors="replace"))
 
 
 # --- what it says ----------------------------------------------------------------------------------------------
 
 
-def _runs(
-    model: RunningModel, logs: Sequence[PodLog], options: argparse.Namespace, shared: Shared
-) -> list[dict[str, Any]]:
-    """The starts that a Workspace's logs show, the last that served with what its status says."""
-    today = datetime.now(UTC).date().isoformat()
+def _starts(
+    model: RunningModel, log: PodLog, shared: Shared, given: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The starts in a log of a Workspace's pod; none where it names another model."""
     machine = shared.instance_type(model.instance_type) if model.instance_type else None
-    given = {
-        "today": today,
-        "gpu": machine.gpu if machine else None,
-        "reported_by": options.by,
-        "source": options.source,
-    }
+    text = StringIO(log.text, newline="\n")
+    for run in reported_runs(text, gpu=machine.gpu if machine else None, **given):
+        named = str(run.get("model") or "")
+        if "/" in named and model.model and named.lower() != model.model.lower():
+            say(f"{model.shown} serves {model.model}, a log of its pods names {named[:120]}: skipped")
+            continue
+        yield {**run, **({"model": model.model} if model.model else {})}
+
+
+def _runs(
+    model: RunningModel, starts: Sequence[dict[str, Any]], given: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The starts of a Workspace, the last that served with what its status says."""
     on = {"instanceType": model.instance_type, "nodeCount": model.node_count}
     on = {key: value for key, value in on.items() if value is not None}
-    runs = []
-    for log in sorted(logs, key=lambda log: not log.is_previous):
-        for run in reported_runs(StringIO(log.text, newline="\n"), **given):
-            named = str(run.get("model") or "")
-            if "/" in named and model.model and named.lower() != model.model.lower():
-                say(f"{model.shown} serves {model.model}, a log of its pods names {named[:120]}: skipped")
-                continue
-            if model.model:
-                run["model"] = model.model
-            runs.append({**run, **on})
-    served = [run for run in runs if run.get("outcome") == "served"]
+    runs = [{**run, **on} for run in starts]
     if model.performance:
+        served = [run for run in runs if run.get("outcome") == "served"]
         if served:
             _add_performance(served[-1], model)
         else:
-            runs.append(_of_status(model, today, options) | on)
+            runs.append(_of_status(model, given) | on)
     if not runs:
         say(f"{model.shown}: skipped: no log of its pods shows a start, and its status has no benchmark")
     return [_in_order(run) for run in runs]
@@ -168,7 +172,7 @@ def _add_performance(run: dict[str, Any], model: RunningModel) -> None:
     run["lines"] = [*run["lines"], *model.lines]
 
 
-def _of_status(model: RunningModel, today: str, options: argparse.Namespace) -> dict[str, Any]:
+def _of_status(model: RunningModel, given: Mapping[str, Any]) -> dict[str, Any]:
     """A start of which only the status is known: KAITO measures what serves."""
     settings = (model.performance or {}).get("config", {})
     is_vllm = settings.get("engine") == "vllm" and settings.get("engineVersion")
@@ -179,9 +183,9 @@ def _of_status(model: RunningModel, today: str, options: argparse.Namespace) -> 
         **({"versions": {"vllm": settings["engineVersion"]}} if is_vllm else {}),
         "outcome": "served",
         "performance": dict(model.performance or {}),
-        **({"reportedBy": options.by} if options.by else {}),
-        **({"source": options.source} if options.source else {}),
-        "recordedAt": today,
+        **({"reportedBy": given["reported_by"]} if given["reported_by"] else {}),
+        **({"source": given["source"]} if given["source"] else {}),
+        "recordedAt": given["today"],
         "lines": list(model.lines),
     }
 

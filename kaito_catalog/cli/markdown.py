@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from kaito_catalog.catalog.entries import Catalog, Entry
+from kaito_catalog.catalog.entries import Catalog
 from kaito_catalog.catalog.reading import shown
 from kaito_catalog.checks.base import Check, Context
 from kaito_catalog.checks.engine import EntryReport, Report
@@ -37,12 +37,6 @@ if TYPE_CHECKING:  # the Hub's client is a third of the start-up time
     from kaito_catalog.hub.client import Hub
 
 
-def is_markdown(text: str) -> bool:
-    """Whether an argument names a Markdown file."""
-    path = Path(text)
-    return path.suffix.lower() in (".md", ".markdown") and path.is_file()
-
-
 def read_file(path: Path) -> MarkdownFile:
     """What a Markdown file proposes.
 
@@ -63,7 +57,14 @@ def mend_files(paths: Sequence[Path], policy: Policy) -> None:
 
 
 def check_files(
-    paths: Sequence[Path], root: Path, context: Context, checks: Sequence[Check], options: argparse.Namespace
+    paths: Sequence[Path],
+    root: Path,
+    context: Context,
+    checks: Sequence[Check],
+    options: argparse.Namespace,
+    *,
+    select: Sequence[str],
+    ignore: Sequence[str],
 ) -> tuple[list[EntryReport], dict[str, Document]]:
     """The reports of the models in the files, and the files for quoting; a file that is no proposal is named."""
     reports: list[EntryReport] = []
@@ -71,6 +72,7 @@ def check_files(
     with ExitStack() as stack:
         hub: Hub | None = None
         if options.online and paths:
+            from kaito_catalog.checks.online import online_report
             from kaito_catalog.hub.client import Hub as HubClient
 
             hub = stack.enter_context(HubClient(say=say))
@@ -90,39 +92,20 @@ def check_files(
                 with_remarks=not options.select,
             )
             if hub is not None:
-                judged = _online(
-                    judged, [f.entry for f in found], Catalog(root, context.shared, ()), hub, options
+                report = online_report(
+                    Report(tuple(judged)),
+                    Catalog(root, context.shared, tuple(f.entry for f in found)),
+                    hub,
+                    select=select,
+                    ignore=ignore,
+                    require_all=options.require_all,
                 )
+                judged = [
+                    replace(entry, diagnostics=tuple(map(in_words_of_the_template, entry.diagnostics)))
+                    for entry in report.entries
+                ]
             reports += judged
     return reports, sources
-
-
-def _online(
-    judged: Sequence[EntryReport],
-    entries: Sequence[Entry],
-    catalog: Catalog,
-    hub: Hub,
-    options: argparse.Namespace,
-) -> list[EntryReport]:
-    """The reports of one file with what the Hub says now."""
-    from kaito_catalog.checks.online import online_report
-
-    report = online_report(
-        Report(tuple(judged)),
-        replace(catalog, entries=tuple(entries)),
-        hub,
-        select=_codes(options.select),
-        ignore=_codes(options.ignore),
-        require_all=options.require_all,
-    )
-    return [
-        replace(entry, diagnostics=tuple(map(in_words_of_the_template, entry.diagnostics)))
-        for entry in report.entries
-    ]
-
-
-def _codes(values: Sequence[str]) -> list[str]:
-    return [code.strip().upper() for value in values for code in value.split(",") if code.strip()]
 
 
 def facts_of_model(model: MarkdownModel, root: Path, hub: Hub | None = None) -> WithFacts:

@@ -13,8 +13,7 @@ from typing import Any, Literal
 from kaito_catalog.catalog.entries import Shared
 from kaito_catalog.catalog.reading import read_entry, read_shared, shown
 from kaito_catalog.cli import exact_plan
-from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, say
-from kaito_catalog.cli.markdown import is_markdown, proposal_of
+from kaito_catalog.cli.common import FAILED, OK, catalog_root, emit, is_markdown, say
 from kaito_catalog.cli.pasted import read_pasted
 from kaito_catalog.errors import CatalogError
 from kaito_catalog.formats.facts import ModelFacts
@@ -28,7 +27,6 @@ from kaito_catalog.near_names import near_names
 from kaito_catalog.plans import request as planning
 from kaito_catalog.plans.given_options import GivenOptions
 from kaito_catalog.plans.instance_types import InstanceTypePlan, cheapest_first, instance_type_plan
-from kaito_catalog.plans.planned_manifests import planned_manifests
 from kaito_catalog.plans.replicas import Replicas, for_users, replicas_on
 from kaito_catalog.plans.serve_options import read_serve_options
 from kaito_catalog.plans.started import Started
@@ -48,6 +46,8 @@ def run_plan(options: argparse.Namespace) -> int:
         options.model, options.source = None, options.model
     request, written, facts = _asked(options, profile), None, None
     if options.source is not None and is_markdown(options.source):
+        from kaito_catalog.cli.markdown import proposal_of  # only here: it loads the checks
+
         written, facts = proposal_of(Path(options.source), request.model, root)
         request = replace(request, model=request.model or written.metadata.name)
     elif options.source is not None:
@@ -209,6 +209,9 @@ def _emit_manifest(
         )
     if users and found is None:
         raise CatalogError("it does not surely serve one request", hint="plan without --manifest says why")
+    # Only here: manifests are seldom asked for.
+    from kaito_catalog.plans.planned_manifests import planned_manifests
+
     replicas = found.count if found else 1
     made = planned_manifests(
         subject.start, subject.proposal, subject.facts, machine, replicas=replicas, node_count=node_count

@@ -6,7 +6,6 @@ presets/workspace/models/vllm_model.go and presets/workspace/inference/vllm/infe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,8 +14,6 @@ import yaml
 from kaito_catalog.kaito import crd, deployed
 from kaito_catalog.kaito.release import Release
 from kaito_catalog.vllm_bridge.reference import VllmVersion
-
-_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z", re.ASCII)
 
 
 def refusals(
@@ -127,7 +124,7 @@ def _preset(
         return []
     name = str(preset["name"])
     problems = []
-    if not _REPO_ID.match(name) and name.lower() not in kaito.legacy_presets:
+    if kaito.repository_of(name) is None:
         problems.append(f"preset.name: '{name}' is neither org/model nor a name that KAITO still resolves")
     secret = (preset.get("presetOptions") or {}).get("modelAccessSecret")
     if gated and not secret:

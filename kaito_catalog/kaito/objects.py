@@ -22,7 +22,6 @@ from kaito_catalog.near_names import nearest
 
 REFUSED = "IMP009"
 LEFT_OUT = "IMP019"
-_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z", re.ASCII)
 _OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}\Z")
 _SERVING = ("Workspace", "InferenceSet")
 _RUNTIMES = ("vllm", "transformers")
@@ -276,15 +275,13 @@ def _resolved(model: _Model, read: ReadWorkspace, kaito: Release) -> str | None:
     """The repository that KAITO takes the preset's name for."""
     if read.preset is None:
         return None
-    if _REPO_ID.match(read.preset):
-        return read.preset
-    legacy = kaito.legacy_presets.get(read.preset.lower())
-    if legacy is None:
+    repo_id = kaito.repository_of(read.preset)
+    if repo_id is None:
         near = nearest(read.preset.lower(), kaito.legacy_presets)
         hint = f"did you mean {kaito.legacy_presets[near]}?" if near else "write org/model, as on the Hub"
         message = f"KAITO {kaito.name} has no preset '{shorten(read.preset)}'"
         model.refuse(message, model.item.place(*read.preset_route), hint)
-    return legacy
+    return repo_id
 
 
 def _schema_problems(item: KubernetesObject) -> Iterator[Diagnostic]:

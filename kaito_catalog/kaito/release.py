@@ -132,6 +132,10 @@ class Release:
     lists_mamba_states: bool
     """Whether its model_catalog.yaml has `mambaStateBytesPerSeq`."""
 
+    def repository_of(self, preset: str) -> str | None:
+        """What it takes the name of a preset for; None where it knows none of that name."""
+        return preset if _REPOSITORY.match(preset) else self.legacy_presets.get(preset.lower())
+
     def reason_for(self, name: str, field: str) -> str | None:
         """Why `field` of `name` differs from KAITO's catalog; None where no reason is recorded."""
         return next((d.reason for d in self.differences if d.covers(name, field)), None)
@@ -167,6 +171,8 @@ def known_releases() -> tuple[str, ...]:
     return tuple(sorted(n[len(_PREFIX) : -len(_SUFFIX)] for n in names if _is_release(n)))
 
 
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z", re.ASCII)
+"""A name that KAITO takes for a repository on the Hub."""
 _PREFIX, _SUFFIX = "kaito-", ".yaml"
 
 

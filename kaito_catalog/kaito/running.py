@@ -21,9 +21,9 @@ WORKSPACE_LABEL = "kaito.sh/workspace"
 """Of a Workspace's pods (api/v1beta1/labels.go)."""
 _INFERENCE_SET_LABEL = "inferenceset.kaito.sh/created-by"
 """Of an InferenceSet's Workspaces (pkg/utils/consts/consts.go)."""
-_MACHINE_LABELS = ("node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type")
+INSTANCE_TYPE_LABELS = ("node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type")
+"""Of a node: well-known, and as it was called before."""
 _PEAK, _SUM = "peakTokensPerMinute", "aggregatedPeakTokensPerMinute"
-_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z", re.ASCII)
 _READY = ("InferenceReady", "InferenceSetReady")
 _MOST_SETTINGS = 20
 
@@ -76,7 +76,7 @@ def running_models(objects: Iterable[Mapping[str, Any]], kaito: Release) -> tupl
                 str(item["kind"]),
                 read.name,
                 _namespace(item),
-                _model(read.preset, kaito),
+                kaito.repository_of(read.preset) or read.preset,
                 _machine(item, machines) or read.deployment.get("instanceType"),
                 _node_count(item),
                 any(_is_true(item, name) for name in _READY),
@@ -117,19 +117,15 @@ def _labels(item: Mapping[str, Any]) -> Mapping[str, Any]:
     return labels if isinstance(labels, dict) else {}
 
 
-def _model(preset: str, kaito: Release) -> str:
-    if _REPO_ID.match(preset):
-        return preset
-    return kaito.legacy_presets.get(preset.lower(), preset)
-
-
 def _machines(objects: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """The instance type of each node, by its well-known label."""
     found = {}
     for item in objects:
         if item.get("kind") == "Node":
             labels = _labels(item)
-            named = next((labels[key] for key in _MACHINE_LABELS if isinstance(labels.get(key), str)), None)
+            named = next(
+                (labels[key] for key in INSTANCE_TYPE_LABELS if isinstance(labels.get(key), str)), None
+            )
             if named:
                 found[_name(item)] = named
     return found

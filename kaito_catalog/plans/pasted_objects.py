@@ -9,6 +9,7 @@ from typing import Any
 
 from kaito_catalog.diagnostics import Route
 from kaito_catalog.documents.reading import Document
+from kaito_catalog.kaito.running import INSTANCE_TYPE_LABELS
 from kaito_catalog.plans.pasted_command import PastedStart, gpus_of_docker, starts_of_image, with_visible_gpus
 from kaito_catalog.plans.shell_words import Word, read_commands
 
@@ -27,7 +28,6 @@ _TEMPLATES: Mapping[str, tuple[str, ...]] = {
 """Where an object keeps the pod that it makes."""
 WORKLOADS = tuple(_TEMPLATES)
 _WORKERS = ("spec", "leaderWorkerTemplate", "workerTemplate")
-_INSTANCE_TYPES = ("node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type")
 _PRODUCT = "nvidia.com/gpu.product"
 _GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915")
 _MIG = "nvidia.com/mig-"
@@ -200,7 +200,7 @@ def starts_in_workload(document: Document, route: Route, value: Mapping[str, Any
 
 def _of_selector(at: _At) -> tuple[str | None, str | None]:
     """The instance type and the GPU that a pod asks for."""
-    instance_type = next((text for name in _INSTANCE_TYPES if (text := at.get(name).text)), None)
+    instance_type = next((text for name in INSTANCE_TYPE_LABELS if (text := at.get(name).text)), None)
     product = at.get(_PRODUCT).text
     return instance_type, product.replace("-", " ") if product else None
 
